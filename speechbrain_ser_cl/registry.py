@@ -1,37 +1,301 @@
 """Names for the package's parts, open to other packages.
 
 A dotted path in a YAML file (``!new:speechbrain_ser_cl.losses.InfoNCELoss``)
-always works and needs no registration. A ``Registry`` adds short names on top.
+always works and needs no registration. A ``Registry`` adds short names on top,
+for the command line, for sweeps over a YAML key, and for plug-ins.
+
+A plug-in is any installed package with an entry point in one of the groups
+``speechbrain_ser_cl.losses``, ``.backbones``, ``.poolings``, ``.heads`` and
+``.corpora``::
+
+    [options.entry_points]
+    speechbrain_ser_cl.losses =
+        my_loss = my_package.losses:MyLoss
 """
 
+import difflib
+import fnmatch
 import importlib
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+PACKAGE = __name__.partition(".")[0]
+
+T = TypeVar("T", bound=Callable)
 
 
 class Registry:
-    """Short lower-case names for the classes or functions of one kind."""
+    """Short lower-case names for the classes or functions of one kind.
 
-    def __init__(self, kind, builtin):
+    The package's own entries and those of plug-ins are imported at the first
+    look-up, not before, so that importing the registry costs nothing.
+
+    Arguments
+    ---------
+    kind : str
+        What one entry is, in the singular (``"loss"``).
+    plural : str
+        The same in the plural (``"losses"``). The entry-point group is
+        ``speechbrain_ser_cl.<plural>``.
+    builtin : str
+        The module whose import registers the package's own entries.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.registry import Registry
+    >>> SHAPES = Registry("shape", "shapes", "speechbrain_ser_cl.registry")
+    >>> @SHAPES.register("square")
+    ... def square(side=1.0):
+    ...     "A square's area."
+    ...     return side * side
+    >>> SHAPES.names("sq*")
+    ['square']
+    >>> SHAPES.build("square", side=3.0)
+    9.0
+    >>> SHAPES.get("squere")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown shape 'squere'; did you mean 'square'? ...
+    """
+
+    def __init__(self, kind: str, plural: str, builtin: str):
         self.kind = kind
+        self.plural = plural
         self.builtin = builtin
-        self._entries = {}
+        self._entries: dict[str, Callable] = {}
+        self._sources: dict[str, str] = {}
+        self._plugins_loaded = False
 
-    def register(self, name):
-        """Decorator that registers a class or function under ``name``."""
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that registers a class or function under ``name``.
 
-        def decorate(obj):
-            self._entries[name] = obj
+        Arguments
+        ---------
+        name : str
+            Lower-case letters, digits, ``_``, ``-`` and ``.``.
+
+        Returns
+        -------
+        decorate : callable
+            Returns the class or function unchanged.
+
+        Raises
+        ------
+        ValueError
+            When the name is not lower-case or already taken. The same class or
+            function, defined once more because its module was reloaded, takes
+            the place of its older self.
+        """
+
+        def decorate(obj: T) -> T:
+            source = obj.__module__.partition(".")[0]
+            if source != PACKAGE:
+                # Else a foreign entry could take a built-in's name first, and
+                # the package's own import would be the one to fail.
+                importlib.import_module(self.builtin)
+            self._add(name, obj, source)
             return obj
 
         return decorate
 
-    def get(self, name):
-        """The object registered under ``name``."""
+    def _add(self, name: str, obj: Callable, source: str) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
+            raise ValueError(
+                f"{self.kind} name {name!r}: expected lower-case letters, digits, "
+                f"'_', '-' or '.', like {_suggest_name(name)!r}"
+            )
+        taken = self._entries.get(name)
+        if taken is not None and _path(taken) != _path(obj):
+            raise ValueError(
+                f"{self.kind} name {name!r} is already taken by {_path(taken)} "
+                f"(package {self._sources[name]}); register {_path(obj)} under "
+                "another name"
+            )
+        self._entries[name] = obj
+        self._sources[name] = source
+
+    def _load(self) -> None:
         importlib.import_module(self.builtin)
+        if self._plugins_loaded:
+            return
+        # Set first: a plug-in may look names up while it is being imported.
+        self._plugins_loaded = True
+        from importlib.metadata import entry_points
+
+        for entry_point in entry_points(group=f"{PACKAGE}.{self.plural}"):
+            source = entry_point.dist.name
+            try:
+                obj = entry_point.load()
+                if not callable(obj):
+                    raise TypeError(
+                        f"{entry_point.value} is a {type(obj).__name__}, "
+                        "expected a class or a function"
+                    )
+                self._add(entry_point.name, obj, source)
+            except Exception as error:  # A plug-in may fail in any way it likes.
+                warnings.warn(
+                    f"{self.kind} plug-in {entry_point.name!r} of package {source} "
+                    f"is left out: {type(error).__name__}: {error}",
+                    stacklevel=3,
+                )
+
+    def get(self, name: str) -> Any:
+        """The class or function registered under ``name``.
+
+        Arguments
+        ---------
+        name : str
+            A registered name.
+
+        Returns
+        -------
+        obj : class or function
+            What was registered, not called.
+
+        Raises
+        ------
+        ValueError
+            When nothing has this name; the message has the nearest names.
+        """
+        self._load()
+        self._check(name)
         return self._entries[name]
 
+    def build(self, name: str, **kwargs: Any) -> Any:
+        """Call what is registered under ``name`` with ``kwargs``.
 
-LOSSES = Registry("loss", "speechbrain_ser_cl.losses")
-BACKBONES = Registry("backbone", "speechbrain_ser_cl.backbones")
-POOLINGS = Registry("pooling", "speechbrain_ser_cl.nnet.pooling")
-HEADS = Registry("head", "speechbrain_ser_cl.nnet.heads")
-CORPORA = Registry("corpus", "speechbrain_ser_cl.corpora")
+        Arguments
+        ---------
+        name : str
+            A registered name.
+        **kwargs
+            Passed on.
+
+        Returns
+        -------
+        result : object
+            The instance, or what the function returned.
+
+        Raises
+        ------
+        ValueError
+            When nothing has this name.
+        """
+        return self.get(name)(**kwargs)
+
+    def names(self, pattern: str = "*") -> list[str]:
+        """The registered names that match a shell pattern, sorted.
+
+        Arguments
+        ---------
+        pattern : str
+            With ``*``, ``?`` and ``[...]`` as in file names.
+
+        Returns
+        -------
+        names : list of str
+            Empty when none matches.
+        """
+        self._load()
+        return sorted(fnmatch.filter(self._entries, pattern))
+
+    def source(self, name: str) -> str:
+        """The package that an entry comes from.
+
+        Arguments
+        ---------
+        name : str
+            A registered name.
+
+        Returns
+        -------
+        package : str
+            ``"speechbrain_ser_cl"`` for the package's own entries, the
+            distribution's name for a plug-in.
+
+        Raises
+        ------
+        ValueError
+            When nothing has this name.
+        """
+        self._load()
+        self._check(name)
+        return self._sources[name]
+
+    def _check(self, name: str) -> None:
+        if name in self._entries:
+            return
+        near = difflib.get_close_matches(str(name).lower(), self._entries)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ValueError(
+            f"unknown {self.kind} {name!r}; {hint}"
+            f"`ser-cl list {self.plural}` lists all {len(self._entries)}"
+        )
+
+
+def _path(obj: Callable) -> str:
+    """``package.module.Class``, the same before and after a reload."""
+    return f"{obj.__module__}.{obj.__qualname__}"
+
+
+def _suggest_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "my_name"
+
+
+LOSSES = Registry("loss", "losses", f"{PACKAGE}.losses")
+BACKBONES = Registry("backbone", "backbones", f"{PACKAGE}.backbones")
+POOLINGS = Registry("pooling", "poolings", f"{PACKAGE}.nnet.pooling")
+HEADS = Registry("head", "heads", f"{PACKAGE}.nnet.heads")
+CORPORA = Registry("corpus", "corpora", f"{PACKAGE}.corpora")
+
+REGISTRIES = {
+    registry.kind: registry
+    for registry in (LOSSES, BACKBONES, POOLINGS, HEADS, CORPORA)
+}
+
+
+def build(kind: str, name: str, **kwargs: Any) -> Any:
+    """Build an entry of any registry by name, made for YAML files.
+
+    In HyperPyYAML, without and with keyword arguments::
+
+        loss: !apply:speechbrain_ser_cl.build [loss, infonce]
+        loss: !apply:speechbrain_ser_cl.build
+            kind: loss
+            name: infonce
+            temperature: 0.1
+
+    Arguments
+    ---------
+    kind : str
+        ``"loss"``, ``"backbone"``, ``"pooling"``, ``"head"`` or ``"corpus"``.
+    name : str
+        A registered name, of the package or of a plug-in.
+    **kwargs
+        Passed on to the class or function.
+
+    Returns
+    -------
+    result : object
+        The instance, or what the function returned.
+
+    Raises
+    ------
+    ValueError
+        When the kind or the name is unknown.
+
+    Example
+    -------
+    >>> import speechbrain_ser_cl
+    >>> speechbrain_ser_cl.build("los", "infonce")
+    Traceback (most recent call last):
+    ...
+    ValueError: unknown kind 'los'; expected one of loss, backbone, ...
+    """
+    if kind not in REGISTRIES:
+        raise ValueError(
+            f"unknown kind {kind!r}; expected one of {', '.join(REGISTRIES)}"
+        )
+    return REGISTRIES[kind].build(name, **kwargs)
