@@ -1,0 +1,174 @@
+"""Named augmentation pipelines: one is drawn per utterance, and told."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the generators torch-audiomentations draws from, then restore them.
+
+    Its transforms draw from torch's CPU generator, its compositions and file
+    pickers from Python's ``random``, nothing from numpy. ``torch.manual_seed``
+    will not do: it would reset the CUDA generators too, and with them the
+    model's dropout.
+    """
+    python_state = random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+
+
+class AugmentationPipelines:
+    """Augments one utterance with one of several named pipelines.
+
+    A pipeline is a list of torch-audiomentations transforms that are applied in
+    order, each with its own probability ``p``. Which pipeline made a view is the
+    label of the augmentation classification loss in Ahn and Rajapakse 2023,
+    "Integrating contrastive learning into a multitask transformer model for
+    effective domain adaptation", section 3.4 and eq. 6.
+
+    Made for unpadded utterances, before batching: on a padded batch
+    ``TimeInversion`` and ``Shift`` would move the padding to the front. Samples
+    may leave [-1, 1] (``Gain``, ``AddColoredNoise``); nothing is clipped.
+
+    Arguments
+    ---------
+    pipelines : mapping of str to sequence of transforms
+        Name to transforms, in the order of the labels. Transforms are instances
+        of ``torch_audiomentations`` classes; an empty sequence is the identity.
+    sample_rate : int
+        In Hz.
+
+    Raises
+    ------
+    ValueError
+        When there is no pipeline, when a member is not a transform, or when a
+        band filter's band can reach beyond half the sampling rate.
+
+    Example
+    -------
+    >>> import torch
+    >>> from torch_audiomentations import Gain, PolarityInversion
+    >>> pipelines = AugmentationPipelines(
+    ...     {
+    ...         "flip": [PolarityInversion(p=1.0, output_type="dict")],
+    ...         "level": [Gain(-6.0, -3.0, p=1.0, output_type="dict")],
+    ...     }
+    ... )
+    >>> view, label = pipelines(torch.ones(16000), seed=1)
+    >>> view.shape, pipelines.names[label]
+    (torch.Size([16000]), 'level')
+    """
+
+    def __init__(
+        self,
+        pipelines: Mapping[str, Sequence[torch.nn.Module]],
+        sample_rate: int = 16000,
+    ):
+        # Here, because importing it takes a second.
+        from torch_audiomentations.core.composition import BaseCompose
+        from torch_audiomentations.core.transforms_interface import (
+            BaseWaveformTransform,
+        )
+
+        if not pipelines:
+            raise ValueError(
+                "pipelines is empty: give at least one, "
+                "as {name: [transform, ...]}, or use no augmentation at all"
+            )
+        self.sample_rate = sample_rate
+        self._pipelines = {name: tuple(pipelines[name]) for name in pipelines}
+        for name, transforms in self._pipelines.items():
+            for transform in transforms:
+                if not isinstance(transform, (BaseWaveformTransform, BaseCompose)):
+                    raise ValueError(
+                        f"pipeline {name!r}: {transform!r} is not a transform; "
+                        "expected an instance of a torch_audiomentations class "
+                        "(in YAML: !new:torch_audiomentations.Gain)"
+                    )
+                # Else it answers with a plain tensor or with an object,
+                # depending on how it was made.
+                transform.output_type = "dict"
+                for part in transform.modules():
+                    self._check_band(name, part)
+
+    def _check_band(self, name: str, transform: torch.nn.Module) -> None:
+        """Refuse now what would fail at a rare draw in the middle of training."""
+        if not hasattr(transform, "max_bandwidth_fraction"):
+            return
+        center = transform.max_center_frequency
+        edge = center * (1 + transform.max_bandwidth_fraction / 2)
+        if edge > self.sample_rate / 2:
+            raise ValueError(
+                f"pipeline {name!r}: the band of {type(transform).__name__} can "
+                f"reach {edge:.0f} Hz, more than half the sampling rate of "
+                f"{self.sample_rate} Hz; lower max_center_frequency ({center}) or "
+                f"max_bandwidth_fraction ({transform.max_bandwidth_fraction})"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The pipelines' names; a label is an index into them."""
+        return tuple(self._pipelines)
+
+    def __len__(self) -> int:
+        return len(self._pipelines)
+
+    def __call__(self, wav: torch.Tensor, seed: int) -> tuple[torch.Tensor, int]:
+        """Draw a pipeline, each with the same probability, and apply it.
+
+        The result depends on ``wav`` and ``seed`` alone, and the global random
+        generators are left as they were.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            One utterance without padding, on the CPU, shape (T,), T >= 1. Not
+            changed.
+        seed : int
+            Torch uses its lowest 32 bits only.
+
+        Returns
+        -------
+        view : torch.Tensor
+            Shape (T,), finite. Shares memory with ``wav`` where no transform
+            was applied.
+        label : int
+            Which pipeline, in [0, len(self)).
+
+        Raises
+        ------
+        ValueError
+            When ``wav`` is not one non-empty utterance, or when the view has
+            another length or samples that are not finite.
+        """
+        if wav.dim() != 1 or wav.numel() == 0 or wav.device.type != "cpu":
+            raise ValueError(
+                "expected one non-empty utterance of shape (T,) on the CPU, found "
+                f"shape {tuple(wav.shape)} on {wav.device}"
+            )
+        with _seeded(seed):
+            label = int(torch.randint(len(self), ()))
+            view = wav[None, None]
+            for transform in self._pipelines[self.names[label]]:
+                view = transform(view, sample_rate=self.sample_rate).samples
+        view = view[0, 0]
+        if not view.isfinite().all():
+            raise ValueError(
+                f"pipeline {self.names[label]!r} gave NaN or infinite samples from "
+                f"samples between {wav.min():g} and {wav.max():g}; check the audio"
+            )
+        if view.shape != wav.shape:
+            raise ValueError(
+                f"pipeline {self.names[label]!r} changed the length from "
+                f"{len(wav)} to {len(view)} samples; use transforms that keep it"
+            )
+        return view, label
