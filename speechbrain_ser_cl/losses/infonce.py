@@ -1,0 +1,95 @@
+"""InfoNCE between two augmented views of the same utterances."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("infonce")
+class InfoNCELoss(nn.Module):
+    r"""Each utterance has to find its other view among those of the whole batch.
+
+    .. math::
+        L = \frac{1}{N} \sum_i -\log
+            \frac{\exp(\cos(z_i, z'_i) / \tau)}{\sum_j \exp(\cos(z_i, z'_j) / \tau)}
+
+    j runs over the other view only: the rest of an anchor's own view is no
+    negative. Equation 4 of Ahn et al., "Multitask learning for unsupervised
+    domain adaptation of speech emotion recognition" (2023), whose print lost
+    the minus logarithm; Van den Oord et al., arXiv:1807.03748, is its origin.
+
+    Similarities and log-sum-exp are computed in float32 (in float64 for float64
+    embeddings), under autocast too. A single pair (N = 1) has no negatives: its
+    loss and its gradient are 0. NaN or infinity in an embedding gives NaN. A
+    zero vector has cosine 0 with everything.
+
+    Arguments
+    ---------
+    temperature : float
+        tau, above 0. The smaller, the more the hardest negatives count.
+    symmetric : bool
+        False, as printed: anchors come from the first view. True: the mean of
+        both directions, as each view's utterances look for the other's.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not a finite number above 0.
+
+    Example
+    -------
+    >>> loss = InfoNCELoss(temperature=0.1)
+    >>> z = torch.eye(4)
+    >>> round(loss(z, z).item(), 6)  # log(1 + 3 exp(-1 / 0.1))
+    0.000136
+    >>> round(loss(torch.ones(4, 2), torch.ones(4, 2)).item(), 6)  # log 4
+    1.386294
+    """
+
+    def __init__(self, temperature: float = 0.1, symmetric: bool = False) -> None:
+        super().__init__()
+        if not (math.isfinite(temperature) and temperature > 0):
+            raise ValueError(
+                f"temperature must be a finite number above 0, found {temperature}"
+            )
+        self.temperature = temperature
+        self.symmetric = symmetric
+
+    def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """Compares the two views.
+
+        Arguments
+        ---------
+        z_a, z_b : torch.Tensor
+            Embeddings of the two views (N, D), of any floating-point type. Row i
+            of both comes from the same utterance. They need no normalisation.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If the two shapes differ, are not (N, D), or N is 0.
+        """
+        if z_a.dim() != 2 or z_a.shape != z_b.shape or len(z_a) == 0:
+            raise ValueError(
+                "InfoNCELoss expects two views of the same shape (N, D) with N of "
+                f"at least 1, found {tuple(z_a.shape)} and {tuple(z_b.shape)}"
+            )
+        dtype = torch.promote_types(z_a.dtype, torch.float32)
+        with torch.autocast(z_a.device.type, enabled=False):
+            unit_a = F.normalize(z_a.to(dtype), dim=1)
+            unit_b = F.normalize(z_b.to(dtype), dim=1)
+            similarity = unit_a @ unit_b.T / self.temperature
+            own_view = torch.arange(len(z_a), device=z_a.device)
+            loss = F.cross_entropy(similarity, own_view)
+            if self.symmetric:
+                loss = (loss + F.cross_entropy(similarity.T, own_view)) / 2
+        return loss

@@ -1,0 +1,156 @@
+"""Information maximisation: each prediction sure, all together varied."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.registry import LOSSES
+
+
+def _log_probabilities(logits: Tensor) -> Tensor:
+    """Log-softmax of (N, C) logits in at least float32."""
+    if logits.dim() != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
+        raise ValueError(
+            "expected logits of shape (N, C) with N of at least 1 and C of at "
+            f"least 2, found {tuple(logits.shape)}"
+        )
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return logits.to(dtype).log_softmax(dim=1)
+
+
+@LOSSES.register("entropy")
+class EntropyLoss(nn.Module):
+    r"""Mean entropy of the predictions: small when each one is sure.
+
+    .. math::
+        L = -\frac{1}{N} \sum_n \sum_c p_{nc} \log p_{nc}
+
+    with p the softmax of the logits. The first half of equation 5 of Ahn et al.
+    (2023). On its own its optimum is one class for everything.
+
+    Between 0 and log C. Computed in float32 (float64 for float64 logits). NaN or
+    infinity among the logits gives NaN.
+
+    Example
+    -------
+    >>> round(EntropyLoss()(torch.zeros(3, 4)).item(), 6)  # log 4
+    1.386294
+    """
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Computes the loss.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Scores before the softmax (N, C), of any floating-point type.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar.
+
+        Raises
+        ------
+        ValueError
+            If the logits are not (N, C) with N >= 1 and C >= 2.
+        """
+        log_p = _log_probabilities(logits)
+        return -(log_p.exp() * log_p).sum(dim=1).mean()
+
+
+@LOSSES.register("diversity")
+class DiversityLoss(nn.Module):
+    r"""Negative entropy of the mean prediction: small when all classes are used.
+
+    .. math::
+        L = \sum_c \hat p_c \log \hat p_c,
+        \qquad \hat p_c = \frac{1}{N} \sum_n p_{nc}
+
+    with p the softmax of the logits. The second half of equation 5 of Ahn et al.
+    (2023).
+
+    Between -log C and 0. Computed in float32 (float64 for float64 logits). NaN
+    or infinity among the logits gives NaN.
+
+    Example
+    -------
+    >>> logits = torch.tensor([[50.0, 0.0], [0.0, 50.0]])
+    >>> round(DiversityLoss()(logits).item(), 6)  # -log 2
+    -0.693147
+    """
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Computes the loss.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Scores before the softmax (N, C), of any floating-point type.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar.
+
+        Raises
+        ------
+        ValueError
+            If the logits are not (N, C) with N >= 1 and C >= 2.
+        """
+        log_p = _log_probabilities(logits)
+        log_mean_p = log_p.logsumexp(dim=0) - math.log(len(log_p))
+        return (log_mean_p.exp() * log_mean_p).sum()
+
+
+@LOSSES.register("information_maximization")
+class InformationMaximizationLoss(nn.Module):
+    r"""Makes each prediction sure and the batch's predictions varied.
+
+    .. math::
+        L = -\frac{1}{N} \sum_n \sum_c p_{nc} \log p_{nc}
+            + \sum_c \hat p_c \log \hat p_c,
+        \qquad \hat p_c = \frac{1}{N} \sum_n p_{nc}
+
+    It is minus the mutual information between input and predicted class, and
+    needs no labels: equation 5 of Ahn et al., "Multitask learning for
+    unsupervised domain adaptation of speech emotion recognition" (2023).
+    :class:`EntropyLoss` plus :class:`DiversityLoss`.
+
+    Between -log C and 0; with N = 1 the two halves cancel to 0. Computed in
+    float32 (float64 for float64 logits). NaN or infinity among the logits gives
+    NaN.
+
+    Example
+    -------
+    >>> loss = InformationMaximizationLoss()
+    >>> logits = torch.tensor([[50.0, 0.0], [0.0, 50.0]])
+    >>> round(loss(logits).item(), 6)  # sure and balanced: -log 2
+    -0.693147
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entropy = EntropyLoss()
+        self.diversity = DiversityLoss()
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Computes the loss.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Scores before the softmax (N, C), of any floating-point type.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar.
+
+        Raises
+        ------
+        ValueError
+            If the logits are not (N, C) with N >= 1 and C >= 2.
+        """
+        return self.entropy(logits) + self.diversity(logits)

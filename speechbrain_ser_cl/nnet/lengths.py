@@ -1,0 +1,62 @@
+"""Relative lengths to counts and masks, by one rule for the whole package."""
+
+import torch
+from torch import Tensor
+
+
+def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
+    """How many of the padded steps belong to each utterance.
+
+    The product of relative length and number of steps, rounded to the nearest
+    whole number and at least 1. A relative length is itself a count divided by a
+    padded length, so rounding gives exactly that count back (in float32 up to
+    about 4 million steps: four minutes of samples).
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Relative lengths (B,) in (0, 1].
+    n_steps : int
+        Padded length in steps (samples or frames).
+
+    Returns
+    -------
+    torch.Tensor
+        Counts (B,), int64, from 1 to ``n_steps``.
+
+    Example
+    -------
+    >>> valid_counts(torch.tensor([1.0, 2 / 3]), 3)
+    tensor([3, 2])
+    """
+    return (lengths * n_steps).round().long().clamp(1, n_steps)
+
+
+def length_mask(lengths: Tensor, n_steps: int) -> Tensor:
+    """True for the steps that belong to an utterance, False for its padding.
+
+    Steps are counted by :func:`valid_counts`. Relative lengths must be measured
+    in the same steps. Those of a *waveform* are off by up to two when applied to
+    an encoder's frames, because samples at the end that fill no frame belong to
+    the padded length too: take ``frame_lengths`` of the backbone instead.
+
+    Arguments
+    ---------
+    lengths : torch.Tensor
+        Relative lengths (B,) in (0, 1].
+    n_steps : int
+        Padded length in steps (samples or frames).
+
+    Returns
+    -------
+    torch.Tensor
+        Boolean mask (B, n_steps).
+
+    Example
+    -------
+    >>> length_mask(torch.tensor([1.0, 2 / 3]), 3)
+    tensor([[ True,  True,  True],
+            [ True,  True, False]])
+    """
+    steps = torch.arange(n_steps, device=lengths.device)
+    return steps < valid_counts(lengths, n_steps)[:, None]

@@ -1,0 +1,192 @@
+"""Masked pooling over time: frames to one vector per utterance."""
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.nnet.lengths import length_mask
+from speechbrain_ser_cl.registry import POOLINGS
+
+
+def _frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """Mask (B, T, 1) of the valid frames of x, which is (B, T, D)."""
+    if x.dim() != 3 or (lengths is not None and lengths.shape != x.shape[:1]):
+        found = None if lengths is None else tuple(lengths.shape)
+        raise ValueError(
+            "pooling expects frames (B, T, D) and relative lengths (B,), found "
+            f"{tuple(x.shape)} and {found}"
+        )
+    if lengths is None:
+        lengths = torch.ones(len(x), device=x.device)
+    return length_mask(lengths, x.shape[1]).unsqueeze(-1)
+
+
+def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Mean of the valid frames, summed in at least float32."""
+    # masked_fill and not a product: NaN times 0 would stay NaN.
+    return x.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1)
+
+
+@POOLINGS.register("mean")
+class MeanPooling(nn.Module):
+    """Mean of the valid frames.
+
+    Arguments
+    ---------
+    input_size : int, optional
+        Size D of a frame. Only tells ``output_size``.
+
+    Attributes
+    ----------
+    output_size : int or None
+        Size of the pooled vector, ``input_size``.
+
+    Example
+    -------
+    >>> frames = torch.tensor([[[1.0], [3.0], [99.0]]])
+    >>> MeanPooling()(frames, torch.tensor([2 / 3]))
+    tensor([[2.]])
+    """
+
+    def __init__(self, input_size: int | None = None) -> None:
+        super().__init__()
+        self.output_size = input_size
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pools a batch.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames (B, T, D).
+        lengths : torch.Tensor, optional
+            Relative lengths in frames (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            One vector per utterance (B, D), of the type of x.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above.
+        """
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        return _masked_mean(x.to(dtype), _frame_mask(x, lengths)).to(x.dtype)
+
+
+@POOLINGS.register("statistics")
+class StatisticsPooling(nn.Module):
+    """Mean and standard deviation of the valid frames, one after the other.
+
+    The deviation divides by the number of frames, not by that number less one,
+    so that one frame has a deviation too, and is at least 1e-5, where its
+    gradient is 0 and not infinite. Snyder et al., "X-vectors", ICASSP 2018.
+
+    Arguments
+    ---------
+    input_size : int, optional
+        Size D of a frame. Only tells ``output_size``.
+
+    Attributes
+    ----------
+    output_size : int or None
+        Size of the pooled vector, twice ``input_size``.
+
+    Example
+    -------
+    >>> frames = torch.tensor([[[1.0], [3.0], [99.0]]])
+    >>> StatisticsPooling()(frames, torch.tensor([2 / 3]))
+    tensor([[2., 1.]])
+    """
+
+    def __init__(self, input_size: int | None = None) -> None:
+        super().__init__()
+        self.output_size = None if input_size is None else 2 * input_size
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pools a batch.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames (B, T, D).
+        lengths : torch.Tensor, optional
+            Relative lengths in frames (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            One vector per utterance (B, 2 D), of the type of x.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above.
+        """
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        mask = _frame_mask(x, lengths)
+        mean = _masked_mean(x.to(dtype), mask)
+        variance = _masked_mean((x.to(dtype) - mean.unsqueeze(1)).square(), mask)
+        std = variance.clamp(min=1e-10).sqrt()
+        return torch.cat([mean, std], dim=1).to(x.dtype)
+
+
+@POOLINGS.register("self_attention")
+class SelfAttentionPooling(nn.Module):
+    r"""Weighted mean of the valid frames, the weights learned.
+
+    .. math::
+        C = \mathrm{softmax}(W_c H^T) H
+
+    with H the T x D frames and W_c a learned row of D numbers; the softmax runs
+    over the valid frames. Equation 3 of Safari et al., "Self-attention encoding
+    and pooling for speaker recognition", Interspeech 2020.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of a frame.
+
+    Attributes
+    ----------
+    output_size : int
+        Size of the pooled vector, ``input_size``.
+
+    Example
+    -------
+    >>> pooling = SelfAttentionPooling(8)
+    >>> pooling(torch.randn(2, 5, 8), torch.tensor([1.0, 0.6])).shape
+    torch.Size([2, 8])
+    """
+
+    def __init__(self, input_size: int) -> None:
+        super().__init__()
+        self.attention = nn.Linear(input_size, 1, bias=False)
+        self.output_size = input_size
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Pools a batch.
+
+        Arguments
+        ---------
+        x : torch.Tensor
+            Frames (B, T, D).
+        lengths : torch.Tensor, optional
+            Relative lengths in frames (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            One vector per utterance (B, D), of the type of x.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above.
+        """
+        mask = _frame_mask(x, lengths)
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        scores = self.attention(x).to(dtype).masked_fill(~mask, -torch.inf)
+        weights = scores.softmax(dim=1)
+        return (weights * x.masked_fill(~mask, 0)).sum(dim=1).to(x.dtype)
