@@ -8,6 +8,7 @@ import argparse
 import inspect
 import json
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -156,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.function(arguments)
     except (ValueError, OSError, ImportError) as error:
         if arguments.verbose:
-            raise
+            traceback.print_exc()
         message = " ".join(str(error).split())
         print(f"ser-cl: {message} (--verbose shows the trace)", file=sys.stderr)
         return 2

@@ -1,0 +1,144 @@
+"""A third party's package adds a loss by an entry point, a broken one harms nobody."""
+
+import os
+import subprocess
+import sys
+from textwrap import dedent
+
+import pytest
+
+GOOD = {
+    "setup.cfg": """
+        [metadata]
+        name = ser-plugin-good
+        version = 1.0
+        [options]
+        py_modules = ser_plugin_good
+        [options.entry_points]
+        speechbrain_ser_cl.losses =
+            mean_distance = ser_plugin_good:MeanDistance
+    """,
+    "ser_plugin_good.py": '''
+        """A plug-in."""
+
+        import torch
+
+
+        class MeanDistance(torch.nn.Module):
+            """Scaled mean squared distance between two views."""
+
+            def __init__(self, scale=1.0):
+                super().__init__()
+                self.scale = scale
+
+            def forward(self, z_a, z_b):
+                return self.scale * (z_a - z_b).square().mean()
+    ''',
+}
+BROKEN = {
+    "setup.cfg": """
+        [metadata]
+        name = ser-plugin-broken
+        version = 1.0
+        [options]
+        py_modules = ser_plugin_broken
+        [options.entry_points]
+        speechbrain_ser_cl.losses =
+            another = ser_plugin_broken:Another
+            infonce = ser_plugin_broken:fine
+            constant = ser_plugin_broken:CONSTANT
+            absent = ser_plugin_broken_too:Anything
+    """,
+    "ser_plugin_broken.py": """
+        CONSTANT = 3
+        def fine():
+            pass
+        def __getattr__(name):
+            raise RuntimeError("needs a licence file")
+    """,
+}
+USE = """
+import sys, warnings
+import torch
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain_ser_cl.registry import LOSSES
+
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    with open(sys.argv[1]) as stream:
+        hparams = load_hyperpyyaml(stream)
+
+z_a, z_b = torch.zeros(2, 3), torch.ones(2, 3)
+print([hparams[key](z_a, z_b).item() for key in ("by_path", "by_name", "scaled")])
+print(LOSSES.source("mean_distance"), LOSSES.get("infonce").__module__)
+for warning in caught:
+    if "plug-in" in str(warning.message):
+        print("WARNING", warning.message)
+"""
+YAML = """
+by_path: !new:ser_plugin_good.MeanDistance
+by_name: !apply:speechbrain_ser_cl.build [loss, mean_distance]
+scaled: !apply:speechbrain_ser_cl.build
+    kind: loss
+    name: mean_distance
+    scale: 2.0
+"""
+
+
+def write(folder, files):
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(dedent(text))
+    return folder
+
+
+def install(target, *packages):
+    """pip-install packages that lie on disk into a folder, without network."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index"]
+    command += ["--no-deps", "--no-build-isolation", "--target", target, *packages]
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def use(tmp_path):
+    """Function that runs the YAML with the packages of one target folder."""
+
+    def run(target):
+        script, yaml = tmp_path / "use.py", tmp_path / "hparams.yaml"
+        script.write_text(USE)
+        yaml.write_text(YAML)
+        run = subprocess.run(
+            [sys.executable, script, yaml],
+            env={**os.environ, "PYTHONPATH": str(target)},
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout.splitlines()
+
+    return run
+
+
+def test_plugins(tmp_path, use):
+    good = write(tmp_path / "good", GOOD)
+    install(tmp_path / "target", good)
+    expected = [
+        "[1.0, 1.0, 2.0]",
+        "ser-plugin-good speechbrain_ser_cl.losses.infonce",
+    ]
+    assert use(tmp_path / "target") == expected
+
+    broken = write(tmp_path / "broken", BROKEN)
+    install(tmp_path / "target", broken)
+    *lines, another, infonce, constant, absent = sorted(
+        use(tmp_path / "target"), key=lambda line: "WARNING" in line
+    )
+    assert lines == expected
+    for warning, name, reason in (
+        (another, "another", "needs a licence file"),
+        (infonce, "infonce", "already taken by speechbrain_ser_cl.losses"),
+        (constant, "constant", "expected a class or a function"),
+        (absent, "absent", "No module named 'ser_plugin_broken_too'"),
+    ):
+        assert f"plug-in '{name}' of package ser-plugin-broken" in warning
+        assert reason in warning

@@ -1,0 +1,126 @@
+"""A wheel, installed away from the source tree, has all that the recipes need."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = ROOT / "recipes"
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+import speechbrain_ser_cl
+
+target = sys.argv[1]
+names = ["speechbrain_ser_cl"]
+for module in pkgutil.walk_packages(speechbrain_ser_cl.__path__, "speechbrain_ser_cl."):
+    names.append(module.name)
+for name in names:
+    file = importlib.import_module(name).__file__
+    assert file.startswith(target), f"{name} comes from {file}"
+    print(name)
+"""
+# What a recipe names is located as HyperPyYAML does it.
+LOCATE_ALL = """
+import pydoc, sys
+missing = [path for path in sys.argv[1:] if pydoc.locate(path) is None]
+assert not missing, missing
+"""
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    """A folder into which a freshly built wheel is installed."""
+    # Built from a copy: setuptools leaves build/ beside the sources, and takes
+    # what an earlier build left there.
+    source = tmp_path_factory.mktemp("source")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(
+        ROOT / "speechbrain_ser_cl",
+        source / "speechbrain_ser_cl",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    wheels = tmp_path_factory.mktemp("wheels")
+    pip = [sys.executable, "-m", "pip", "--quiet"]
+    offline = ["--no-index", "--no-deps"]
+    subprocess.run(
+        [*pip, "wheel", *offline, "--no-build-isolation", "-w", wheels, source],
+        check=True,
+    )
+    (wheel,) = wheels.glob("*.whl")
+    target = tmp_path_factory.mktemp("target")
+    subprocess.run([*pip, "install", *offline, "--target", target, wheel], check=True)
+    return target
+
+
+def run_installed(target, code, *arguments):
+    """Run code that sees the installed wheel and not the source tree."""
+    run = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        cwd=target.parent,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.splitlines()
+
+
+def test_every_module_imports_from_the_wheel(target):
+    imported = run_installed(target, IMPORT_ALL, target)
+    in_tree = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in (ROOT / "speechbrain_ser_cl").rglob("*.py")
+    }
+    assert set(imported) == in_tree
+
+
+def test_the_wheel_holds_every_file_of_the_package(target):
+    in_tree = {
+        path.relative_to(ROOT)
+        for path in (ROOT / "speechbrain_ser_cl").rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert [name for name in sorted(in_tree) if not (target / name).is_file()] == []
+
+
+def test_the_command_line_runs_from_the_wheel(target):
+    script = "from speechbrain_ser_cl.cli import main; main(['--version'])"
+    (version,) = run_installed(target, script)
+    assert any(target.glob(f"speechbrain_ser_cl-{version}.dist-info"))
+
+
+def test_everything_the_recipes_name_is_installed(target):
+    wanted = set()
+    for script in RECIPES.rglob("*.py"):
+        beside = {path.stem for path in script.parent.glob("*.py")}
+        wanted |= {
+            name
+            for name in imported_names(script.read_text(encoding="utf-8"))
+            if name.partition(".")[0] not in beside
+        }
+    for yaml in RECIPES.rglob("*.yaml"):
+        wanted |= set(
+            re.findall(
+                r"!(?:new|name|apply|applyref|module):([\w.]+)",
+                yaml.read_text(encoding="utf-8"),
+            )
+        )
+    assert any(name.startswith("speechbrain_ser_cl.") for name in wanted)
+    run_installed(target, LOCATE_ALL, *sorted(wanted))
+
+
+def imported_names(code):
+    """Dotted paths that a script imports."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
