@@ -6,10 +6,18 @@ from speechbrain_ser_cl.evaluation.metrics import (
     classification_metrics,
     summary,
 )
+from speechbrain_ser_cl.evaluation.predictions import (
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
 
 __all__ = [
+    "Predictions",
     "bootstrap_intervals",
     "chance_uar",
     "classification_metrics",
+    "read_predictions",
     "summary",
+    "write_predictions",
 ]

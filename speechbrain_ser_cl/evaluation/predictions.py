@@ -1,0 +1,192 @@
+"""``predictions.csv``: what a model said about each utterance."""
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_FIRST = ["id", "label", "prediction"]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a ``predictions.csv`` holds.
+
+    Arguments
+    ---------
+    ids : list of str
+        One per utterance, N in all.
+    labels : numpy.ndarray
+        True classes as indices into ``class_names``, shape (N,).
+    predictions : numpy.ndarray
+        Predicted classes, shape (N,).
+    probabilities : numpy.ndarray
+        Shape (N, C).
+    class_names : list of str
+        C names.
+
+    Example
+    -------
+    >>> found = Predictions(["a"], np.array([0]), np.array([1]), np.eye(2), ["x", "y"])
+    >>> found.class_names[found.predictions[0]]
+    'y'
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    predictions: np.ndarray
+    probabilities: np.ndarray
+    class_names: list[str]
+
+
+def write_predictions(
+    path: str | Path,
+    ids: Sequence[str],
+    labels: ArrayLike,
+    predictions: ArrayLike,
+    probabilities: ArrayLike,
+    class_names: Sequence[str],
+) -> None:
+    """Write ``predictions.csv``: the whole file, or nothing.
+
+    One line per utterance: ``id``, ``label`` and ``prediction`` as class names,
+    and one probability per class in the column ``p_<class>``.
+
+    Arguments
+    ---------
+    path : str or Path
+        Replaced where it exists; its folder is made where it does not.
+    ids : sequence of str
+        Each once, N in all.
+    labels : array_like of int
+        True classes as indices into ``class_names``, shape (N,).
+    predictions : array_like of int
+        Predicted classes, shape (N,).
+    probabilities : array_like of float
+        Shape (N, C). Six decimals are kept.
+    class_names : sequence of str
+        C names.
+
+    Raises
+    ------
+    ValueError
+        When the lists do not fit each other, an id occurs twice or a class does
+        not exist.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "predictions.csv")
+    >>> names = ["positive", "negative"]
+    >>> write_predictions(path, ["03a01Fa"], [0], [1], [[0.25, 0.75]], names)
+    >>> print(path.read_text())
+    id,label,prediction,p_positive,p_negative
+    03a01Fa,positive,negative,0.250000,0.750000
+    <BLANKLINE>
+    """
+    path = Path(path)
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    sizes = (len(ids), len(labels), len(predictions))
+    if set(sizes) != {len(ids)} or probabilities.shape != (len(ids), len(class_names)):
+        raise ValueError(
+            f"{path.name}: {sizes[0]} ids, {sizes[1]} labels, {sizes[2]} predictions, "
+            f"{len(class_names)} classes and probabilities of shape "
+            f"{probabilities.shape} do not fit each other"
+        )
+    if len(set(ids)) < len(ids):
+        twice = next(name for name in ids if list(ids).count(name) > 1)
+        raise ValueError(f"{path.name}: the id {twice!r} occurs more than once")
+    outside = {int(c) for c in (*labels, *predictions)} - set(range(len(class_names)))
+    if outside:
+        raise ValueError(
+            f"{path.name}: found class indices {sorted(outside)}, expected them in "
+            f"[0, {len(class_names)})"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with open(unfinished, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(_FIRST + [f"p_{name}" for name in class_names])
+        for row in zip(ids, labels, predictions, probabilities, strict=True):
+            name, label, prediction, shares = row
+            writer.writerow(
+                [name, class_names[label], class_names[prediction]]
+                + [f"{share:.6f}" for share in shares]
+            )
+    os.replace(unfinished, path)
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read what ``write_predictions`` wrote.
+
+    Arguments
+    ---------
+    path : str or Path
+        A ``predictions.csv``.
+
+    Returns
+    -------
+    predictions : Predictions
+        Classes in the order of the file's columns.
+
+    Raises
+    ------
+    ValueError
+        When a column is missing, or a line names an unknown class, lacks a
+        value or has a probability that is no number; with the file and line.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "predictions.csv")
+    >>> names = ["positive", "negative"]
+    >>> write_predictions(path, ["03a01Fa"], [0], [1], [[0.25, 0.75]], names)
+    >>> read_predictions(path).probabilities
+    array([[0.25, 0.75]])
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        reader = csv.reader(file)
+        header = next(reader, [])
+        columns = header[len(_FIRST) :]
+        if (
+            header[: len(_FIRST)] != _FIRST
+            or not columns
+            or not all(column.startswith("p_") for column in columns)
+        ):
+            raise ValueError(
+                f"{path}: expected the columns {', '.join(_FIRST)} and one p_<class> "
+                f"per class, found {', '.join(header) or 'an empty file'}"
+            )
+        class_names = [column.removeprefix("p_") for column in columns]
+        index = {name: i for i, name in enumerate(class_names)}
+        ids, labels, predictions, probabilities = [], [], [], []
+        for row in reader:
+            try:
+                name, label, prediction, *shares = row
+                labels.append(index[label])
+                predictions.append(index[prediction])
+                probabilities.append([float(share) for share in shares])
+                if len(shares) != len(class_names):
+                    raise ValueError(f"{len(shares)} probabilities")
+            except KeyError as error:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: unknown class {error}; "
+                    f"expected one of {', '.join(class_names)}"
+                ) from None
+            except ValueError as error:
+                raise ValueError(
+                    f"{path}, line {reader.line_num}: {error}; expected an id, a "
+                    f"label, a prediction and {len(class_names)} probabilities"
+                ) from None
+            ids.append(name)
+    return Predictions(
+        ids,
+        np.array(labels, dtype=np.int64),
+        np.array(predictions, dtype=np.int64),
+        np.array(probabilities, dtype=np.float64).reshape(-1, len(class_names)),
+        class_names,
+    )
