@@ -18,9 +18,10 @@ class InfoNCELoss(nn.Module):
             \frac{\exp(\cos(z_i, z'_i) / \tau)}{\sum_j \exp(\cos(z_i, z'_j) / \tau)}
 
     j runs over the other view only: the rest of an anchor's own view is no
-    negative. Equation 4 of Ahn et al., "Multitask learning for unsupervised
-    domain adaptation of speech emotion recognition" (2023), whose print lost
-    the minus logarithm; Van den Oord et al., arXiv:1807.03748, is its origin.
+    negative. Equation 4 of Ahn et al., "Integrating contrastive learning into
+    a multitask transformer model for effective domain adaptation" (2023), whose
+    print lost the minus logarithm; its origin is Van den Oord et al.,
+    arXiv:1807.03748.
 
     Similarities and log-sum-exp are computed in float32 (in float64 for float64
     embeddings), under autocast too. A single pair (N = 1) has no negatives: its

@@ -114,8 +114,8 @@ class InformationMaximizationLoss(nn.Module):
         \qquad \hat p_c = \frac{1}{N} \sum_n p_{nc}
 
     It is minus the mutual information between input and predicted class, and
-    needs no labels: equation 5 of Ahn et al., "Multitask learning for
-    unsupervised domain adaptation of speech emotion recognition" (2023).
+    needs no labels: equation 5 of Ahn et al., "Integrating contrastive learning
+    into a multitask transformer model for effective domain adaptation" (2023).
     :class:`EntropyLoss` plus :class:`DiversityLoss`.
 
     Between -log C and 0; with N = 1 the two halves cancel to 0. Computed in

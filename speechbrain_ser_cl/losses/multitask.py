@@ -14,11 +14,11 @@ class MultitaskLoss(nn.Module):
 
     total = sum over names of weight[name] * term[name]
 
-    The last equation of section 2 of Ahn et al., "Multitask learning for
-    unsupervised domain adaptation of speech emotion recognition" (2023), is
-    ``{"emotion": 1.0, "augmentation": 0.1, "contrastive": 0.5,
-    "information_maximization": 0.5}``. Setting a weight to 0 is the ablation: the
-    term is then never needed, so ask :meth:`active` before computing it.
+    The total of Ahn et al., "Integrating contrastive learning into a multitask
+    transformer model for effective domain adaptation" (2023), section 3.5, has
+    the weights ``{"emotion": 1.0, "augmentation": 0.1, "contrastive": 0.5,
+    "information_maximization": 0.5}``. A weight of 0 is an ablation: the term is
+    then never needed, so ask :meth:`active` before computing it.
 
     Arguments
     ---------

@@ -9,9 +9,9 @@ from speechbrain_ser_cl.registry import HEADS
 class ProjectionHead(nn.Module):
     """Embedding for a contrastive loss, z = V ReLU(U h).
 
-    Equation 3 of Ahn et al., "Multitask learning for unsupervised domain
-    adaptation of speech emotion recognition" (2023); no biases, as printed. The
-    embedding is not normalised: the losses do that.
+    Equation 3 of Ahn et al., "Integrating contrastive learning into a multitask
+    transformer model for effective domain adaptation" (2023); no biases, as
+    printed. The embedding is not normalised: the losses do that.
 
     Arguments
     ---------
