@@ -1,0 +1,35 @@
+"""What importing costs, and what it does not need."""
+
+import subprocess
+import sys
+
+
+def run(code):
+    return subprocess.check_output([sys.executable, "-c", code], text=True).split()
+
+
+def test_the_package_and_its_registry_import_no_torch():
+    heavy = "torch numpy scipy sklearn transformers speechbrain hyperpyyaml"
+    assert (
+        run(
+            "import sys, speechbrain_ser_cl, speechbrain_ser_cl.cli\n"
+            f"print(*(set('{heavy}'.split()) & set(sys.modules)))"
+        )
+        == []
+    )
+
+
+def test_every_module_imports_without_the_optional_dependencies():
+    imported = run(
+        """
+import importlib, pkgutil, sys
+for name in ("matplotlib", "opensmile", "torch_audiomentations", "umap"):
+    sys.modules[name] = None  # Importing it is an ImportError from now on.
+import speechbrain_ser_cl
+for module in pkgutil.walk_packages(speechbrain_ser_cl.__path__, "speechbrain_ser_cl."):
+    importlib.import_module(module.name)
+    print(module.name)
+"""
+    )
+    assert "speechbrain_ser_cl.losses" in imported
+    assert "speechbrain_ser_cl.cli" in imported
