@@ -1,5 +1,9 @@
 """Metrics with intervals, predictions, figures and tables of results."""
 
+from speechbrain_ser_cl.evaluation.figures import (
+    plot_confusion_matrix,
+    plot_learning_curves,
+)
 from speechbrain_ser_cl.evaluation.metrics import (
     bootstrap_intervals,
     chance_uar,
@@ -17,6 +21,8 @@ __all__ = [
     "bootstrap_intervals",
     "chance_uar",
     "classification_metrics",
+    "plot_confusion_matrix",
+    "plot_learning_curves",
     "read_predictions",
     "summary",
     "write_predictions",
