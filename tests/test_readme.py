@@ -11,8 +11,6 @@ from speechbrain_ser_cl.losses import InfoNCELoss
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 SET_UP = 'python3 -m venv .venv && .venv/bin/pip install -e ".[{}]" && '
-    'python3 -m venv .venv && .venv/bin/pip install -e ".[{}]" && .venv/bin/python '
-)
 
 
 def blocks(language):
