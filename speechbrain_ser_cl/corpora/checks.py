@@ -1,0 +1,419 @@
+"""Checks that all corpus readers share.
+
+A reader finds its folder with ``locate``, collects one ``Candidate`` per
+utterance and leaves the rest to ``finish``: do the files exist, can their headers
+be read, are the numbers those of the published corpus.
+"""
+
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import soundfile
+
+from speechbrain_ser_cl.corpora.utterance import Utterance
+
+AUDIO_SUFFIXES = (".wav", ".flac")
+MOST_SHOWN = 10
+
+
+class CorpusError(ValueError):
+    """A corpus on disk is not what its reader expects."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """An utterance by its labels alone, before its audio file is looked at.
+
+    The arguments are those of ``Utterance``; ``path`` is None where the labels
+    name an utterance that has no audio file, and ``name`` is the corpus' own name
+    of the utterance, which becomes the id.
+
+    Example
+    -------
+    >>> Candidate(
+    ...     name="03a01Fa", path=None, speaker="03", emotion="happy"
+    ... ).speaker
+    '03'
+    """
+
+    name: str
+    path: Path | None
+    speaker: str
+    emotion: str
+    session: str | None = None
+    gender: str | None = None
+    text_id: str | None = None
+
+
+def offenders(names: Iterable[object]) -> str:
+    """Name up to ten offenders, and say how many there are in all.
+
+    Arguments
+    ---------
+    names : iterable
+        What is wrong, one entry each.
+
+    Returns
+    -------
+    str
+        The count and the first ten in sorted order.
+
+    Example
+    -------
+    >>> offenders(["b.wav", "a.wav"])
+    '2: a.wav, b.wav'
+    >>> offenders(range(12))
+    '12: 0, 1, 10, 11, 2, 3, 4, 5, 6, 7, … and 2 more'
+    """
+    names = sorted(str(name) for name in names)
+    text = f"{len(names)}: {', '.join(names[:MOST_SHOWN])}"
+    if len(names) > MOST_SHOWN:
+        text += f", … and {len(names) - MOST_SHOWN} more"
+    return text
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder that match a pattern, without hidden ones.
+
+    Corpora that went through a Mac carry a ``._name`` beside every file; those
+    are not audio and not labels.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where to look.
+    pattern : str
+        A glob pattern relative to the folder.
+
+    Returns
+    -------
+    list of pathlib.Path
+        In sorted order.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ["b.txt", "a.txt", "._a.txt"]:
+    ...     (folder / name).touch()
+    >>> [path.name for path in visible(folder, "*.txt")]
+    ['a.txt', 'b.txt']
+    """
+    return sorted(p for p in folder.glob(pattern) if not p.name.startswith("."))
+
+
+def audio_files(folder: Path, pattern: str) -> list[Path]:
+    """Wav and flac files of a folder, without hidden ones.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where to look.
+    pattern : str
+        A glob pattern relative to the folder; files it matches that are not wav
+        or flac are left out.
+
+    Returns
+    -------
+    list of pathlib.Path
+        In sorted order.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> for name in ["a.flac", "._a.flac", "b.WAV", "readme.txt"]:
+    ...     (folder / name).touch()
+    >>> [path.name for path in audio_files(folder, "*")]
+    ['a.flac', 'b.WAV']
+    """
+    return [p for p in visible(folder, pattern) if p.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def locate(
+    folder: str | Path,
+    corpus: str,
+    subfolders: Sequence[str],
+    wanted: str,
+    is_root: Callable[[Path], bool],
+) -> Path:
+    """Find a corpus in the folder a user gave, or in one of its usual subfolders.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        What the user gave.
+    corpus : str
+        The corpus' name, for the error.
+    subfolders : sequence of str
+        Where to look, relative to the folder; ``"."`` is the folder itself.
+    wanted : str
+        What is looked for in words, for the error.
+    is_root : callable
+        Says of an existing folder whether it is the one.
+
+    Returns
+    -------
+    pathlib.Path
+        The first that is the one.
+
+    Raises
+    ------
+    CorpusError
+        If none is; the error says what was looked for and what is there.
+
+    Example
+    -------
+    >>> locate("no/such/folder", "emodb", ["."], "audio files", lambda folder: True)
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: emodb: there is no folder \
+no/such/folder
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CorpusError(f"{corpus}: there is no folder {folder}")
+    for subfolder in subfolders:
+        root = folder / subfolder
+        if root.is_dir() and is_root(root):
+            return root
+    found = [path.name for path in visible(folder, "*")]
+    raise CorpusError(
+        f"{corpus}: {folder} is not the corpus. Looked for {wanted} in it"
+        + "".join(f" or in its {name}" for name in subfolders if name != ".")
+        + f"; found {offenders(found) if found else 'an empty folder'}"
+    )
+
+
+def parse_names(
+    paths: Iterable[Path], pattern: re.Pattern, corpus: str, example: str
+) -> list[tuple[Path, re.Match]]:
+    """Match file names, without suffix, against the form a corpus gives them.
+
+    Arguments
+    ---------
+    paths : iterable of pathlib.Path
+        Audio files.
+    pattern : re.Pattern
+        Must match the whole stem.
+    corpus : str
+        The corpus' name, for the error.
+    example : str
+        A good name, for the error.
+
+    Returns
+    -------
+    list of (pathlib.Path, re.Match)
+
+    Raises
+    ------
+    CorpusError
+        If a name has another form.
+
+    Example
+    -------
+    >>> pairs = parse_names([Path("a1.wav")], re.compile("a([0-9])"), "toy", "a1.wav")
+    >>> pairs[0][1][1]
+    '1'
+    """
+    matches = [(path, pattern.fullmatch(path.stem)) for path in paths]
+    wrong = [path.name for path, match in matches if match is None]
+    if wrong:
+        raise CorpusError(
+            f"{corpus}: file names that are not of the form {example} "
+            f"({offenders(wrong)}). Take files that are not of the corpus away"
+        )
+    return matches
+
+
+def emotion_of(
+    codes: Iterable[tuple[str, str]], emotions: Mapping[str, str], corpus: str
+) -> dict[str, str]:
+    """Translate a corpus' label codes into emotion names.
+
+    Arguments
+    ---------
+    codes : iterable of (str, str)
+        Utterance name and code.
+    emotions : mapping
+        Code to emotion name.
+    corpus : str
+        The corpus' name, for the error.
+
+    Returns
+    -------
+    dict
+        Utterance name to emotion name.
+
+    Raises
+    ------
+    CorpusError
+        For a code that the mapping lacks.
+
+    Example
+    -------
+    >>> emotion_of([("03a01Fa", "F")], {"F": "happy"}, "emodb")
+    {'03a01Fa': 'happy'}
+    >>> emotion_of([("03a01Qa", "Q")], {"F": "happy"}, "emodb")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: emodb: unknown label codes \
+(1: 03a01Qa has 'Q'). Known are F
+    """
+    codes = list(codes)
+    unknown = [f"{name} has {code!r}" for name, code in codes if code not in emotions]
+    if unknown:
+        raise CorpusError(
+            f"{corpus}: unknown label codes ({offenders(unknown)}). "
+            f"Known are {', '.join(sorted(emotions))}"
+        )
+    return {name: emotions[code] for name, code in codes}
+
+
+def finish(
+    candidates: Iterable[Candidate],
+    *,
+    corpus: str,
+    language: str,
+    folder: Path,
+    expected: Mapping[str, int],
+    count: Callable[[list[Utterance]], Mapping[str, int]] | None = None,
+    allow_missing: bool,
+) -> list[Utterance]:
+    """Look at the audio files and compare the counts with the published ones.
+
+    Arguments
+    ---------
+    candidates : iterable of Candidate
+        What the labels say.
+    corpus : str
+        The corpus' name; it becomes the prefix of ids, speakers, sessions and
+        text ids.
+    language : str
+        ISO 639 code.
+    folder : pathlib.Path
+        For the messages.
+    expected : mapping
+        Golden counts: ``"utterances"`` for the total, emotion names, and whatever
+        else ``count`` counts.
+    count : callable, optional
+        Gives further counts of the utterances, by the keys of ``expected``.
+    allow_missing : bool
+        Whether missing files, unreadable files and wrong counts become one warning
+        and the rest is returned.
+
+    Returns
+    -------
+    list of Utterance
+        Sorted by id.
+
+    Raises
+    ------
+    CorpusError
+        For two files of one name; if no utterance is left; and, unless
+        ``allow_missing``, for missing or unreadable files and wrong counts.
+
+    Example
+    -------
+    >>> finish(
+    ...     [Candidate(name="03a01Fa", path=None, speaker="03", emotion="happy")],
+    ...     corpus="emodb",
+    ...     language="de",
+    ...     folder=Path("EmoDB"),
+    ...     expected={},
+    ...     allow_missing=False,
+    ... )
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: emodb in EmoDB: nothing left, \
+missing audio files (1: 03a01Fa)
+    """
+    candidates = list(candidates)
+    repeated = [n for n, k in Counter(c.name for c in candidates).items() if k > 1]
+    if repeated:
+        raise CorpusError(
+            f"{corpus} in {folder}: utterances that are there more than once "
+            f"({offenders(repeated)}). Keep one copy of each"
+        )
+
+    present = [candidate for candidate in candidates if candidate.path is not None]
+    # Headers of a thousand files: the wait is for the disk, so threads help.
+    with ThreadPoolExecutor(8) as pool:
+        durations = list(pool.map(_duration, [c.path for c in present]))
+    utterances = sorted(
+        (
+            _utterance(candidate, duration, corpus, language)
+            for candidate, duration in zip(present, durations, strict=True)
+            if duration > 0
+        ),
+        key=lambda utterance: utterance.id,
+    )
+
+    problems = []
+    missing = [c.name for c in candidates if c.path is None]
+    if missing:
+        problems.append(f"missing audio files ({offenders(missing)})")
+    unreadable = [
+        candidate.path.name
+        for candidate, duration in zip(present, durations, strict=True)
+        if duration == 0
+    ]
+    if unreadable:
+        problems.append(f"corrupt or empty audio files ({offenders(unreadable)})")
+    found = Counter(utterance.emotion for utterance in utterances)
+    found["utterances"] = len(utterances)
+    found.update(count(utterances) if count else {})
+    wrong = [
+        f"{name} {found[name]} instead of {number}"
+        for name, number in expected.items()
+        if found[name] != number
+    ]
+    if wrong:
+        problems.append(f"counts that are not the published ones ({offenders(wrong)})")
+
+    if not utterances:
+        problems = problems or ["no utterances"]
+        raise CorpusError(f"{corpus} in {folder}: nothing left, {'; '.join(problems)}")
+    if problems and not allow_missing:
+        raise CorpusError(
+            f"{corpus} in {folder}: {'; '.join(problems)}. Complete the copy, or set "
+            "allow_missing: True to go on with the rest"
+        )
+    if problems:
+        warnings.warn(
+            f"{corpus} in {folder}: going on with {len(utterances)} utterances in "
+            f"spite of {'; '.join(problems)}",
+            stacklevel=3,
+        )
+    return utterances
+
+
+def _duration(path: Path) -> float:
+    """Seconds, or 0 where there is no audio in the file."""
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError):
+        return 0.0
+    return info.frames / info.samplerate
+
+
+def _utterance(
+    candidate: Candidate, duration: float, corpus: str, language: str
+) -> Utterance:
+    def qualified(value):
+        return None if value is None else f"{corpus}_{value}"
+
+    return Utterance(
+        id=qualified(candidate.name),
+        path=candidate.path,
+        duration=duration,
+        corpus=corpus,
+        speaker=qualified(candidate.speaker),
+        session=qualified(candidate.session),
+        gender=candidate.gender,
+        language=language,
+        text_id=qualified(candidate.text_id),
+        emotion=candidate.emotion,
+    )

@@ -1,0 +1,139 @@
+"""Interactive emotional dyadic motion capture database (IEMOCAP; Busso et al. 2008)."""
+
+import re
+from collections import Counter
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.checks import (
+    Candidate,
+    audio_files,
+    emotion_of,
+    finish,
+    locate,
+    visible,
+)
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.registry import CORPORA
+
+# [6.2901 - 8.2357]	Ses01F_impro01_F000	neu	[2.5000, 2.5000, 2.5000]
+LINE = re.compile(
+    r"\[[^\]]*\]\s+"
+    r"(?P<name>Ses0(?P<session>[1-5])[FM]_(?P<part>\w+)_(?P<letter>[FM])\d+)"
+    r"\s+(?P<emotion>\w+)\s+\["
+)
+# The parts of a script that was recorded in pieces carry a letter: script01_1b.
+SCRIPT = re.compile(r"script\d\d_\d")
+EMOTION = {
+    "neu": "neutral",
+    "hap": "happy",
+    "exc": "excited",
+    "sad": "sad",
+    "ang": "angry",
+    "fru": "frustrated",
+    "fea": "fearful",
+    "sur": "surprised",
+    "dis": "disgusted",
+    "oth": "other",
+    "xxx": "other",
+}
+FOUR_CLASSES = {"angry", "happy", "excited", "neutral", "sad"}
+EXPECTED = {
+    "utterances": 10039,
+    "angry": 1103,
+    "happy + excited": 1636,
+    "neutral": 1708,
+    "sad": 1084,
+    "four classes in iemocap_Ses01": 1085,
+    "four classes in iemocap_Ses02": 1023,
+    "four classes in iemocap_Ses03": 1151,
+    "four classes in iemocap_Ses04": 1031,
+    "four classes in iemocap_Ses05": 1241,
+}
+
+
+@CORPORA.register("iemocap")
+def read_iemocap(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
+    """Read IEMOCAP: 10 039 turns, 10 speakers in 5 sessions, English, 16 kHz.
+
+    The speaker is the session and the letter of the *last* part of the name:
+    ``Ses01M_impro01_F000`` is the woman of session 1. The dialogue's letter says
+    who wears the markers. Turns without agreement (``xxx``) are ``"other"``. The
+    text id is the script; improvised turns have none.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        ``IEMOCAP_full_release`` with ``Session1`` … ``Session5``, or the folder
+        above.
+    allow_missing : bool
+        Whether missing or corrupt audio and wrong counts become one warning.
+
+    Returns
+    -------
+    list of Utterance
+        Sorted by id.
+
+    Raises
+    ------
+    CorpusError
+        For a wrong folder and unknown emotion codes; unless ``allow_missing``, for
+        missing or corrupt audio and wrong counts.
+
+    Example
+    -------
+    >>> read_iemocap("no/such/folder")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: iemocap: there is no folder \
+no/such/folder
+    """
+    labels = "Session[1-5]/dialog/EmoEvaluation/*.txt"
+    root = locate(
+        folder,
+        "iemocap",
+        [".", "IEMOCAP_full_release", "IEMOCAP/IEMOCAP_full_release"],
+        labels,
+        lambda root: bool(visible(root, labels)),
+    )
+    audio = {
+        path.stem: path
+        for path in audio_files(root, "Session[1-5]/sentences/wav/*/Ses*")
+    }
+    turns = [
+        match
+        for path in visible(root, labels)
+        for match in map(LINE.match, path.read_text(errors="replace").splitlines())
+        if match
+    ]
+    emotions = emotion_of(
+        ((turn["name"], turn["emotion"]) for turn in turns), EMOTION, "iemocap"
+    )
+    return finish(
+        (
+            Candidate(
+                name=turn["name"],
+                path=audio.get(turn["name"]),
+                speaker=f"Ses0{turn['session']}{turn['letter']}",
+                emotion=emotions[turn["name"]],
+                session=f"Ses0{turn['session']}",
+                gender="female" if turn["letter"] == "F" else "male",
+                text_id=script[0] if (script := SCRIPT.match(turn["part"])) else None,
+            )
+            for turn in turns
+        ),
+        corpus="iemocap",
+        language="en",
+        folder=root,
+        expected=EXPECTED,
+        count=_count,
+        allow_missing=allow_missing,
+    )
+
+
+def _count(utterances: list[Utterance]) -> Counter:
+    counts = Counter(
+        f"four classes in {u.session}" for u in utterances if u.emotion in FOUR_CLASSES
+    )
+    counts["happy + excited"] = sum(
+        u.emotion in ("happy", "excited") for u in utterances
+    )
+    return counts

@@ -1,0 +1,117 @@
+"""MSP-IMPROV, acted dyadic conversations (Busso et al. 2017)."""
+
+import re
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.checks import (
+    Candidate,
+    audio_files,
+    emotion_of,
+    finish,
+    locate,
+)
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.registry import CORPORA
+
+# UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:1.857143; V:3.0; D:2.571429 ; N:4.428571;
+LINE = re.compile(
+    r"UTD-IMPROV-"
+    r"(?P<name>(?P<sentence>S\d\d)[A-Z]-(?P<speaker>(?P<letter>[FM])0(?P<session>[1-6]))"
+    r"-(?P<scenario>[PRST])-\w+)"
+    r"\.avi\s*;\s*(?P<emotion>[^;\s]+)\s*;"
+)
+LABEL_FILES = ("Evaluation.txt", "Evalution.txt")
+EMOTION = {
+    "A": "angry",
+    "H": "happy",
+    "S": "sad",
+    "N": "neutral",
+    "O": "other",
+    "X": "other",
+}
+EXPECTED = {
+    "utterances": 8438,
+    "angry": 792,
+    "happy": 2644,
+    "neutral": 3477,
+    "sad": 885,
+    "other": 640,
+}
+
+
+@CORPORA.register("msp_improv")
+def read_msp_improv(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
+    """Read MSP-IMPROV: 8438 turns, 12 speakers in 6 sessions, English, 44.1 kHz.
+
+    The emotion is what the annotators agree on (``Evaluation.txt``), not the
+    intended one in the file name; other (O) and no agreement (X) are ``"other"``.
+    The text id is the target sentence where it is spoken: read (T) or improvised
+    (S); the turns of the dialogues (P, R) have none.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder with ``Evaluation.txt`` (some releases: ``Evalution.txt``) and
+        ``session1`` … ``session6``, these perhaps below ``Audio``; or the folder
+        above.
+    allow_missing : bool
+        Whether missing or corrupt audio and wrong counts become one warning.
+
+    Returns
+    -------
+    list of Utterance
+        Sorted by id.
+
+    Raises
+    ------
+    CorpusError
+        For a wrong folder and unknown emotion codes; unless ``allow_missing``, for
+        missing or corrupt audio and wrong counts.
+
+    Example
+    -------
+    >>> read_msp_improv("no/such/folder")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: msp_improv: there is no folder \
+no/such/folder
+    """
+    root = locate(
+        folder,
+        "msp_improv",
+        [".", "MSP-IMPROV", "MSP_IMPROV"],
+        " or ".join(LABEL_FILES),
+        lambda root: any((root / name).is_file() for name in LABEL_FILES),
+    )
+    labels = next(p for p in map(root.joinpath, LABEL_FILES) if p.is_file())
+    sessions = root / "Audio" if (root / "Audio").is_dir() else root
+    audio = {
+        path.stem: path
+        for path in audio_files(sessions, "session[1-6]/*/*/MSP-IMPROV-*")
+    }
+    turns = [
+        match
+        for match in map(LINE.match, labels.read_text(errors="replace").splitlines())
+        if match
+    ]
+    emotions = emotion_of(
+        ((turn["name"], turn["emotion"]) for turn in turns), EMOTION, "msp_improv"
+    )
+    return finish(
+        (
+            Candidate(
+                name=turn["name"],
+                path=audio.get(f"MSP-IMPROV-{turn['name']}"),
+                speaker=turn["speaker"],
+                emotion=emotions[turn["name"]],
+                session=f"session{turn['session']}",
+                gender="female" if turn["letter"] == "F" else "male",
+                text_id=turn["sentence"] if turn["scenario"] in "ST" else None,
+            )
+            for turn in turns
+        ),
+        corpus="msp_improv",
+        language="en",
+        folder=root,
+        expected=EXPECTED,
+        allow_missing=allow_missing,
+    )

@@ -1,0 +1,104 @@
+"""What every corpus reader returns: one record per utterance."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+EMOTIONS = (
+    "angry",
+    "happy",
+    "excited",
+    "sad",
+    "neutral",
+    "frustrated",
+    "fearful",
+    "surprised",
+    "disgusted",
+    "calm",
+    "bored",
+    "contempt",
+    "other",
+)
+"""The emotion names that all corpora are translated to."""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recorded utterance and what its corpus says about it.
+
+    ``id``, ``speaker``, ``session`` and ``text_id`` begin with the name of the
+    corpus, so that they never collide when corpora are used together.
+
+    Arguments
+    ---------
+    id : str
+        Unique name, e.g. ``"emodb_03a01Fa"``.
+    path : pathlib.Path
+        The audio file.
+    duration : float
+        Length in seconds, above 0.
+    corpus : str
+        Name of the corpus, as registered in ``CORPORA``.
+    speaker : str
+        Who speaks, e.g. ``"emodb_03"``.
+    session : str or None
+        Recording session; None where the corpus has none.
+    gender : str or None
+        ``"female"``, ``"male"`` or None where it is not known.
+    language : str
+        ISO 639 code, e.g. ``"en"``.
+    text_id : str or None
+        Which prescribed text is spoken; None for free speech.
+    emotion : str
+        One of ``EMOTIONS``. Turns on which the annotators of a corpus do not
+        agree are ``"other"``.
+
+    Raises
+    ------
+    ValueError
+        For an emotion or gender that is not one of the names above, or a
+        duration that is not above 0.
+
+    Example
+    -------
+    >>> utterance = Utterance(
+    ...     id="emodb_03a01Fa",
+    ...     path=Path("wav/03a01Fa.wav"),
+    ...     duration=1.9,
+    ...     corpus="emodb",
+    ...     speaker="emodb_03",
+    ...     session=None,
+    ...     gender="male",
+    ...     language="de",
+    ...     text_id="emodb_a01",
+    ...     emotion="happy",
+    ... )
+    >>> utterance.emotion
+    'happy'
+    """
+
+    id: str
+    path: Path
+    duration: float
+    corpus: str
+    speaker: str
+    session: str | None
+    gender: str | None
+    language: str
+    text_id: str | None
+    emotion: str
+
+    def __post_init__(self):
+        if self.emotion not in EMOTIONS:
+            raise ValueError(
+                f"utterance {self.id}: emotion {self.emotion!r} is not one of "
+                f"{', '.join(EMOTIONS)}"
+            )
+        if self.gender not in ("female", "male", None):
+            raise ValueError(
+                f"utterance {self.id}: gender {self.gender!r} is not 'female', "
+                "'male' or None"
+            )
+        if not self.duration > 0:
+            raise ValueError(
+                f"utterance {self.id}: duration {self.duration} s is not above 0"
+            )

@@ -1,0 +1,1 @@
+"""From utterances to batches: audio, manifests, splits, samplers, collation."""

@@ -1,0 +1,144 @@
+"""Manifests: SpeechBrain's JSON, with the fields of ``Utterance``."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.checks import offenders
+from speechbrain_ser_cl.corpora.files import replacing
+from speechbrain_ser_cl.corpora.utterance import Utterance
+
+PLACEHOLDER = "{data_root}"
+FIELDS = (
+    "duration",
+    "corpus",
+    "speaker",
+    "session",
+    "gender",
+    "language",
+    "text_id",
+    "emotion",
+)
+
+
+def write_manifest(
+    utterances: Iterable[Utterance], path: str | Path, data_root: str | Path
+) -> None:
+    """Write utterances as a manifest that SpeechBrain's datasets read.
+
+    Each entry is ``id: {"wav": "{data_root}/wav/x.wav", "duration": 1.9, "corpus": …,
+    "speaker": …, "session": …, "gender": …, "language": …, "text_id": …,
+    "emotion": …}``. Audio below ``data_root`` is written relative to it, so that
+    corpus and manifest can move; audio elsewhere (files converted into a cache beside
+    the run) is written with its absolute path. The file appears whole or not at all.
+
+    Arguments
+    ---------
+    utterances : iterable of Utterance
+        In any order; the manifest is sorted by id.
+    path : str or pathlib.Path
+        The manifest; its folder is made if it is not there.
+    data_root : str or pathlib.Path
+        The folder that ``{data_root}`` stands for.
+
+    Raises
+    ------
+    ValueError
+        For an id that occurs twice.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain.dataio.dataset import DynamicItemDataset
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> corpus = write_synthetic(
+    ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
+    ... )
+    >>> write_manifest(read_synthetic(corpus), folder / "demo.json", corpus)
+    >>> dataset = DynamicItemDataset.from_json(
+    ...     folder / "demo.json", replacements={"data_root": corpus}
+    ... )
+    >>> len(dataset)
+    8
+    """
+    utterances = sorted(utterances, key=lambda utterance: utterance.id)
+    repeated = [i for i, n in Counter(u.id for u in utterances).items() if n > 1]
+    if repeated:
+        raise ValueError(
+            f"{path}: ids that occur more than once ({offenders(repeated)})"
+        )
+    root = Path(data_root).resolve()
+    entries = {
+        u.id: {"wav": _portable(u.path, root)}
+        | {name: getattr(u, name) for name in FIELDS}
+        for u in utterances
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(
+            json.dumps(entries, indent=1, ensure_ascii=False), encoding="utf-8"
+        )
+
+
+def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
+    """Read a manifest back.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A file that ``write_manifest`` wrote.
+    data_root : str or pathlib.Path
+        Where the audio lies now.
+
+    Returns
+    -------
+    list of Utterance
+        Sorted by id.
+
+    Raises
+    ------
+    ValueError
+        If the file is not a manifest, or an entry lacks a field.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> corpus = write_synthetic(
+    ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
+    ... )
+    >>> utterances = read_synthetic(corpus)
+    >>> write_manifest(utterances, folder / "demo.json", corpus)
+    >>> read_manifest(folder / "demo.json", corpus) == utterances
+    True
+    """
+    try:
+        entries = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not a JSON manifest ({error})") from error
+    utterances = []
+    for name, entry in entries.items():
+        lacking = {"wav", *FIELDS} - entry.keys()
+        if lacking:
+            raise ValueError(
+                f"{path}: entry {name} lacks {', '.join(sorted(lacking))}; "
+                "write the manifest again"
+            )
+        wav = entry["wav"].replace(PLACEHOLDER, str(data_root))
+        utterances.append(
+            Utterance(
+                id=name, path=Path(wav), **{field: entry[field] for field in FIELDS}
+            )
+        )
+    return sorted(utterances, key=lambda utterance: utterance.id)
+
+
+def _portable(path: Path, root: Path) -> str:
+    path = path.resolve()
+    if path.is_relative_to(root):
+        return f"{PLACEHOLDER}/{path.relative_to(root).as_posix()}"
+    return str(path)

@@ -1,0 +1,388 @@
+"""Labels from emotions, splits, and the proof that splits do not leak.
+
+All draws depend on the seed and the ids alone: not on the order of the input, nor on
+the version of a random number generator.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import combinations
+from operator import attrgetter
+from typing import NamedTuple
+
+from speechbrain_ser_cl.corpora.checks import offenders
+from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
+
+
+class LeakError(ValueError):
+    """Parts of a split share what they must not share."""
+
+
+class Labelled(NamedTuple):
+    """An utterance and its class in an experiment.
+
+    Arguments
+    ---------
+    utterance : Utterance
+        The utterance.
+    label : str
+        Name of the class.
+
+    Example
+    -------
+    >>> for utterance, label in []:
+    ...     print(utterance.id, label)
+    """
+
+    utterance: Utterance
+    label: str
+
+
+class Split(NamedTuple):
+    """What ``split_fraction`` returns.
+
+    Arguments
+    ---------
+    part : list of Labelled
+        The drawn utterances.
+    rest : list of Labelled
+        The others, less ``unused``.
+    unused : list of Labelled
+        Utterances of the drawn speakers that are on neither side; empty if whole
+        speakers were not asked for.
+
+    Example
+    -------
+    >>> part, rest, unused = Split([], [], [])
+    """
+
+    part: list[Labelled]
+    rest: list[Labelled]
+    unused: list[Labelled]
+
+
+def map_emotions(
+    utterances: Iterable[Utterance], emotion_map: Mapping[str, Sequence[str]]
+) -> tuple[list[Labelled], dict[str, int]]:
+    """Give utterances the classes of an experiment.
+
+    Arguments
+    ---------
+    utterances : iterable of Utterance
+        In any order.
+    emotion_map : mapping
+        Class name to the emotions it is made of. Emotions that are in no class are
+        left out.
+
+    Returns
+    -------
+    list of Labelled
+        In the given order.
+    dict
+        How many utterances of each emotion were left out.
+
+    Raises
+    ------
+    ValueError
+        For an emotion name that does not exist, an emotion in two classes, and a
+        class that gets no utterance.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> utterances = read_synthetic(
+    ...     write_synthetic(
+    ...         tempfile.mkdtemp(),
+    ...         "synthetic_source",
+    ...         n_speakers=2,
+    ...         utterances_per_speaker=4,
+    ...     )
+    ... )
+    >>> items, left_out = map_emotions(
+    ...     utterances, {"positive": ["neutral", "happy"], "negative": ["angry"]}
+    ... )
+    >>> len(items), left_out
+    (6, {'sad': 2})
+    """
+    class_of = {}
+    for label, emotions in emotion_map.items():
+        if isinstance(emotions, str):
+            raise ValueError(
+                f"emotion_map: class {label} must be a list of emotions, "
+                f"such as [{emotions}]"
+            )
+        for emotion in emotions:
+            if emotion not in EMOTIONS:
+                raise ValueError(
+                    f"emotion_map: class {label} has the unknown emotion {emotion!r}; "
+                    f"known are {', '.join(EMOTIONS)}"
+                )
+            if emotion in class_of:
+                raise ValueError(
+                    f"emotion_map: {emotion} is in class {class_of[emotion]} and in "
+                    f"class {label}; it can be in one only"
+                )
+            class_of[emotion] = label
+    items = []
+    left_out = Counter()
+    for utterance in utterances:
+        if utterance.emotion in class_of:
+            items.append(Labelled(utterance, class_of[utterance.emotion]))
+        else:
+            left_out[utterance.emotion] += 1
+    empty = emotion_map.keys() - {item.label for item in items}
+    if empty:
+        raise ValueError(
+            f"emotion_map: no utterance is in class {', '.join(sorted(empty))}. The "
+            "emotions that are there and in no class: "
+            f"{', '.join(sorted(left_out)) or 'none'}"
+        )
+    return items, dict(sorted(left_out.items()))
+
+
+def split_fraction(
+    items: Iterable[Labelled],
+    size: float | int,
+    seed: int,
+    by: str = "utterance",
+) -> Split:
+    """Draw a part of the utterances, stratified by label.
+
+    With ``by="utterance"`` the part is drawn from all utterances, so speakers are on
+    both sides. With ``by="speaker"`` it is drawn from as many speakers, in random
+    order, as are needed to reach the size, and ``rest`` has none of these speakers;
+    what the drawn speakers said beyond the size is on neither side and returned as
+    ``unused``. In both cases the part has exactly the size asked for.
+
+    Arguments
+    ---------
+    items : iterable of Labelled
+        In any order; the result does not depend on it.
+    size : float or int
+        A float in (0, 1) is a fraction of all items, rounded to whole utterances and
+        at least one; an int is a number of utterances.
+    seed : int
+        Another seed is another draw.
+    by : str
+        ``"utterance"`` or ``"speaker"``.
+
+    Returns
+    -------
+    Split
+        ``part``, ``rest``, ``unused``, each sorted by id. Every class has a share of
+        ``part`` as near to its share of what it is drawn from as whole utterances
+        allow.
+
+    Raises
+    ------
+    ValueError
+        For a size or ``by`` out of range, ids that occur twice, or if nothing is left
+        for the rest.
+
+    Example
+    -------
+    >>> from pathlib import Path
+    >>> def utterance(n):
+    ...     path, speaker = Path(f"{n}.wav"), f"toy_{n % 4}"
+    ...     return Utterance(
+    ...         f"toy_{n}", path, 1.0, "toy", speaker, None, None, "en", None, "sad"
+    ...     )
+    >>> items = [Labelled(utterance(n), "negative") for n in range(40)]
+    >>> [len(side) for side in split_fraction(items, 0.05, seed=1)]
+    [2, 38, 0]
+    >>> [len(side) for side in split_fraction(items, 12, seed=1, by="speaker")]
+    [12, 20, 8]
+    """
+    items = sorted(items, key=lambda item: item.utterance.id)
+    repeated = [i for i, n in Counter(i.utterance.id for i in items).items() if n > 1]
+    if repeated:
+        raise ValueError(f"ids that occur more than once ({offenders(repeated)})")
+    count = _count(size, len(items))
+
+    if by == "utterance":
+        pool = items
+    elif by == "speaker":
+        pool = _draw_speakers(items, count, seed)
+    else:
+        raise ValueError(f"by is {by!r}, it must be 'utterance' or 'speaker'")
+    drawn = set(_draw_stratified(pool, count, seed))
+    speakers = {item.utterance.speaker for item in pool} if by == "speaker" else set()
+    part = [item for item in items if item.utterance.id in drawn]
+    outside = [item for item in items if item.utterance.id not in drawn]
+    rest = [item for item in outside if item.utterance.speaker not in speakers]
+    unused = [item for item in outside if item.utterance.speaker in speakers]
+    if not rest:
+        raise ValueError(
+            f"size {size} by {by} takes {count} of {len(items)} utterances and leaves "
+            "nothing for the rest; ask for less"
+        )
+    return Split(part, rest, unused)
+
+
+def check_leaks(
+    parts: Mapping[str, Iterable[Utterance | Labelled]],
+    keys: Sequence[str] = ("speaker", "session", "text_id"),
+    allow: Sequence[str] = (),
+) -> dict[str, dict[str, int]]:
+    """Check that no two parts share an utterance, a speaker, a session or a text.
+
+    What is None (no session, free speech) is not shared. The same id or the same
+    audio file in two parts is an error that nothing allows.
+
+    Arguments
+    ---------
+    parts : mapping
+        Name of the part, such as ``"train"``, to its utterances.
+    keys : sequence of str
+        Fields of ``Utterance`` to compare.
+    allow : sequence of str
+        Those of the keys that may be shared; they are counted all the same.
+
+    Returns
+    -------
+    dict
+        For each key, for each pair of parts (``"train/test"``), how many values both
+        have. Belongs into the run's results.
+
+    Raises
+    ------
+    LeakError
+        Names the parts, the key and up to ten shared values.
+    ValueError
+        If ``allow`` has what ``keys`` does not.
+
+    Example
+    -------
+    >>> from pathlib import Path
+    >>> def utterance(n):
+    ...     path, speaker = Path(f"{n}.wav"), f"toy_{n % 4}"
+    ...     return Utterance(
+    ...         f"toy_{n}", path, 1.0, "toy", speaker, None, None, "en", None, "sad"
+    ...     )
+    >>> parts = {"train": [utterance(0), utterance(1)], "test": [utterance(4)]}
+    >>> check_leaks(parts, keys=["speaker"], allow=["speaker"])
+    {'speaker': {'train/test': 1}}
+    >>> check_leaks(parts)
+    Traceback (most recent call last):
+    speechbrain_ser_cl.data.splits.LeakError: train and test share the speaker (1: \
+toy_0). Split by speaker, or declare the leak with allow: [speaker]
+    """
+    undeclared = set(allow) - set(keys)
+    if undeclared:
+        raise ValueError(
+            f"allow has {', '.join(sorted(undeclared))}, which keys does not check: "
+            f"{', '.join(keys)}"
+        )
+    plain = {name: [_utterance(item) for item in part] for name, part in parts.items()}
+    for what, value_of in (
+        ("utterance id", lambda u: u.id),
+        ("audio file", lambda u: u.path.resolve()),
+    ):
+        for pair, shared in _shared(plain, value_of).items():
+            if shared:
+                raise LeakError(
+                    f"{' and '.join(pair)} share the {what} ({offenders(shared)}); "
+                    "this is never allowed"
+                )
+    report = {}
+    for key in keys:
+        shared_by = _shared(plain, attrgetter(key))
+        for pair, shared in shared_by.items():
+            if shared and key not in allow:
+                raise LeakError(
+                    f"{' and '.join(pair)} share the {key} ({offenders(shared)}). "
+                    f"Split by {key}, or declare the leak with allow: [{key}]"
+                )
+        report[key] = {"/".join(pair): len(found) for pair, found in shared_by.items()}
+    return report
+
+
+def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled]]) -> str:
+    """A hash that two runs share exactly if they used the same split.
+
+    Arguments
+    ---------
+    parts : mapping
+        Name of the part to its utterances, in any order.
+
+    Returns
+    -------
+    str
+        Sha256 over the names of the parts and the ids in them, 64 hexadecimal digits.
+
+    Example
+    -------
+    >>> fingerprint({"train": [], "test": []}) == fingerprint({"test": [], "train": []})
+    True
+    """
+    ids = {
+        name: sorted(_utterance(item).id for item in part)
+        for name, part in parts.items()
+    }
+    return hashlib.sha256(json.dumps(ids, sort_keys=True).encode()).hexdigest()
+
+
+def _shared(
+    parts: Mapping[str, list[Utterance]], value_of: Callable[[Utterance], object]
+) -> dict[tuple[str, str], set]:
+    """What each pair of parts has in common, None aside."""
+    values = {name: set(map(value_of, part)) - {None} for name, part in parts.items()}
+    return {(a, b): values[a] & values[b] for a, b in combinations(values, 2)}
+
+
+def _utterance(item: Utterance | Labelled) -> Utterance:
+    return item.utterance if isinstance(item, Labelled) else item
+
+
+def _count(size: float | int, total: int) -> int:
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        raise ValueError(f"size is {size!r}, it must be a number")
+    if isinstance(size, float):
+        if not 0 < size < 1:
+            raise ValueError(f"size is the fraction {size}, it must be in (0, 1)")
+        return max(1, round(size * total))
+    if not 0 < size < total:
+        raise ValueError(
+            f"size is {size} utterances, it must be at least 1 and below {total}, "
+            "which is how many there are"
+        )
+    return size
+
+
+def _rank(seed: int, name: str) -> bytes:
+    """A key to sort by: a random order that depends on seed and names alone."""
+    return hashlib.sha256(f"{seed}/{name}".encode()).digest()
+
+
+def _draw_speakers(items: list[Labelled], count: int, seed: int) -> list[Labelled]:
+    """All items of the first speakers, in random order, that together have enough."""
+    of_speaker = defaultdict(list)
+    for item in items:
+        of_speaker[item.utterance.speaker].append(item)
+    pool = []
+    for speaker in sorted(of_speaker, key=lambda name: _rank(seed, name)):
+        pool += of_speaker[speaker]
+        if len(pool) >= count:
+            break
+    return pool
+
+
+def _draw_stratified(pool: list[Labelled], count: int, seed: int) -> list[str]:
+    """Ids of ``count`` items, each label by its share (largest remainders)."""
+    of_label = defaultdict(list)
+    for item in pool:
+        of_label[item.label].append(item.utterance.id)
+    # In whole numbers, so that equal remainders are equal.
+    quota = {
+        label: divmod(count * len(of_label[label]), len(pool)) for label in of_label
+    }
+    short = count - sum(whole for whole, _ in quota.values())
+    first = sorted(quota, key=lambda label: (-quota[label][1], _rank(seed, label)))
+    drawn = []
+    for place, label in enumerate(first):
+        number = quota[label][0] + (place < short)
+        drawn += sorted(of_label[label], key=lambda name: _rank(seed, name))[:number]
+    return drawn
