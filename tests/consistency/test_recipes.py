@@ -23,7 +23,7 @@ def of_recipes(pattern):
     return sorted(
         path
         for path in (ROOT / "recipes").rglob(pattern)
-        if not any(part.startswith("results") for part in path.parts)
+        if not any(part.startswith("results") for part in path.relative_to(ROOT).parts)
     )
 
 
@@ -32,14 +32,13 @@ def table_rows():
     for table in sorted((ROOT / "tests" / "recipes").glob("*.csv")):
         with open(table, newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream, skipinitialspace=True)
-            assert ",".join(reader.fieldnames) == COLUMNS, f"columns of {table.name}"
             rows += [(table, row) for row in reader]
     return rows
 
 
 def row_id(value):
     table, row = value
-    return f"{table.stem}:{row['Hparam_file']}"
+    return f"{table.stem}:{row.get('Hparam_file')}"
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +75,8 @@ def test_every_yaml_is_listed_in_its_datasets_table():
 @pytest.mark.parametrize("entry", table_rows(), ids=row_id)
 def test_row_is_complete(entry):
     table, row = entry
-    assert None not in row and None not in row.values(), "wrong number of columns"
+    assert ",".join(map(str, row)) == COLUMNS
+    assert None not in row.values(), "fewer columns than the header"
     assert row["Dataset"] == table.stem
     for column in ("Task", "Script_file", "Hparam_file", "Readme_file"):
         assert row[column], f"{column} is empty"
