@@ -240,20 +240,21 @@ class WhisperLogMelEncoder(nn.Module):
     def log_mel(self, wavs: Tensor, counts: Tensor) -> Tensor:
         """Whisper's log-mel spectrogram, each utterance by itself.
 
-            Equal to that of ``WhisperFeatureExtractor`` on the utterance's frames: the
-        XX Radford et al., arXiv:2212.04356, section 2.2.
+        Equal to that of ``WhisperFeatureExtractor`` on the utterance's frames. The
+        maximum, from which it keeps 8 powers of ten downwards, is that of the
+        valid frames. Radford et al., arXiv:2212.04356, section 2.2.
 
-            Arguments
-            ---------
-            wavs : torch.Tensor
-                Waveforms (B, T), T at least 400.
-            counts : torch.Tensor
-                Number of valid samples of each (B,).
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), T at least 400.
+        counts : torch.Tensor
+            Number of valid samples of each (B,).
 
-            Returns
-            -------
-            torch.Tensor
-                Spectrogram (B, mel bins, T // 160), float32, 0 in the padding.
+        Returns
+        -------
+        torch.Tensor
+            Spectrogram (B, mel bins, T // 160), float32, 0 in the padding.
         """
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float()

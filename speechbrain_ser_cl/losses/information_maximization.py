@@ -72,7 +72,7 @@ class DiversityLoss(nn.Module):
     (2023).
 
     Between -log C and 0. Computed in float32 (float64 for float64 logits). NaN
-    or infinity among the logits gives NaN.
+    or +infinity among the logits gives NaN, -infinity is a probability of 0.
 
     Example
     -------

@@ -7,8 +7,8 @@ from speechbrain_ser_cl.nnet.lengths import length_mask
 from speechbrain_ser_cl.registry import POOLINGS
 
 
-def _frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """Mask (B, T, 1) of the valid frames of x, which is (B, T, D)."""
+def _valid_frames(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Frames in at least float32, 0 in the padding, and their mask (B, T, 1)."""
     if x.dim() != 3 or (lengths is not None and lengths.shape != x.shape[:1]):
         found = None if lengths is None else tuple(lengths.shape)
         raise ValueError(
@@ -17,13 +17,10 @@ def _frame_mask(x: Tensor, lengths: Tensor | None) -> Tensor:
         )
     if lengths is None:
         lengths = torch.ones(len(x), device=x.device)
-    return length_mask(lengths, x.shape[1]).unsqueeze(-1)
-
-
-def _masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Mean of the valid frames, summed in at least float32."""
-    # masked_fill and not a product: NaN times 0 would stay NaN.
-    return x.masked_fill(~mask, 0).sum(dim=1) / mask.sum(dim=1)
+    mask = length_mask(lengths, x.shape[1]).unsqueeze(-1)
+    # masked_fill and not a product: NaN times 0 is NaN, in the gradient as well.
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    return x.masked_fill(~mask, 0), mask
 
 
 @POOLINGS.register("mean")
@@ -71,8 +68,8 @@ class MeanPooling(nn.Module):
         ValueError
             If a shape is not as above.
         """
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        return _masked_mean(x.to(dtype), _frame_mask(x, lengths)).to(x.dtype)
+        frames, mask = _valid_frames(x, lengths)
+        return (frames.sum(dim=1) / mask.sum(dim=1)).to(x.dtype)
 
 
 @POOLINGS.register("statistics")
@@ -124,10 +121,11 @@ class StatisticsPooling(nn.Module):
         ValueError
             If a shape is not as above.
         """
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        mask = _frame_mask(x, lengths)
-        mean = _masked_mean(x.to(dtype), mask)
-        variance = _masked_mean((x.to(dtype) - mean.unsqueeze(1)).square(), mask)
+        frames, mask = _valid_frames(x, lengths)
+        n = mask.sum(dim=1)
+        mean = frames.sum(dim=1) / n
+        deviation = (frames - mean.unsqueeze(1)).masked_fill(~mask, 0)
+        variance = deviation.square().sum(dim=1) / n
         std = variance.clamp(min=1e-10).sqrt()
         return torch.cat([mean, std], dim=1).to(x.dtype)
 
@@ -185,8 +183,7 @@ class SelfAttentionPooling(nn.Module):
         ValueError
             If a shape is not as above.
         """
-        mask = _frame_mask(x, lengths)
-        dtype = torch.promote_types(x.dtype, torch.float32)
-        scores = self.attention(x).to(dtype).masked_fill(~mask, -torch.inf)
-        weights = scores.softmax(dim=1)
-        return (weights * x.masked_fill(~mask, 0)).sum(dim=1).to(x.dtype)
+        frames, mask = _valid_frames(x, lengths)
+        scores = frames @ self.attention.weight.to(frames.dtype).T
+        weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=1)
+        return (weights * frames).sum(dim=1).to(x.dtype)

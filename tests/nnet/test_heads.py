@@ -1,0 +1,48 @@
+"""Heads compute their formulas and have the sizes of the paper."""
+
+import torch
+
+from speechbrain_ser_cl.nnet import ClassifierHead, ProjectionHead
+from speechbrain_ser_cl.registry import HEADS
+
+
+def n_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_projection_is_v_relu_u_h():
+    head = HEADS.get("projection")(768)
+    h = torch.randn(4, 768)
+    u, v = head.parameters()
+    torch.testing.assert_close(head(h), (h @ u.T).clamp(min=0) @ v.T)
+    assert head(h).shape == (4, head.output_size)
+    assert n_parameters(head) == 768 * 256 + 256 * 128
+
+
+def test_classifier_is_linear_by_default():
+    head = HEADS.get("classifier")(768, n_classes=2)
+    h = torch.randn(4, 768)
+    weight, bias = head.parameters()
+    torch.testing.assert_close(head(h), h @ weight.T + bias)
+    assert head.output_size == 2
+
+
+def test_classifier_with_a_hidden_layer():
+    head = ClassifierHead(768, n_classes=4, hidden_size=256)
+    assert head(torch.randn(3, 768)).shape == (3, 4)
+    assert n_parameters(head) == 769 * 256 + 257 * 4
+
+
+def test_dropout_only_in_training():
+    torch.manual_seed(0)
+    head = ClassifierHead(8, n_classes=2, hidden_size=8, dropout=0.5)
+    h = torch.randn(16, 8)
+    assert not torch.equal(head(h), head(h))
+    head.eval()
+    assert torch.equal(head(h), head(h))
+
+
+def test_gradcheck():
+    h = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
+    for head in [ProjectionHead(6, 5, 4), ClassifierHead(6, 3, hidden_size=5)]:
+        assert torch.autograd.gradcheck(head.double(), (h,))
