@@ -15,12 +15,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     FeatureExtractionMixin,
     HubertModel,
+    PretrainedConfig,
     PreTrainedModel,
     Wav2Vec2Model,
     WavLMModel,
@@ -380,6 +382,9 @@ def load_encoder(
     else:
         model, normalize = _load_pretrained(source, revision, save_path)
 
+    if model._supports_sdpa:
+        # The boolean masks here are meant for it; eager attention would add them.
+        model.set_attn_implementation("sdpa")
     if isinstance(model, WhisperEncoder):
         return WhisperLogMelEncoder(model)
     if normalize is None:
@@ -402,19 +407,21 @@ def _load_pretrained(
     source: str | Path, revision: str | None, save_path: str | Path | None
 ) -> tuple[PreTrainedModel, bool | None]:
     """A pretrained model, and its ``do_normalize`` where it says so."""
-    source = str(Path(source).expanduser()) if _is_path(source) else str(source)
-    if _is_path(source) and not Path(source).is_dir():
-        raise ValueError(
-            f"no folder {source}: give a folder with config.json and "
-            "model.safetensors, or a hub id such as facebook/wav2vec2-base-960h"
-        )
+    if _is_path(source):
+        source = Path(source).expanduser()
+        if not source.is_dir():
+            raise ValueError(
+                f"no folder {source}: give a folder with config.json and "
+                "model.safetensors, or a hub id such as facebook/wav2vec2-base-960h"
+            )
     hub = {"revision": revision or "main", "cache_dir": save_path}
     try:
-        config = AutoConfig.from_pretrained(source, **hub)
-        model_class = _model_class(config.model_type)
+        config, _ = PretrainedConfig.get_config_dict(source, **hub)
+        if not config:
+            raise OSError("no config.json")
+        model_class = _model_class(config.get("model_type"))
         model, report = model_class.from_pretrained(
             source,
-            config=config,
             dtype=torch.float32,
             # A full Whisper checkpoint calls its encoder's weights model.encoder.…
             key_mapping={r"^(model\.)?encoder\.": ""}
@@ -423,7 +430,7 @@ def _load_pretrained(
             output_loading_info=True,
             **hub,
         )
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise ValueError(
             f"could not load {source}: {error}\nIf it is a hub id and this machine "
             "has no network, download it elsewhere and give the local folder, or set "
@@ -434,8 +441,8 @@ def _load_pretrained(
     if missing:
         raise ValueError(
             f"the checkpoint {source} lacks {len(missing)} weights of a "
-            f"{config.model_type} encoder, among them {missing[:3]}: is it complete, "
-            "and does its config.json belong to it?"
+            f"{config['model_type']} encoder, among them {missing[:3]}: is it "
+            "complete, and does its config.json belong to it?"
         )
     try:
         preprocessor, _ = FeatureExtractionMixin.get_feature_extractor_dict(

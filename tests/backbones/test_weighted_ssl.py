@@ -1,0 +1,496 @@
+"""WeightedSSL against transformers itself, on small random and real models."""
+
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2ForCTC,
+    WhisperFeatureExtractor,
+    WhisperForConditionalGeneration,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.nnet import MeanPooling, length_mask
+from speechbrain_ser_cl.registry import BACKBONES
+
+WHISPER = {
+    "model_type": "whisper",
+    "d_model": 32,
+    "encoder_layers": 3,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 64,
+    "decoder_layers": 1,
+    "decoder_attention_heads": 2,
+    "decoder_ffn_dim": 64,
+}
+
+
+def waveform_config(model_type, norm="layer", stable=False, **changes):
+    return {
+        "model_type": model_type,
+        "hidden_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "conv_dim": [32] * 7,
+        "feat_extract_norm": norm,
+        "do_stable_layer_norm": stable,
+        "num_conv_pos_embeddings": 16,
+        "num_conv_pos_embedding_groups": 2,
+    } | changes
+
+
+LAYER_NORM = {
+    f"{model_type}-{'stable' if stable else 'post'}": waveform_config(
+        model_type, "layer", stable
+    )
+    for model_type in ["wav2vec2", "hubert", "wavlm"]
+    for stable in [False, True]
+}
+GROUP_NORM = {
+    f"{model_type}-group": waveform_config(model_type, "group")
+    for model_type in ["wav2vec2", "hubert", "wavlm"]
+}
+PADDING_FREE = LAYER_NORM | {"whisper": WHISPER}
+ALL = PADDING_FREE | GROUP_NORM
+
+
+def build(config, **options):
+    torch.manual_seed(0)
+    return WeightedSSL(config, **options)
+
+
+def speech(*counts, seed=0):
+    """Noise of several lengths with different means and levels, one by one."""
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (0.1 + i) * torch.randn(n, generator=generator) + 0.05 * i
+        for i, n in enumerate(counts)
+    ]
+
+
+def pad(utterances, garbage=0.0):
+    """A padded batch and its relative lengths."""
+    longest = max(map(len, utterances))
+    wavs = torch.full((len(utterances), longest), garbage)
+    for row, utterance in zip(wavs, utterances, strict=True):
+        row[: len(utterance)] = utterance
+    return wavs, torch.tensor([len(u) / longest for u in utterances])
+
+
+@pytest.fixture(params=ALL)
+def any_config(request):
+    return ALL[request.param]
+
+
+@pytest.fixture(params=["wav2vec2-stable", "wavlm-post", "whisper"])
+def one_config(request):
+    return ALL[request.param]
+
+
+# The sum and its parts
+
+
+@pytest.mark.parametrize("name", LAYER_NORM | GROUP_NORM)
+def test_equals_the_weighted_sum_of_transformers_hidden_states(name, tmp_path):
+    torch.manual_seed(1)
+    model = AutoModel.from_config(AutoConfig.for_model(**ALL[name])).eval()
+    with torch.no_grad():  # a final norm that does nothing would hide a mistake
+        model.encoder.layer_norm.weight.uniform_(0.5, 2)
+    model.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
+    backbone = WeightedSSL(str(tmp_path)).eval()
+    with torch.no_grad():
+        backbone.layer_weights.normal_()
+
+    (wav,) = speech(9000)
+    inputs = Wav2Vec2FeatureExtractor(do_normalize=True)(
+        wav.numpy(), sampling_rate=16000, return_tensors="pt"
+    )
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+        expected = sum(
+            w * state for w, state in zip(backbone.weights, states, strict=True)
+        )
+        ours = backbone(wav[None])
+        each = list(backbone.hidden_states(wav[None]))
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    for one, state in zip(each, states, strict=True):
+        torch.testing.assert_close(one, state, rtol=1e-5, atol=1e-5)
+
+
+def test_whisper_on_30_seconds_equals_transformers():
+    backbone = build(WHISPER).eval()
+    with torch.no_grad():
+        backbone.layer_weights.normal_()
+        backbone.encoder.model.layer_norm.weight.uniform_(0.5, 2)
+    wav = torch.zeros(480000)
+    wav[:470000] = speech(470000)[0]
+    features = WhisperFeatureExtractor()(
+        wav.numpy(), sampling_rate=16000, return_tensors="pt"
+    )
+    with torch.no_grad():
+        states = backbone.encoder.model(
+            features.input_features, output_hidden_states=True
+        ).hidden_states
+        expected = sum(
+            w * state for w, state in zip(backbone.weights, states, strict=True)
+        )
+        torch.testing.assert_close(backbone(wav[None]), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+def test_log_mel_equals_whispers_feature_extractor(n_mels):
+    backbone = build(WHISPER | {"num_mel_bins": n_mels})
+    utterances = speech(16000, 7777, 40123)
+    utterances[1][2000:6000] = 0  # silence, where the range below the maximum counts
+    extractor = WhisperFeatureExtractor(feature_size=n_mels)
+    wavs, lengths = pad(utterances)
+    counts = torch.tensor([len(u) for u in utterances])
+    ours = backbone.encoder.log_mel(wavs, counts)
+    assert ours.shape == (3, n_mels, 250)
+    for mel, utterance in zip(ours, utterances, strict=True):
+        n = len(utterance) // 160
+        expected = extractor(utterance.numpy(), sampling_rate=16000).input_features[0]
+        np.testing.assert_allclose(mel[:, :n], expected[:, :n], atol=1e-4)
+        assert not mel[:, n:].any()
+
+
+def test_another_attention_in_the_configuration_changes_nothing():
+    wavs, lengths = pad(speech(8000, 5000))
+    expected = build(WHISPER).eval()(wavs, lengths)
+    eager = build(WHISPER | {"attn_implementation": "eager"}).eval()
+    assert torch.equal(eager(wavs, lengths), expected)
+
+
+def test_weights_start_equal_and_are_learned():
+    backbone = build(WHISPER, freeze="all")
+    assert torch.equal(backbone.weights, torch.full((4,), 0.25))
+    backbone(torch.randn(2, 8000)).square().sum().backward()
+    assert backbone.layer_weights.grad.isfinite().all()
+    assert backbone.layer_weights.grad.abs().min() > 0
+
+
+def test_sizes(any_config):
+    backbone = build(any_config)
+    assert (backbone.output_size, backbone.hop, backbone.n_layers) == (32, 320, 3)
+    assert BACKBONES.get("weighted_ssl") is WeightedSSL
+    n = 16000
+    frames = backbone(torch.randn(2, n)).shape[1]
+    assert abs(frames - n / backbone.hop) <= 1
+
+
+# Padding
+
+
+@pytest.mark.parametrize("name", PADDING_FREE)
+@pytest.mark.parametrize("garbage", [0.0, 3.0, float("nan")])
+def test_padding_is_invisible(name, garbage):
+    backbone = build(PADDING_FREE[name]).eval()
+    utterances = speech(12345, 3000, 8159, 8160, 450)
+    wavs, lengths = pad(utterances, garbage)
+    frame_lengths = backbone.frame_lengths(lengths, wavs.shape[1])
+    with torch.no_grad():
+        together = backbone(wavs, lengths)
+        for i, utterance in enumerate(utterances):
+            alone = backbone(utterance[None])[0]
+            mask = length_mask(frame_lengths, together.shape[1])[i]
+            assert mask.sum() == len(alone)
+            assert (together[i][mask] - alone).abs().max() < 1e-5
+        pooled = MeanPooling()(together, frame_lengths)
+        alone = MeanPooling()(backbone(utterances[1][None]))
+        assert (pooled[1] - alone).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", GROUP_NORM)
+def test_group_norm_takes_padding_into_account(name):
+    """The limit that the docstring states; a test so that the text stays true."""
+    backbone = build(GROUP_NORM[name]).eval()
+    utterances = speech(16000, 4000)
+    wavs, lengths = pad(utterances)
+    with torch.no_grad():
+        alone = backbone(utterances[1][None])[0]
+        together = backbone(wavs, lengths)[1, : len(alone)]
+        longest = backbone(utterances[0][None])[0]
+        assert (backbone(wavs, lengths)[0] - longest).abs().max() < 1e-5
+    assert (together - alone).norm() / alone.norm() > 0.05
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-post", "whisper"])
+def test_frame_lengths_are_exact_for_every_length(name):
+    """The mask of frame_lengths counts what the encoder makes of an unpadded wav."""
+    backbone = build(ALL[name])
+    longest = 4001
+    counts = torch.arange(400, longest + 1)
+    if name == "whisper":
+        expected = -(-(counts // 160) // 2)
+    else:
+        expected = counts
+        for kernel, stride in [(10, 5), *[(3, 2)] * 4, (2, 2), (2, 2)]:
+            expected = (expected - kernel) // stride + 1
+    n_frames = backbone(torch.zeros(1, longest)).shape[1]
+    lengths = backbone.frame_lengths(counts / longest, longest)
+    assert torch.equal(length_mask(lengths, n_frames).sum(dim=1), expected)
+    for n in [400, 719, 720, 1279, 1280, 4000]:
+        assert backbone(torch.zeros(1, n)).shape[1] == expected[n - 400]
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_normalisation_follows_the_preprocessor(normalize, tmp_path):
+    config = AutoConfig.for_model(**waveform_config("wav2vec2", "layer"))
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    assert WeightedSSL(tmp_path).encoder.normalize  # the default of layer norm
+    Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(tmp_path)
+    backbone = WeightedSSL(tmp_path).eval()
+    wavs, lengths = pad(speech(8000, 6000))
+    different = backbone(wavs, lengths) - backbone(10 * wavs + 1, lengths)
+    assert (different.abs().max() < 1e-3) == normalize
+
+
+def test_group_norm_models_are_not_normalised_by_default():
+    assert not build(GROUP_NORM["wav2vec2-group"]).encoder.normalize
+
+
+def test_too_short_utterances_are_padded_with_one_warning(any_config):
+    backbone = build(any_config).eval()
+    (tiny,) = speech(150)
+    with pytest.warns(UserWarning, match="150 samples is shorter"):
+        alone = backbone(tiny[None])
+    assert alone.shape == (1, 1, 32)
+    assert alone.isfinite().all()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="an utterance")
+        assert torch.equal(backbone(tiny[None]), alone)
+    if any_config in PADDING_FREE.values():
+        together = backbone(*pad([tiny, *speech(9000)]))
+        assert (together[0, 0] - alone[0, 0]).abs().max() < 1e-5
+
+
+# Freezing
+
+
+def test_frozen_is_frozen(any_config):
+    busy = {
+        "hidden_dropout": 0.5,
+        "attention_dropout": 0.5,
+        "feat_proj_dropout": 0.5,
+        "dropout": 0.5,
+        "layerdrop": 0.5,
+        "mask_time_prob": 0.5,
+        "mask_time_length": 2,
+        "apply_spec_augment": True,
+    }
+    backbone = build(any_config | busy, freeze="all")
+    wavs, lengths = pad(speech(8000, 5000))
+    backbone.train()
+    in_training = [backbone(wavs, lengths) for _ in range(2)]
+    assert torch.equal(*in_training)
+    backbone.eval()
+    assert torch.equal(backbone(wavs, lengths), in_training[0])
+    trained = [n for n, p in backbone.named_parameters() if p.requires_grad]
+    assert trained == ["layer_weights"]
+    wavs.requires_grad_()
+    backbone.train()
+    assert not any(h.requires_grad for h in backbone.hidden_states(wavs, lengths))
+
+
+def test_an_int_freezes_the_front_end_and_the_lowest_layers(one_config):
+    backbone = build(one_config, freeze=2).train()
+    grads = [h.requires_grad for h in backbone.hidden_states(torch.randn(1, 8000))]
+    assert grads == [False, False, False, True]
+    before = copy.deepcopy(backbone.state_dict())
+    optimizer = torch.optim.SGD(backbone.parameters(), lr=1.0)
+    backbone(torch.randn(2, 8000)).square().mean().backward()
+    optimizer.step()
+    changed = {n for n, p in backbone.state_dict().items() if (p != before[n]).any()}
+    parts = {n.removeprefix("encoder.model.").removeprefix("encoder.") for n in changed}
+    assert {p for p in parts if p.startswith("layers.2")}
+    top = ("layer_weights", "layers.2", "layer_norm")
+    assert all(p.startswith(top) for p in parts)
+
+
+@pytest.mark.parametrize("freeze", ["none", "frontend", 0, 1, 3, "all"])
+def test_every_trained_parameter_gets_a_gradient(any_config, freeze):
+    """One without would stop DistributedDataParallel."""
+    backbone = build(any_config, freeze=freeze).train()
+    backbone(*pad(speech(8000, 5000))).square().sum().backward()
+    for name, parameter in backbone.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+def test_frontend_freezes_the_convolutions_only(any_config):
+    backbone = build(any_config, freeze="frontend")
+    frozen = {n for n, p in backbone.named_parameters() if not p.requires_grad}
+    needed = {n for n, p in build(any_config).named_parameters() if p.requires_grad}
+    parts = {n.removeprefix("encoder.model.").split(".")[0] for n in frozen & needed}
+    assert parts in ({"conv1", "conv2"}, {"feature_extractor", "feature_projection"})
+    same = build(any_config, freeze=0)
+    assert frozen == {n for n, p in same.named_parameters() if not p.requires_grad}
+
+
+def test_dropout_is_active_in_trained_parts_only(one_config):
+    config = one_config | {"hidden_dropout": 0.5, "dropout": 0.5}
+    wavs = torch.randn(2, 8000)
+    backbone = build(config, freeze="none").train()
+    assert not torch.equal(backbone(wavs), backbone(wavs))
+    backbone.eval()
+    assert torch.equal(backbone(wavs), backbone(wavs))
+    backbone = build(config, freeze=2).train()
+    once, again = (list(backbone.hidden_states(wavs)) for _ in range(2))
+    equal = [torch.equal(a, b) for a, b in zip(once, again, strict=True)]
+    assert equal == [True, True, True, False]
+
+
+@pytest.mark.parametrize("freeze", ["some", -1, 4, True, None, 1.0])
+def test_a_wrong_freeze_is_refused(freeze):
+    with pytest.raises(ValueError, match="from 0 to 3; found"):
+        build(WHISPER, freeze=freeze)
+
+
+# Sources
+
+
+def test_a_full_whisper_checkpoint_gives_its_encoder(tmp_path):
+    config = AutoConfig.for_model(**WHISPER, vocab_size=64, pad_token_id=1)
+    model = WhisperForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path / "full")
+    model.model.encoder.save_pretrained(tmp_path / "encoder")
+    full = WeightedSSL(tmp_path / "full").eval()
+    wavs = torch.randn(1, 8000)
+    assert torch.equal(full(wavs), WeightedSSL(tmp_path / "encoder").eval()(wavs))
+    assert not any("decoder" in name for name, _ in full.named_parameters())
+    for ours, theirs in zip(
+        full.encoder.model.parameters(), model.model.encoder.parameters(), strict=True
+    ):
+        assert torch.equal(ours, theirs)
+
+
+def test_a_checkpoint_with_a_task_head_gives_its_encoder(tmp_path):
+    config = AutoConfig.for_model(**waveform_config("wav2vec2", vocab_size=8))
+    model = Wav2Vec2ForCTC(config).eval()
+    model.save_pretrained(tmp_path)
+    backbone = WeightedSSL(tmp_path).eval()
+    ours = backbone.encoder.model.state_dict()
+    for name, parameter in model.wav2vec2.state_dict().items():
+        assert torch.equal(ours[name], parameter), name
+
+
+def test_half_precision_weights_are_loaded_in_float32(tmp_path):
+    model = WhisperEncoder(AutoConfig.for_model(**WHISPER)).half()
+    model.save_pretrained(tmp_path)
+    backbone = WeightedSSL(tmp_path)
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
+    model = WhisperEncoder(AutoConfig.for_model(**WHISPER))
+    state = model.state_dict()
+    del state["layers.1.fc1.weight"]
+    model.save_pretrained(tmp_path, state_dict=state)
+    with pytest.raises(ValueError, match=r"lacks 1 weights.*layers\.1\.fc1\.weight"):
+        WeightedSSL(tmp_path)
+
+
+@pytest.mark.parametrize("source", ["./nowhere", "/no/such/folder", "a/b/c"])
+def test_a_missing_folder_is_named(source):
+    with pytest.raises(ValueError, match="no folder .*hub id"):
+        WeightedSSL(source)
+
+
+def test_an_empty_folder_says_what_belongs_in_it(tmp_path):
+    with pytest.raises(ValueError, match=r"config\.json and model\.safetensors"):
+        WeightedSSL(tmp_path)
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path):
+    WhisperEncoder(AutoConfig.for_model(**WHISPER)).save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=f"could not load {tmp_path}"):
+        WeightedSSL(tmp_path)
+
+
+def test_a_hub_id_without_network_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        ValueError, match=r"(?s)could not load no/model.*HF_HUB_OFFLINE"
+    ):
+        WeightedSSL("no/model", save_path=tmp_path)
+
+
+@pytest.mark.parametrize("source", [{"model_type": "bert"}, {"hidden_size": 8}])
+def test_other_model_types_are_refused(source, tmp_path):
+    with pytest.raises(ValueError, match="supported: wav2vec2, hubert, wavlm, whisper"):
+        WeightedSSL(source)
+
+
+def test_a_folder_of_another_model_type_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(ValueError, match="'bert' is not supported"):
+        WeightedSSL(tmp_path)
+
+
+# Input
+
+
+def test_whisper_takes_30_seconds_and_no_more():
+    backbone = build(WHISPER | {"max_source_positions": 50}).eval()
+    assert backbone(torch.randn(1, 16159)).shape[1] == 50
+    with pytest.raises(ValueError, match=r"1\.01 s is too long.*1\.00 s at most"):
+        backbone(torch.randn(1, 16160))
+
+
+@pytest.mark.parametrize(
+    ("wavs", "lengths"),
+    [
+        (torch.zeros(8000), None),
+        (torch.zeros(2, 1, 8000), torch.ones(2)),
+        (torch.zeros(2, 8000), torch.ones(3)),
+    ],
+)
+def test_wrong_shapes_are_refused(wavs, lengths):
+    with pytest.raises(ValueError, match=r"waveforms \(B, T\)"):
+        build(WHISPER)(wavs, lengths)
+
+
+def test_autocast(one_config):
+    backbone = build(one_config).eval()
+    wavs, lengths = pad(speech(8000, 5000))
+    expected = backbone(wavs, lengths)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        frames = backbone(wavs, lengths)
+    assert frames.isfinite().all()
+    assert (frames - expected).norm() / expected.norm() < 0.05
+
+
+def test_state_dict_round_trip(one_config):
+    first, second = build(one_config), WeightedSSL(one_config)
+    with torch.no_grad():
+        first.layer_weights.normal_()
+    second.load_state_dict(first.state_dict())
+    wavs = torch.randn(1, 8000)
+    assert torch.equal(first.eval()(wavs), second.eval()(wavs))
+
+
+# Real weights
+
+
+def test_real_whisper_encoder(shared):
+    folder = shared / "models" / "whisper-tiny.en-encoder"
+    backbone = WeightedSSL(folder, freeze="all")
+    assert (backbone.output_size, backbone.n_layers) == (384, 4)
+    utterances = speech(30000, 12000)
+    wavs, lengths = pad(utterances)
+    with torch.no_grad():
+        together = backbone(wavs, lengths)
+        alone = backbone(utterances[1][None])
+    assert together.dtype == torch.float32
+    difference = (together[1, : alone.shape[1]] - alone[0]).norm() / alone.norm()
+    assert difference < 1e-5
