@@ -55,26 +55,27 @@ class _Voice:
 
 
 EMOTION_VOICES = {
-    "neutral": _Voice(0.0, 2.0, 4.4, 0.0, 0.94, 0.02, 1.00),
-    "happy": _Voice(4.0, 5.0, 4.8, 3.0, 0.92, 0.02, 1.05),
-    "sad": _Voice(-1.0, 1.5, 3.6, -4.0, 0.97, 0.06, 0.98),
-    "angry": _Voice(3.5, 4.0, 5.2, 5.0, 0.85, 0.05, 0.97),
+    "neutral": _Voice(0.0, 2.0, 4.4, 0.0, 0.94, 0.012, 1.00),
+    "happy": _Voice(4.0, 5.0, 4.8, 3.0, 0.92, 0.012, 1.08),
+    "sad": _Voice(-1.0, 1.5, 3.6, -4.0, 0.97, 0.22, 0.92),
+    "angry": _Voice(3.5, 4.0, 5.2, 5.0, 0.85, 0.22, 0.92),
 }
 
 
 @dataclass(frozen=True)
-class _Channel:
-    """How a corpus was recorded."""
+class _Style:
+    """How a corpus was recorded, and how its people speak."""
 
     band: tuple[float, float]  # Hz
-    gain: float  # dB
-    noise: float  # dB full scale
-    language: float  # semitones added to every speaker's pitch
+    gain: float  # dB, on average
+    noise: float  # dB full scale, on average
+    pitch: float  # semitones above the usual
+    breath: float  # times the usual
 
 
-CHANNELS = {
-    "synthetic_source": _Channel((60, 7500), -3.0, -62.0, 0.0),
-    "synthetic_target": _Channel((250, 5000), -9.0, -50.0, 1.0),
+STYLES = {
+    "synthetic_source": _Style((60, 7000), -3.0, -56.0, 0.0, 1.0),
+    "synthetic_target": _Style((400, 4000), -6.0, -57.0, 1.0, 4.0),
 }
 
 
@@ -128,9 +129,9 @@ def write_synthetic(
     >>> len(read_synthetic(folder))
     8
     """
-    if corpus not in CHANNELS:
+    if corpus not in STYLES:
         raise ValueError(
-            f"there is no synthetic corpus {corpus!r}, only {', '.join(CHANNELS)}"
+            f"there is no synthetic corpus {corpus!r}, only {', '.join(STYLES)}"
         )
     if min(n_speakers, utterances_per_speaker) < 1:
         raise ValueError(
@@ -253,20 +254,20 @@ def _utterance(
     person = _rng(seed, corpus, speaker)
     female = _gender(speaker) == "female"
     pitch = (210.0 if female else 115.0) * 2 ** (person.normal(0, 1.5) / 12)
-    tract = (1.16 if female else 1.0) * (1 + person.normal(0, 0.03))
+    tract = (1.16 if female else 1.0) * (1 + person.normal(0, 0.02))
     habit = person.normal(0, 1, size=4)  # the speaker's own rate, level, tilt, breath
 
     rng = _rng(seed, corpus, speaker, number)
     mood = EMOTION_VOICES[emotion]
     slip = rng.normal(0, 1, size=7)  # nobody speaks alike twice
-    channel = CHANNELS[corpus]
-    pitch *= 2 ** ((mood.pitch + channel.language + 1.5 * slip[0]) / 12)
+    style = STYLES[corpus]
+    pitch *= 2 ** ((mood.pitch + style.pitch + 1.5 * slip[0]) / 12)
     pitch_range = max(0.5, mood.pitch_range + 0.8 * slip[1])
     rate = mood.rate * (1 + 0.05 * habit[0] + 0.08 * slip[2])
     level = mood.level + 1.5 * habit[1] + 2.0 * slip[3]
-    tilt = 1 - (1 - mood.tilt) * 2 ** (0.3 * habit[2] + 0.5 * slip[4])
-    breath = mood.breath * 2 ** (0.3 * habit[3] + 0.6 * slip[5])
-    tract *= mood.formants * (1 + 0.02 * slip[6])
+    tilt = 1 - (1 - mood.tilt) * 2 ** (0.2 * habit[2] + 0.4 * slip[4])
+    breath = mood.breath * style.breath * 2 ** (0.3 * habit[3] + 0.5 * slip[5])
+    tract *= mood.formants * (1 + 0.015 * slip[6])
 
     words = _rng("text", int(text))
     vowels = words.integers(len(VOWELS), size=words.integers(5, 9))
@@ -277,7 +278,7 @@ def _utterance(
     source = _source(rng, pitch, pitch_range, tilt, breath, borders)
     speech = _tract(source, vowels, tract, borders) * _loudness(rng, borders)
     speech *= 0.05 * 10 ** (level / 20) / numpy.sqrt(numpy.mean(speech**2))
-    return _record(rng, speech, channel)
+    return _record(rng, speech, style)
 
 
 def _syllable_borders(
@@ -347,11 +348,12 @@ def _loudness(rng: numpy.random.Generator, borders: numpy.ndarray) -> numpy.ndar
 
 
 def _record(
-    rng: numpy.random.Generator, speech: numpy.ndarray, channel: _Channel
+    rng: numpy.random.Generator, speech: numpy.ndarray, style: _Style
 ) -> numpy.ndarray:
     """The speech after microphone and room: (T,) in [-1, 1]."""
-    band = signal.butter(2, channel.band, "bandpass", fs=SAMPLE_RATE, output="sos")
-    speech = 10 ** (channel.gain / 20) * signal.sosfilt(band, speech)
-    noise = signal.lfilter([1], [1, -0.7], rng.normal(size=len(speech)))
-    speech = speech + 10 ** (channel.noise / 20) * noise
+    band = signal.butter(1, style.band, "bandpass", fs=SAMPLE_RATE, output="sos")
+    hiss = signal.lfilter([1], [1, -0.7], rng.normal(size=len(speech)))
+    gain, noise = rng.normal([style.gain, style.noise], 3.0)
+    speech = 10 ** (gain / 20) * signal.sosfilt(band, speech)
+    speech = speech + 10 ** (noise / 20) * hiss
     return numpy.clip(speech, -1, 1)
