@@ -69,15 +69,10 @@ def _counts(counts: Counter) -> str:
 
 def table(arguments: argparse.Namespace) -> int:
     """``ser-cl table``: fill a README's result tables from the runs' results."""
-    from speechbrain_ser_cl.evaluation.tables import fill_readme
+    from speechbrain_ser_cl.evaluation.tables import main as fill_tables
 
-    changed = fill_readme(arguments.readme, check=arguments.check)
-    if arguments.check and changed:
-        raise ValueError(
-            f"{arguments.readme}: tables differ from the results; "
-            f"run `ser-cl table {arguments.readme}`"
-        )
-    return 0
+    check = ["--check"] if arguments.check else []
+    return fill_tables([str(arguments.readme), *check])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -122,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     tabler = command("table", table, "fill a README's tables from results.json files")
     tabler.add_argument("readme", type=Path, help="a README.md with table markers")
     tabler.add_argument(
-        "--check", action="store_true", help="write nothing, fail when out of date"
+        "--check", action="store_true", help="write nothing; status 1 when out of date"
     )
     return parser
 
@@ -138,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     status : int
-        0, or 2 after an error, which is told in one line on standard error.
+        0; 1 when ``table --check`` found an outdated README; 2 after an error,
+        which is told in one line on standard error.
 
     Example
     -------

@@ -103,7 +103,6 @@ def test_prepare_real_emodb(shared, tmp_path, capsys):
         (["list", "losses", "no-such-*"], "no losses match 'no-such-*'"),
         (["prepare", "emobd", ".", "out.json"], "did you mean 'emodb'"),
         (["prepare", "emodb", "no_such_folder", "out.json"], "no_such_folder"),
-        (["table", "no_such_readme.md"], "no_such_readme.md"),
     ],
 )
 def test_errors_are_one_line_and_status_2(
@@ -120,3 +119,23 @@ def test_errors_are_one_line_and_status_2(
 
     assert main([*arguments, "--verbose"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_table_fills_and_checks(tmp_path, capsys):
+    readme = tmp_path / "README.md"
+    readme.write_text(
+        "before\n<!-- results: begin runs -->\n<!-- results: end -->\nafter\n"
+    )
+    row = {"setting": "printed", "uar": 12.3, "note": "a paper"}
+    row |= {"source": "a", "target": "b", "encoder": "c", "target_split": "random"}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "paper.json").write_text(json.dumps({"rows": [row]}))
+    assert main(["table", str(readme), "--check"]) == 1
+    assert "12.3" not in readme.read_text()
+    assert main(["table", str(readme)]) == 0
+    assert "12.3" in readme.read_text()
+    assert main(["table", str(readme), "--check"]) == 0
+
+    capsys.readouterr()
+    assert main(["table", str(tmp_path / "no_such_readme.md")]) == 2
+    assert "no_such_readme.md" in capsys.readouterr().err
