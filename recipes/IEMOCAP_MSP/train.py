@@ -1,0 +1,417 @@
+#!/usr/bin/env python3
+"""Multitask domain adaptation for speech emotion recognition.
+
+A pretrained transformer is trained on a labelled source corpus and on a target corpus
+with few labels or none, in turn, with four losses: emotion cross-entropy, contrastive
+loss between two augmented views, information maximisation, and which augmentation made
+a view. Ahn, Rana and Rajapakse, "Integrating contrastive learning into a multitask
+transformer model for effective domain adaptation", 2023; equation numbers are of that
+paper.
+
+To run the demo on built-in synthetic corpora:
+> python train.py hparams/multitask_da.yaml
+
+To run the paper's experiment:
+> python train.py hparams/multitask_da.yaml --source_folder /path/to/IEMOCAP \
+      --target_folder /path/to/MSP-IMPROV
+
+Authors
+ * The speechbrain_ser_cl contributors 2026
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.batch import PaddedBatch
+from speechbrain.utils.distributed import get_rank, if_main_process, run_on_main
+from torch.nn.functional import cross_entropy
+from torch.utils.data import ConcatDataset, DataLoader
+
+from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.corpora import write_synthetic
+from speechbrain_ser_cl.data.domains import (
+    SOURCE,
+    TARGET,
+    durations,
+    load_corpus,
+    split_domains,
+    to_dataset,
+)
+from speechbrain_ser_cl.data.samplers import (
+    AlternatingBatchSampler,
+    LengthBucketedStream,
+    LengthSortedBatches,
+    Phase,
+)
+from speechbrain_ser_cl.data.views import AugmentedViews
+from speechbrain_ser_cl.training import (
+    SERBrain,
+    find_hparams,
+    plain_values,
+    refuse_other_experiment,
+    unwrap,
+    write_run,
+)
+
+
+class MultitaskBrain(SERBrain):
+    """The method: fig. 1 forward, eq. 2 to 6 in the objectives."""
+
+    def compute_forward(self, batch, stage):
+        """Embeds the utterances, or both views of each, and applies the heads."""
+        batch = batch.to(self.device)
+        if stage == sb.Stage.TRAIN:
+            # Views a, then views b: one pass through the shared weights.
+            wavs = torch.cat([batch.view_a.data, batch.view_b.data])
+            lengths = torch.cat([batch.view_a.lengths, batch.view_b.lengths])
+        else:
+            wavs, lengths = batch.sig
+        frames = self.modules.backbone(wavs, lengths)
+        lengths = unwrap(self.modules.backbone).frame_lengths(lengths, wavs.shape[1])
+        h = self.modules.pooling(frames, lengths)
+        if self.hparams.domain_norm:
+            h = self.modules.norm(h, int(batch.domain[0]))  # a batch is of one domain
+        outputs = {"logits": self.modules.emotion_head(h)}  # eq. 1
+        if stage == sb.Stage.TRAIN:
+            if self.hparams.loss.active("contrastive"):
+                outputs["z"] = self.modules.projection(h)  # eq. 3
+            if self.hparams.loss.active("augmentation"):
+                outputs["pipeline_logits"] = self.modules.augmentation_head(h)
+        return outputs
+
+    def compute_objectives(self, outputs, batch, stage):
+        """L_emo + λ1 L_aug + λ2 L_cont + λ3 L_IM, section 3.5."""
+        logits, labels = outputs["logits"], batch.label.to(self.device)
+        if stage != sb.Stage.TRAIN:
+            return cross_entropy(logits, labels)
+        terms = {}
+        if self.hparams.loss.active("emotion"):  # eq. 2
+            labelled = bool((labels >= 0).all())
+            terms["emotion"] = (
+                cross_entropy(logits, labels.repeat(2)) if labelled else None
+            )
+        if self.hparams.loss.active("contrastive"):  # eq. 4
+            z_a, z_b = outputs["z"].chunk(2)
+            terms["contrastive"] = self.hparams.contrastive_loss(z_a, z_b)
+        if self.hparams.loss.active("information_maximization"):  # eq. 5
+            terms["information_maximization"] = self.hparams.im_loss(logits)
+        if self.hparams.loss.active("augmentation"):  # eq. 6
+            pipelines = torch.cat([batch.pipeline_a, batch.pipeline_b])
+            terms["augmentation"] = cross_entropy(
+                outputs["pipeline_logits"], pipelines.to(self.device)
+            )
+        total, values = self.hparams.loss(terms)
+        self.log_terms(values)
+        return total
+
+
+def prepare_data(hparams):
+    """Reads both corpora and splits them.
+
+    Arguments
+    ---------
+    hparams : dict
+        The YAML's values.
+
+    Returns
+    -------
+    DomainSplits
+        Training and validation part of the source, training and test part of the
+        target.
+    """
+    corpora = {}
+    for domain in ("source", "target"):
+        name, folder = hparams[f"{domain}_corpus"], hparams[f"{domain}_folder"]
+        if folder is None:
+            folder = Path(hparams["data_folder"]) / f"synthetic_{domain}"
+            run_on_main(write_synthetic, args=[folder, folder.name])
+        load = {
+            "name": name,
+            "folder": folder,
+            "emotion_map": hparams["emotion_map"],
+            "cache_folder": Path(hparams["data_folder"]) / "converted",
+            "allow_missing": hparams["allow_missing"],
+        }
+        run_on_main(load_corpus, kwargs=load)  # what it converts, it converts once
+        corpora[domain] = load_corpus(**load)
+    labels = hparams["target_labels"]
+    return split_domains(
+        corpora["source"],
+        corpora["target"],
+        source_valid=hparams["source_valid"],
+        target_train=hparams["target_labelled" if labels else "target_unlabelled"],
+        target_by=hparams["target_split"],
+        seed=hparams["seed"],
+    )
+
+
+def make_loaders(hparams, splits, rank, world_size):
+    """Loaders for training, validation and test.
+
+    Arguments
+    ---------
+    hparams : dict
+        The YAML's values.
+    splits : DomainSplits
+        The utterances.
+    rank : int
+        This process.
+    world_size : int
+        Of so many.
+
+    Returns
+    -------
+    tuple of DataLoader
+        ``train`` with the phases of a round in turn, ``valid`` and ``test``.
+    """
+    classes = list(hparams["emotion_map"])
+    labels = hparams["target_labels"]
+    batches = hparams["target_batches" if labels else "target_batches_unlabelled"]
+    plan = {
+        "source": (splits.source_train, SOURCE, True, hparams["source_batches"]),
+        "target": (splits.target_train, TARGET, labels, batches),
+    }
+    datasets, phases = [], []
+    for name, (items, domain, use_labels, n_batches) in plan.items():
+        if not hparams[f"use_{name}"]:
+            continue
+        dataset = to_dataset(items, classes, domain, use_labels)
+        seconds = [min(d, hparams["max_seconds"]) for d in durations(dataset)]
+        seed = hparams["seed"] + domain
+        stream = LengthBucketedStream(seconds, hparams["batch_size"], seed)
+        first = sum(map(len, datasets))
+        indices = range(first, first + len(dataset))
+        phases.append(Phase(name, indices, stream, n_batches))
+        datasets.append(dataset)
+    views = AugmentedViews(
+        ConcatDataset(datasets),
+        hparams["augmentation"],
+        hparams["seed"],
+        hparams["max_seconds"],
+    )
+    sampler = AlternatingBatchSampler(phases, rank, world_size)
+    options = hparams["loader_options"] | {"collate_fn": PaddedBatch}
+    loaders = [DataLoader(views, batch_sampler=sampler, **options)]
+    for items, domain in ((splits.source_valid, SOURCE), (splits.target_test, TARGET)):
+        dataset = to_dataset(items, classes, domain)
+        batches = LengthSortedBatches(durations(dataset), hparams["test_batch_size"])
+        loaders.append(DataLoader(dataset, batch_sampler=batches, **options))
+    return tuple(loaders)
+
+
+def setting_of(hparams):
+    """What the switches of a run amount to, in words for a table.
+
+    Arguments
+    ---------
+    hparams : dict
+        The YAML's values.
+
+    Returns
+    -------
+    str
+        Such as ``"source + labelled target, all losses"``.
+    """
+    target = "labelled target" if hparams["target_labels"] else "unlabelled target"
+    domains = ["source"] * hparams["use_source"] + [target] * hparams["use_target"]
+    auxiliary = ("augmentation", "contrastive", "information_maximization")
+    off = [name for name in auxiliary if not hparams["loss"].active(name)]
+    if len(off) == len(auxiliary):
+        losses = "emotion loss only"
+    else:
+        losses = ", ".join(f"without {name}" for name in off) or "all losses"
+    return f"{' + '.join(domains)}, {losses}"
+
+
+def check_switches(hparams):
+    """Refuses combinations of switches that cannot mean anything.
+
+    Arguments
+    ---------
+    hparams : dict
+        The YAML's values.
+
+    Raises
+    ------
+    ValueError
+        Names the keys and what to do.
+    """
+    if not (hparams["use_source"] or hparams["use_target"]):
+        raise ValueError("use_source and use_target are both False: nothing to train.")
+    if not hparams["use_source"] and not hparams["target_labels"]:
+        raise ValueError(
+            "use_source and target_labels are both False: no label is left to learn "
+            "from. Set one of them to True."
+        )
+    if bool(hparams["source_folder"]) != bool(hparams["target_folder"]):
+        raise ValueError(
+            "Only one of source_folder and target_folder is given. Give both, or none "
+            "for the demo on synthetic speech."
+        )
+
+
+def run(hparams_file, run_opts, overrides):
+    """Trains and tests one setting.
+
+    Arguments
+    ---------
+    hparams_file : pathlib.Path
+        The YAML.
+    run_opts : RunOptions
+        Of the command line.
+    overrides : dict
+        Values that replace those of the YAML.
+
+    Returns
+    -------
+    dict
+        What ``results.json`` says.
+    """
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, overrides)
+    check_switches(hparams)
+    folder = Path(hparams["output_folder"])
+    refuse_other_experiment(folder, hparams_file, overrides)
+    sb.create_experiment_directory(folder, hparams_file, overrides)
+    splits = prepare_data(hparams)
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    train, valid, test = make_loaders(hparams, splits, get_rank() or 0, world_size)
+    hparams["label_names"] = list(hparams["emotion_map"])
+
+    brain = MultitaskBrain(
+        sampler=train.batch_sampler,
+        modules=hparams["modules"],
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=hparams["checkpointer"],
+    )
+    brain.fit(hparams["epoch_counter"], train, valid)
+    brain.evaluate(
+        test, max_key="score" if hparams["test_checkpoint"] == "best" else None
+    )
+    if not if_main_process():
+        return {}
+    seen = brain.evaluated()
+    speaker_of = {i.utterance.id: i.utterance.speaker for i in splits.target_test}
+    backbone = unwrap(brain.modules.backbone)
+    return write_run(
+        folder,
+        {
+            "recipe": "multitask domain adaptation",
+            "setting": setting_of(hparams),
+            "source": hparams["source_corpus"],
+            "target": hparams["target_corpus"],
+            "target_split": hparams["target_split"],
+            "encoder": Path(hparams["ssl_source"]).name,
+            "seed": hparams["seed"],
+            "demo": hparams["source_folder"] is None,
+            "data": splits.describe(),
+            "layer_weights": backbone.weights.tolist(),
+        },
+        predictions=seen,
+        speakers=[speaker_of[name] for name in seen["id"]],
+        class_names=hparams["label_names"],
+        history=brain.history,
+    )
+
+
+def write_untrained_encoder(config, folder):
+    """Writes a randomly initialised encoder as a folder that WeightedSSL loads.
+
+    Arguments
+    ---------
+    config : dict
+        Configuration of the model.
+    folder : pathlib.Path
+        Where to.
+    """
+    if folder.exists():
+        return
+    torch.manual_seed(0)
+    unfinished = folder.with_name(folder.name + ".part")
+    WeightedSSL(config).encoder.model.save_pretrained(unfinished)
+    unfinished.rename(folder)
+
+
+def run_demo(hparams_file, run_opts, overrides):
+    """Trains on synthetic speech, without and with adaptation, and compares.
+
+    Arguments
+    ---------
+    hparams_file : pathlib.Path
+        The YAML; its ``demo`` holds the values that make it small.
+    run_opts : RunOptions
+        Of the command line.
+    overrides : dict
+        Values of the command line, which go before those of the demo.
+    """
+    if if_main_process():
+        print(
+            "DEMO: neither --source_folder nor --target_folder is given, so this runs "
+            "on synthetic speech with a small untrained encoder. Its numbers are not "
+            "results of any paper.",
+            flush=True,
+        )
+    settings = plain_values(hparams_file)["demo"]
+    folder = Path(overrides.get("output_folder", settings["output_folder"]))
+    encoder = folder / "untrained_encoder"
+    run_on_main(write_untrained_encoder, args=[settings.pop("encoder"), encoder])
+    settings |= {"ssl_source": str(encoder)} | overrides
+    no_adaptation = {
+        "use_target": False,
+        "lambda_aug": 0.0,
+        "lambda_cont": 0.0,
+        "lambda_im": 0.0,
+    }
+    lines = [f"{'':12} {'UAR %':>6}   95 % interval    WA %  macro-F1 %"]
+    for name, switches in (("source only", no_adaptation), ("adapted", {})):
+        output = {"output_folder": str(folder / name.replace(" ", "_"))}
+        test = run(hparams_file, run_opts, settings | switches | output).get("test")
+        if test:
+            value = {k: 100 * test[k]["value"] for k in ("uar", "wa", "macro_f1")}
+            low, high = (100 * bound for bound in test["uar"]["interval"])
+            lines.append(
+                f"{name:12} {value['uar']:6.1f}   {low:5.1f} to {high:5.1f}  "
+                f"{value['wa']:6.1f}  {value['macro_f1']:10.1f}"
+            )
+    if if_main_process():
+        print("\nDEMO on synthetic speech, target test set (chance: 50.0 % UAR)")
+        print("\n".join(lines))
+        print(f"\nFigures, predictions and results.json: {folder}")
+        print(
+            "Next, on real speech:\n"
+            f"python {sys.argv[0]} {sys.argv[1]} --source_folder IEMOCAP_full_release "
+            "--target_folder MSP-IMPROV"
+        )
+
+
+def main(argv):
+    """Runs what the command line asks for.
+
+    Arguments
+    ---------
+    argv : list of str
+        Arguments after the script's name.
+    """
+    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    hparams_file = find_hparams(hparams_file, __file__)
+    overrides = yaml.safe_load(overrides) or {}
+    values = plain_values(hparams_file) | overrides
+    sb.utils.distributed.ddp_init_group(run_opts)
+    if values["source_folder"] is None and values["target_folder"] is None:
+        run_demo(hparams_file, run_opts, overrides)
+    else:
+        run(hparams_file, run_opts, overrides)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,28 @@
+"""What the Brains of several recipes share."""
+
+from speechbrain_ser_cl.training.brain import SERBrain, unwrap
+from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
+from speechbrain_ser_cl.training.epochs import RoundCounter
+from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.training.launch import (
+    find_hparams,
+    plain_values,
+    refuse_other_experiment,
+)
+from speechbrain_ser_cl.training.optim import parameter_groups
+from speechbrain_ser_cl.training.record import machine, package_versions, write_run
+
+__all__ = [
+    "AtomicCheckpointer",
+    "History",
+    "RoundCounter",
+    "SERBrain",
+    "find_hparams",
+    "machine",
+    "package_versions",
+    "parameter_groups",
+    "plain_values",
+    "refuse_other_experiment",
+    "unwrap",
+    "write_run",
+]

@@ -1,0 +1,196 @@
+"""The bookkeeping that every recipe's Brain needs, and none should write."""
+
+import time
+
+import numpy as np
+import speechbrain as sb
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from speechbrain_ser_cl.evaluation.metrics import classification_metrics
+from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.training.optim import parameter_groups
+
+
+class SERBrain(sb.Brain):
+    """A Brain for classifying emotions whose runs can be killed and go on exactly.
+
+    A recipe's subclass writes ``compute_forward``, which returns a dict with
+    ``"logits"`` (N, C) at validation and test, and ``compute_objectives``, which
+    returns a loss and hands its terms to :meth:`log_terms`. The rest is here:
+
+    - one optimiser with a group per key of ``hparams.learning_rates``, clipped over
+      all groups at once (SpeechBrain clips the first group only);
+    - a batch whose gradient is not finite changes nothing and is counted; too many in
+      a row are an error;
+    - every step starts from a random state that depends on seed, epoch, step and rank
+      alone, so that a run resumed at any step ends like one never killed;
+    - validation scores, learning rate schedule, early stop, history and checkpoints at
+      the end of each epoch.
+
+    It reads from ``hparams``: ``seed``, ``learning_rates``, ``label_names``,
+    ``epoch_counter`` (a :class:`~speechbrain_ser_cl.training.RoundCounter`),
+    ``lr_scheduler`` (makes a torch scheduler from an optimiser; looked at after each
+    epoch), ``valid_metric`` (``uar``, ``wa`` or ``macro_f1``) and ``train_logger``.
+
+    Arguments
+    ---------
+    sampler : Sampler
+        Batch sampler of the training loader, with ``set_epoch``, ``first_batch`` and
+        ``phase_name``.
+    **kwargs
+        Of ``speechbrain.Brain``.
+
+    Attributes
+    ----------
+    history : History
+        What happened so far; goes into the checkpoints.
+    """
+
+    def __init__(self, sampler, **kwargs):
+        super().__init__(**kwargs)
+        self.train_sampler = sampler
+        self.history = History()
+        self.checkpointer.add_recoverable("history", self.history)
+        self.checkpointer.add_recoverable("counter", self.hparams.epoch_counter)
+        self._skipped_in_a_row = 0
+
+    def init_optimizers(self):
+        """One optimiser with a group per learning rate, and its schedule."""
+        groups = parameter_groups(self.modules, self.hparams.learning_rates)
+        self.optimizer = self.opt_class(groups)
+        self.optimizers_dict = {"optimizer": self.optimizer}
+        self.scheduler = self.hparams.lr_scheduler(self.optimizer)
+        self.checkpointer.add_recoverable("optimizer", self.optimizer)
+        self.checkpointer.add_recoverable("scheduler", self.scheduler)
+
+    def on_stage_start(self, stage, epoch=None):
+        """Enters the epoch where a killed run left it; forgets old predictions."""
+        self._stage_start = time.time()
+        if stage == sb.Stage.TRAIN:
+            self.train_sampler.first_batch = self.step
+            self._epoch = epoch
+        else:
+            self._evaluated = {"id": [], "label": [], "logits": []}
+
+    def on_fit_batch_start(self, batch, should_step):
+        """Gives the step its random state."""
+        rank = getattr(self, "rank", 0)
+        entropy = [self.hparams.seed, self._epoch, self.step, rank]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def check_loss_isfinite(self, loss):
+        """Left to :meth:`optimizers_step`, which sees what all ranks see."""
+
+    def optimizers_step(self):
+        """Clips over all groups and steps, or skips a gradient that is not finite."""
+        optimizer = self.optimizer
+        self.scaler.unscale_(optimizer)
+        params = [p for group in optimizer.param_groups for p in group["params"]]
+        norm = torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
+        # Ranks have averaged their gradients, so all of them come to the same answer.
+        self._step_is_finite = bool(torch.isfinite(norm))
+        if self._step_is_finite:
+            self.scaler.step(optimizer)
+            self._skipped_in_a_row = 0
+        else:
+            self.history.nonfinite_batches += 1
+            self._skipped_in_a_row += 1
+        self.scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        self.optimizer_step += 1
+        if self._skipped_in_a_row > self.nonfinite_patience:
+            raise ValueError(
+                f"The gradients of {self._skipped_in_a_row} batches in a row were not "
+                f"finite (epoch {self._epoch}, step {self.step}). Lower learning_rates "
+                "or the temperature, or train with --precision fp32; more patience: "
+                "--nonfinite_patience."
+            )
+
+    def log_terms(self, terms: dict[str, Tensor]) -> None:
+        """Notes the loss terms of the batch in hand.
+
+        Arguments
+        ---------
+        terms : dict of str to Tensor
+            Detached scalars by name.
+        """
+        self._terms = terms
+
+    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+        """Adds the batch's terms to the epoch's averages unless it was skipped."""
+        if self._step_is_finite:
+            self.history.add_batch(self._terms)
+        now = time.time()
+        self.history.seconds += now - self._stage_start
+        self._stage_start = now
+
+    @torch.no_grad()
+    def evaluate_batch(self, batch, stage):
+        """Forward pass and loss, with the predictions kept for the end of the stage."""
+        with self.evaluation_ctx:
+            outputs = self.compute_forward(batch, stage)
+            loss = self.compute_objectives(outputs, batch, stage)
+        self._evaluated["id"] += batch.id
+        self._evaluated["label"].append(batch.label.cpu())
+        self._evaluated["logits"].append(outputs["logits"].float().cpu())
+        return loss.detach().cpu()
+
+    def evaluated(self) -> dict:
+        """What the last validation or test has seen.
+
+        Returns
+        -------
+        dict
+            ``"id"`` (list of N str), ``"label"`` (N,), ``"prediction"`` (N,),
+            ``"probability"`` (N, C), as numpy arrays.
+        """
+        logits = torch.cat(self._evaluated["logits"])
+        return {
+            "id": self._evaluated["id"],
+            "label": torch.cat(self._evaluated["label"]).numpy(),
+            "prediction": logits.argmax(dim=1).numpy(),
+            "probability": logits.softmax(dim=1).numpy(),
+        }
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """After validation: score, schedule, early stop, history, log, checkpoint."""
+        if stage != sb.Stage.VALID:
+            return
+        seen = self.evaluated()
+        valid = classification_metrics(
+            seen["label"], seen["prediction"], len(self.hparams.label_names)
+        )
+        valid["loss"] = float(stage_loss)
+        score = valid[self.hparams.valid_metric]
+        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(score)
+        else:
+            self.scheduler.step()
+        self.hparams.epoch_counter.end_epoch(score)
+        self.history.seconds += time.time() - self._stage_start
+        self.history.end_epoch(
+            epoch,
+            phase=self.train_sampler.phase_name,
+            valid=valid,
+            lr=max(rates.values()),
+        )
+        row = self.history.epochs[-1]
+        self.hparams.train_logger.log_stats(
+            {"epoch": epoch, "phase": row["phase"]}
+            | {f"lr {name}": rate for name, rate in rates.items()},
+            train_stats=row["train"],
+            valid_stats=valid,
+        )
+        # A tie goes to the later checkpoint, which has seen more.
+        self.checkpointer.save_and_keep_only(
+            meta={"score": score, "epoch": epoch}, max_keys=["score"]
+        )
+
+
+def unwrap(module: torch.nn.Module) -> torch.nn.Module:
+    """The module itself, without DistributedDataParallel around it."""
+    wrapped = isinstance(module, torch.nn.parallel.DistributedDataParallel)
+    return module.module if wrapped else module

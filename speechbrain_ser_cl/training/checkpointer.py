@@ -1,0 +1,72 @@
+"""A Checkpointer whose checkpoints are there whole or not at all."""
+
+import logging
+import shutil
+
+from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
+from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+_UNFINISHED = "unfinished+"
+
+
+class AtomicCheckpointer(Checkpointer):
+    """SpeechBrain's Checkpointer, safe against a kill in the middle of a save.
+
+    A checkpoint is written into a folder that is not yet a checkpoint's by its name
+    and renamed when everything is in it. The next save deletes what a killed one left.
+    Arguments are those of ``speechbrain.utils.checkpoints.Checkpointer``.
+
+    Example
+    -------
+    >>> import tempfile, torch
+    >>> layer = torch.nn.Linear(1, 1)
+    >>> checkpointer = AtomicCheckpointer(tempfile.mkdtemp(), {"layer": layer})
+    >>> saved = checkpointer.save_checkpoint(meta={"uar": 0.5})
+    >>> saved.path.name.startswith("CKPT"), saved.paramfiles["layer"].exists()
+    (True, True)
+    >>> checkpointer.recover_if_possible().meta["uar"]
+    0.5
+    """
+
+    def save_checkpoint(
+        self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
+    ):
+        """Saves all recoverables; see SpeechBrain's method of this name.
+
+        Arguments
+        ---------
+        meta : dict, optional
+            Put into the checkpoint's metadata.
+        end_of_epoch : bool
+            Whether the epoch is over.
+        name : str, optional
+            Name in the folder's name; by default the time.
+        verbosity : int
+            Logging level of the message.
+
+        Returns
+        -------
+        Checkpoint
+            The checkpoint; None on processes other than the main one.
+        """
+        if if_main_process():
+            for leftover in self.checkpoints_dir.glob(f"{_UNFINISHED}*"):
+                shutil.rmtree(leftover)
+        saved = super().save_checkpoint(meta or {}, end_of_epoch, name, verbosity)
+        if saved is not None:
+            final = saved.path.with_name(saved.path.name.removeprefix(_UNFINISHED))
+            saved.path.rename(final)
+            files = {key: final / path.name for key, path in saved.paramfiles.items()}
+            saved = Checkpoint(final, saved.meta, files)
+        ddp_barrier()
+        return saved
+
+    def _new_checkpoint_dirpath(self):
+        return _unfinished(super()._new_checkpoint_dirpath())
+
+    def _custom_checkpoint_dirpath(self, name):
+        return _unfinished(super()._custom_checkpoint_dirpath(name))
+
+
+def _unfinished(path):
+    return path.with_name(_UNFINISHED + path.name)

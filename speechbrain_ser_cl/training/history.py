@@ -1,0 +1,86 @@
+"""What happened in each epoch, kept in the checkpoints."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+
+from speechbrain.utils.checkpoints import (
+    mark_as_loader,
+    mark_as_saver,
+    register_checkpoint_hooks,
+)
+
+
+@register_checkpoint_hooks
+class History:
+    """Averages loss terms over the batches of an epoch and keeps a row per epoch.
+
+    In a checkpoint it carries the unfinished epoch too, so that a resumed run reports
+    the same averages as one that was never killed.
+
+    Example
+    -------
+    >>> import torch
+    >>> history = History()
+    >>> history.add_batch({"emotion": torch.tensor(1.0)})
+    >>> history.add_batch({"emotion": torch.tensor(2.0)})
+    >>> history.end_epoch(1, domain="source", valid={"uar": 0.5}, lr=1e-4)
+    >>> history.epochs[0]["train"]
+    {'emotion': 1.5}
+    """
+
+    def __init__(self):
+        self.epochs: list[dict] = []
+        self.nonfinite_batches = 0
+        self.seconds = 0.0
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+
+    def add_batch(self, terms: Mapping) -> None:
+        """Adds the loss terms of a batch.
+
+        Arguments
+        ---------
+        terms : mapping of str to scalar tensor
+            Detached values by name.
+        """
+        for name, value in terms.items():
+            self._sums[name][0] += float(value)
+            self._sums[name][1] += 1
+
+    def averages(self) -> dict[str, float]:
+        """Mean of each term over the batches of this epoch that had it."""
+        return {name: total / count for name, (total, count) in self._sums.items()}
+
+    def end_epoch(self, epoch: int, **columns) -> None:
+        """Closes the epoch with a row.
+
+        Arguments
+        ---------
+        epoch : int
+            Its number.
+        **columns
+            What the row has besides the averages.
+        """
+        self.epochs.append({"epoch": epoch, "train": self.averages(), **columns})
+        self._sums.clear()
+
+    @mark_as_saver
+    def _save(self, path):
+        state = {
+            "epochs": self.epochs,
+            "nonfinite_batches": self.nonfinite_batches,
+            "seconds": self.seconds,
+            "sums": self._sums,
+        }
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(state, file)
+
+    @mark_as_loader
+    def _recover(self, path, end_of_epoch=True):
+        with open(path, encoding="utf-8") as file:
+            state = json.load(file)
+        self.epochs = state["epochs"]
+        self.nonfinite_batches = state["nonfinite_batches"]
+        self.seconds = state["seconds"]
+        self._sums.clear()
+        self._sums.update(state["sums"])

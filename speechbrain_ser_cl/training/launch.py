@@ -1,0 +1,111 @@
+"""From a command line to the settings of a run."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+
+
+def find_hparams(path: str | Path, script: str | Path) -> Path:
+    """Looks a YAML file up in the working folder, then beside the script.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        As typed on the command line.
+    script : str or pathlib.Path
+        The recipe's ``__file__``; a symbolic link is not followed.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ValueError
+        If it is in neither place; names the files there are.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> (folder / "my.yaml").touch()
+    >>> find_hparams("my.yaml", script=folder / "train.py").name
+    'my.yaml'
+    """
+    beside = Path(script).absolute().parent
+    for candidate in (Path(path), beside / path):
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(p.relative_to(beside)) for p in beside.glob("hparams/*.yaml"))
+    raise ValueError(
+        f"{path}: no such file in {Path.cwd()} or in {beside}. "
+        f"The recipe has: {', '.join(known) or 'none'}."
+    )
+
+
+def plain_values(hparams_file: str | Path) -> dict:
+    r"""Top-level values of a HyperPyYAML file, read without making any object.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Values as they stand there; tagged ones are of no use.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "my.yaml"
+    >>> _ = path.write_text("seed: 1\\nlayer: !new:torch.nn.Identity")
+    >>> plain_values(path)["seed"]
+    1
+    """
+    with open(hparams_file, encoding="utf-8") as file:
+        return dict(YAML().load(file))
+
+
+def refuse_other_experiment(
+    output_folder: str | Path, hparams_file: str | Path, overrides: Mapping
+) -> None:
+    """Refuses to go on in a folder that holds the run of other settings.
+
+    Arguments
+    ---------
+    output_folder : str or pathlib.Path
+        Folder of the run that is about to start or to be resumed.
+    hparams_file : str or pathlib.Path
+        Its YAML file.
+    overrides : mapping
+        Its overrides.
+
+    Raises
+    ------
+    ValueError
+        If ``hyperparams.yaml`` there says something else; names up to ten values.
+    """
+    earlier_file = Path(output_folder) / "hyperparams.yaml"
+    if not earlier_file.exists():
+        return
+    with open(hparams_file, encoding="utf-8") as file:
+        now = _settings(resolve_references(file, dict(overrides)))
+    with open(earlier_file, encoding="utf-8") as file:
+        earlier = _settings(file)
+    changed = [line for line in now if line not in earlier]
+    changed += [line for line in earlier if line not in now]
+    if changed:
+        raise ValueError(
+            f"output_folder {output_folder} holds a run with other settings; these "
+            f"lines differ: {'; '.join(changed[:10])}. Choose another --output_folder, "
+            "or delete that one to start afresh."
+        )
+
+
+def _settings(lines: Iterable[str]) -> list[str]:
+    return [line.strip() for line in lines if line.strip() and line[0] != "#"]

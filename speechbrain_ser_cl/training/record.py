@@ -1,0 +1,156 @@
+"""results.json: what a run was and what came out of it."""
+
+import json
+import logging
+import os
+import platform
+import resource
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from speechbrain_ser_cl.evaluation.figures import (
+    plot_confusion_matrix,
+    plot_learning_curves,
+)
+from speechbrain_ser_cl.evaluation.metrics import summary
+from speechbrain_ser_cl.evaluation.predictions import write_predictions
+from speechbrain_ser_cl.training.history import History
+
+logger = logging.getLogger(__name__)
+
+_PACKAGES = (
+    "speechbrain_ser_cl",
+    "speechbrain",
+    "torch",
+    "transformers",
+    "torch-audiomentations",
+    "scikit-learn",
+    "numpy",
+)
+
+
+def write_run(
+    folder: str | Path,
+    record: Mapping,
+    predictions: Mapping,
+    speakers: Sequence[str],
+    class_names: Sequence[str],
+    history: History,
+) -> dict:
+    """Writes what a finished run leaves behind.
+
+    ``predictions.csv``, ``history.json``, ``confusion_matrix.png``,
+    ``learning_curves.png`` (the figures where matplotlib is installed) and, last,
+    ``results.json``, so that a folder with ``results.json`` is complete.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The run's output folder.
+    record : mapping
+        What the recipe has to say, first in ``results.json``.
+    predictions : mapping
+        ``"id"``, ``"label"``, ``"prediction"``, ``"probability"`` of the test set.
+    speakers : sequence of str
+        Speaker of each test utterance, in the order of the predictions.
+    class_names : sequence of str
+        Names of the classes 0, 1, …
+    history : History
+        The training.
+
+    Returns
+    -------
+    dict
+        The contents of ``results.json``.
+    """
+    folder = Path(folder)
+    write_predictions(
+        folder / "predictions.csv",
+        predictions["id"],
+        predictions["label"],
+        predictions["prediction"],
+        predictions["probability"],
+        class_names,
+    )
+    test = summary(
+        predictions["label"], predictions["prediction"], len(class_names), speakers
+    )
+    _write_json(folder / "history.json", history.epochs)
+    results = {
+        **record,
+        "test": test,
+        "valid": history.epochs[-1]["valid"],
+        "epochs": len(history.epochs),
+        "nonfinite_batches": history.nonfinite_batches,
+        "training_seconds": round(history.seconds, 1),
+        "versions": package_versions(),
+        "machine": machine(),
+        "peak_memory_mb": peak_memory_mb(),
+    }
+    try:
+        plot_confusion_matrix(
+            test["confusion_matrix"], class_names, folder / "confusion_matrix.png"
+        )
+        plot_learning_curves(history.epochs, folder / "learning_curves.png")
+    except ImportError as error:
+        logger.warning("No figures: %s", error)
+    _write_json(folder / "results.json", results)
+    return results
+
+
+def _write_json(path: Path, contents: object) -> None:
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+
+
+def machine() -> dict:
+    """The machine's processor, cores, threads in use and GPU, for results.json."""
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on."""
+    versions = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def peak_memory_mb() -> dict[str, float]:
+    """Largest memory of this process so far: resident, and on the GPU if there is one.
+
+    Returns
+    -------
+    dict
+        ``{"resident": MB}``, and ``"gpu"`` where CUDA was used.
+    """
+    # Linux counts in kilobytes, macOS in bytes.
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    peak = {
+        "resident": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+    }
+    if torch.cuda.is_available():
+        peak["gpu"] = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return peak
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.split(":", 1)[1].strip() for line in lines if "model name" in line]
+    return names[0] if names else platform.processor()
