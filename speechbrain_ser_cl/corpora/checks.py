@@ -97,8 +97,7 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 
     Example
     -------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = getfixture("tmp_path")
     >>> for name in ["b.txt", "a.txt", "._a.txt"]:
     ...     (folder / name).touch()
     >>> [path.name for path in visible(folder, "*.txt")]
@@ -125,8 +124,7 @@ def audio_files(folder: Path, pattern: str) -> list[Path]:
 
     Example
     -------
-    >>> import tempfile
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = getfixture("tmp_path")
     >>> for name in ["a.flac", "._a.flac", "b.WAV", "readme.txt"]:
     ...     (folder / name).touch()
     >>> [path.name for path in audio_files(folder, "*")]

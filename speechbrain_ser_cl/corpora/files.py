@@ -22,8 +22,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Example
     -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+    >>> path = getfixture("tmp_path") / "a.txt"
     >>> with replacing(path) as part:
     ...     _ = part.write_text("whole")
     >>> path.read_text()

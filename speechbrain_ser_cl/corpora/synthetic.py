@@ -86,7 +86,8 @@ def write_synthetic(
     n_speakers: int = 8,
     utterances_per_speaker: int = 20,
 ) -> Path:
-    """Write a corpus of synthetic speech, the same bit for bit for the same arguments.
+    """Write a corpus of synthetic speech, the same bit for bit for the same arguments
+    (and versions of numpy and scipy).
 
     Speakers are women and men in turn, two to a session. Every speaker says one of
     ten texts in neutral, happy, sad and angry voice in turn, 1 to 2.5 s each. The two
@@ -119,9 +120,8 @@ def write_synthetic(
 
     Example
     -------
-    >>> import tempfile
     >>> folder = write_synthetic(
-    ...     tempfile.mkdtemp(),
+    ...     getfixture("tmp_path"),
     ...     "synthetic_target",
     ...     n_speakers=2,
     ...     utterances_per_speaker=4,

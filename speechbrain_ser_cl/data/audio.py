@@ -48,8 +48,7 @@ def load_audio(path: str | Path) -> torch.Tensor:
 
     Example
     -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "stereo.wav"
+    >>> path = getfixture("tmp_path") / "stereo.wav"
     >>> soundfile.write(path, numpy.zeros((8000, 2)), 8000)
     >>> load_audio(path).shape
     torch.Size([16000])
@@ -108,9 +107,8 @@ def convert_to_16k_mono(
 
     Example
     -------
-    >>> import tempfile
     >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = getfixture("tmp_path")
     >>> corpus = write_synthetic(
     ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
     ... )

@@ -49,10 +49,9 @@ def write_manifest(
 
     Example
     -------
-    >>> import tempfile
     >>> from speechbrain.dataio.dataset import DynamicItemDataset
     >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = getfixture("tmp_path")
     >>> corpus = write_synthetic(
     ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
     ... )
@@ -105,9 +104,8 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
 
     Example
     -------
-    >>> import tempfile
     >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-    >>> folder = Path(tempfile.mkdtemp())
+    >>> folder = getfixture("tmp_path")
     >>> corpus = write_synthetic(
     ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
     ... )

@@ -91,11 +91,10 @@ def map_emotions(
 
     Example
     -------
-    >>> import tempfile
     >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
     >>> utterances = read_synthetic(
     ...     write_synthetic(
-    ...         tempfile.mkdtemp(),
+    ...         getfixture("tmp_path"),
     ...         "synthetic_source",
     ...         n_speakers=2,
     ...         utterances_per_speaker=4,
