@@ -4,7 +4,7 @@
 A pretrained transformer is trained on a labelled source corpus and on a target corpus
 with few labels or none, in turn, with four losses: emotion cross-entropy, contrastive
 loss between two augmented views, information maximisation, and which augmentation made
-a view. Ahn, Rana and Rajapakse, "Integrating contrastive learning into a multitask
+a view. Ahn et al., "Integrating contrastive learning into a multitask
 transformer model for effective domain adaptation", 2023; equation numbers are of that
 paper.
 
@@ -124,27 +124,31 @@ def prepare_data(hparams):
         Training and validation part of the source, training and test part of the
         target.
     """
-    corpora = {}
-    for domain in ("source", "target"):
-        name, folder = hparams[f"{domain}_corpus"], hparams[f"{domain}_folder"]
+    cache = Path(hparams["data_folder"])
+    corpora = []
+    for domain, name, folder in (
+        ("source", hparams["source_corpus"], hparams["source_folder"]),
+        ("target", hparams["target_corpus"], hparams["target_folder"]),
+    ):
         if folder is None:
-            folder = Path(hparams["data_folder"]) / f"synthetic_{domain}"
+            folder = cache / f"synthetic_{domain}"
             run_on_main(write_synthetic, args=[folder, folder.name])
         load = {
             "name": name,
             "folder": folder,
             "emotion_map": hparams["emotion_map"],
-            "cache_folder": Path(hparams["data_folder"]) / "converted",
+            "cache_folder": cache / "converted",
             "allow_missing": hparams["allow_missing"],
         }
         run_on_main(load_corpus, kwargs=load)  # what it converts, it converts once
-        corpora[domain] = load_corpus(**load)
+        corpora.append(load_corpus(**load))
     labels = hparams["target_labels"]
     return split_domains(
-        corpora["source"],
-        corpora["target"],
+        *corpora,
         source_valid=hparams["source_valid"],
-        target_train=hparams["target_labelled" if labels else "target_unlabelled"],
+        target_train=(
+            hparams["target_labelled"] if labels else hparams["target_unlabelled"]
+        ),
         target_by=hparams["target_split"],
         seed=hparams["seed"],
     )
@@ -171,14 +175,17 @@ def make_loaders(hparams, splits, rank, world_size):
     """
     classes = list(hparams["emotion_map"])
     labels = hparams["target_labels"]
-    batches = hparams["target_batches" if labels else "target_batches_unlabelled"]
-    plan = {
-        "source": (splits.source_train, SOURCE, True, hparams["source_batches"]),
-        "target": (splits.target_train, TARGET, labels, batches),
-    }
+    target_batches = (
+        hparams["target_batches"] if labels else hparams["target_batches_unlabelled"]
+    )
+    plan = [
+        ("source", splits.source_train, SOURCE, True, hparams["source_batches"]),
+        ("target", splits.target_train, TARGET, labels, target_batches),
+    ]
+    used = {"source": hparams["use_source"], "target": hparams["use_target"]}
     datasets, phases = [], []
-    for name, (items, domain, use_labels, n_batches) in plan.items():
-        if not hparams[f"use_{name}"]:
+    for name, items, domain, use_labels, n_batches in plan:
+        if not used[name]:
             continue
         dataset = to_dataset(items, classes, domain, use_labels)
         seconds = [min(d, hparams["max_seconds"]) for d in durations(dataset)]
@@ -281,10 +288,16 @@ def run(hparams_file, run_opts, overrides):
     splits = prepare_data(hparams)
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     train, valid, test = make_loaders(hparams, splits, get_rank() or 0, world_size)
-    hparams["label_names"] = list(hparams["emotion_map"])
+    class_names = list(hparams["emotion_map"])
 
     brain = MultitaskBrain(
+        class_names=class_names,
         sampler=train.batch_sampler,
+        epoch_counter=hparams["epoch_counter"],
+        learning_rates=hparams["learning_rates"],
+        lr_scheduler=hparams["lr_scheduler"],
+        valid_metric=hparams["valid_metric"],
+        train_logger=hparams["train_logger"],
         modules=hparams["modules"],
         opt_class=hparams["opt_class"],
         hparams=hparams,
@@ -316,7 +329,7 @@ def run(hparams_file, run_opts, overrides):
         },
         predictions=seen,
         speakers=[speaker_of[name] for name in seen["id"]],
-        class_names=hparams["label_names"],
+        class_names=class_names,
         history=brain.history,
     )
 

@@ -1,14 +1,18 @@
 """The bookkeeping that every recipe's Brain needs, and none should write."""
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import speechbrain as sb
 import torch
+from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import Sampler
 
 from speechbrain_ser_cl.evaluation.metrics import classification_metrics
+from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups
 
@@ -29,18 +33,26 @@ class SERBrain(sb.Brain):
     - validation scores, learning rate schedule, early stop, history and checkpoints at
       the end of each epoch.
 
-    It reads from ``hparams``: ``seed``, ``learning_rates``, ``label_names``,
-    ``epoch_counter`` (a :class:`~speechbrain_ser_cl.training.RoundCounter`),
-    ``lr_scheduler`` (makes a torch scheduler from an optimiser; looked at after each
-    epoch), ``valid_metric`` (``uar``, ``wa`` or ``macro_f1``) and ``train_logger``.
-
     Arguments
     ---------
+    class_names : sequence of str
+        Names of the classes 0, 1, …
     sampler : Sampler
         Batch sampler of the training loader, with ``set_epoch``, ``first_batch`` and
         ``phase_name``.
+    epoch_counter : RoundCounter
+        Told the score of each epoch.
+    learning_rates : mapping of str to float
+        See :func:`~speechbrain_ser_cl.training.parameter_groups`.
+    lr_scheduler : callable
+        Makes a torch scheduler from an optimiser; it steps after each epoch, and
+        ``ReduceLROnPlateau`` is told the score.
+    valid_metric : str
+        The score: ``uar``, ``wa`` or ``macro_f1`` of the validation set.
+    train_logger : speechbrain.utils.train_logger.TrainLogger
+        Gets a line per epoch.
     **kwargs
-        Of ``speechbrain.Brain``.
+        Of ``speechbrain.Brain``; ``hparams`` has the ``seed``.
 
     Attributes
     ----------
@@ -48,20 +60,36 @@ class SERBrain(sb.Brain):
         What happened so far; goes into the checkpoints.
     """
 
-    def __init__(self, sampler, **kwargs):
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        sampler: Sampler,
+        epoch_counter: RoundCounter,
+        learning_rates: Mapping[str, float],
+        lr_scheduler: Callable,
+        valid_metric: str,
+        train_logger: TrainLogger,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
+        self.class_names = class_names
         self.train_sampler = sampler
+        self.epoch_counter = epoch_counter
+        self.learning_rates = learning_rates
+        self.lr_scheduler = lr_scheduler
+        self.valid_metric = valid_metric
+        self.train_logger = train_logger
         self.history = History()
         self.checkpointer.add_recoverable("history", self.history)
-        self.checkpointer.add_recoverable("counter", self.hparams.epoch_counter)
+        self.checkpointer.add_recoverable("counter", self.epoch_counter)
         self._skipped_in_a_row = 0
 
     def init_optimizers(self):
         """One optimiser with a group per learning rate, and its schedule."""
-        groups = parameter_groups(self.modules, self.hparams.learning_rates)
+        groups = parameter_groups(self.modules, self.learning_rates)
         self.optimizer = self.opt_class(groups)
         self.optimizers_dict = {"optimizer": self.optimizer}
-        self.scheduler = self.hparams.lr_scheduler(self.optimizer)
+        self.scheduler = self.lr_scheduler(self.optimizer)
         self.checkpointer.add_recoverable("optimizer", self.optimizer)
         self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
@@ -160,16 +188,16 @@ class SERBrain(sb.Brain):
             return
         seen = self.evaluated()
         valid = classification_metrics(
-            seen["label"], seen["prediction"], len(self.hparams.label_names)
+            seen["label"], seen["prediction"], len(self.class_names)
         )
         valid["loss"] = float(stage_loss)
-        score = valid[self.hparams.valid_metric]
+        score = valid[self.valid_metric]
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(score)
         else:
             self.scheduler.step()
-        self.hparams.epoch_counter.end_epoch(score)
+        self.epoch_counter.end_epoch(score)
         self.history.seconds += time.time() - self._stage_start
         self.history.end_epoch(
             epoch,
@@ -178,7 +206,7 @@ class SERBrain(sb.Brain):
             lr=max(rates.values()),
         )
         row = self.history.epochs[-1]
-        self.hparams.train_logger.log_stats(
+        self.train_logger.log_stats(
             {"epoch": epoch, "phase": row["phase"]}
             | {f"lr {name}": rate for name, rate in rates.items()},
             train_stats=row["train"],

@@ -6,6 +6,8 @@ import shutil
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 
+logger = logging.getLogger(__name__)
+
 _UNFINISHED = "unfinished+"
 
 
@@ -52,12 +54,13 @@ class AtomicCheckpointer(Checkpointer):
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover)
-        saved = super().save_checkpoint(meta or {}, end_of_epoch, name, verbosity)
+        saved = super().save_checkpoint(meta or {}, end_of_epoch, name, logging.DEBUG)
         if saved is not None:
             final = saved.path.with_name(saved.path.name.removeprefix(_UNFINISHED))
             saved.path.rename(final)
             files = {key: final / path.name for key, path in saved.paramfiles.items()}
             saved = Checkpoint(final, saved.meta, files)
+            logger.log(verbosity, "Saved a checkpoint in %s", final)
         ddp_barrier()
         return saved
 
