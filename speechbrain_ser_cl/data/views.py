@@ -14,7 +14,8 @@ class AugmentedViews(Dataset):
 
     Every view is made before padding, on the utterance alone, from a random state
     that depends on nothing but the seed and the draw: the same draw gives the same
-    views in any worker, on any rank, and in a run that was killed and resumed.
+    views in any worker, on any rank, and in a run that was killed and resumed. (Bit
+    for bit with the same number of torch threads; a worker has one.)
 
     Arguments
     ---------
