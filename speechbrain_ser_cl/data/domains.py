@@ -119,6 +119,7 @@ def split_domains(
     target_train: float | int,
     target_by: str,
     seed: int,
+    target_labels: bool = True,
 ) -> DomainSplits:
     """Splits the source into training and validation, the target into training and
     test, as Ahn et al. 2023, section 4.2, do.
@@ -137,6 +138,9 @@ def split_domains(
         are tested as well (as printed). ``"speaker"``: test speakers are new.
     seed : int
         Another seed is another draw.
+    target_labels : bool
+        Whether the target's training part is labelled. Then it is stratified by
+        class; else it is drawn from all alike, since stratifying would use the labels.
 
     Returns
     -------
@@ -151,7 +155,13 @@ def split_domains(
         For sizes out of range.
     """
     valid, train, _ = split_fraction(source, source_valid, seed)
-    adapt, test, unused = split_fraction(target, target_train, seed, by=target_by)
+    label_of = {item.utterance.id: item.label for item in target}
+    if not target_labels:
+        target = [Labelled(item.utterance, "unknown") for item in target]
+    adapt, test, unused = (
+        [Labelled(item.utterance, label_of[item.utterance.id]) for item in part]
+        for part in split_fraction(target, target_train, seed, by=target_by)
+    )
     allowed = [k for k in _LEAK_KEYS if not (target_by == "speaker" and k == "speaker")]
     leaks = {
         "source": check_leaks(
