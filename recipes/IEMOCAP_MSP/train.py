@@ -212,7 +212,7 @@ def make_loaders(hparams, splits, rank, world_size):
 
 
 def setting_of(hparams):
-    """What the switches of a run amount to, in words for a table.
+    """What the switches of a run amount to, for tables.
 
     Arguments
     ---------
@@ -221,18 +221,30 @@ def setting_of(hparams):
 
     Returns
     -------
-    str
+    setting : str
         Such as ``"source + labelled target, all losses"``.
+    order : int
+        Where the setting stands among others.
     """
-    target = "labelled target" if hparams["target_labels"] else "unlabelled target"
-    domains = ["source"] * hparams["use_source"] + [target] * hparams["use_target"]
+    if not hparams["use_target"]:
+        group, data = 0, "source only"
+    elif not hparams["use_source"]:
+        group, data = 1, "labelled target only"
+    elif hparams["target_labels"]:
+        group, data = 2, "source + labelled target"
+    else:
+        group, data = 3, "source + unlabelled target"
     auxiliary = ("augmentation", "contrastive", "information_maximization")
     off = [name for name in auxiliary if not hparams["loss"].active(name)]
-    if len(off) == len(auxiliary):
+    if not off:
+        losses = "all losses"
+    elif len(off) == len(auxiliary):
         losses = "emotion loss only"
     else:
-        losses = ", ".join(f"without {name}" for name in off) or "all losses"
-    return f"{' + '.join(domains)}, {losses}"
+        losses = "without " + ", ".join(off)
+    if hparams["domain_norm"]:
+        losses += ", domain norm"
+    return f"{data}, {losses}", 10 * group + len(auxiliary) - len(off)
 
 
 def check_switches(hparams):
@@ -313,16 +325,19 @@ def run(hparams_file, run_opts, overrides):
     seen = brain.evaluated()
     speaker_of = {i.utterance.id: i.utterance.speaker for i in splits.target_test}
     backbone = unwrap(brain.modules.backbone)
+    setting, order = setting_of(hparams)
     return write_run(
         folder,
         {
             "recipe": "multitask domain adaptation",
-            "setting": setting_of(hparams),
+            "setting": setting,
+            "order": order,
             "source": hparams["source_corpus"],
             "target": hparams["target_corpus"],
             "target_split": hparams["target_split"],
             "encoder": Path(hparams["ssl_source"]).name,
             "seed": hparams["seed"],
+            "precision": brain.precision,
             "demo": hparams["source_folder"] is None,
             "data": splits.describe(),
             "layer_weights": backbone.weights.tolist(),

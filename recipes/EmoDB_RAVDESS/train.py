@@ -1,0 +1,1 @@
+../IEMOCAP_MSP/train.py
