@@ -30,7 +30,6 @@ for seed in $seeds; do
             without_aug) switches=(--lambda_aug 0.0) ;;
             without_im_aug) switches=(--lambda_im 0.0 --lambda_aug 0.0) ;;
             without_cont_aug) switches=(--lambda_cont 0.0 --lambda_aug 0.0) ;;
-            paper_weights) switches=(--lambda_im 0.5) ;;
             without_domain_norm) switches=(--domain_norm False) ;;
             speakers) switches=(--target_split speaker) ;;
             *) echo "unknown setting: $setting" >&2; exit 2 ;;
