@@ -151,6 +151,7 @@ def prepare_data(hparams):
         ),
         target_by=hparams["target_split"],
         seed=hparams["seed"],
+        target_labels=labels,
     )
 
 

@@ -77,6 +77,7 @@ class DomainNorm(nn.Module):
     def _average(self, mean: Tensor, var: Tensor, domain: int) -> None:
         self.n_batches[domain] += 1
         # The first batches weigh as in a plain mean: no bias towards the start values.
-        weight = max(self.momentum, 1 / int(self.n_batches[domain]))
-        self.mean[domain].lerp_(mean, weight)
-        self.var[domain].lerp_(var, weight)
+        weight = (1 / self.n_batches[domain]).clamp(min=self.momentum)
+        for average, new in ((self.mean[domain], mean), (self.var[domain], var)):
+            # A batch that is not finite is skipped by the optimiser, and here.
+            average.lerp_(torch.where(new.isfinite(), new, average), weight)
