@@ -57,12 +57,30 @@ class AtomicCheckpointer(Checkpointer):
         saved = super().save_checkpoint(meta or {}, end_of_epoch, name, logging.DEBUG)
         if saved is not None:
             final = saved.path.with_name(saved.path.name.removeprefix(_UNFINISHED))
+            if final.exists():  # its name was given before
+                shutil.rmtree(final)
             saved.path.rename(final)
             files = {key: final / path.name for key, path in saved.paramfiles.items()}
             saved = Checkpoint(final, saved.meta, files)
             logger.log(verbosity, "Saved a checkpoint in %s", final)
         ddp_barrier()
         return saved
+
+    def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
+        """Saves, then deletes the least important; see SpeechBrain's method.
+
+        Arguments
+        ---------
+        *args, **kwargs
+            Of SpeechBrain's method.
+        importance_keys : sequence of callable
+            What else to keep checkpoints by. SpeechBrain's default is one list for
+            all calls that grows with each, so that every save takes longer than the
+            one before.
+        """
+        super().save_and_keep_only(
+            *args, importance_keys=list(importance_keys), **kwargs
+        )
 
     def _new_checkpoint_dirpath(self):
         return _unfinished(super()._new_checkpoint_dirpath())

@@ -1,10 +1,12 @@
 """From a command line to the settings of a run."""
 
 from collections.abc import Iterable, Mapping
+from difflib import unified_diff
 from pathlib import Path
 
 from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
+from speechbrain.utils.distributed import if_main_process
 
 
 def find_hparams(path: str | Path, script: str | Path) -> Path:
@@ -63,7 +65,7 @@ def plain_values(hparams_file: str | Path) -> dict:
     -------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "my.yaml"
-    >>> _ = path.write_text("seed: 1\\nlayer: !new:torch.nn.Identity")
+    >>> _ = path.write_text("seed: 1\nlayer: !new:torch.nn.Identity")
     >>> plain_values(path)["seed"]
     1
     """
@@ -91,21 +93,23 @@ def refuse_other_experiment(
         If ``hyperparams.yaml`` there says something else; names up to ten values.
     """
     earlier_file = Path(output_folder) / "hyperparams.yaml"
-    if not earlier_file.exists():
+    # The main process is about to write it; the others may find it half written.
+    if not if_main_process() or not earlier_file.exists():
         return
     with open(hparams_file, encoding="utf-8") as file:
         now = _settings(resolve_references(file, dict(overrides)))
     with open(earlier_file, encoding="utf-8") as file:
         earlier = _settings(file)
-    changed = [line for line in now if line not in earlier]
-    changed += [line for line in earlier if line not in now]
+    # The first two lines of a difference are its header.
+    changed = list(unified_diff(earlier, now, n=0, lineterm=""))[2:]
+    changed = [f"{line[0]} {line[1:].strip()}" for line in changed if line[0] in "+-"]
     if changed:
         raise ValueError(
             f"output_folder {output_folder} holds a run with other settings; these "
-            f"lines differ: {'; '.join(changed[:10])}. Choose another --output_folder, "
-            "or delete that one to start afresh."
+            f"lines differ (- there, + now): {'; '.join(changed[:10])}. Choose another "
+            "--output_folder, or delete that one to start afresh."
         )
 
 
 def _settings(lines: Iterable[str]) -> list[str]:
-    return [line.strip() for line in lines if line.strip() and line[0] != "#"]
+    return [line.rstrip() for line in lines if line.strip() and line[0] != "#"]

@@ -1,0 +1,150 @@
+"""Checkpoints that a kill in the middle of a save cannot break."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+
+from speechbrain_ser_cl.training import AtomicCheckpointer
+
+KIND = AtomicCheckpointer.__name__
+
+# Saves 1, then 2, but never comes further than the first of two files.
+SAVE_AND_HANG = """
+import sys, time
+from pathlib import Path
+from threading import Thread
+
+import torch
+from speechbrain.utils.checkpoints import Checkpointer
+from speechbrain_ser_cl.training import AtomicCheckpointer
+
+
+def save(kind, folder):
+    def hang(obj, path):
+        (folder / "hangs").touch()
+        time.sleep(1000)
+
+    modules = {name: torch.nn.Linear(1, 1) for name in ("first", "second")}
+    checkpointer = kind(folder / "save", modules)
+    for value in (1.0, 2.0):
+        for module in modules.values():
+            torch.nn.init.constant_(module.weight, value)
+        if value == 2:
+            checkpointer.custom_save_hooks["second"] = hang
+        checkpointer.save_checkpoint(meta={"value": value})
+
+
+folder = Path(sys.argv[1])
+for kind in (Checkpointer, AtomicCheckpointer):
+    own = folder / kind.__name__
+    own.mkdir()
+    Thread(target=save, args=(kind, own)).start()
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """Folders of both checkpointers after a kill -9 in the middle of a save."""
+    folder = tmp_path_factory.mktemp("killed")
+    script = folder / "save_and_hang.py"
+    script.write_text(SAVE_AND_HANG)
+    process = subprocess.Popen([sys.executable, script, folder])
+    try:
+        hanging = [folder / kind / "hangs" for kind in ("Checkpointer", KIND)]
+        deadline = time.monotonic() + 240
+        while not all(path.exists() for path in hanging):
+            assert process.poll() is None, "the saving process ended by itself"
+            assert time.monotonic() < deadline, "the saving process does not save"
+            time.sleep(0.05)
+    finally:
+        process.kill()  # SIGKILL
+        process.wait()
+    return folder
+
+
+def linears():
+    return {name: torch.nn.Linear(1, 1) for name in ("first", "second")}
+
+
+def test_speechbrains_checkpointer_cannot_go_on_after_the_kill(killed):
+    checkpointer = Checkpointer(killed / "Checkpointer" / "save", linears())
+    with pytest.raises((KeyError, RuntimeError), match="second"):
+        checkpointer.recover_if_possible()
+
+
+def test_after_the_kill_the_last_whole_checkpoint_is_loaded(killed):
+    folder = killed / KIND / "save"
+    modules = linears()
+    checkpointer = AtomicCheckpointer(folder, modules)
+    leftover = [path for path in folder.iterdir() if path.name.startswith("unfini")]
+    assert len(leftover) == 1
+    assert (leftover[0] / "first.ckpt").exists()
+
+    found = checkpointer.recover_if_possible()
+    assert found.meta["value"] == 1.0
+    assert all(module.weight.item() == 1.0 for module in modules.values())
+
+    checkpointer.save_and_keep_only(meta={"value": 3.0})
+    (only,) = folder.iterdir()
+    assert only.name.startswith("CKPT")
+    assert AtomicCheckpointer(folder, linears()).find_checkpoint().meta["value"] == 3
+
+
+def test_what_save_checkpoint_returns_can_be_loaded(tmp_path):
+    modules = linears()
+    checkpointer = AtomicCheckpointer(tmp_path, modules)
+    saved = checkpointer.save_checkpoint(meta={"uar": 0.5}, end_of_epoch=False)
+    assert saved.meta["uar"] == 0.5
+    assert saved.meta["end-of-epoch"] is False
+    assert saved == checkpointer.find_checkpoint()
+    expected = modules["first"].weight.item()
+    torch.nn.init.zeros_(modules["first"].weight)
+    checkpointer.load_checkpoint(saved)
+    assert modules["first"].weight.item() == expected
+
+
+def test_the_best_and_the_last_are_kept_and_a_tie_goes_to_the_later(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, linears())
+    for epoch, score in enumerate((0.5, 0.7, 0.7, 0.6), start=1):
+        checkpointer.save_and_keep_only(
+            meta={"score": score, "epoch": epoch}, max_keys=["score"]
+        )
+    kept = {c.meta["epoch"] for c in checkpointer.list_checkpoints()}
+    assert kept == {3, 4}
+    assert checkpointer.find_checkpoint(max_key="score").meta["epoch"] == 3
+    assert checkpointer.find_checkpoint().meta["epoch"] == 4
+
+
+def test_a_name_can_be_used_again(tmp_path):
+    checkpointer = AtomicCheckpointer(tmp_path, linears())
+    for value in (1, 2):
+        saved = checkpointer.save_checkpoint(meta={"value": value}, name="mine")
+        assert saved.path.name == "CKPT+mine"
+    (only,) = checkpointer.list_checkpoints()
+    assert only.meta["value"] == 2
+
+
+def test_the_log_names_the_folder_that_is_there(tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        saved = AtomicCheckpointer(tmp_path, linears()).save_checkpoint()
+    assert str(saved.path) in caplog.text
+    assert "unfinished" not in caplog.text
+
+
+def test_a_save_costs_the_same_however_many_there_were(tmp_path, monkeypatch):
+    checkpointer = AtomicCheckpointer(tmp_path, linears())
+    listings = []
+    listed = checkpointer.list_checkpoints
+    monkeypatch.setattr(
+        checkpointer, "list_checkpoints", lambda: listings.append(1) or listed()
+    )
+    counts = []
+    for _ in range(5):
+        listings.clear()
+        checkpointer.save_and_keep_only()
+        counts.append(len(listings))
+    assert len(set(counts)) == 1

@@ -1,0 +1,147 @@
+"""From a command line to the settings of a run."""
+
+from pathlib import Path
+
+import pytest
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
+
+from speechbrain_ser_cl.training import (
+    find_hparams,
+    plain_values,
+    refuse_other_experiment,
+)
+
+YAML = """
+# A comment.
+seed: 1
+lr: 0.1  # and another
+output_folder: !ref results/<seed>
+gain: !new:torch.nn.Dropout
+    p: 0.5
+shift: !new:torch.nn.Dropout
+    p: 0.25
+noise: !new:torch.nn.Dropout
+    p: 0.5
+pipelines: [!ref <gain>, !ref <shift>]
+demo:
+    lr: 0.3
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path, monkeypatch):
+    """A recipe's folder beside the working folder, each with one file of its own."""
+    folder = tmp_path / "recipe"
+    (folder / "hparams").mkdir(parents=True)
+    for name in ("theirs.yaml", "both.yaml"):
+        (folder / "hparams" / name).write_text("where: recipe")
+    work = tmp_path / "work"
+    (work / "hparams").mkdir(parents=True)
+    for name in ("mine.yaml", "both.yaml"):
+        (work / "hparams" / name).write_text("where: work")
+    monkeypatch.chdir(work)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("theirs", "recipe"), ("mine", "work"), ("both", "work")]
+)
+def test_a_yaml_is_looked_up_here_and_then_beside_the_script(recipe, name, where):
+    found = find_hparams(f"hparams/{name}.yaml", script=recipe / "train.py")
+    assert found.read_text() == f"where: {where}"
+
+
+def test_an_absolute_path_is_taken_as_it_is(recipe):
+    path = recipe / "hparams" / "both.yaml"
+    assert find_hparams(str(path), script="elsewhere/train.py") == path
+
+
+def test_a_linked_script_has_its_own_folder(recipe, tmp_path):
+    twin = tmp_path / "twin"
+    (twin / "hparams").mkdir(parents=True)
+    (twin / "hparams" / "theirs.yaml").write_text("where: twin")
+    (recipe / "train.py").touch()
+    (twin / "train.py").symlink_to(recipe / "train.py")
+    found = find_hparams("hparams/theirs.yaml", script=twin / "train.py")
+    assert found.read_text() == "where: twin"
+
+
+def test_a_yaml_in_neither_place_is_an_error_that_lists_what_there_is(recipe):
+    with pytest.raises(ValueError) as error:
+        find_hparams("hparams/mni.yaml", script=recipe / "train.py")
+    says = str(error.value)
+    assert "hparams/mni.yaml" in says
+    assert str(Path.cwd()) in says
+    assert str(recipe) in says
+    assert "hparams/both.yaml, hparams/theirs.yaml" in says
+
+
+def test_plain_values_makes_nothing(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(YAML + "broken: !new:no.such.Thing\n")
+    values = plain_values(path)
+    assert (values["seed"], values["lr"], values["demo"]) == (1, 0.1, {"lr": 0.3})
+
+
+@pytest.fixture
+def experiment(tmp_path, monkeypatch):
+    """Starts a run as recipes do, less the training."""
+    monkeypatch.setattr("sys.excepthook", None)  # SpeechBrain sets it; put it back
+
+    def start(yaml=YAML, **overrides):
+        path = tmp_path / "x.yaml"
+        path.write_text(yaml)
+        folder = tmp_path / "run"
+        load_hyperpyyaml(yaml, overrides)
+        refuse_other_experiment(folder, path, overrides)
+        sb.create_experiment_directory(folder, path, overrides, save_env_desc=False)
+
+    return start
+
+
+def test_the_same_settings_may_go_on(experiment):
+    experiment(lr=0.2)
+    experiment(lr=0.2)
+    # On the command line or in the file: it is the same.
+    experiment(YAML.replace("lr: 0.1", "lr: 0.2"))
+
+
+def test_other_settings_are_refused_by_name(experiment):
+    experiment(lr=0.2)
+    with pytest.raises(ValueError, match="other settings") as error:
+        experiment(lr=0.3)
+    says = str(error.value)
+    assert "- lr: 0.2" in says
+    assert "+ lr: 0.3" in says
+    assert "--output_folder" in says
+    assert "seed" not in says
+    with pytest.raises(ValueError, match=r"- lr: 0\.2.*\+ lr: 0\.1"):
+        experiment()
+
+
+def test_no_change_is_overlooked(experiment):
+    experiment()
+    noise = "noise: !new:torch.nn.Dropout\n    p: 0.5"
+    for old, new in (
+        # Each of the lines stands elsewhere in the file as well.
+        (noise, noise.replace("0.5", "0.25")),
+        ("[!ref <gain>, !ref <shift>]", "[!ref <shift>, !ref <gain>]"),
+    ):
+        assert old in YAML
+        with pytest.raises(ValueError, match="other settings"):
+            experiment(YAML.replace(old, new))
+
+
+def test_ten_changes_are_enough_for_a_message(experiment):
+    many = "".join(f"key{n}: 1\n" for n in range(30))
+    experiment(YAML + many)
+    with pytest.raises(ValueError) as error:
+        experiment(YAML + many.replace(": 1", ": 2"))
+    assert str(error.value).count("key") == 10
+
+
+def test_a_new_folder_is_fine(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text(YAML)
+    refuse_other_experiment(tmp_path / "nothing here", path, {})
