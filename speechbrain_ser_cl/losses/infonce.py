@@ -1,16 +1,15 @@
 """InfoNCE between two augmented views of the same utterances."""
 
-import math
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from speechbrain_ser_cl.losses.base import ViewLoss, check_above_zero
 from speechbrain_ser_cl.registry import LOSSES
 
 
 @LOSSES.register("infonce")
-class InfoNCELoss(nn.Module):
+class InfoNCELoss(ViewLoss):
     r"""Each utterance has to find its other view among those of the whole batch.
 
     .. math::
@@ -35,6 +34,10 @@ class InfoNCELoss(nn.Module):
     symmetric : bool
         False, as printed: anchors come from the first view. True: the mean of
         both directions, as each view's utterances look for the other's.
+    normalize : bool
+        Scale embeddings to length 1 first. False: dot products as they are.
+    gather : bool
+        Compare the utterances of all processes.
 
     Raises
     ------
@@ -51,46 +54,34 @@ class InfoNCELoss(nn.Module):
     1.386294
     """
 
-    def __init__(self, temperature: float = 0.1, symmetric: bool = False) -> None:
-        super().__init__()
-        if not (math.isfinite(temperature) and temperature > 0):
-            raise ValueError(
-                f"temperature must be a finite number above 0, found {temperature}"
-            )
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        symmetric: bool = False,
+        normalize: bool = True,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(normalize, gather)
+        check_above_zero("temperature", temperature)
         self.temperature = temperature
         self.symmetric = symmetric
 
-    def forward(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Compares the two views.
+    def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """Equation 4, for one or both directions.
 
         Arguments
         ---------
         z_a, z_b : torch.Tensor
-            Embeddings of the two views (N, D), of any floating-point type. Row i
-            of both comes from the same utterance. They need no normalisation.
+            Prepared embeddings (N, D).
 
         Returns
         -------
         torch.Tensor
             The loss, a scalar of at least 0.
-
-        Raises
-        ------
-        ValueError
-            If the two shapes differ, are not (N, D), or N is 0.
         """
-        if z_a.dim() != 2 or z_a.shape != z_b.shape or len(z_a) == 0:
-            raise ValueError(
-                "InfoNCELoss expects two views of the same shape (N, D) with N of "
-                f"at least 1, found {tuple(z_a.shape)} and {tuple(z_b.shape)}"
-            )
-        dtype = torch.promote_types(z_a.dtype, torch.float32)
-        with torch.autocast(z_a.device.type, enabled=False):
-            unit_a = F.normalize(z_a.to(dtype), dim=1)
-            unit_b = F.normalize(z_b.to(dtype), dim=1)
-            similarity = unit_a @ unit_b.T / self.temperature
-            own_view = torch.arange(len(z_a), device=z_a.device)
-            loss = F.cross_entropy(similarity, own_view)
-            if self.symmetric:
-                loss = (loss + F.cross_entropy(similarity.T, own_view)) / 2
+        similarity = z_a @ z_b.T / self.temperature
+        own_view = torch.arange(len(z_a), device=z_a.device)
+        loss = F.cross_entropy(similarity, own_view)
+        if self.symmetric:
+            loss = (loss + F.cross_entropy(similarity.T, own_view)) / 2
         return loss

@@ -119,11 +119,16 @@ def test_autocast_does_not_change_the_value():
 
 
 @pytest.mark.parametrize(
-    ("shape_a", "shape_b"),
-    [((4, 3), (5, 3)), ((4, 3), (4, 2)), ((4,), (4,)), ((0, 3), (0, 3))],
+    ("shape_a", "shape_b", "message"),
+    [
+        ((4, 3), (5, 3), "two views of the same shape"),
+        ((4, 3), (4, 2), "same size D"),
+        ((4,), (4,), "N, D"),
+        ((0, 3), (0, 3), "at least one row"),
+    ],
 )
-def test_wrong_shapes_are_refused(shape_a, shape_b):
-    with pytest.raises(ValueError, match="two views of the same shape"):
+def test_wrong_shapes_are_refused(shape_a, shape_b, message):
+    with pytest.raises(ValueError, match=message):
         InfoNCELoss()(torch.ones(shape_a), torch.ones(shape_b))
 
 

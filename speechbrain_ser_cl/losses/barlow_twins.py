@@ -1,0 +1,88 @@
+"""Barlow Twins."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from speechbrain_ser_cl.losses.base import ViewLoss
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("barlow_twins")
+class BarlowTwinsLoss(ViewLoss):
+    r"""Each dimension agrees between the views, and with no other dimension.
+
+    .. math::
+        L = \sum_i (1 - C_{ii})^2 + \lambda \sum_i \sum_{j \neq i} C_{ij}^2,
+        \qquad C = \frac{1}{N} \hat Z_a^T \hat Z_b
+
+    where each dimension of the two views is standardised over the batch, (z -
+    mean) / sqrt(var + 1e-5) with the biased variance: Zbontar et al., "Barlow
+    Twins: self-supervised learning via redundancy reduction", arXiv:2103.03230,
+    equations 1 and 2; 1e-5 is that of the batch normalisation in the authors'
+    code. No scaling of single embeddings to length 1.
+
+    A constant dimension correlates with nothing and costs 1. NaN or infinity in
+    an embedding gives NaN. There are no labels.
+
+    Arguments
+    ---------
+    lambda_offdiag : float
+        lambda, finite and at least 0.
+    gather : bool
+        Statistics over the utterances of all processes.
+
+    Raises
+    ------
+    ValueError
+        If lambda is negative or not finite.
+
+    Example
+    -------
+    >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    >>> loss = BarlowTwinsLoss(lambda_offdiag=0.5)
+    >>> round(loss(z, z).item(), 4)
+    0.0
+    >>> round(loss(z, z[:, :1].expand(4, 2)).item(), 4)  # (1 - 0)² + 0.5 * 1²
+    1.5
+    """
+
+    def __init__(self, lambda_offdiag: float = 0.005, gather: bool = False) -> None:
+        super().__init__(normalize=False, gather=gather)
+        if not (math.isfinite(lambda_offdiag) and lambda_offdiag >= 0):
+            raise ValueError(
+                f"lambda_offdiag must be finite and at least 0, found {lambda_offdiag}"
+            )
+        self.lambda_offdiag = lambda_offdiag
+
+    def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """Equation 1 on the cross-correlation of the batch.
+
+        Arguments
+        ---------
+        z_a, z_b : torch.Tensor
+            Prepared embeddings (N, D).
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If N is 1.
+        """
+        if len(z_a) < 2:
+            raise ValueError("BarlowTwinsLoss needs at least two utterances, found 1")
+        correlation = _standardise(z_a).T @ _standardise(z_b) / len(z_a)
+        diagonal = correlation.diagonal()
+        across = correlation - diagonal.diag()
+        agree = (1 - diagonal).square().sum()
+        return agree + self.lambda_offdiag * across.square().sum()
+
+
+def _standardise(z: Tensor) -> Tensor:
+    variance, mean = torch.var_mean(z, dim=0, correction=0)
+    return (z - mean) / (variance + 1e-5).sqrt()

@@ -1,0 +1,98 @@
+"""The gradient of one large contrastive batch with the memory of a small one."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+
+def contrastive_step(
+    encoder: nn.Module,
+    batches: Sequence[Tensor | tuple],
+    loss: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """Adds the gradient of a contrastive loss over several batches at once.
+
+    The embeddings of all batches are computed without a graph, then the loss and
+    its gradient with respect to them, then each batch once more to hand its part
+    of that gradient on to the parameters: Gao et al., "Scaling deep contrastive
+    learning batch size under memory limited setup", arXiv:2101.06983. The same
+    gradient as from all batches in one, for one more forward pass. Both passes
+    draw the same random numbers (dropout) and see the same buffers.
+
+    Layers that compare the rows of a batch, such as batch normalisation in
+    training mode, see the small batches, not the large one. Under
+    ``DistributedDataParallel`` gradients travel with the last batch only. For an
+    autocast region, put the call into it.
+
+    Arguments
+    ---------
+    encoder : torch.nn.Module
+        Gives embeddings (N, D). Its gradients are added to, not set.
+    batches : sequence of torch.Tensor or tuple
+        The encoder's input per batch; a tuple holds several arguments.
+    loss : callable
+        Takes the embeddings of all batches in their order (sum of all N, D) and
+        gives a scalar. Labels belong into it: ``lambda z: supcon(z, labels)``.
+
+    Returns
+    -------
+    torch.Tensor
+        The loss, detached.
+
+    Raises
+    ------
+    ValueError
+        If there is no batch.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.losses import SupConLoss
+    >>> supcon, labels = SupConLoss(), torch.tensor([0, 0, 1, 1])
+    >>> encoder = nn.Sequential(nn.Linear(5, 3), nn.Dropout(0.1))
+    >>> batches = torch.randn(4, 5).split(2)
+    >>> value = contrastive_step(encoder, batches, lambda z: supcon(z, labels))
+    >>> encoder[0].weight.grad.shape
+    torch.Size([3, 5])
+    """
+    if not batches:
+        raise ValueError("contrastive_step needs at least one batch, found none")
+    devices = {p.device for p in encoder.parameters() if p.device.type == "cuda"}
+    buffers = [(buffer, buffer.clone()) for buffer in encoder.buffers()]
+    states, parts = [], []
+    with torch.no_grad():
+        for batch in batches:
+            states.append(_random_state(devices))
+            parts.append(_encode(encoder, batch))
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    # Weights that autocast cast without a graph must not serve the second pass.
+    torch.clear_autocast_cache()
+
+    z = torch.cat(parts).requires_grad_()
+    value = loss(z)
+    value.backward()
+
+    later = z.grad.split([len(part) for part in parts])
+    for i, (batch, part) in enumerate(zip(batches, later, strict=True)):
+        last = i == len(batches) - 1
+        _set_random_state(devices, states[i])
+        with nullcontext() if last else getattr(encoder, "no_sync", nullcontext)():
+            _encode(encoder, batch).backward(part)
+    return value.detach()
+
+
+def _encode(encoder: nn.Module, batch: Tensor | tuple) -> Tensor:
+    return encoder(*batch) if isinstance(batch, tuple) else encoder(batch)
+
+
+def _random_state(devices: set[torch.device]) -> tuple:
+    return torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
+
+
+def _set_random_state(devices: set[torch.device], state: tuple) -> None:
+    on_cpu, on_devices = state
+    torch.set_rng_state(on_cpu)
+    for device in devices:
+        torch.cuda.set_rng_state(on_devices[device], device)

@@ -1,0 +1,65 @@
+"""CORAL: the same covariance in two domains."""
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.losses.base import check_pair, widen
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("coral")
+class CORALLoss(nn.Module):
+    r"""Distance between the covariance of the source and that of the target.
+
+    .. math::
+        L = \frac{1}{4 D^2} \| C_S - C_T \|_F^2
+
+    with C the unbiased covariance over a domain's batch: Sun and Saenko, "Deep
+    CORAL: correlation alignment for deep domain adaptation", arXiv:1607.01719,
+    equations 1 to 3.
+
+    The means of the domains play no part. NaN or infinity in an embedding gives
+    NaN. There are no labels.
+
+    Example
+    -------
+    >>> source = torch.tensor([[1.0], [-1.0]])  # variance 2
+    >>> target = torch.tensor([[2.0], [-2.0]])  # variance 8
+    >>> CORALLoss()(source, target).item()  # 36 / 4
+    9.0
+    """
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Compares the two domains.
+
+        Arguments
+        ---------
+        source, target : torch.Tensor
+            Embeddings (N, D) and (M, D), of any floating-point types.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If shapes, types or devices do not fit, or a domain has fewer than
+            two rows.
+        """
+        check_pair("source and target", source, target)
+        if len(source) < 2 or len(target) < 2:
+            raise ValueError(
+                "a covariance needs at least two rows, found "
+                f"{len(source)} of the source and {len(target)} of the target"
+            )
+        with torch.autocast(source.device.type, enabled=False):
+            source, target = widen(source, target)
+            difference = _covariance(source) - _covariance(target)
+            return (difference / (2 * source.shape[1])).square().sum()
+
+
+def _covariance(z: Tensor) -> Tensor:
+    z = z - z.mean(dim=0)
+    return z.T @ z / (len(z) - 1)

@@ -1,0 +1,113 @@
+"""Cosine margin loss of two-stage supervised contrastive fine-tuning."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.losses.base import (
+    check_pair,
+    unit,
+    widen,
+    zero_or_nan,
+)
+from speechbrain_ser_cl.losses.gather import gather_rows
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("cosine_margin")
+class CosineMarginLoss(nn.Module):
+    r"""Pairs of positives alike, positives and negatives not too much so.
+
+    .. math::
+        L = \frac{1}{P} \sum_{p=1}^{P} \left[ \alpha (1 - s(x_p, x'_p))
+            + \frac{1}{K} \sum_{n=1}^{K} \max(0, s(x_p, x_n) - m) \right]
+
+    with s the cosine. The 2P positives are split into two halves, x and x', row
+    p of one going with row p of the other. Section 2.3 of two-stage supervised
+    contrastive fine-tuning (IEMOCAP and CASIA), the equation before its total
+    (5). Which negatives go with x_p is not printed there: here it is all K,
+    averaged.
+
+    The samples of other emotions are all there is of labels: the drawn emotion's
+    rows are the positives. Without negatives (K = 0) the second part is 0, and
+    without positives (P = 0) the loss is 0 with gradient 0. NaN or infinity in
+    an embedding gives NaN.
+
+    Arguments
+    ---------
+    alpha : float
+        Weight of the first part, at least 0.
+    margin : float
+        m, the cosine up to which a negative costs nothing, in [-1, 1].
+    gather : bool
+        Compare the rows of all processes, see :func:`~.gather.gather_rows`.
+
+    Raises
+    ------
+    ValueError
+        If alpha is negative or not finite, or the margin is no cosine.
+
+    Example
+    -------
+    >>> loss = CosineMarginLoss()
+    >>> positives = torch.tensor([[1.0, 0.0], [0.6, 0.8]])
+    >>> negatives = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    >>> round(loss(positives, negatives).item(), 6)  # 0.5 * 0.4 + (0.6 + 0) / 2
+    0.5
+    """
+
+    def __init__(
+        self, alpha: float = 0.5, margin: float = 0.4, gather: bool = False
+    ) -> None:
+        super().__init__()
+        if not (math.isfinite(alpha) and alpha >= 0):
+            raise ValueError(f"alpha must be finite and at least 0, found {alpha}")
+        if not -1 <= margin <= 1:
+            raise ValueError(f"margin must be a cosine, from -1 to 1, found {margin}")
+        self.alpha = alpha
+        self.margin = margin
+        self.gather = gather
+
+    def forward(self, positives: Tensor, negatives: Tensor) -> Tensor:
+        """Compares the rows of the drawn emotion with each other and the rest.
+
+        Arguments
+        ---------
+        positives : torch.Tensor
+            Embeddings (2P, D) of the drawn emotion, of any floating-point type.
+        negatives : torch.Tensor
+            Embeddings (K, D) of other emotions.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If shapes, types or devices do not fit, or the positives are not even
+            in number.
+        """
+        check_pair("positives and negatives", positives, negatives)
+        with torch.autocast(positives.device.type, enabled=False):
+            positives, negatives = (unit(z) for z in widen(positives, negatives))
+            if self.gather:
+                (positives,) = gather_rows(positives)
+                (negatives,) = gather_rows(negatives)
+            if len(positives) % 2:
+                raise ValueError(
+                    "positives are split into two halves: expected an even number, "
+                    f"found {len(positives)}"
+                )
+            first, second = positives.chunk(2)
+            alike = 1 - (first * second).sum(dim=1)
+            above = (first @ negatives.T - self.margin).clamp(min=0)
+            total = self.alpha * _mean(alike) + _mean(above)
+            return total + zero_or_nan(positives) + zero_or_nan(negatives)
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean, 0 of nothing."""
+    return values.sum() / max(1, values.numel())

@@ -1,0 +1,143 @@
+"""Domain-adversarial training: a domain classifier behind a gradient reversal."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechbrain_ser_cl.losses.base import (
+    check_above_zero,
+    check_pair,
+    check_some,
+    widen,
+    zero_or_nan,
+)
+from speechbrain_ser_cl.registry import LOSSES
+
+
+class _ReverseGradient(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by minus a factor."""
+
+    @staticmethod
+    def forward(ctx, z: Tensor, factor: Tensor) -> Tensor:
+        ctx.factor = factor
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        return -ctx.factor * gradient, None
+
+
+@LOSSES.register("dann")
+class DomainAdversarialLoss(nn.Module):
+    r"""The classifier learns to tell the domains, the encoder to prevent it.
+
+    .. math::
+        L = \frac{1}{2} \left[ \frac{1}{N} \sum_i -\log \sigma(g(s_i))
+            + \frac{1}{M} \sum_j -\log (1 - \sigma(g(t_j))) \right]
+
+    with g a classifier of one hidden layer that is part of this loss (give its
+    parameters to the optimiser too). The gradient that goes on to the embeddings
+    is multiplied by -lambda: Ganin et al., "Domain-adversarial training of neural
+    networks", arXiv:1505.07818. Lambda grows with the share of the training that
+    is done, as in its section 5.2:
+
+    .. math::
+        \lambda = \frac{2}{1 + \exp(-\gamma \min(1, step / steps))} - 1
+
+    Each call in training mode is a step. The count is part of ``state_dict()``,
+    so that a resumed training goes on where it was.
+
+    The value is log 2 where the domains cannot be told apart. A domain may have a
+    single row. NaN or infinity in an embedding gives NaN. There are no labels.
+
+    Arguments
+    ---------
+    input_size : int
+        Size D of an embedding.
+    steps : int
+        Calls in the whole training, after which lambda stays at its end.
+    hidden_size : int
+        Units of the hidden layer.
+    gamma : float
+        How early lambda grows, above 0.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+
+    Example
+    -------
+    >>> loss = DomainAdversarialLoss(input_size=4, steps=100)
+    >>> loss.reversal().item()  # no step done yet
+    0.0
+    >>> value = loss(torch.randn(8, 4), torch.randn(6, 4))
+    >>> round(loss.reversal().item(), 6)  # 1 of 100
+    0.049958
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        steps: int,
+        hidden_size: int = 256,
+        gamma: float = 10.0,
+    ) -> None:
+        super().__init__()
+        for name, value in (
+            ("input_size", input_size),
+            ("steps", steps),
+            ("hidden_size", hidden_size),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, found {value}")
+        check_above_zero("gamma", gamma)
+        self.steps = steps
+        self.gamma = gamma
+        self.classifier = nn.Sequential(
+            nn.Linear(input_size, hidden_size), nn.ReLU(), nn.Linear(hidden_size, 1)
+        )
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
+
+    def reversal(self) -> Tensor:
+        """Lambda, by which the gradient is multiplied now.
+
+        Returns
+        -------
+        torch.Tensor
+            A scalar in [0, 1).
+        """
+        progress = (self.step / self.steps).clamp(max=1)
+        return torch.tanh(self.gamma * progress / 2)  # = 2 / (1 + exp(-x)) - 1
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Classifies the domains of a batch.
+
+        Arguments
+        ---------
+        source, target : torch.Tensor
+            Embeddings (N, D) and (M, D), of any floating-point types.
+
+        Returns
+        -------
+        torch.Tensor
+            The classifier's loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If shapes, types or devices do not fit, or a domain is empty.
+        """
+        check_pair("source and target", source, target)
+        check_some("source and target", source, target)
+        with torch.autocast(source.device.type, enabled=False):
+            both = torch.cat(widen(source, target))
+            both = _ReverseGradient.apply(both, self.reversal())
+            logits = self.classifier(both.to(self.classifier[0].weight.dtype))
+            (logits,) = widen(logits.squeeze(1))
+            from_source, from_target = logits.split([len(source), len(target)])
+            loss = F.softplus(-from_source).mean() + F.softplus(from_target).mean()
+            loss = loss / 2 + zero_or_nan(both)
+        if self.training:
+            self.step += 1
+        return loss

@@ -1,0 +1,95 @@
+"""Maximum mean discrepancy between two domains."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.losses.base import (
+    check_above_zero,
+    check_pair,
+    check_some,
+    widen,
+)
+from speechbrain_ser_cl.losses.distances import distances
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("mmd")
+class MMDLoss(nn.Module):
+    r"""How well kernels tell the source's embeddings from the target's.
+
+    .. math::
+        L = \frac{1}{N^2} \sum_{ij} k(s_i, s_j) + \frac{1}{M^2} \sum_{ij} k(t_i, t_j)
+            - \frac{2}{N M} \sum_{ij} k(s_i, t_j),
+        \qquad k(x, y) = \frac{1}{K} \sum_{r=1}^{K}
+            \exp\left(-\frac{\|x - y\|^2}{b_r \bar d}\right)
+
+    the squared, biased estimate (never below 0) of Gretton et al., "A kernel
+    two-sample test", JMLR 13 (2012), equation 5, with a mean of several Gaussian
+    kernels as in Long et al., "Learning transferable features with deep
+    adaptation networks", arXiv:1502.02791. The scale d is the mean squared
+    distance between two different rows of the two batches together; it takes no
+    part in the gradient.
+
+    Equal domains give 0, one row each (N = M = 1) works. If all rows of both are
+    equal the loss is 0 with gradient 0. NaN or infinity in an embedding gives
+    NaN. There are no labels.
+
+    Arguments
+    ---------
+    kernels : sequence of float
+        The widths b of the kernels in units of d, each above 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no kernel, or a width is not a finite number above 0.
+
+    Example
+    -------
+    >>> source, target = torch.zeros(3, 2), torch.ones(3, 2)
+    >>> loss = MMDLoss(kernels=[1.0])  # d = 2 * 9 / 15, 2 - 2 exp(-2 / d)
+    >>> round(loss(source, target).item(), 6)
+    1.622249
+    """
+
+    def __init__(self, kernels: Sequence[float] = (0.25, 0.5, 1.0, 2.0, 4.0)) -> None:
+        super().__init__()
+        if not kernels:
+            raise ValueError("kernels: expected at least one width, found none")
+        for width in kernels:
+            check_above_zero("kernels: a width", width)
+        self.kernels = tuple(kernels)
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Compares the two domains.
+
+        Arguments
+        ---------
+        source, target : torch.Tensor
+            Embeddings (N, D) and (M, D), of any floating-point types.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If shapes, types or devices do not fit, or a domain is empty.
+        """
+        check_pair("source and target", source, target)
+        check_some("source and target", source, target)
+        with torch.autocast(source.device.type, enabled=False):
+            both = torch.cat(widen(source, target))
+            squared = distances(both, both, "euclidean").square()
+            number = len(both)
+            scale = squared.detach().sum() / (number * (number - 1))
+            scale = scale.masked_fill(scale == 0, 1)
+            kernel = sum(torch.exp(-squared / (b * scale)) for b in self.kernels)
+            # +1/N for the source, -1/M for the target: the three sums in one.
+            sign = both.new_full((number,), 1 / len(source))
+            sign[len(source) :] = -1 / len(target)
+            return sign @ kernel @ sign / len(self.kernels)

@@ -1,0 +1,161 @@
+"""Momentum contrast: a queue of keys from earlier batches as negatives."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechbrain_ser_cl.losses.base import (
+    ViewLoss,
+    check_above_zero,
+)
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("moco")
+class MoCoQueue(ViewLoss):
+    r"""Each query has to find its key among the keys of earlier batches.
+
+    .. math::
+        L = \frac{1}{N} \sum_i -\log \frac{\exp(s(q_i, k_i) / \tau)}
+            {\exp(s(q_i, k_i) / \tau) + \sum_{j=1}^{Q} \exp(s(q_i, k^-_j) / \tau)}
+
+    with s the cosine and k^- the Q keys in the queue, the oldest of which make
+    room for this batch's: He et al., "Momentum contrast for unsupervised visual
+    representation learning", arXiv:1911.05722, equation 1. Keys come from a
+    second encoder that follows the first, equation 2, by
+    :meth:`update_key_encoder`. Keys get no gradient.
+
+    While the queue holds fewer than ``size`` keys, Q is how many it holds; the
+    very first batch has none, so that its loss and gradient are 0 (the authors
+    begin with random keys). The queue grows in training mode only. It is part of
+    ``state_dict()``, so that checkpoints keep it. Nothing of a batch with NaN or
+    infinity, whose loss is NaN, enters the queue.
+
+    Arguments
+    ---------
+    size : int
+        The most keys that the queue holds, at least 1. Of a larger batch the
+        last ``size`` keys are kept.
+    dim : int
+        Size D of an embedding.
+    momentum : float
+        How much of itself the key encoder keeps in an update, in [0, 1].
+    temperature : float
+        tau, above 0.
+    normalize : bool
+        Scale embeddings to length 1 first. False: s is the dot product.
+    gather : bool
+        Loss and queue over all processes, with the same queue in each. Without
+        it each process has a queue of its own.
+
+    Raises
+    ------
+    ValueError
+        If an argument is out of its range.
+
+    Example
+    -------
+    >>> encoder, key_encoder = nn.Linear(3, 2), nn.Linear(3, 2)
+    >>> loss = MoCoQueue(size=64, dim=2)
+    >>> loss.update_key_encoder(encoder, key_encoder)
+    >>> view_a, view_b = torch.randn(4, 3), torch.randn(4, 3)
+    >>> loss(encoder(view_a), key_encoder(view_b)).item()  # nothing queued yet
+    0.0
+    >>> int(loss.filled)
+    4
+    """
+
+    def __init__(
+        self,
+        size: int,
+        dim: int,
+        momentum: float = 0.999,
+        temperature: float = 0.07,
+        normalize: bool = True,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(normalize, gather)
+        if size < 1 or dim < 1:
+            raise ValueError(
+                f"size and dim must be at least 1, found size={size}, dim={dim}"
+            )
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"momentum must be in [0, 1], found {momentum}")
+        check_above_zero("temperature", temperature)
+        self.momentum = momentum
+        self.temperature = temperature
+        self.register_buffer("queue", torch.zeros(size, dim))
+        # How many rows of the queue hold keys, and the row to write next.
+        self.register_buffer("filled", torch.zeros((), dtype=torch.long))
+        self.register_buffer("next_row", torch.zeros((), dtype=torch.long))
+
+    def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """Queries against their keys and the queue; then the keys are queued.
+
+        Arguments
+        ---------
+        z_a : torch.Tensor
+            Prepared queries (N, D).
+        z_b : torch.Tensor
+            Prepared keys (N, D).
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If D is not that of the queue.
+        """
+        size, dim = self.queue.shape
+        if z_b.shape[1] != dim:
+            raise ValueError(
+                f"this queue holds embeddings of size {dim}, found {z_b.shape[1]}"
+            )
+        keys = z_b.detach()
+        own = (z_a * keys).sum(dim=1, keepdim=True)
+        # A copy: the queue changes below, before the backward pass.
+        others = z_a @ self.queue.to(z_a.dtype, copy=True).T
+        empty = torch.arange(size, device=z_a.device) >= self.filled
+        others = others.masked_fill(empty, -torch.inf)
+        logits = torch.cat([own, others], dim=1) / self.temperature
+        target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        loss = F.cross_entropy(logits, target)
+        if self.training:
+            self._enqueue(keys, loss.detach().isfinite())
+        return loss
+
+    @torch.no_grad()
+    def _enqueue(self, keys: Tensor, sound: Tensor) -> None:
+        size = len(self.queue)
+        keys = keys[-size:].to(self.queue.dtype)
+        rows = (self.next_row + torch.arange(len(keys), device=keys.device)) % size
+        # No branch on `sound`: that would wait for the GPU.
+        self.queue[rows] = torch.where(sound, keys, self.queue[rows])
+        added = len(keys) * sound
+        self.next_row.copy_((self.next_row + added) % size)
+        self.filled.copy_((self.filled + added).clamp(max=size))
+
+    @torch.no_grad()
+    def update_key_encoder(self, encoder: nn.Module, key_encoder: nn.Module) -> None:
+        """Moves the key encoder a little towards the encoder.
+
+        Each parameter becomes momentum times itself plus (1 - momentum) times
+        the encoder's, equation 2; buffers are copied. Called after each
+        optimiser step; the key encoder begins as a ``copy.deepcopy``.
+
+        Arguments
+        ---------
+        encoder : torch.nn.Module
+            The encoder that is trained.
+        key_encoder : torch.nn.Module
+            A second one of the same shape, changed in place.
+        """
+        for ours, theirs in zip(
+            key_encoder.parameters(), encoder.parameters(), strict=True
+        ):
+            ours.lerp_(theirs, 1 - self.momentum)
+        for ours, theirs in zip(key_encoder.buffers(), encoder.buffers(), strict=True):
+            ours.copy_(theirs)

@@ -1,0 +1,44 @@
+"""N-pair loss."""
+
+from speechbrain_ser_cl.losses.supervised_ntxent import SupervisedNTXentLoss
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("npair")
+class NPairLoss(SupervisedNTXentLoss):
+    r"""Each positive has to stand out from all negatives, by plain dot products.
+
+    .. math::
+        L = \frac{1}{|A|} \sum_{a \in A} \frac{1}{|P(a)|} \sum_{p \in P(a)} -\log
+            \frac{\exp(z_a \cdot z_p)}
+                 {\exp(z_a \cdot z_p) + \sum_{n \in N(a)} \exp(z_a \cdot z_n)}
+
+    with P(a) the other rows of a's label and N(a) those of other labels: equation
+    3.16 of the NTUA thesis on contrastive losses for speech emotion recognition,
+    averaged as printed below it. :class:`SupervisedNTXentLoss` without a
+    temperature and, by default, without scaling to length 1; anchors without
+    positives, a single label, N = 1, NaN and infinity: see there.
+
+    Sohn, "Improved deep metric learning with multi-class N-pair loss objective"
+    (2016), draws two rows per class and takes from each other class only the
+    second of them as a negative. That is ``InfoNCELoss(temperature=1.0,
+    normalize=False)`` between all first and all second rows.
+
+    Arguments
+    ---------
+    normalize : bool
+        Scale embeddings to length 1 first.
+    gather : bool
+        Compare the rows of all processes.
+
+    Example
+    -------
+    >>> import torch
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> z = 2 * torch.eye(2)[labels]
+    >>> round(NPairLoss()(z, labels).item(), 6)  # log(1 + 2 exp(-4))
+    0.035976
+    """
+
+    def __init__(self, normalize: bool = False, gather: bool = False) -> None:
+        super().__init__(temperature=1.0, normalize=normalize, gather=gather)

@@ -1,0 +1,74 @@
+"""NT-Xent of SimCLR between two augmented views."""
+
+import torch
+from torch import Tensor
+
+from speechbrain_ser_cl.losses.base import ViewLoss
+from speechbrain_ser_cl.losses.supcon import SupConLoss
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("ntxent")
+class NTXentLoss(ViewLoss):
+    r"""Each of 2N views has to find its partner among all the others.
+
+    .. math::
+        L = \frac{1}{2N} \sum_{i=1}^{2N} -\log
+            \frac{\exp(s_{i, j(i)} / \tau)}
+                 {\sum_{k \neq i} \exp(s_{ik} / \tau)}
+
+    over the 2N rows of both views, with s the cosine and j(i) the other view of
+    the same utterance: Chen et al., "A simple framework for contrastive learning
+    of visual representations", arXiv:2002.05709, equation 1; section 3.1.4.1 of
+    the NTUA thesis on contrastive losses for speech emotion recognition. Unlike
+    :class:`InfoNCELoss` the rows of an anchor's own view are negatives too. It
+    is :class:`SupConLoss` with each utterance as its own label.
+
+    A single pair (N = 1) has no negatives: 0 with gradient 0. All embeddings
+    equal give log(2N - 1). NaN or infinity in an embedding gives NaN. Memory is
+    linear in N above 1024 pairs.
+
+    Arguments
+    ---------
+    temperature : float
+        tau, above 0.
+    normalize : bool
+        Scale embeddings to length 1 first. False: s is the dot product.
+    gather : bool
+        Compare the utterances of all processes.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not a finite number above 0.
+
+    Example
+    -------
+    >>> loss = NTXentLoss(temperature=0.5)
+    >>> z = torch.ones(4, 2)
+    >>> round(loss(z, z).item(), 6)  # log 7
+    1.94591
+    """
+
+    def __init__(
+        self, temperature: float = 0.5, normalize: bool = True, gather: bool = False
+    ) -> None:
+        super().__init__(normalize, gather)
+        # The views arrive in compare() prepared.
+        self.supcon = SupConLoss(temperature, normalize=False)
+
+    def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
+        """Each row looks for its other view.
+
+        Arguments
+        ---------
+        z_a, z_b : torch.Tensor
+            Prepared embeddings (N, D).
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+        """
+        utterance = torch.arange(len(z_a), device=z_a.device)
+        return self.supcon(torch.cat([z_a, z_b]), utterance.repeat(2))

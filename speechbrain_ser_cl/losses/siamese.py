@@ -1,0 +1,88 @@
+"""Siamese margin loss over all pairs of the batch."""
+
+from torch import Tensor
+
+from speechbrain_ser_cl.losses.base import LabelLoss, check_above_zero
+from speechbrain_ser_cl.losses.distances import check_distance, distances
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("siamese")
+class SiameseLoss(LabelLoss):
+    r"""Same label: near. Different labels: at least a margin apart.
+
+    .. math::
+        L = \frac{1}{|A| (|A| - 1)} \sum_{i} \sum_{j \neq i}
+            y_{ij} d_{ij} + (1 - y_{ij}) \max(0, m - d_{ij})
+
+    with y_ij = 1 for equal labels: equation 3.14 of the NTUA thesis on
+    contrastive losses for speech emotion recognition (distances are not squared
+    there). d is 1 minus the cosine (the dot product without ``normalize``), or
+    the Euclidean distance.
+
+    Every pair counts: anchors without positives have their negatives, a single
+    label gives the mean distance. N = 1 has no pair: 0 with gradient 0. NaN or
+    infinity in an embedding gives NaN. Memory is linear in N above 2048 rows.
+
+    Arguments
+    ---------
+    margin : float
+        m, above 0.
+    distance : str
+        ``"cosine"`` or ``"euclidean"``.
+    normalize : bool
+        Scale embeddings to length 1 first.
+    gather : bool
+        Compare the rows of all processes.
+
+    Raises
+    ------
+    ValueError
+        If the margin is not a finite number above 0, or the distance unknown.
+
+    Example
+    -------
+    >>> import torch
+    >>> labels = torch.tensor([0, 0, 1])
+    >>> z = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    >>> loss = SiameseLoss(margin=0.5)  # pairs: 0.4, 0.5 - 1 < 0, 0.5 - 0.2
+    >>> round(loss(z, labels).item(), 6)
+    0.233333
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.5,
+        distance: str = "cosine",
+        normalize: bool = True,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(normalize, gather)
+        check_above_zero("margin", margin)
+        check_distance(distance)
+        self.margin = margin
+        self.distance = distance
+
+    def anchor_terms(
+        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the anchors' pairs, and the number of pairs.
+
+        Arguments
+        ---------
+        anchors : torch.Tensor
+            Embeddings of some anchors (A, D).
+        z : torch.Tensor
+            The batch (N, D).
+        positives, negatives : torch.Tensor
+            Booleans (A, N).
+
+        Returns
+        -------
+        total, count : torch.Tensor
+            Two scalars.
+        """
+        d = distances(anchors, z, self.distance)
+        near = d.masked_fill(~positives, 0)
+        apart = (self.margin - d).clamp(min=0).masked_fill(~negatives, 0)
+        return (near + apart).sum(), (positives | negatives).sum()

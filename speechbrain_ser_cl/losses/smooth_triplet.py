@@ -1,0 +1,120 @@
+"""Smooth triplet loss over every triplet of the batch, a tile at a time."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from speechbrain_ser_cl.losses.base import (
+    TILE,
+    LabelLoss,
+    check_above_zero,
+    pack,
+)
+from speechbrain_ser_cl.registry import LOSSES
+
+
+class _SoftplusSum(torch.autograd.Function):
+    """Sum of softplus(s_an - s_ap) over all p and n, a tile of triplets at a time."""
+
+    @staticmethod
+    def forward(ctx, s: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        gradient = torch.zeros_like(s)
+        (p_columns, p_valid), (n_columns, n_valid) = pack(positives), pack(negatives)
+        # softplus(-infinity) = 0 wherever p or n is filling.
+        s_ap = s.gather(1, p_columns).masked_fill(~p_valid, torch.inf)
+        s_an = s.gather(1, n_columns).masked_fill(~n_valid, -torch.inf)
+        # Anchors per tile, or if one has too many triplets, positives per tile.
+        width = max(1, s_an.shape[1])
+        pairs = max(1, TILE // width)
+        height = max(1, min(pairs, s_ap.shape[1]))
+        sums = []
+        for rows in torch.arange(len(s), device=s.device).split(pairs // height):
+            near = s_an[rows, None, :]
+            for columns in torch.arange(s_ap.shape[1], device=s.device).split(height):
+                x = near - s_ap[rows][:, columns, None]
+                sums.append(F.softplus(x, threshold=40).sum())
+                x.sigmoid_()
+                gradient[rows] = (
+                    gradient[rows]
+                    .scatter_add(1, n_columns[rows], x.sum(dim=1))
+                    .scatter_add(1, p_columns[rows][:, columns], -x.sum(dim=2))
+                )
+        ctx.save_for_backward(gradient)
+        return torch.stack(sums).sum() if sums else s.new_zeros(())
+
+    @staticmethod
+    def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return outer * gradient, None, None
+
+
+@LOSSES.register("smooth_triplet")
+class SmoothTripletLoss(LabelLoss):
+    r"""The triplet loss with a soft step in place of the margin.
+
+    .. math::
+        L = \frac{1}{|T|} \sum_{(a, p, n) \in T}
+            \log(1 + \exp((s_{an} - s_{ap}) / \tau))
+
+    with s the cosine, p of a's label, n of another, and T every such triplet:
+    section 4.4.2.2 of the NTUA thesis on contrastive losses for speech emotion
+    recognition.
+
+    Exact. Time is that of all triplets, O(N³), memory is not: triplets are
+    summed up a tile at a time, their gradient with them. That gradient cannot be
+    differentiated once more.
+
+    Without any triplet (no positives, a single label, N = 1) the loss is 0 with
+    gradient 0. NaN or infinity in an embedding gives NaN.
+
+    Arguments
+    ---------
+    temperature : float
+        tau, above 0.
+    normalize : bool
+        Scale embeddings to length 1 first. False: s is the dot product.
+    gather : bool
+        Compare the rows of all processes.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not a finite number above 0.
+
+    Example
+    -------
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> loss = SmoothTripletLoss(temperature=0.5)
+    >>> round(loss(torch.ones(4, 2), labels).item(), 6)  # log 2
+    0.693147
+    """
+
+    def __init__(
+        self, temperature: float = 0.5, normalize: bool = True, gather: bool = False
+    ) -> None:
+        super().__init__(normalize, gather)
+        check_above_zero("temperature", temperature)
+        self.temperature = temperature
+
+    def anchor_terms(
+        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the anchors' triplets, and the number of triplets.
+
+        Arguments
+        ---------
+        anchors : torch.Tensor
+            Embeddings of some anchors (A, D).
+        z : torch.Tensor
+            The batch (N, D).
+        positives, negatives : torch.Tensor
+            Booleans (A, N).
+
+        Returns
+        -------
+        total, count : torch.Tensor
+            Two scalars.
+        """
+        s = anchors @ z.T / self.temperature
+        count = (positives.sum(dim=1) * negatives.sum(dim=1)).sum()
+        return _SoftplusSum.apply(s, positives, negatives), count

@@ -1,0 +1,144 @@
+"""Triplet loss over every triplet of the batch, without listing them."""
+
+import torch
+from torch import Tensor
+
+from speechbrain_ser_cl.losses.base import (
+    LabelLoss,
+    check_above_zero,
+    pack,
+)
+from speechbrain_ser_cl.losses.distances import check_distance, distances
+from speechbrain_ser_cl.registry import LOSSES
+
+MINING = ("all", "semihard", "hard")
+
+
+@LOSSES.register("triplet")
+class TripletLoss(LabelLoss):
+    r"""A positive has to be nearer to the anchor than each negative, by a margin.
+
+    .. math::
+        L = \frac{1}{|T|} \sum_{(a, p, n) \in T} \max(0, d_{ap} - d_{an} + m)
+
+    with p of a's label, n of another, and T all such triplets whose term is above
+    zero: the sum that follows equation 3.15 of the NTUA thesis on contrastive
+    losses for speech emotion recognition. ``mining`` keeps a part of T (section
+    4.4.2.1 there):
+
+    - ``"all"``: d_an < d_ap + m;
+    - ``"semihard"``: d_ap < d_an < d_ap + m;
+    - ``"hard"``: d_an < d_ap.
+
+    d is 1 minus the cosine (the dot product without ``normalize``), or the
+    Euclidean distance.
+
+    Exact over all triplets in O(N² log N): each anchor's negatives are sorted,
+    so that the negatives that one positive meets are a range of them, and how
+    often each distance counts follows from the ends of these ranges. The
+    triplets themselves, O(N³), are never held; memory is linear in N above 2048
+    rows.
+
+    Without any triplet in T (no positives, a single label, N = 1, or all
+    separated by the margin) the loss is 0 with gradient 0. Ties (d_an equal to a
+    limit) are not in T. NaN or infinity in an embedding gives NaN.
+
+    Arguments
+    ---------
+    margin : float
+        m, above 0.
+    mining : str
+        ``"all"``, ``"semihard"`` or ``"hard"``.
+    distance : str
+        ``"cosine"`` or ``"euclidean"``.
+    normalize : bool
+        Scale embeddings to length 1 first.
+    gather : bool
+        Compare the rows of all processes.
+
+    Raises
+    ------
+    ValueError
+        If the margin is not a finite number above 0, or a name is unknown.
+
+    Example
+    -------
+    >>> labels = torch.tensor([0, 0, 1])
+    >>> z = torch.tensor([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]])
+    >>> loss = TripletLoss(margin=0.5)  # (0, 1, 2): 0.4 - 1 + 0.5 < 0 is not in T
+    >>> round(loss(z, labels).item(), 6)  # (1, 0, 2): 0.4 - 0.2 + 0.5
+    0.7
+    """
+
+    def __init__(
+        self,
+        margin: float = 0.2,
+        mining: str = "all",
+        distance: str = "cosine",
+        normalize: bool = True,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(normalize, gather)
+        check_above_zero("margin", margin)
+        if mining not in MINING:
+            raise ValueError(
+                f"mining must be one of {', '.join(MINING)}, found {mining!r}"
+            )
+        check_distance(distance)
+        self.margin = margin
+        self.mining = mining
+        self.distance = distance
+
+    def anchor_terms(
+        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Sum over the anchors' triplets, and the number of triplets.
+
+        Arguments
+        ---------
+        anchors : torch.Tensor
+            Embeddings of some anchors (A, D).
+        z : torch.Tensor
+            The batch (N, D).
+        positives, negatives : torch.Tensor
+            Booleans (A, N).
+
+        Returns
+        -------
+        total, count : torch.Tensor
+            Two scalars.
+        """
+        d = distances(anchors, z, self.distance)
+        weights, count = self._weights(d.detach(), positives, negatives)
+        return (weights * d).sum() + self.margin * count.to(d.dtype), count
+
+    def _weights(
+        self, d: Tensor, positives: Tensor, negatives: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """How often each distance is added (minus: subtracted), and |T|."""
+        columns, valid = pack(negatives)
+        values, order = d.gather(1, columns).masked_fill(~valid, torch.inf).sort(dim=1)
+        negative_columns = columns.gather(1, order)
+        positive_columns, valid = pack(positives)
+        d_ap = d.gather(1, positive_columns)
+
+        # Positive p meets the negatives at start <= place < stop.
+        start = torch.zeros_like(positive_columns)
+        if self.mining == "hard":
+            stop = torch.searchsorted(values, d_ap)
+        else:
+            stop = torch.searchsorted(values, d_ap + self.margin)
+            if self.mining == "semihard":
+                start = torch.searchsorted(values, d_ap, right=True)
+        met = (stop - start).clamp(min=0).masked_fill(~valid, 0)
+
+        # The same ranges from the negatives' side: how many cover each place.
+        inside = (met > 0).to(d.dtype)
+        ends = d.new_zeros(len(d), values.shape[1] + 1)
+        ends.scatter_add_(1, start, inside).scatter_add_(1, stop, -inside)
+        covered = ends.cumsum(dim=1)[:, :-1]
+
+        weights = torch.zeros_like(d)
+        weights.scatter_add_(1, negative_columns, -covered)
+        weights.scatter_add_(1, positive_columns, met.to(d.dtype))
+        return weights, met.sum()
