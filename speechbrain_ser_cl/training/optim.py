@@ -19,8 +19,7 @@ def parameter_groups(
     modules : torch.nn.Module
         The model.
     learning_rates : mapping of str to float
-        Learning rate by key. A key that fits no trained parameter (all of its module
-        is frozen) makes no group.
+        Learning rate by key. A key whose parameters are all frozen makes no group.
 
     Returns
     -------
@@ -31,7 +30,8 @@ def parameter_groups(
     Raises
     ------
     ValueError
-        If a trained parameter fits no key, or nothing is trained.
+        If a trained parameter fits no key, a key names no part of the model, or
+        nothing is trained.
 
     Example
     -------
@@ -41,10 +41,19 @@ def parameter_groups(
     [('backbone', 0.0001, 2), ('head', 0.001, 2)]
     """
     params = {key: [] for key in learning_rates}
+    known = {_own_name(name) for name, _ in modules.named_modules()}
+    known |= {_own_name(name) for name, _ in modules.named_parameters()}
+    unknown = [key for key in learning_rates if key not in known]
+    if unknown:
+        raise ValueError(
+            f"learning_rates: {', '.join(unknown)} names no part of the model; its "
+            f"parts are {', '.join(name for name, _ in modules.named_children())} and "
+            "what is in them."
+        )
     for name, parameter in modules.named_parameters():
         if not parameter.requires_grad:
             continue
-        parts = [part for part in name.split(".") if part != "module"]
+        parts = _own_name(name).split(".")
         prefixes = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
         key = next((prefix for prefix in prefixes if prefix in params), None)
         if key is None:
@@ -62,3 +71,8 @@ def parameter_groups(
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen.")
     return groups
+
+
+def _own_name(name: str) -> str:
+    """A dotted name as it is without DistributedDataParallel."""
+    return ".".join(part for part in name.split(".") if part != "module")
