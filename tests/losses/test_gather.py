@@ -1,0 +1,150 @@
+"""Losses with gather=True on several gloo processes, against one with everything.
+
+Run as a script this file is one of the processes.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from speechbrain_ser_cl.losses import (
+    BarlowTwinsLoss,
+    CosineMarginLoss,
+    InfoNCELoss,
+    MoCoQueue,
+    NPairLoss,
+    NTXentLoss,
+    PairwiseViewLoss,
+    SiameseLoss,
+    SmoothTripletLoss,
+    SoftNearestNeighborLoss,
+    SupConInLoss,
+    SupConLoss,
+    SupervisedNTXentLoss,
+    TripletLoss,
+    VICRegLoss,
+)
+from speechbrain_ser_cl.losses.gather import gather_rows
+
+# Rows per rank: different numbers, one of them without any.
+SIZES = {2: [9, 3], 4: [4, 1, 0, 7]}
+
+LABEL_LOSSES = [
+    SupervisedNTXentLoss,
+    NPairLoss,
+    SupConLoss,
+    SupConInLoss,
+    TripletLoss,
+    SmoothTripletLoss,
+    SiameseLoss,
+    SoftNearestNeighborLoss,
+]
+VIEW_LOSSES = [InfoNCELoss, NTXentLoss, BarlowTwinsLoss, VICRegLoss, CosineMarginLoss]
+
+
+def label_case(kind):
+    return lambda a, b, labels, gather: kind(gather=gather)(a, labels)
+
+
+def view_case(kind):
+    return lambda a, b, labels, gather: kind(gather=gather)(a, b)
+
+
+def with_anchors(a, b, labels, gather):
+    return SupervisedNTXentLoss(gather=gather)(a, labels, labels == 1)
+
+
+def named_views(a, b, labels, gather):
+    return PairwiseViewLoss(gather=gather)({"a": a, "b": b})
+
+
+def after_a_queued_batch(a, b, labels, gather):
+    loss = MoCoQueue(16, 3, gather=gather)
+    loss(a, b.flip(1))
+    return loss(a, b)
+
+
+CASES = {
+    **{kind.__name__: label_case(kind) for kind in LABEL_LOSSES},
+    **{kind.__name__: view_case(kind) for kind in VIEW_LOSSES},
+    "anchors": with_anchors,
+    "PairwiseViewLoss": named_views,
+    "MoCoQueue": after_a_queued_batch,
+}
+
+
+def encoder():
+    torch.manual_seed(1)
+    return nn.Linear(6, 3, dtype=torch.float64)
+
+
+def one_process(rank, world, file):
+    dist.init_process_group("gloo", f"file://{file}", rank=rank, world_size=world)
+    sizes = SIZES[world]
+    torch.manual_seed(0)
+    x_a, x_b = torch.randn(2, sum(sizes), 6, dtype=torch.float64)
+    labels = torch.randint(0, 3, (sum(sizes),))
+    own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    for name, loss in CASES.items():
+        alone = encoder()
+        expected = loss(alone(x_a), alone(x_b), labels, gather=False)
+        expected.backward()
+
+        together = nn.parallel.DistributedDataParallel(encoder())
+        z_a, z_b = together(torch.cat([x_a[own], x_b[own]])).chunk(2)
+        value = loss(z_a, z_b, labels[own], gather=True)
+        value.backward()
+
+        def close(ours, theirs, name=name):
+            torch.testing.assert_close(
+                ours, theirs, rtol=1e-6, atol=1e-12, msg=lambda m: f"{name}: {m}"
+            )
+
+        close(value, expected)
+        close(together.module.weight.grad, alone.weight.grad)
+    try:
+        gather_rows(torch.ones(2, 3 + rank))
+    except ValueError as error:
+        assert "same size D in every process" in str(error)
+    else:
+        raise AssertionError("different sizes were gathered")
+    del together
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("world", SIZES)
+def test_gradient_of_all_processes_is_that_of_one_with_the_whole_batch(world, tmp_path):
+    if not (dist.is_available() and dist.is_gloo_available()):
+        pytest.skip("this PyTorch has no gloo")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(world), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    failed = [o for p, o in zip(processes, outputs, strict=True) if p.returncode]
+    assert not failed, failed[0]
+
+
+def test_one_process_needs_no_group():
+    z, labels = torch.eye(3), torch.tensor([0, 0, 1])
+    assert gather_rows(z) == (z,)
+    expected = SupConLoss()(z, labels)
+    assert torch.equal(SupConLoss(gather=True)(z, labels), expected)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    one_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    # Every check has passed; gloo's threads sometimes abort the interpreter's end.
+    os._exit(0)
