@@ -1,17 +1,19 @@
 """The bookkeeping that every recipe's Brain needs, and none should write."""
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import speechbrain as sb
 import torch
+from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import Sampler
 
-from speechbrain_ser_cl.evaluation.metrics import classification_metrics
+from speechbrain_ser_cl.evaluation.metrics import METRICS, classification_metrics
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups
@@ -54,6 +56,11 @@ class SERBrain(sb.Brain):
     **kwargs
         Of ``speechbrain.Brain``; ``hparams`` has the ``seed``.
 
+    Raises
+    ------
+    ValueError
+        If ``valid_metric`` is none of these.
+
     Attributes
     ----------
     history : History
@@ -71,6 +78,11 @@ class SERBrain(sb.Brain):
         train_logger: TrainLogger,
         **kwargs,
     ):
+        if valid_metric not in METRICS:
+            raise ValueError(
+                f"valid_metric is {valid_metric!r}, expected one of "
+                f"{', '.join(METRICS)}."
+            )
         super().__init__(**kwargs)
         self.class_names = class_names
         self.train_sampler = sampler
@@ -107,6 +119,7 @@ class SERBrain(sb.Brain):
         rank = getattr(self, "rank", 0)
         entropy = [self.hparams.seed, self._epoch, self.step, rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        self._step_is_finite = True
 
     def check_loss_isfinite(self, loss):
         """Left to :meth:`optimizers_step`, which sees what all ranks see."""
@@ -116,7 +129,8 @@ class SERBrain(sb.Brain):
         optimizer = self.optimizer
         self.scaler.unscale_(optimizer)
         params = [p for group in optimizer.param_groups for p in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(params, self.max_grad_norm)
+        limit = self.max_grad_norm if self.max_grad_norm >= 0 else math.inf
+        norm = torch.nn.utils.clip_grad_norm_(params, limit)
         # Ranks have averaged their gradients, so all of them come to the same answer.
         self._step_is_finite = bool(torch.isfinite(norm))
         if self._step_is_finite:
@@ -124,7 +138,9 @@ class SERBrain(sb.Brain):
             self._skipped_in_a_row = 0
         else:
             self.history.nonfinite_batches += 1
-            self._skipped_in_a_row += 1
+            # A loss scale that is too high is found out by overflows.
+            if not self.scaler.is_enabled() or self.scaler.get_scale() <= 1:
+                self._skipped_in_a_row += 1
         self.scaler.update()
         optimizer.zero_grad(set_to_none=True)
         self.optimizer_step += 1
@@ -148,11 +164,30 @@ class SERBrain(sb.Brain):
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
         """Adds the batch's terms to the epoch's averages unless it was skipped."""
-        if self._step_is_finite:
+        if self._step_is_finite and torch.isfinite(loss):
             self.history.add_batch(self._terms)
         now = time.time()
         self.history.seconds += now - self._stage_start
         self._stage_start = now
+
+    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+        """Never between accumulated gradients: they are in no checkpoint."""
+        between_steps = self.step % self.grad_accumulation_factor
+        return not between_steps and super()._should_save_intra_epoch_ckpt(
+            last_ckpt_time, steps_since_ckpt
+        )
+
+    def on_evaluate_start(self, max_key=None, min_key=None):
+        """Loads the checkpoint to test, and the history of the whole training."""
+        super().on_evaluate_start(max_key, min_key)
+        if not self.history.epochs:
+            raise ValueError(
+                f"{self.checkpointer.checkpoints_dir}: there is no checkpoint to test. "
+                "Train first, that is, without --test_only."
+            )
+        self.history.tested = self.history.epochs[-1]
+        last = self.checkpointer.find_checkpoint()
+        self.history.load(last.paramfiles["history"])
 
     @torch.no_grad()
     def evaluate_batch(self, batch, stage):
@@ -191,7 +226,8 @@ class SERBrain(sb.Brain):
             seen["label"], seen["prediction"], len(self.class_names)
         )
         valid["loss"] = float(stage_loss)
-        score = valid[self.valid_metric]
+        # One score for all ranks, else one of them could stop and the others wait.
+        score = ddp_broadcast(valid[self.valid_metric])
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(score)

@@ -3,6 +3,7 @@
 import json
 from collections import defaultdict
 from collections.abc import Mapping
+from pathlib import Path
 
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -17,6 +18,17 @@ class History:
 
     In a checkpoint it carries the unfinished epoch too, so that a resumed run reports
     the same averages as one that was never killed.
+
+    Attributes
+    ----------
+    epochs : list of dict
+        A row per epoch.
+    nonfinite_batches : int
+        Batches skipped because their gradient was not finite.
+    seconds : float
+        Time spent in training and validation.
+    tested : dict
+        Row of the epoch whose parameters were tested; None before the test.
 
     Example
     -------
@@ -33,6 +45,7 @@ class History:
         self.epochs: list[dict] = []
         self.nonfinite_batches = 0
         self.seconds = 0.0
+        self.tested: dict | None = None
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
 
     def add_batch(self, terms: Mapping) -> None:
@@ -65,7 +78,8 @@ class History:
         self._sums.clear()
 
     @mark_as_saver
-    def _save(self, path):
+    def save(self, path: str | Path) -> None:
+        """Writes the history to a file."""
         state = {
             "epochs": self.epochs,
             "nonfinite_batches": self.nonfinite_batches,
@@ -76,7 +90,8 @@ class History:
             json.dump(state, file)
 
     @mark_as_loader
-    def _recover(self, path, end_of_epoch=True):
+    def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
+        """Reads the history from a file, in place of what it was."""
         with open(path, encoding="utf-8") as file:
             state = json.load(file)
         self.epochs = state["epochs"]

@@ -60,7 +60,7 @@ def write_run(
     class_names : sequence of str
         Names of the classes 0, 1, …
     history : History
-        The training.
+        The training and which epoch was tested.
 
     Returns
     -------
@@ -83,7 +83,8 @@ def write_run(
     results = {
         **record,
         "test": test,
-        "valid": history.epochs[-1]["valid"],
+        "valid": history.tested["valid"],
+        "tested_epoch": history.tested["epoch"],
         "epochs": len(history.epochs),
         "nonfinite_batches": history.nonfinite_batches,
         "training_seconds": round(history.seconds, 1),
