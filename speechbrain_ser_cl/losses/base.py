@@ -87,6 +87,13 @@ def check_pair(names: str, first: Tensor, second: Tensor) -> None:
     ValueError
         If one is not a matrix of floating-point numbers, or D or the device
         differ.
+
+    Example
+    -------
+    >>> check_pair("z_a and z_b", torch.ones(4, 3), torch.ones(4, 2))
+    Traceback (most recent call last):
+    ...
+    ValueError: z_a and z_b must have the same size D, found (4, 3) and (4, 2)
     """
     check_embeddings(names, first)
     check_embeddings(names, second)
@@ -115,6 +122,13 @@ def check_some(names: str, *tensors: Tensor) -> None:
     ------
     ValueError
         If one has no row.
+
+    Example
+    -------
+    >>> check_some("source and target", torch.ones(2, 3), torch.ones(0, 3))
+    Traceback (most recent call last):
+    ...
+    ValueError: source and target: expected at least one row, found shapes ...
     """
     if not all(len(t) for t in tensors):
         raise ValueError(
@@ -135,6 +149,11 @@ def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
     -------
     tuple of torch.Tensor
         In float64 if one of them is float64, else in float32.
+
+    Example
+    -------
+    >>> [z.dtype for z in widen(torch.ones(2).half(), torch.ones(2).bfloat16())]
+    [torch.float32, torch.float32]
     """
     dtype = torch.float32
     for tensor in tensors:
@@ -183,6 +202,11 @@ def zero_or_nan(z: Tensor) -> Tensor:
     -------
     torch.Tensor
         A scalar.
+
+    Example
+    -------
+    >>> zero_or_nan(torch.ones(2, 2)), zero_or_nan(torch.tensor([1.0, torch.inf]))
+    (tensor(0.), tensor(nan))
     """
     return (0 * z).sum()
 
@@ -202,6 +226,12 @@ def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
     torch.Tensor
         (A,). A row without any entry gives a huge negative number and no
         gradient; -infinity would give a gradient of NaN.
+
+    Example
+    -------
+    >>> mask = torch.tensor([[True, True, False]])
+    >>> masked_logsumexp(torch.zeros(1, 3), mask)  # log 2
+    tensor([0.6931])
     """
     lowest = torch.finfo(values.dtype).min
     sums = values.masked_fill(~mask, lowest).logsumexp(dim=1)
@@ -222,6 +252,12 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     -------
     torch.Tensor
         (A,), 0 in a row without any entry.
+
+    Example
+    -------
+    >>> mask = torch.tensor([[True, True, False], [False, False, False]])
+    >>> masked_mean(torch.tensor([[1.0, 2.0, 9.0], [1.0, 2.0, 9.0]]), mask)
+    tensor([1.5000, 0.0000])
     """
     sums = values.masked_fill(~mask, 0).sum(dim=1)
     return sums / mask.sum(dim=1).clamp(min=1)
@@ -241,6 +277,11 @@ def sum_where(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     -------
     total, count : torch.Tensor
         Two scalars.
+
+    Example
+    -------
+    >>> sum_where(torch.tensor([1.0, 2.0]), torch.tensor([False, True]))
+    (tensor(2.), tensor(1))
     """
     return values.masked_fill(~mask, 0).sum(), mask.sum()
 
@@ -300,6 +341,13 @@ def sum_over_anchors(
     -------
     total, count : torch.Tensor
         The sums over all anchors.
+
+    Example
+    -------
+    >>> def pairs(anchors, z, positives, negatives):
+    ...     return (anchors @ z.T * positives).sum(), positives.sum()
+    >>> sum_over_anchors(pairs, torch.ones(4, 2), torch.tensor([0, 0, 0, 1]))
+    (tensor(12.), tensor(6))
     """
     columns = torch.arange(len(z), device=z.device)
     rows = columns if anchors is None else anchors.nonzero().squeeze(1)
@@ -332,6 +380,15 @@ class LabelLoss(nn.Module):
         Scale embeddings to length 1 first, so that dot products are cosines.
     gather : bool
         Compare across all processes, see :func:`~.gather.gather_rows`.
+
+    Example
+    -------
+    >>> class Nearness(LabelLoss):
+    ...     def anchor_terms(self, anchors, z, positives, negatives):
+    ...         return sum_where(1 - anchors @ z.T, positives)
+    >>> loss = Nearness()
+    >>> loss(torch.eye(3), torch.tensor([0, 0, 1])).item()
+    1.0
     """
 
     def __init__(self, normalize: bool = True, gather: bool = False) -> None:
@@ -429,6 +486,15 @@ class ViewLoss(nn.Module):
         Scale embeddings to length 1 first, so that dot products are cosines.
     gather : bool
         Compare across all processes, see :func:`~.gather.gather_rows`.
+
+    Example
+    -------
+    >>> class Apart(ViewLoss):
+    ...     def compare(self, z_a, z_b):
+    ...         return 1 - (z_a * z_b).sum(dim=1).mean()
+    >>> loss = Apart()
+    >>> loss(torch.eye(3), 2 * torch.eye(3)).item()
+    0.0
     """
 
     def __init__(self, normalize: bool = True, gather: bool = False) -> None:

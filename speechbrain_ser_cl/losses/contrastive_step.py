@@ -22,9 +22,13 @@ def contrastive_step(
     draw the same random numbers (dropout) and see the same buffers.
 
     Layers that compare the rows of a batch, such as batch normalisation in
-    training mode, see the small batches, not the large one. Under
-    ``DistributedDataParallel`` gradients travel with the last batch only. For an
-    autocast region, put the call into it.
+    training mode, see the small batches, not the large one. For an autocast
+    region, put the call into it.
+
+    Under ``DistributedDataParallel`` gradients travel with the last batch only;
+    with a loss that gathers they are those of all processes' batches. If the
+    encoder has buffers, each process must then give as many batches, because
+    buffers travel with each.
 
     Arguments
     ---------

@@ -11,7 +11,7 @@ from speechbrain_ser_cl.losses.base import (
     check_some,
     widen,
 )
-from speechbrain_ser_cl.losses.distances import distances
+from speechbrain_ser_cl.losses.distances import squared_distances
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -84,7 +84,7 @@ class MMDLoss(nn.Module):
         check_some("source and target", source, target)
         with torch.autocast(source.device.type, enabled=False):
             both = torch.cat(widen(source, target))
-            squared = distances(both, both, "euclidean").square()
+            squared = squared_distances(both, both)
             number = len(both)
             scale = squared.detach().sum() / (number * (number - 1))
             scale = scale.masked_fill(scale == 0, 1)

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from speechbrain_ser_cl.losses.base import (
@@ -43,6 +44,7 @@ class _SoftplusSum(torch.autograd.Function):
         return torch.stack(sums).sum() if sums else s.new_zeros(())
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return outer * gradient, None, None

@@ -8,7 +8,7 @@ from speechbrain_ser_cl.losses.base import (
     masked_logsumexp,
     sum_where,
 )
-from speechbrain_ser_cl.losses.distances import distances
+from speechbrain_ser_cl.losses.distances import squared_distances
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -80,7 +80,7 @@ class SoftNearestNeighborLoss(LabelLoss):
         total, count : torch.Tensor
             Two scalars.
         """
-        s = -distances(anchors, z, "euclidean").square() / self.temperature
+        s = -squared_distances(anchors, z) / self.temperature
         found = masked_logsumexp(s, positives)
         against = masked_logsumexp(s, positives | negatives)
         return sum_where(against - found, positives.any(dim=1))

@@ -48,7 +48,8 @@ class TripletLoss(LabelLoss):
     margin : float
         m, above 0.
     mining : str
-        ``"all"``, ``"semihard"`` or ``"hard"``.
+        ``"all"``, ``"semihard"`` or ``"hard"``. May be set again later, for a
+        curriculum: ``loss.mining = "hard"``.
     distance : str
         ``"cosine"`` or ``"euclidean"``.
     normalize : bool

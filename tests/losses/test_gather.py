@@ -28,6 +28,7 @@ from speechbrain_ser_cl.losses import (
     SupervisedNTXentLoss,
     TripletLoss,
     VICRegLoss,
+    contrastive_step,
 )
 from speechbrain_ser_cl.losses.gather import gather_rows
 
@@ -90,6 +91,13 @@ def one_process(rank, world, file):
     x_a, x_b = torch.randn(2, sum(sizes), 6, dtype=torch.float64)
     labels = torch.randint(0, 3, (sum(sizes),))
     own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
+    name = None
+
+    def close(ours, theirs):
+        torch.testing.assert_close(
+            ours, theirs, rtol=1e-6, atol=1e-12, msg=lambda m: f"{name}: {m}"
+        )
+
     for name, loss in CASES.items():
         alone = encoder()
         expected = loss(alone(x_a), alone(x_b), labels, gather=False)
@@ -100,13 +108,16 @@ def one_process(rank, world, file):
         value = loss(z_a, z_b, labels[own], gather=True)
         value.backward()
 
-        def close(ours, theirs, name=name):
-            torch.testing.assert_close(
-                ours, theirs, rtol=1e-6, atol=1e-12, msg=lambda m: f"{name}: {m}"
-            )
-
         close(value, expected)
         close(together.module.weight.grad, alone.weight.grad)
+
+    name = "contrastive_step"
+    alone = encoder()
+    SupConLoss()(alone(x_a), labels).backward()
+    together = nn.parallel.DistributedDataParallel(encoder())
+    supcon = SupConLoss(gather=True)
+    contrastive_step(together, x_a[own].split(2), lambda z: supcon(z, labels[own]))
+    close(together.module.weight.grad, alone.weight.grad)
     try:
         gather_rows(torch.ones(2, 3 + rank))
     except ValueError as error:

@@ -575,6 +575,13 @@ def test_triplets_at_the_limits_are_left_out(mining, expected):
 
 
 @pytest.mark.parametrize("mining", MINED)
+def test_mining_may_change_during_a_training(mining):
+    loss, z = TripletLoss(0.2, "semihard"), embeddings()
+    loss.mining = mining
+    assert torch.equal(loss(z, LABELS), TripletLoss(0.2, mining)(z, LABELS))
+
+
+@pytest.mark.parametrize("mining", MINED)
 def test_triplets_of_a_larger_batch_equal_all_of_them_listed(mining):
     generator = torch.Generator().manual_seed(0)
     z = base.unit(torch.randn(60, 8, generator=generator, dtype=torch.float64))
