@@ -9,10 +9,6 @@ from torch.utils.checkpoint import checkpoint
 
 from speechbrain_ser_cl.losses.gather import gather_rows
 
-# Elements of the largest matrix between anchors and the batch that is held at
-# once: 16 MB in float32. Up to N = 2048 the whole batch is one tile.
-TILE = 2**22
-
 # Takes anchors (A, D), batch (N, D), positives and negatives (A, N).
 AnchorTerms = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -317,7 +313,11 @@ def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sum_over_anchors(
-    terms: AnchorTerms, z: Tensor, labels: Tensor, anchors: Tensor | None = None
+    terms: AnchorTerms,
+    z: Tensor,
+    labels: Tensor,
+    anchors: Tensor | None = None,
+    tile: int = 2**24,
 ) -> tuple[Tensor, Tensor]:
     """Adds up what each anchor gives, a tile of anchors at a time.
 
@@ -336,6 +336,9 @@ def sum_over_anchors(
         Its labels (N,).
     anchors : torch.Tensor or None
         Booleans (N,): which rows are anchors. None: all.
+    tile : int
+        The most elements of a matrix between anchors and batch, if the batch is
+        no longer than that.
 
     Returns
     -------
@@ -352,16 +355,16 @@ def sum_over_anchors(
     columns = torch.arange(len(z), device=z.device)
     rows = columns if anchors is None else anchors.nonzero().squeeze(1)
 
-    def tile(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def of_tile(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         same = labels[rows, None] == labels
         other = rows[:, None] != columns
         return terms(z.index_select(0, rows), z, same & other, ~same)
 
-    tiles = rows.split(max(1, TILE // len(z)))
+    tiles = rows.split(max(1, tile // len(z)))
     if len(tiles) == 1:
-        return tile(z, rows)
+        return of_tile(z, rows)
     sums = [
-        checkpoint(tile, z, part, use_reentrant=False, preserve_rng_state=False)
+        checkpoint(of_tile, z, part, use_reentrant=False, preserve_rng_state=False)
         for part in tiles
     ]
     totals, counts = zip(*sums, strict=True)
@@ -372,7 +375,9 @@ class LabelLoss(nn.Module):
     """Base of the losses that compare embeddings by their labels.
 
     A subclass has a method ``anchor_terms``, see :func:`sum_over_anchors`; its
-    loss is the total over the count.
+    loss is the total over the count. A subclass whose ``anchor_terms`` holds
+    many matrices (A, N) may set a smaller ``tile``, the elements of one of them:
+    2**24 is 64 MB in float32, and all of N = 4096 at once.
 
     Arguments
     ---------
@@ -390,6 +395,8 @@ class LabelLoss(nn.Module):
     >>> loss(torch.eye(3), torch.tensor([0, 0, 1])).item()
     1.0
     """
+
+    tile = 2**24
 
     def __init__(self, normalize: bool = True, gather: bool = False) -> None:
         super().__init__()
@@ -450,7 +457,7 @@ class LabelLoss(nn.Module):
             if self.gather:
                 z, *rows = gather_rows(z, *rows)
             check_some("embeddings", z)
-            total, count = sum_over_anchors(self.anchor_terms, z, *rows)
+            total, count = sum_over_anchors(self.anchor_terms, z, *rows, tile=self.tile)
             return total / count.clamp(min=1) + zero_or_nan(z)
 
     def anchor_terms(

@@ -22,7 +22,7 @@ class SiameseLoss(LabelLoss):
 
     Every pair counts: anchors without positives have their negatives, a single
     label gives the mean distance. N = 1 has no pair: 0 with gradient 0. NaN or
-    infinity in an embedding gives NaN. Memory is linear in N above 2048 rows.
+    infinity in an embedding gives NaN. Memory is linear in N above 4096 rows.
 
     Arguments
     ---------

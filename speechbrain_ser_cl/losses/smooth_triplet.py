@@ -5,13 +5,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from speechbrain_ser_cl.losses.base import (
-    TILE,
-    LabelLoss,
-    check_above_zero,
-    pack,
-)
+from speechbrain_ser_cl.losses.base import LabelLoss, check_above_zero, pack
 from speechbrain_ser_cl.registry import LOSSES
+
+# Triplets that are held at once: 16 MB in float32.
+TILE = 2**22
 
 
 class _SoftplusSum(torch.autograd.Function):

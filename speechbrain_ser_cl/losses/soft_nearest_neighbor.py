@@ -29,7 +29,7 @@ class SoftNearestNeighborLoss(LabelLoss):
     Anchors without positives are left out of the mean; if none is left (N = 1
     too) the loss is 0 with gradient 0. With a single label every neighbour is
     right: 0. NaN or infinity in an embedding gives NaN. Memory is linear in N
-    above 2048 rows.
+    above 4096 rows.
 
     Arguments
     ---------

@@ -29,7 +29,7 @@ class SupConLoss(LabelLoss):
     0.07: ``base_temperature=0.07`` does the same.
 
     For several views give them as rows with the same label; A then is all rows.
-    Memory is linear in N above 2048 rows.
+    Memory is linear in N above 4096 rows.
 
     Anchors without positives are left out of the mean (the authors' code counts
     them as 0, which makes the loss smaller the more there are); if none is left

@@ -30,7 +30,7 @@ class SupervisedNTXentLoss(LabelLoss):
     two-stage supervised contrastive fine-tuning (its section 2.2).
 
     One log-sum-exp over the negatives per anchor, then one addition per
-    positive: O(N²) time, memory linear in N above 2048 rows.
+    positive: O(N²) time, memory linear in N above 4096 rows.
 
     Anchors without positives are left out of the mean; if none is left (N = 1
     too) the loss is 0 with gradient 0. With a single label there is nothing to

@@ -71,6 +71,8 @@ class TripletLoss(LabelLoss):
     0.7
     """
 
+    tile = 2**22
+
     def __init__(
         self,
         margin: float = 0.2,

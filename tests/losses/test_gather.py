@@ -91,9 +91,8 @@ def one_process(rank, world, file):
     x_a, x_b = torch.randn(2, sum(sizes), 6, dtype=torch.float64)
     labels = torch.randint(0, 3, (sum(sizes),))
     own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
-    name = None
 
-    def close(ours, theirs):
+    def close(name, ours, theirs):
         torch.testing.assert_close(
             ours, theirs, rtol=1e-6, atol=1e-12, msg=lambda m: f"{name}: {m}"
         )
@@ -108,16 +107,15 @@ def one_process(rank, world, file):
         value = loss(z_a, z_b, labels[own], gather=True)
         value.backward()
 
-        close(value, expected)
-        close(together.module.weight.grad, alone.weight.grad)
+        close(name, value, expected)
+        close(name, together.module.weight.grad, alone.weight.grad)
 
-    name = "contrastive_step"
     alone = encoder()
     SupConLoss()(alone(x_a), labels).backward()
     together = nn.parallel.DistributedDataParallel(encoder())
     supcon = SupConLoss(gather=True)
     contrastive_step(together, x_a[own].split(2), lambda z: supcon(z, labels[own]))
-    close(together.module.weight.grad, alone.weight.grad)
+    close("contrastive_step", together.module.weight.grad, alone.weight.grad)
     try:
         gather_rows(torch.ones(2, 3 + rank))
     except ValueError as error:

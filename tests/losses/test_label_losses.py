@@ -245,11 +245,32 @@ def test_tiles_change_nothing(name, monkeypatch):
     loss, z = LOSS[name], embeddings(24)
     labels = torch.arange(24) % 4
     expected = value_and_gradient(loss, z, labels)
-    monkeypatch.setattr(base, "TILE", 5 * 24)
+    monkeypatch.setattr(type(loss), "tile", 5 * 24)
     monkeypatch.setattr(smooth_triplet, "TILE", 40)
     value, gradient = value_and_gradient(loss, z, labels)
     torch.testing.assert_close(value, expected[0], rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient, expected[1], rtol=1e-10, atol=1e-14)
+
+
+def numbers_kept_for_backward(loss, z, labels):
+    numbers = 0
+
+    def count(tensor):
+        nonlocal numbers
+        numbers += tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        loss(z, labels)
+    return numbers
+
+
+@every_loss
+def test_tiles_keep_no_matrix_of_the_batch(name, monkeypatch):
+    loss, z, labels = LOSS[name], embeddings(100, 2), torch.arange(100) % 4
+    assert numbers_kept_for_backward(loss, z, labels) > 100 * 100
+    monkeypatch.setattr(type(loss), "tile", 10 * 100)
+    assert numbers_kept_for_backward(loss, z, labels) < 100 * 100
 
 
 @every_loss
