@@ -52,7 +52,7 @@ def check_embeddings(name: str, embeddings: Tensor) -> None:
     Raises
     ------
     ValueError
-        If they are not (N, D), or of an integer type.
+        If they are not (N, D) with D of at least 1, or of an integer type.
 
     Example
     -------
@@ -61,7 +61,8 @@ def check_embeddings(name: str, embeddings: Tensor) -> None:
     ...
     ValueError: embeddings must be (N, D) of a floating-point type, found (3,) ...
     """
-    if embeddings.dim() != 2 or not embeddings.is_floating_point():
+    matrix = embeddings.dim() == 2 and embeddings.shape[1] > 0
+    if not (matrix and embeddings.is_floating_point()):
         raise ValueError(
             f"{name} must be (N, D) of a floating-point type, found "
             f"{tuple(embeddings.shape)} of {embeddings.dtype}"
@@ -162,6 +163,7 @@ def unit(z: Tensor) -> Tensor:
 
     Unlike ``torch.nn.functional.normalize``, whose gradient at a zero vector is
     multiplied by 1e12, a zero vector stays 0 and hands its gradient on as it is.
+    Squares of very large or small numbers do not overflow or vanish.
 
     Arguments
     ---------
@@ -179,6 +181,9 @@ def unit(z: Tensor) -> Tensor:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
+    # The largest number of each row becomes 1. It cancels out: no gradient.
+    largest = z.detach().abs().amax(dim=1, keepdim=True)
+    z = z / largest.masked_fill(largest < torch.finfo(z.dtype).tiny, 1)
     length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
     return z / length.masked_fill(length == 0, 1)
 
@@ -434,6 +439,7 @@ class LabelLoss(nn.Module):
         check_embeddings("embeddings", embeddings)
         if labels.is_floating_point() or labels.is_complex():
             raise ValueError(f"labels must be integers, found {labels.dtype}")
+        labels = labels.long()
         rows = [labels.squeeze(1) if labels.shape[1:] == (1,) else labels]
         if anchors is not None:
             if anchors.dtype != torch.bool:

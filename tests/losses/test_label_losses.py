@@ -394,6 +394,14 @@ def test_autocast_does_not_change_the_value(name):
         assert torch.equal(LOSS[name](z, LABELS), expected)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+@pytest.mark.parametrize("name", [n for n in LOSS if LOSS[n].normalize])
+def test_the_scale_of_embeddings_does_not_matter(name, scale):
+    z = embeddings(dtype=torch.float32)
+    expected = LOSS[name](z, LABELS)
+    torch.testing.assert_close(LOSS[name](scale * z, LABELS), expected)
+
+
 @every_loss
 def test_picklable(name):
     again = pickle.loads(pickle.dumps(LOSS[name]))
@@ -407,6 +415,7 @@ def test_embeddings_without_a_gradient_are_fine(name):
 
 
 BAD_INPUT = {
+    "no numbers": (torch.ones(4, 0), torch.ones(4).long(), "N, D"),
     "vector": (torch.ones(4), torch.ones(4).long(), "N, D"),
     "integers": (torch.ones(4, 2).long(), torch.ones(4).long(), "floating-point"),
     "too few labels": (torch.ones(4, 2), torch.ones(3).long(), "4 embeddings"),
