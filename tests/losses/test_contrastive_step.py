@@ -103,6 +103,39 @@ def test_within_autocast():
     torch.testing.assert_close(gradients(model), gradients(direct), rtol=0.1, atol=0.05)
 
 
+def most_numbers_kept(function):
+    """The most numbers that wait for a backward pass at any time."""
+    now = most = 0
+
+    class Kept:
+        def __init__(self, tensor):
+            nonlocal now, most
+            self.tensor = tensor
+            now += tensor.numel()
+            most = max(most, now)
+
+        def __del__(self):
+            nonlocal now
+            now -= self.tensor.numel()
+
+    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        function()
+    return most
+
+
+def test_activations_of_one_small_batch_are_held_at_a_time():
+    model = nn.Sequential(*[nn.Linear(64, 64), nn.Tanh()] * 10)
+    x = torch.randn(128, 64)
+    weights = 10 * 64 * 64
+
+    def in_batches_of(n):
+        contrastive_step(model, x.split(n), lambda z: z.sum())
+
+    whole = most_numbers_kept(lambda: model(x).sum().backward()) - weights
+    small = most_numbers_kept(lambda: in_batches_of(8)) - weights
+    assert small < whole / 10
+
+
 def test_no_batch_is_refused():
     with pytest.raises(ValueError, match="at least one batch"):
         contrastive_step(encoder(), [], lambda z: z.sum())

@@ -133,10 +133,10 @@ MINED = {
 }
 
 
-def naive_smooth_triplet(z, labels):
+def naive_smooth_triplet(z, labels, s=cosine):
     return mean(
         [
-            torch.log(1 + torch.exp((cosine(z[a], z[n]) - cosine(z[a], z[p])) / TAU))
+            torch.log1p(torch.exp((s(z[a], z[n]) - s(z[a], z[p])) / TAU))
             for a, p, n in triplets(labels)
         ]
     )
@@ -173,6 +173,10 @@ CASES = {
         naive_soft_nearest_neighbor,
     ),
     "smooth_triplet": (SmoothTripletLoss(TAU), naive_smooth_triplet),
+    "smooth_triplet_dot": (
+        SmoothTripletLoss(TAU, normalize=False),
+        lambda z, y: naive_smooth_triplet(z, y, s=dot),
+    ),
     "siamese": (
         SiameseLoss(0.7),
         lambda z, y: naive_siamese(z, y, lambda a, b: 1 - cosine(a, b)),
