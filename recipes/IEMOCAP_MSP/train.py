@@ -58,6 +58,9 @@ from speechbrain_ser_cl.training import (
     write_run,
 )
 
+# Most utterances of a domain that its statistics are taken from.
+MOST_CALIBRATION = 128
+
 
 class MultitaskBrain(SERBrain):
     """The method: fig. 1 forward, eq. 2 to 6 in the objectives."""
@@ -71,18 +74,27 @@ class MultitaskBrain(SERBrain):
             lengths = torch.cat([batch.view_a.lengths, batch.view_b.lengths])
         else:
             wavs, lengths = batch.sig
-        frames = self.modules.backbone(wavs, lengths)
-        lengths = unwrap(self.modules.backbone).frame_lengths(lengths, wavs.shape[1])
-        h = self.modules.pooling(frames, lengths)
+        h = self.embed(wavs, lengths)
+        domain = int(batch.domain[0])  # a batch is of one domain
         if self.hparams.domain_norm:
-            h = self.modules.norm(h, int(batch.domain[0]))  # a batch is of one domain
+            h = self.modules.norm(h, domain)
         outputs = {"logits": self.modules.emotion_head(h)}  # eq. 1
+        if self.hparams.domain_head:
+            outputs["logits"] = outputs["logits"] + self.modules.specific_head(
+                h, domain
+            )
         if stage == sb.Stage.TRAIN:
             if self.hparams.loss.active("contrastive"):
                 outputs["z"] = self.modules.projection(h)  # eq. 3
             if self.hparams.loss.active("augmentation"):
                 outputs["pipeline_logits"] = self.modules.augmentation_head(h)
         return outputs
+
+    def embed(self, wavs, lengths):
+        """The weighted layers' mean over the valid frames, section 3.1."""
+        frames = self.modules.backbone(wavs, lengths)
+        lengths = unwrap(self.modules.backbone).frame_lengths(lengths, wavs.shape[1])
+        return self.modules.pooling(frames, lengths)
 
     def compute_objectives(self, outputs, batch, stage):
         """L_emo + λ1 L_aug + λ2 L_cont + λ3 L_IM, section 3.5."""
@@ -108,6 +120,17 @@ class MultitaskBrain(SERBrain):
         total, values = self.hparams.loss(terms)
         self.log_terms(values)
         return total
+
+    def on_stage_start(self, stage, epoch=None):
+        """Before validation, domain statistics of whole, clean training utterances."""
+        super().on_stage_start(stage, epoch)
+        if stage != sb.Stage.VALID or not self.hparams.domain_norm:
+            return
+        self.modules.eval()
+        for domain, loader in self.calibration_loaders.items():
+            with torch.no_grad(), self.evaluation_ctx:
+                h = [self.embed(*batch.to(self.device).sig) for batch in loader]
+            self.modules.norm.calibrate(torch.cat(h), domain)
 
 
 def prepare_data(hparams):
@@ -171,8 +194,10 @@ def make_loaders(hparams, splits, rank, world_size):
 
     Returns
     -------
-    tuple of DataLoader
-        ``train`` with the phases of a round in turn, ``valid`` and ``test``.
+    train, valid, test : DataLoader
+        ``train`` has the phases of a round in turn.
+    calibration : dict
+        For each domain, a loader of whole training utterances.
     """
     classes = list(hparams["emotion_map"])
     labels = hparams["target_labels"]
@@ -204,12 +229,24 @@ def make_loaders(hparams, splits, rank, world_size):
     )
     sampler = AlternatingBatchSampler(phases, rank, world_size)
     options = hparams["loader_options"] | {"collate_fn": PaddedBatch}
-    loaders = [DataLoader(views, batch_sampler=sampler, **options)]
-    for items, domain in ((splits.source_valid, SOURCE), (splits.target_test, TARGET)):
+    train = DataLoader(views, batch_sampler=sampler, **options)
+
+    def whole_utterances(items, domain):
         dataset = to_dataset(items, classes, domain)
         batches = LengthSortedBatches(durations(dataset), hparams["test_batch_size"])
-        loaders.append(DataLoader(dataset, batch_sampler=batches, **options))
-    return tuple(loaders)
+        return DataLoader(dataset, batch_sampler=batches, **options)
+
+    valid = whole_utterances(splits.source_valid, SOURCE)
+    test = whole_utterances(splits.target_test, TARGET)
+    # A target that is not trained on is taken to be like the source.
+    some = {SOURCE: splits.source_train, TARGET: splits.source_train}
+    if hparams["use_target"]:
+        some[TARGET] = splits.target_train
+    calibration = {
+        domain: whole_utterances(items[:: -(-len(items) // MOST_CALIBRATION)], domain)
+        for domain, items in some.items()
+    }
+    return train, valid, test, calibration
 
 
 def setting_of(hparams):
@@ -243,8 +280,9 @@ def setting_of(hparams):
         losses = "emotion loss only"
     else:
         losses = "without " + ", ".join(off)
-    if hparams["domain_norm"]:
-        losses += ", domain norm"
+    for name in ("norm", "head"):
+        if hparams[f"domain_{name}"]:
+            losses += f", domain {name}"
     return f"{data}, {losses}", 10 * group + len(auxiliary) - len(off)
 
 
@@ -300,7 +338,13 @@ def run(hparams_file, run_opts, overrides):
     sb.create_experiment_directory(folder, hparams_file, overrides)
     splits = prepare_data(hparams)
     world_size = int(os.environ.get("WORLD_SIZE", 1))
-    train, valid, test = make_loaders(hparams, splits, get_rank() or 0, world_size)
+    train, valid, test, calibration = make_loaders(
+        hparams, splits, get_rank() or 0, world_size
+    )
+    # With labels of one domain only there is nothing that a second head could learn.
+    hparams["domain_head"] &= all(
+        (hparams["use_source"], hparams["use_target"], hparams["target_labels"])
+    )
     class_names = list(hparams["emotion_map"])
 
     brain = MultitaskBrain(
@@ -317,6 +361,7 @@ def run(hparams_file, run_opts, overrides):
         run_opts=run_opts,
         checkpointer=hparams["checkpointer"],
     )
+    brain.calibration_loaders = calibration
     brain.fit(hparams["epoch_counter"], train, valid)
     brain.evaluate(
         test, max_key="score" if hparams["test_checkpoint"] == "best" else None

@@ -1,6 +1,8 @@
 """What stands between a pooled vector and a loss."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from speechbrain_ser_cl.registry import HEADS
 
@@ -60,6 +62,9 @@ class ProjectionHead(nn.Module):
 class ClassifierHead(nn.Module):
     """Logits of the classes: linear, or with one hidden ReLU layer.
 
+    The last layer starts at 0, so that a pretrained encoder under it is not moved by a
+    random classifier before there is something to learn from it.
+
     Arguments
     ---------
     input_size : int
@@ -96,8 +101,10 @@ class ClassifierHead(nn.Module):
         if hidden_size is not None:
             layers += [nn.Linear(input_size, hidden_size), nn.ReLU()]
             layers += [nn.Dropout(dropout)]
-        layers += [nn.Linear(hidden_size or input_size, n_classes)]
-        self.layers = nn.Sequential(*layers)
+        last = nn.Linear(hidden_size or input_size, n_classes)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.layers = nn.Sequential(*layers, last)
 
     def forward(self, h: Tensor) -> Tensor:
         """Scores the classes.
@@ -113,3 +120,55 @@ class ClassifierHead(nn.Module):
             Logits (B, n_classes), before the softmax.
         """
         return self.layers(h)
+
+
+@HEADS.register("domain_classifier")
+class DomainClassifierHead(nn.Module):
+    """A linear classifier for each domain, to be added to one that all share.
+
+    logits = (W h + b) + (W_d h + b_d) lets two corpora agree where they do and differ
+    where their labels mean different things. Linear heads over the shared and the
+    own copy of the features are the feature augmentation of Daumé III, "Frustratingly
+    easy domain adaptation", ACL 2007. The parts start at 0, so a domain that is never
+    trained on has the shared classifier alone.
+
+    Arguments
+    ---------
+    input_size : int
+        Size of h.
+    n_classes : int
+        Number of classes C.
+    n_domains : int
+        Number of domains.
+
+    Example
+    -------
+    >>> import torch
+    >>> head = DomainClassifierHead(input_size=8, n_classes=2)
+    >>> head(torch.randn(4, 8), domain=1).shape
+    torch.Size([4, 2])
+    """
+
+    def __init__(self, input_size: int, n_classes: int, n_domains: int = 2) -> None:
+        super().__init__()
+        # One tensor for all domains: every step gives each part a gradient, if only
+        # zeros, as DistributedDataParallel expects.
+        self.weight = nn.Parameter(torch.zeros(n_domains, n_classes, input_size))
+        self.bias = nn.Parameter(torch.zeros(n_domains, n_classes))
+
+    def forward(self, h: Tensor, domain: int) -> Tensor:
+        """The domain's own part of the logits.
+
+        Arguments
+        ---------
+        h : torch.Tensor
+            Pooled vectors (B, input_size) of one domain.
+        domain : int
+            Their domain, from 0.
+
+        Returns
+        -------
+        torch.Tensor
+            Logits (B, n_classes).
+        """
+        return functional.linear(h, self.weight[domain], self.bias[domain])

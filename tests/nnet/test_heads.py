@@ -6,6 +6,13 @@ from speechbrain_ser_cl.nnet import ClassifierHead, ProjectionHead
 from speechbrain_ser_cl.registry import HEADS
 
 
+def trained(head):
+    """The head with its last layer away from where it starts."""
+    torch.nn.init.normal_(head.layers[-1].weight)
+    torch.nn.init.normal_(head.layers[-1].bias)
+    return head
+
+
 def n_parameters(module):
     return sum(p.numel() for p in module.parameters())
 
@@ -20,7 +27,7 @@ def test_projection_is_v_relu_u_h():
 
 
 def test_classifier_is_linear_by_default():
-    head = HEADS.get("classifier")(768, n_classes=2)
+    head = trained(HEADS.get("classifier")(768, n_classes=2))
     h = torch.randn(4, 768)
     weight, bias = head.parameters()
     torch.testing.assert_close(head(h), h @ weight.T + bias)
@@ -33,9 +40,28 @@ def test_classifier_with_a_hidden_layer():
     assert n_parameters(head) == 769 * 256 + 257 * 4
 
 
+def test_an_untrained_classifier_moves_no_encoder():
+    h = torch.randn(4, 8, requires_grad=True)
+    logits = ClassifierHead(8, n_classes=3, hidden_size=5)(h)
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
+    assert not logits.any() and not h.grad.any()
+
+
+def test_domain_classifier_has_a_part_of_its_own_for_each_domain():
+    head = HEADS.get("domain_classifier")(6, n_classes=3)
+    h = torch.randn(5, 6)
+    assert not head(h, domain=1).any()
+    torch.nn.init.normal_(head.weight)
+    torch.nn.init.normal_(head.bias)
+    for d in (0, 1):
+        torch.testing.assert_close(head(h, d), h @ head.weight[d].T + head.bias[d])
+    head(h, domain=1).sum().backward()
+    assert not head.weight.grad[0].any() and head.weight.grad[1].all()
+
+
 def test_dropout_only_in_training():
     torch.manual_seed(0)
-    head = ClassifierHead(8, n_classes=2, hidden_size=8, dropout=0.5)
+    head = trained(ClassifierHead(8, n_classes=2, hidden_size=8, dropout=0.5))
     h = torch.randn(16, 8)
     assert not torch.equal(head(h), head(h))
     head.eval()
@@ -44,5 +70,5 @@ def test_dropout_only_in_training():
 
 def test_gradcheck():
     h = torch.randn(2, 6, dtype=torch.float64, requires_grad=True)
-    for head in [ProjectionHead(6, 5, 4), ClassifierHead(6, 3, hidden_size=5)]:
+    for head in [ProjectionHead(6, 5, 4), trained(ClassifierHead(6, 3, hidden_size=5))]:
         assert torch.autograd.gradcheck(head.double(), (h,))
