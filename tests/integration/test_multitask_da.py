@@ -334,6 +334,11 @@ def test_dropout_is_at_work_in_these_runs(run, recipe, world, tmp_path):
     )
 
 
+def test_loading_in_workers_makes_no_difference(run, tmp_path, plain):
+    run(loader_options={"num_workers": 2})
+    assert same_parameters(learned(tmp_path / "run"), learned(plain))
+
+
 # ------------------------------------------------------------------ switches
 
 
