@@ -59,7 +59,7 @@ from speechbrain_ser_cl.training import (
 )
 
 # Most utterances of a domain that its statistics are taken from.
-MOST_CALIBRATION = 128
+MOST_CALIBRATION = 64
 
 
 class MultitaskBrain(SERBrain):

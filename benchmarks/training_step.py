@@ -1,0 +1,201 @@
+#!/usr/bin/env python3
+"""Where the time of a training step of a recipe goes, and whether the loader keeps up.
+
+Runs steps of a recipe's YAML one part after the other, in this process, and prints the
+median of each part: reading the audio, augmenting it, padding it, the encoder's forward
+pass, heads and losses, the backward pass, the optimiser. Then it runs the same steps
+with the recipe's own loader and prints how long a step waits for its batch.
+
+> python benchmarks/training_step.py recipes/EmoDB_RAVDESS hparams/multitask_da.yaml \
+      --source_folder EmoDB --target_folder RAVDESS --precision bf16
+
+Authors
+ * The speechbrain_ser_cl contributors 2026
+"""
+
+import importlib.util
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from pathlib import Path
+
+import speechbrain as sb
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.dataio.batch import PaddedBatch
+
+from speechbrain_ser_cl.data.samplers import LengthBucketedStream
+from speechbrain_ser_cl.training import machine, package_versions
+
+STEPS = 20
+RESULTS = Path(__file__).resolve().parent / "results"
+
+
+class Stopwatch:
+    """Seconds spent in named parts."""
+
+    def __init__(self):
+        self.seconds = defaultdict(list)
+
+    @contextmanager
+    def __call__(self, part):
+        """Times what stands under it."""
+        start = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[part].append(time.perf_counter() - start)
+
+    def medians(self):
+        """Median milliseconds of each part."""
+        return {
+            part: round(1000 * statistics.median(values), 2)
+            for part, values in self.seconds.items()
+        }
+
+
+def load_recipe(folder):
+    """The recipe's ``train.py`` as a module."""
+    spec = importlib.util.spec_from_file_location("recipe", folder / "train.py")
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    return recipe
+
+
+def step_by_step(brain, views, batches):
+    """Median milliseconds of each part of a training step, all in this process."""
+    watch = Stopwatch()
+    dataset = views.dataset
+    forward = brain.modules.backbone.forward
+
+    def timed_forward(*args):
+        with watch("encoder forward"):
+            return forward(*args)
+
+    brain.modules.backbone.forward = timed_forward
+    for draws in batches:
+        with watch("load audio"):
+            loaded = {draw.index: dataset[draw.index] for draw in draws}
+        views.dataset = loaded
+        with watch("augment, two views"):
+            items = [views[draw] for draw in draws]
+        with watch("pad"):
+            batch = PaddedBatch(items)
+        with watch("forward"), brain.training_ctx:
+            outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
+            loss = brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
+        with watch("backward"):
+            loss.backward()
+        with watch("optimiser"):
+            brain.optimizers_step()
+    views.dataset = dataset
+    brain.modules.backbone.forward = forward
+    medians = watch.medians()
+    heads = medians.pop("forward") - medians["encoder forward"]
+    return medians | {"heads and losses": round(heads, 2)}
+
+
+def with_loader(brain, loader):
+    """Median milliseconds that a step waits for its batch, and that it takes."""
+    watch = Stopwatch()
+    brain.step = 0
+    brain._epoch = 1
+    batches = iter(loader)
+    for _ in range(len(loader)):
+        with watch("wait for the batch"):
+            batch = next(batches)
+        with watch("whole step"):
+            brain.step += 1
+            brain.fit_batch(batch)
+    return watch.medians()
+
+
+def useful_frames(seconds, batch_size):
+    """Share of frames that are no padding, length-bucketed and in random batches."""
+    seconds = torch.tensor(seconds)
+    stream = LengthBucketedStream(seconds.tolist(), batch_size, seed=0)
+    bucketed = [stream.batch(k) for k in range(stream.batches_per_pass)]
+    shuffled = torch.randperm(
+        len(seconds), generator=torch.Generator().manual_seed(0)
+    ).split(batch_size)
+    shares = {}
+    for name, batches in (("bucketed", bucketed), ("random", shuffled)):
+        parts = [seconds[torch.as_tensor(batch)] for batch in batches]
+        useful = sum(float(part.sum()) for part in parts)
+        padded = sum(float(part.max()) * len(part) for part in parts)
+        shares[name] = round(useful / padded, 4)
+    return shares
+
+
+def main(argv):
+    """Measures one recipe and writes ``results/training_step.json``."""
+    folder, *argv = argv
+    recipe = load_recipe(Path(folder))
+    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
+    overrides = yaml.safe_load(overrides) or {}
+    with tempfile.TemporaryDirectory() as output:
+        overrides |= {"output_folder": output, "source_batches": STEPS}
+        with open(Path(folder) / hparams_file, encoding="utf-8") as file:
+            hparams = load_hyperpyyaml(file, overrides)
+        splits = recipe.prepare_data(hparams)
+        train, *_ = recipe.make_loaders(hparams, splits, rank=0, world_size=1)
+        brain = recipe.MultitaskBrain(
+            class_names=list(hparams["emotion_map"]),
+            sampler=train.batch_sampler,
+            epoch_counter=hparams["epoch_counter"],
+            learning_rates=hparams["learning_rates"],
+            lr_scheduler=hparams["lr_scheduler"],
+            valid_metric=hparams["valid_metric"],
+            train_logger=hparams["train_logger"],
+            modules=hparams["modules"],
+            opt_class=hparams["opt_class"],
+            hparams=hparams,
+            run_opts=run_opts,
+            checkpointer=hparams["checkpointer"],
+        )
+        brain.on_fit_start()
+        brain.modules.train()
+        batches = list(train.batch_sampler)
+        with_loader(brain, train)  # warms up
+        result = {
+            "recipe": Path(folder).name,
+            "encoder": Path(hparams["ssl_source"]).name,
+            "freeze": hparams["freeze"],
+            "batch_size": hparams["batch_size"],
+            "max_seconds": hparams["max_seconds"],
+            "precision": brain.precision,
+            "steps": STEPS,
+            "median_ms": step_by_step(brain, train.dataset, batches),
+            "with_loader_median_ms": with_loader(brain, train),
+            "loader_workers": train.num_workers,
+            "useful_frames": useful_frames(
+                [
+                    item.utterance.duration
+                    for part in splits.parts().values()
+                    for item in part
+                    if item.utterance.corpus == hparams["source_corpus"]
+                ],
+                hparams["batch_size"],
+            ),
+            "machine": machine(),
+            "versions": package_versions(),
+        }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / "training_step.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    total = sum(result["median_ms"].values())
+    for part, ms in result["median_ms"].items():
+        print(f"{part:20} {ms:8.1f} ms  {100 * ms / total:5.1f} %")
+    for part, ms in result["with_loader_median_ms"].items():
+        print(f"{part:20} {ms:8.1f} ms")
+    print("useful frames of whole utterances:", result["useful_frames"])
+    print(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
