@@ -215,6 +215,8 @@ def make_loaders(hparams, splits, rank, world_size):
             continue
         dataset = to_dataset(items, classes, domain, use_labels)
         seconds = [min(d, hparams["max_seconds"]) for d in durations(dataset)]
+        if not hparams["bucketing"]:
+            seconds = [1.0] * len(dataset)  # all alike: batches are random
         seed = hparams["seed"] + domain
         stream = LengthBucketedStream(seconds, hparams["batch_size"], seed)
         first = sum(map(len, datasets))
@@ -231,8 +233,8 @@ def make_loaders(hparams, splits, rank, world_size):
     options = hparams["loader_options"] | {"collate_fn": PaddedBatch}
     train = DataLoader(views, batch_sampler=sampler, **options)
 
-    def whole_utterances(items, domain):
-        dataset = to_dataset(items, classes, domain)
+    def whole_utterances(items, domain, use_labels=True):
+        dataset = to_dataset(items, classes, domain, use_labels)
         batches = LengthSortedBatches(durations(dataset), hparams["test_batch_size"])
         return DataLoader(dataset, batch_sampler=batches, **options)
 
@@ -243,7 +245,9 @@ def make_loaders(hparams, splits, rank, world_size):
     if hparams["use_target"]:
         some[TARGET] = splits.target_train
     calibration = {
-        domain: whole_utterances(items[:: -(-len(items) // MOST_CALIBRATION)], domain)
+        domain: whole_utterances(
+            items[:: -(-len(items) // MOST_CALIBRATION)], domain, use_labels=False
+        )
         for domain, items in some.items()
     }
     return train, valid, test, calibration
@@ -274,7 +278,9 @@ def setting_of(hparams):
         group, data = 3, "source + unlabelled target"
     auxiliary = ("augmentation", "contrastive", "information_maximization")
     off = [name for name in auxiliary if not hparams["loss"].active(name)]
-    if not off:
+    if not hparams["loss"].active("emotion"):
+        losses = "without " + ", ".join(["emotion", *off])
+    elif not off:
         losses = "all losses"
     elif len(off) == len(auxiliary):
         losses = "emotion loss only"
@@ -287,24 +293,35 @@ def setting_of(hparams):
 
 
 def check_switches(hparams):
-    """Refuses combinations of switches that cannot mean anything.
+    """Refuses, before anything is loaded, switches that cannot mean anything.
 
     Arguments
     ---------
     hparams : dict
-        The YAML's values.
+        The YAML's plain values.
 
     Raises
     ------
     ValueError
         Names the keys and what to do.
     """
+    if hparams["test_checkpoint"] not in ("best", "last"):
+        raise ValueError(
+            f"test_checkpoint is {hparams['test_checkpoint']!r}, expected best or last."
+        )
     if not (hparams["use_source"] or hparams["use_target"]):
         raise ValueError("use_source and use_target are both False: nothing to train.")
     if not hparams["use_source"] and not hparams["target_labels"]:
         raise ValueError(
             "use_source and target_labels are both False: no label is left to learn "
             "from. Set one of them to True."
+        )
+    stops = hparams["patience"] is not None or hparams["test_checkpoint"] == "best"
+    if stops and not hparams["use_source"]:
+        raise ValueError(
+            "use_source is False, but validation is on the source, and patience or "
+            "test_checkpoint: best would look at it. Set patience: null and "
+            "test_checkpoint: last."
         )
     if bool(hparams["source_folder"]) != bool(hparams["target_folder"]):
         raise ValueError(
@@ -330,9 +347,16 @@ def run(hparams_file, run_opts, overrides):
     dict
         What ``results.json`` says.
     """
+    plain = plain_values(hparams_file)
+    unknown = sorted(set(overrides) - set(plain))
+    if unknown:
+        raise ValueError(
+            f"{hparams_file} has no key {', '.join(unknown)}; it has "
+            f"{', '.join(sorted(plain))}."
+        )
+    check_switches(plain | overrides)
     with open(hparams_file, encoding="utf-8") as file:
         hparams = load_hyperpyyaml(file, overrides)
-    check_switches(hparams)
     folder = Path(hparams["output_folder"])
     refuse_other_experiment(folder, hparams_file, overrides)
     sb.create_experiment_directory(folder, hparams_file, overrides)
@@ -460,8 +484,8 @@ def run_demo(hparams_file, run_opts, overrides):
         print(f"\nFigures, predictions and results.json: {folder}")
         print(
             "Next, on real speech:\n"
-            f"python {sys.argv[0]} {sys.argv[1]} --source_folder IEMOCAP_full_release "
-            "--target_folder MSP-IMPROV"
+            f"python {sys.argv[0]} hparams/{hparams_file.name} "
+            "--source_folder IEMOCAP_full_release --target_folder MSP-IMPROV"
         )
 
 

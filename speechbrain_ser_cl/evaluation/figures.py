@@ -33,7 +33,8 @@ def _new_figure(width: float, height: float) -> Any:
 def _save(figure: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, format="png")
+    # Tight: long tick labels would be cut off at the edge.
+    figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.1)
 
 
 def plot_confusion_matrix(

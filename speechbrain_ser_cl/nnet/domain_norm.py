@@ -82,7 +82,14 @@ class DomainNorm(nn.Module):
             Embeddings (N, D) of utterances of the domain, N of at least 2.
         domain : int
             The domain, from 0.
+
+        Raises
+        ------
+        ValueError
+            If there is one utterance only.
         """
+        if len(h) < 2:
+            raise ValueError("DomainNorm needs at least 2 utterances to calibrate.")
         var, mean = torch.var_mean(h.float(), dim=0, correction=0)
         self.mean[domain] = mean
         self.var[domain] = var

@@ -660,7 +660,6 @@ def test_an_error_is_one_line_and_an_exit_status(tmp_path):
     assert "hparams/multitask_da.yaml" in last  # what there is
 
 
-@pytest.mark.xfail(reason="the encoder is loaded before the switches are checked")
 @pytest.mark.parametrize("given", ["source_folder", "target_folder"])
 def test_one_folder_only_is_an_error(monkeypatch, settings, tmp_path, given):
     other = {"source_folder": "target_folder", "target_folder": "source_folder"}[given]
@@ -688,7 +687,6 @@ def test_a_wrong_folder_is_an_error(monkeypatch, settings, tmp_path, world):
     assert "emodb" in says.lower()
 
 
-@pytest.mark.xfail(reason="RoundCounter is made before the switches are checked")
 def test_nothing_to_train_on_is_an_error(monkeypatch, settings, tmp_path):
     neither = {"use_source": False, "use_target": False}
     says = error_with(monkeypatch, settings, tmp_path, **neither)
@@ -700,7 +698,6 @@ def test_nothing_to_train_on_is_an_error(monkeypatch, settings, tmp_path):
     assert "True" in says
 
 
-@pytest.mark.xfail(reason="HyperPyYAML's KeyError is not caught")
 def test_an_unknown_key_is_an_error(monkeypatch, settings, tmp_path):
     says = error_with(monkeypatch, settings, tmp_path, lambda_contrastive=0.0)
     assert "lambda_contrastive" in says

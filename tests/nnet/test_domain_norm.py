@@ -116,6 +116,8 @@ def test_a_constant_dimension_stays_finite():
     assert h.grad.isfinite().all()
 
 
-def test_one_utterance_in_training_is_an_error():
+def test_one_utterance_is_an_error():
     with pytest.raises(ValueError, match="at least 2"):
         DomainNorm(6)(torch.randn(1, 6), 0)
+    with pytest.raises(ValueError, match="at least 2"):
+        DomainNorm(6).calibrate(torch.randn(1, 6), 0)
