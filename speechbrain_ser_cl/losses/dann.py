@@ -19,11 +19,13 @@ class _ReverseGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, z: Tensor, factor: Tensor) -> Tensor:
+        """Hands the embeddings on as they are."""
         ctx.factor = factor
         return z.view_as(z)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        """Turns the gradient round."""
         return -ctx.factor * gradient, None
 
 

@@ -10,6 +10,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor, sizes: list[int]) -> Tensor:
+        """All rows, padded to one size for the collective and cut again."""
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
@@ -20,6 +21,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+        """Own rows of the gradient, times the number of processes."""
         return gradient[ctx.own] * dist.get_world_size(), None
 
 

@@ -17,6 +17,7 @@ class _SoftplusSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, s: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+        """The sum, with its gradient kept for the way back."""
         gradient = torch.zeros_like(s)
         (p_columns, p_valid), (n_columns, n_valid) = pack(positives), pack(negatives)
         # softplus(-infinity) = 0 wherever p or n is filling.
@@ -44,6 +45,7 @@ class _SoftplusSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None]:
+        """Scales the gradient that the forward pass has left."""
         (gradient,) = ctx.saved_tensors
         return outer * gradient, None, None
 
