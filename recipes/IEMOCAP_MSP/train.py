@@ -502,7 +502,8 @@ def main(argv):
     overrides = yaml.safe_load(overrides) or {}
     values = plain_values(hparams_file) | overrides
     sb.utils.distributed.ddp_init_group(run_opts)
-    if values["source_folder"] is None and values["target_folder"] is None:
+    folders = (values["source_folder"], values["target_folder"])
+    if "demo" in values and folders == (None, None):
         run_demo(hparams_file, run_opts, overrides)
     else:
         run(hparams_file, run_opts, overrides)
