@@ -104,7 +104,7 @@ def with_loader(brain, loader):
     """Median milliseconds that a step waits for its batch, and that it takes."""
     watch = Stopwatch()
     brain.step = 0
-    brain._epoch = 1
+    brain.on_stage_start(sb.Stage.TRAIN, epoch=1)
     batches = iter(loader)
     for _ in range(len(loader)):
         with watch("wait for the batch"):
