@@ -1,0 +1,23 @@
+"""Tables in READMEs say what the committed results.json files say."""
+
+from pathlib import Path
+
+import pytest
+
+from speechbrain_ser_cl.evaluation.tables import main
+
+ROOT = Path(__file__).resolve().parents[2]
+READMES = [
+    path
+    for path in (ROOT / "README.md", *sorted((ROOT / "recipes").glob("*/README.md")))
+    if "<!-- results: begin" in path.read_text(encoding="utf-8")
+]
+
+
+def test_there_are_tables():
+    assert READMES
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_tables_are_up_to_date(readme):
+    assert main([str(readme), "--check"]) == 0
