@@ -33,8 +33,9 @@ def _new_figure(width: float, height: float) -> Any:
 def _save(figure: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Tight: long tick labels would be cut off at the edge.
-    figure.savefig(path, format="png", bbox_inches="tight", pad_inches=0.1)
+    # The layout knows how long the tick labels are only once they have been drawn.
+    figure.canvas.draw()
+    figure.savefig(path, format="png")
 
 
 def plot_confusion_matrix(

@@ -49,6 +49,17 @@ def test_confusion_matrix_is_dark_where_the_row_share_is_high(tmp_path):
     assert share_of(lower_left, light) > 5 * share_of(lower_left, dark)
 
 
+def test_nothing_is_cut_off_at_an_edge(tmp_path):
+    plot_confusion_matrix(
+        [[133, 9], [14, 128]], ["negative", "positive"], tmp_path / "m"
+    )
+    plot_learning_curves(HISTORY, tmp_path / "c")
+    for name in ("m", "c"):
+        image = pixels(tmp_path / name)
+        for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
+            assert np.isclose(edge, 1, atol=0.02).all(), name
+
+
 @pytest.mark.parametrize("n_classes", [1, 2, 8])
 def test_confusion_matrix_of_any_size_and_with_an_empty_class(tmp_path, n_classes):
     matrix = np.eye(n_classes, dtype=int)
