@@ -25,8 +25,6 @@ for seed in $seeds; do
             emotion_only) switches=("${emotion_only[@]}") ;;
             labelled) switches=(--target_labels True) ;;
             unlabelled) switches=(--target_labels False) ;;
-            unlabelled_emotion_only)
-                switches=(--target_labels False "${emotion_only[@]}") ;;
             without_aug) switches=(--lambda_aug 0.0) ;;
             without_im_aug) switches=(--lambda_im 0.0 --lambda_aug 0.0) ;;
             without_cont_aug) switches=(--lambda_cont 0.0 --lambda_aug 0.0) ;;

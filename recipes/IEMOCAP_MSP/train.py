@@ -316,6 +316,12 @@ def check_switches(hparams):
             "use_source and target_labels are both False: no label is left to learn "
             "from. Set one of them to True."
         )
+    auxiliary = (hparams["lambda_aug"], hparams["lambda_cont"], hparams["lambda_im"])
+    if hparams["use_target"] and not hparams["target_labels"] and not any(auxiliary):
+        raise ValueError(
+            "target_labels is False and lambda_aug, lambda_cont and lambda_im are 0: "
+            "nothing is learned from the target. Set use_target: False or a weight."
+        )
     stops = hparams["patience"] is not None or hparams["test_checkpoint"] == "best"
     if stops and not hparams["use_source"]:
         raise ValueError(

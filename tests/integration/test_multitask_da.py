@@ -692,6 +692,9 @@ def test_nothing_to_train_on_is_an_error(monkeypatch, settings, tmp_path):
     says = error_with(monkeypatch, settings, tmp_path, **neither)
     assert "use_source" in says
     assert "use_target" in says
+    idle = {"target_labels": False, "lambda_aug": 0.0, "lambda_cont": 0.0}
+    idle |= {"lambda_im": 0.0}
+    assert "use_target" in error_with(monkeypatch, settings, tmp_path, **idle)
     blind = {"use_source": False, "target_labels": False}
     says = error_with(monkeypatch, settings, tmp_path, **blind)
     assert "target_labels" in says
