@@ -1,14 +1,17 @@
 """Pretrained encoders of transformers, seen through one small interface.
 
-An encoder here has ``stages`` and ``hidden_states``. A stage is the list of modules
-that one representation needs beyond the one before it: stage 0 is the convolutional
-front end, stage 1 the position embedding and the first transformer layer, stage i
-transformer layer i. ``hidden_states`` runs the stages and yields the input of the
-first layer and the output of each, one at a time, so that nobody has to hold all.
+An encoder here has ``stages``, ``embed`` and ``layers_above``. A stage is the list of
+modules that one representation needs beyond the one before it: stage 0 is the
+convolutional front end, stage 1 the position embedding and the first transformer layer,
+stage i transformer layer i. ``embed`` gives the input of the first layer,
+``layers_above`` yields the output of each, one at a time, so that nobody has to hold
+all. Representations are the valid frames of all utterances one after the other, (N, D),
+which a :class:`~speechbrain_ser_cl.backbones.packing.Packing` makes a batch of.
 
-The layers are run here and not by the models' own ``forward``, because that returns
-a tuple of all hidden states, and Whisper's insists on 30 seconds. SpecAugment and
-LayerDrop, which the ``forward`` brings along in training, are left out.
+Weights and modules are those of transformers; what runs them is here. The models' own
+``forward`` computes the padding too, returns all hidden states in a tuple, has no fused
+attention for WavLM and wants 30 seconds for Whisper. SpecAugment and LayerDrop, which
+it brings along in training, are left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,6 +21,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import parametrize
 from transformers import (
     AutoConfig,
     FeatureExtractionMixin,
@@ -27,23 +31,27 @@ from transformers import (
     Wav2Vec2Model,
     WavLMModel,
 )
+from transformers import __version__ as transformers_version
 from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from speechbrain_ser_cl.backbones.packing import (
+    Packing,
+    dropout,
+    masked_group_norm,
+    recomputed,
+)
+from speechbrain_ser_cl.nnet.lengths import steps_mask
+
 SAMPLE_RATE = 16000
-
-
-def _steps_mask(counts: Tensor, n_steps: int) -> Tensor:
-    """Mask (B, n_steps), True for the first ``counts`` steps of each row."""
-    return torch.arange(n_steps, device=counts.device) < counts[:, None]
 
 
 class WaveformEncoder(nn.Module):
     """wav2vec 2.0, HuBERT or WavLM, with padding made invisible.
 
     Each waveform is normalised to zero mean and unit variance over its own samples
-    (if the model was trained so), frames of padding are set to 0 before the
-    positional convolution and hidden from the attention.
+    (if the model was trained so), and so is the first layer of models with
+    ``feat_extract_norm: group``. Padding is left out of what is computed.
 
     Arguments
     ---------
@@ -62,6 +70,10 @@ class WaveformEncoder(nn.Module):
         Samples from one frame to the next.
     receptive_field : int
         Samples that one frame needs.
+    max_seconds : None
+        There is no limit to an utterance's length.
+    padded_group_norm : bool
+        Whether the GroupNorm of the first layer counts padding, as in transformers.
 
     Example
     -------
@@ -70,17 +82,21 @@ class WaveformEncoder(nn.Module):
     ...     "conv_dim": [8] * 7, "num_conv_pos_embeddings": 16,
     ...     "num_conv_pos_embedding_groups": 2})
     >>> counts = torch.tensor([16000, 8000])
-    >>> [x.shape for x in encoder.hidden_states(torch.randn(2, 16000), counts)][0]
-    torch.Size([2, 49, 24])
-    >>> encoder.n_frames(counts)
-    tensor([49, 24])
+    >>> x, packing = encoder.embed(torch.randn(2, 16000), counts)
+    >>> encoder.n_frames(counts), x.shape
+    (tensor([49, 24]), torch.Size([73, 24]))
+    >>> [packing.unpack(x).shape for x in encoder.layers_above(0, x, packing)]
+    [torch.Size([2, 49, 24]), torch.Size([2, 49, 24])]
     """
+
+    max_seconds = None
 
     def __init__(self, model: PreTrainedModel, normalize: bool) -> None:
         super().__init__()
         config = model.config
         self.model = model
         self.normalize = normalize
+        self.padded_group_norm = False
         self.output_size = config.hidden_size
         self.hop = 1
         self.receptive_field = 1
@@ -101,44 +117,68 @@ class WaveformEncoder(nn.Module):
 
     def n_frames(self, n_samples: Tensor) -> Tensor:
         """Number of frames that waveforms of so many samples have, at least 1."""
-        return ((n_samples - self.receptive_field) // self.hop + 1).clamp(min=1)
+        return _at_least_one((n_samples - self.receptive_field) // self.hop + 1)
 
-    def hidden_states(self, wavs: Tensor, counts: Tensor) -> Iterator[Tensor]:
-        """Yields the representations as transformers numbers them.
+    def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
+        """The input of the first transformer layer.
 
         Arguments
         ---------
         wavs : torch.Tensor
             Waveforms (B, T), T at least ``receptive_field``.
         counts : torch.Tensor
-            Number of valid samples of each (B,).
+            Number of valid samples of each (B,), on the CPU.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames (N, D).
+        Packing
+            Whose frames they are.
+        """
+        body = self.model.encoder
+        wavs = self._waveform(wavs, counts.to(wavs.device))
+        # What is shorter has been given zeros, of which one frame is made.
+        counts = counts.clamp(min=self.receptive_field)
+        packing = _packing(self, wavs, counts)
+        x = self.model.feature_projection(self._front_end(wavs, counts, packing))
+        if isinstance(x, tuple):  # wav2vec2 and WavLM hand back their input as well
+            x = x[0]
+        with parametrize.cached():  # the weights of the convolution, for all groups
+            x = x + packing.map_padded(body.pos_conv_embed, x)
+        if not self.model.config.do_stable_layer_norm:
+            x = body.layer_norm(x)
+        return _dropped(body.dropout, x), packing
+
+    def layers_above(
+        self, number: int, x: Tensor, packing: Packing
+    ) -> Iterator[Tensor]:
+        """Yields the representations that come after one.
+
+        Arguments
+        ---------
+        number : int
+            Number of that representation, from 0.
+        x : torch.Tensor
+            The representation (N, D).
+        packing : Packing
+            Whose frames they are.
 
         Yields
         ------
         torch.Tensor
-            Frames (B, T', D): input of the first layer, output of each layer. With
-            ``do_stable_layer_norm`` the last is taken before the final LayerNorm,
-            as in the ``hidden_states`` of transformers 5.
+            Frames (N, D) of representation ``number`` + 1 and all others above. With
+            ``do_stable_layer_norm`` the last is taken before the final LayerNorm, as
+            in the ``hidden_states`` of transformers 5.
         """
-        body = self.model.encoder
-        wavs = self._waveform(wavs, counts)
-        x = self.model.feature_extractor(wavs).transpose(1, 2)
-        x = self.model.feature_projection(x)
-        if isinstance(x, tuple):  # wav2vec2 and WavLM hand back their input as well
-            x = x[0]
-
-        mask = _steps_mask(self.n_frames(counts), x.shape[1])
-        x = x.masked_fill(~mask.unsqueeze(-1), 0)
-        x = x + body.pos_conv_embed(x)
-        if not self.model.config.do_stable_layer_norm:
-            x = body.layer_norm(x)
-        x = body.dropout(x)
-        yield x
-        yield from self._run_layers(x, mask)
+        biases = self._position_biases(packing)
+        for layer in self.model.encoder.layers[number:]:
+            x = self._layer(layer, x, packing, biases)
+            yield x
 
     def _waveform(self, wavs: Tensor, counts: Tensor) -> Tensor:
         """Zero padding and, if the model wants it, normalisation without it."""
-        mask = _steps_mask(counts, wavs.shape[1])
+        mask = steps_mask(counts, wavs.shape[1])
         wavs = wavs.float().masked_fill(~mask, 0)
         if self.normalize:
             n = counts[:, None]
@@ -148,23 +188,154 @@ class WaveformEncoder(nn.Module):
             wavs = centred / (variance + 1e-7).sqrt()
         return wavs.to(self.model.dtype)
 
-    def _run_layers(self, x: Tensor, mask: Tensor) -> Iterator[Tensor]:
-        for layer in self.model.encoder.layers:
-            x = layer(x, attention_mask=mask[:, None, None, :])
-            yield x
+    def _front_end(self, wavs: Tensor, counts: Tensor, packing: Packing) -> Tensor:
+        """What the convolutions make of the waveforms (N, D')."""
+        if self.padded_group_norm or torch.compiler.is_exporting():
+            return packing.pack(self._convolutions(wavs, None))
+        parts = []
+        for group in packing.groups:
+            n_samples = counts[group.rows]
+            part = wavs[group.rows, : n_samples.max()]
+            same = bool((n_samples == part.shape[1]).all())
+            n_samples = None if same else n_samples.to(wavs.device)
+            parts.append(group.valid(self._convolutions(part, n_samples)))
+        return torch.cat(parts)
+
+    def _convolutions(self, wavs: Tensor, counts: Tensor | None) -> Tensor:
+        """(n, T) to (n, t, D'); counts (n,) where the padding is to be invisible."""
+        layers = self.model.feature_extractor.conv_layers
+        x = wavs
+        # Of all that is between two convolutions only the first one's output is kept,
+        # and of the first, which is cheap but has the largest output, the waveform.
+        for number, layer in enumerate(layers[1:]):
+            x = recomputed(self._next_convolution, layer, number, x, counts)
+        return self._activated(len(layers) - 1, x, counts).transpose(1, 2)
+
+    def _next_convolution(
+        self, layer: nn.Module, number: int, x: Tensor, counts: Tensor | None
+    ) -> Tensor:
+        return layer.conv(self._activated(number, x, counts))
+
+    def _activated(self, number: int, x: Tensor, counts: Tensor | None) -> Tensor:
+        """Normalisation and activation that follow a convolution; the first's too."""
+        layer = self.model.feature_extractor.conv_layers[number]
+        if number == 0:
+            x = layer.conv(x.unsqueeze(1))
+        norm = getattr(layer, "layer_norm", None)
+        if isinstance(norm, nn.LayerNorm):
+            x = norm(x.transpose(1, 2)).transpose(1, 2)
+        elif norm is not None and counts is None:
+            x = norm(x)
+        elif norm is not None:
+            config = self.model.config
+            counts = (counts - config.conv_kernel[0]) // config.conv_stride[0] + 1
+            x = masked_group_norm(x, counts, norm)
+        return layer.activation(x)
+
+    def _layer(
+        self, layer: nn.Module, x: Tensor, packing: Packing, biases: list[Tensor] | None
+    ) -> Tensor:
+        """A transformer layer, its normalisations before or after its two halves."""
+        before = self.model.config.do_stable_layer_norm
+        y = layer.layer_norm(x) if before else x
+        y = self._attention(layer.attention, y, packing, biases)
+        x = x + _dropped(layer.dropout, y)
+        if not before:
+            x = layer.layer_norm(x)
+            return layer.final_layer_norm(x + _feed_forward(layer.feed_forward, x))
+        x = x + _feed_forward(layer.feed_forward, layer.final_layer_norm(x))
+        adapter = getattr(layer, "adapter_layer", None)
+        return x if adapter is None else x + adapter(x)
+
+    def _attention(
+        self,
+        attention: nn.Module,
+        x: Tensor,
+        packing: Packing,
+        biases: list[Tensor] | None,
+    ) -> Tensor:
+        gates = None if biases is None else self._gates(attention, x)
+        return _self_attention(attention, x, packing, gates, biases)
+
+    def _position_biases(self, packing: Packing) -> list[Tensor] | None:
+        """What is added to the scores of each group (H, t, t), before its gates."""
+        return None
 
 
 class WavLMWaveformEncoder(WaveformEncoder):
-    """WavLM, whose layers hand the relative position bias to each other.
+    r"""WavLM, whose attention adds a gated bias of relative positions to its scores.
 
-    Its attention in transformers has no fused kernel: it is slower than the others.
+    .. math::
+        s_{ij} = \frac{q_i \cdot k_j}{\sqrt{d}} + g_i \, b_{j - i}
+
+    b is the same in all layers, the gates are of each. Chen et al., "WavLM", IEEE
+    JSTSP 2022, section III-A. transformers computes and keeps all scores; here they are
+    added within a fused kernel.
     """
 
-    def _run_layers(self, x: Tensor, mask: Tensor) -> Iterator[Tensor]:
-        bias = None
-        for layer in self.model.encoder.layers:
-            x, bias = layer(x, attention_mask=mask, position_bias=bias)
-            yield x
+    def _position_biases(self, packing: Packing) -> list[Tensor]:
+        attention = self.model.encoder.layers[0].attention
+        return [
+            attention.compute_bias(group.n_steps, group.n_steps)
+            for group in packing.groups
+        ]
+
+    def _gates(self, attention: nn.Module, x: Tensor) -> Tensor:
+        """One per frame and head (N, H)."""
+        x = attention.gru_rel_pos_linear(x.unflatten(-1, (attention.num_heads, -1)))
+        first, second = x.unflatten(-1, (2, 4)).sum(-1).sigmoid().unbind(-1)
+        scale = attention.gru_rel_pos_const.flatten()
+        return first * (second * scale - 1) + 2
+
+
+def _at_least_one(n_steps: Tensor | int) -> Tensor | int:
+    """Of counts; an int is a length in an exported graph, and has steps."""
+    return n_steps.clamp(min=1) if isinstance(n_steps, Tensor) else n_steps
+
+
+def _packing(
+    encoder: "WaveformEncoder | WhisperLogMelEncoder", wavs: Tensor, counts: Tensor
+) -> Packing:
+    """Where the frames of the waveforms are."""
+    if torch.compiler.is_exporting():
+        # A graph is of one utterance, whose length it must not take for a constant.
+        n_steps = encoder.n_frames(wavs.shape[1])
+        return Packing([n_steps], n_steps, wavs.device)
+    counts = torch.cat([counts, torch.tensor([wavs.shape[1]])])
+    *counts, n_steps = encoder.n_frames(counts).tolist()
+    return Packing(counts, n_steps, wavs.device)
+
+
+def _self_attention(
+    attention: nn.Module,
+    x: Tensor,
+    packing: Packing,
+    gates: Tensor | None = None,
+    biases: list[Tensor] | None = None,
+) -> Tensor:
+    """Attention of transformers' modules, (N, D) to (N, D)."""
+    projected = [
+        projection(x).unflatten(-1, (attention.num_heads, -1))
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj)
+    ]
+    p = attention.dropout if attention.training else 0.0
+    y = packing.attention(*projected, p, gates, biases)
+    return attention.out_proj(y)
+
+
+def _feed_forward(module: nn.Module, x: Tensor) -> Tensor:
+    """The second half of a layer; of what is wide only one tensor is kept."""
+
+    def second(x: Tensor) -> Tensor:
+        x = _dropped(module.intermediate_dropout, module.intermediate_act_fn(x))
+        return module.output_dense(x)
+
+    x = recomputed(second, module.intermediate_dense(x))
+    return _dropped(module.output_dropout, x)
+
+
+def _dropped(module: nn.Dropout, x: Tensor) -> Tensor:
+    return dropout(x, module.p, module.training)
 
 
 class WhisperLogMelEncoder(nn.Module):
@@ -189,13 +360,16 @@ class WhisperLogMelEncoder(nn.Module):
         Samples from one frame to the next, 320.
     receptive_field : int
         Samples of one analysis window, 400.
+    max_seconds : float
+        Length of the position embedding, 30 for published models.
 
     Example
     -------
     >>> encoder = load_encoder({"model_type": "whisper", "d_model": 16,
     ...     "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32})
     >>> counts = torch.tensor([16000, 8000])
-    >>> [x.shape for x in encoder.hidden_states(torch.randn(2, 16000), counts)][0]
+    >>> x, packing = encoder.embed(torch.randn(2, 16000), counts)
+    >>> packing.unpack(x).shape
     torch.Size([2, 50, 16])
     """
 
@@ -208,6 +382,7 @@ class WhisperLogMelEncoder(nn.Module):
         super().__init__()
         self.model = model
         self.output_size = model.config.d_model
+        self.max_seconds = model.config.max_source_positions * self.hop / SAMPLE_RATE
         self.dropout = nn.Dropout(model.config.dropout)
         filters = mel_filter_bank(
             num_frequency_bins=self.window_length // 2 + 1,
@@ -237,7 +412,7 @@ class WhisperLogMelEncoder(nn.Module):
         return (self._n_mel_frames(n_samples) + 1) // 2
 
     def _n_mel_frames(self, n_samples: Tensor) -> Tensor:
-        return (n_samples // self.mel_hop).clamp(min=1)
+        return _at_least_one(n_samples // self.mel_hop)
 
     def log_mel(self, wavs: Tensor, counts: Tensor) -> Tensor:
         """Whisper's log-mel spectrogram, each utterance by itself.
@@ -260,7 +435,7 @@ class WhisperLogMelEncoder(nn.Module):
         """
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float()
-            wavs = wavs.masked_fill(~_steps_mask(counts, wavs.shape[1]), 0)
+            wavs = wavs.masked_fill(~steps_mask(counts, wavs.shape[1]), 0)
             # The start is mirrored, as in Whisper. The end is followed by zeros,
             # as it is in Whisper's 30 s, and so is the same in every batch.
             half = self.window_length // 2
@@ -276,27 +451,28 @@ class WhisperLogMelEncoder(nn.Module):
             power = spectrum[..., :-1].abs().square()
             log_mel = (self.filters.float() @ power).clamp(min=1e-10).log10()
 
-            padding = ~_steps_mask(self._n_mel_frames(counts), log_mel.shape[2])
+            padding = ~steps_mask(self._n_mel_frames(counts), log_mel.shape[2])
             padding = padding.unsqueeze(1)
             loudest = log_mel.masked_fill(padding, -torch.inf).amax((1, 2), True)
             log_mel = (torch.maximum(log_mel, loudest - 8) + 4) / 4
             return log_mel.masked_fill(padding, 0)
 
-    def hidden_states(self, wavs: Tensor, counts: Tensor) -> Iterator[Tensor]:
-        """Yields the representations as transformers numbers them.
+    def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
+        """The input of the first transformer layer.
 
         Arguments
         ---------
         wavs : torch.Tensor
             Waveforms (B, T), T at least ``receptive_field``.
         counts : torch.Tensor
-            Number of valid samples of each (B,).
+            Number of valid samples of each (B,), on the CPU.
 
-        Yields
-        ------
+        Returns
+        -------
         torch.Tensor
-            Frames (B, T', D): input of the first layer, output of each layer, the
-            last one after the final LayerNorm.
+            Frames (N, D).
+        Packing
+            Whose frames they are.
 
         Raises
         ------
@@ -305,25 +481,57 @@ class WhisperLogMelEncoder(nn.Module):
         """
         model = self.model
         positions = model.embed_positions.weight
-        longest = len(positions) * self.hop
-        if wavs.shape[1] >= longest + self.mel_hop:
+        if wavs.shape[1] >= len(positions) * self.hop + self.mel_hop:
             raise ValueError(
                 f"an utterance of {wavs.shape[1] / SAMPLE_RATE:.2f} s is too long for "
-                f"this Whisper encoder, which takes {longest / SAMPLE_RATE:.2f} s at "
-                "most: cut or leave out longer utterances"
+                f"this Whisper encoder, which takes {self.max_seconds:.2f} s at most: "
+                "cut or leave out longer utterances"
             )
+        packing = _packing(self, wavs, counts)
+        counts = counts.to(wavs.device)
         x = self.log_mel(wavs, counts).to(model.dtype)
-        padding = ~_steps_mask(self._n_mel_frames(counts), x.shape[2]).unsqueeze(1)
+        padding = ~steps_mask(self._n_mel_frames(counts), x.shape[2]).unsqueeze(1)
         x = F.gelu(model.conv1(x)).masked_fill(padding, 0)
         x = F.gelu(model.conv2(x)).transpose(1, 2)
-        x = self.dropout(x + positions[: x.shape[1]])
-        yield x
+        x = x + positions[: x.shape[1]]
+        return _dropped(self.dropout, packing.pack(x)), packing
 
-        mask = _steps_mask(self.n_frames(counts), x.shape[1])[:, None, None, :]
-        for layer in model.layers[:-1]:
-            x = layer(x, attention_mask=mask)
+    def layers_above(
+        self, number: int, x: Tensor, packing: Packing
+    ) -> Iterator[Tensor]:
+        """Yields the representations that come after one.
+
+        Arguments
+        ---------
+        number : int
+            Number of that representation, from 0.
+        x : torch.Tensor
+            The representation (N, D).
+        packing : Packing
+            Whose frames they are.
+
+        Yields
+        ------
+        torch.Tensor
+            Frames (N, D) of representation ``number`` + 1 and all others above, the
+            last one after the final LayerNorm.
+        """
+        model = self.model
+        for layer in model.layers[number:-1]:
+            x = self._layer(layer, x, packing)
             yield x
-        yield model.layer_norm(model.layers[-1](x, attention_mask=mask))
+        if number < len(model.layers):
+            yield model.layer_norm(self._layer(model.layers[-1], x, packing))
+
+    def _layer(self, layer: nn.Module, x: Tensor, packing: Packing) -> Tensor:
+        def second(y: Tensor) -> Tensor:
+            y = layer.activation_fn(y)
+            return layer.fc2(dropout(y, layer.activation_dropout, layer.training))
+
+        y = _self_attention(layer.self_attn, layer.self_attn_layer_norm(x), packing)
+        x = x + dropout(y, layer.dropout, layer.training)
+        y = recomputed(second, layer.fc1(layer.final_layer_norm(x)))
+        return x + dropout(y, layer.dropout, layer.training)
 
 
 _MODELS = {
@@ -350,7 +558,8 @@ def load_encoder(
     ---------
     source : str or pathlib.Path or dict
         Hub id, local folder, or the configuration of a model to be initialised at
-        random: ``model_type`` and whatever differs from that type's defaults.
+        random: ``model_type``, whatever differs from that type's defaults, and
+        ``do_normalize`` where that differs from the above.
     revision : str, optional
         Commit, tag or branch on the hub. Of no effect on the other two.
     save_path : str or pathlib.Path, optional
@@ -376,15 +585,13 @@ def load_encoder(
     ValueError: model type 'bert' is not supported; supported: wav2vec2, hubert, ...
     """
     if isinstance(source, Mapping):
-        model_class = _model_class(source.get("model_type"))
-        model = model_class(AutoConfig.for_model(**source))
-        normalize = None
+        config = dict(source)
+        normalize = config.pop("do_normalize", None)
+        model_class = _model_class(config.get("model_type"))
+        model = model_class(AutoConfig.for_model(**config))
     else:
         model, normalize = _load_pretrained(source, revision, save_path)
 
-    if model._supports_sdpa:
-        # The boolean masks here are meant for it; eager attention would add them.
-        model.set_attn_implementation("sdpa")
     if isinstance(model, WhisperEncoder):
         return WhisperLogMelEncoder(model)
     if normalize is None:
@@ -392,6 +599,81 @@ def load_encoder(
     if isinstance(model, WavLMModel):
         return WavLMWaveformEncoder(model, normalize)
     return WaveformEncoder(model, normalize)
+
+
+def architecture(encoder: WaveformEncoder | WhisperLogMelEncoder) -> dict:
+    """The configuration from which :func:`load_encoder` builds the same, untrained.
+
+    Arguments
+    ---------
+    encoder : WaveformEncoder or WhisperLogMelEncoder
+        Built or loaded by :func:`load_encoder`.
+
+    Returns
+    -------
+    dict
+        Of plain JSON values: ``model_type`` and all that belongs to its architecture.
+
+    Example
+    -------
+    >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
+    ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    >>> architecture(load_encoder(config))["d_model"]
+    16
+    """
+    config = encoder.model.config.to_dict()
+    model_type = config["model_type"]
+    described = {key: config[key] for key in sorted(_architecture_keys(model_type))}
+    if isinstance(encoder, WaveformEncoder):
+        described["do_normalize"] = encoder.normalize
+    return {"model_type": model_type} | described
+
+
+def check_architecture(config: Mapping) -> None:
+    """Refuses a configuration that says more than what the encoder's shape is.
+
+    Whoever builds a model from somebody else's description calls this first: keys
+    outside the architecture can make transformers fetch and run code.
+
+    Arguments
+    ---------
+    config : mapping
+        As :func:`architecture` gives it.
+
+    Raises
+    ------
+    ValueError
+        For an unknown model type or key, or if it is no mapping but, for instance, the
+        name of a place to load from.
+
+    Example
+    -------
+    >>> check_architecture({"model_type": "hubert", "attn_implementation": "x/y"})
+    Traceback (most recent call last):
+    ...
+    ValueError: not part of the architecture of a hubert encoder: attn_implementation...
+    """
+    if not isinstance(config, Mapping):
+        raise ValueError(
+            f"expected a 'source' that is the configuration of an encoder, found "
+            f"{config!r:.60}"
+        )
+    model_type = config.get("model_type")
+    _model_class(model_type)
+    allowed = _architecture_keys(model_type) | {"model_type", "do_normalize"}
+    unknown = sorted(set(config) - allowed)
+    if unknown:
+        raise ValueError(
+            f"not part of the architecture of a {model_type} encoder: "
+            f"{', '.join(unknown)} (transformers {transformers_version})"
+        )
+
+
+def _architecture_keys(model_type: str) -> set[str]:
+    """What this type's configuration has beyond what all of transformers' have."""
+    return set(AutoConfig.for_model(model_type).to_dict()) - set(
+        PretrainedConfig().to_dict()
+    )
 
 
 def _model_class(model_type: str | None) -> type[PreTrainedModel]:

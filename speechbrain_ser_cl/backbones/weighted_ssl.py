@@ -1,14 +1,21 @@
 """Pretrained speech encoder whose layers are mixed by learned weights."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechbrain_ser_cl.backbones.encoders import load_encoder
+from speechbrain_ser_cl.backbones.encoders import (
+    architecture,
+    check_architecture,
+    load_encoder,
+)
+from speechbrain_ser_cl.backbones.lora import add_lora, merge_lora
+from speechbrain_ser_cl.backbones.packing import Packing
 from speechbrain_ser_cl.nnet.lengths import valid_counts
 from speechbrain_ser_cl.registry import BACKBONES
 
@@ -24,19 +31,20 @@ class WeightedSSL(nn.Module):
     layer l, exactly the ``hidden_states`` of transformers (13 for a base model);
     w starts at 0, the plain mean. Yang et al., "SUPERB", Interspeech 2021. The sum
     runs along with the layers, so that without gradients one layer at a time is in
-    memory. With gradients autograd keeps each h_l once, for the weights.
+    memory. With gradients autograd keeps each h_l once, for the weights. ``layers``
+    sums some of them only, or takes one; what lies above the highest never runs.
 
-    Padding does not change the frames of an utterance in Whisper and in models with
-    ``feat_extract_norm: layer`` (wav2vec2-large-lv60, XLS-R, hubert-large,
-    wavlm-large). In models with ``feat_extract_norm: group`` (wav2vec2-base,
-    hubert-base, wavlm-base, wavlm-base-plus) it does: their first GroupNorm takes
-    its statistics over the padding as well. In base models with random weights the
-    frames of a spoken second changed by 4 % in a batch 1.1 times as long, 17 % at
-    1.5 times, 28 % at 2 times and 50 % at 4 times: batch utterances of like length.
+    Padding does not change the frames of an utterance: what an encoder normalises
+    over time (the waveform; in models with ``feat_extract_norm: group``, such as
+    wav2vec2-base, hubert-base and wavlm-base, the first layer) is normalised over
+    the utterance's own samples.
 
     What is frozen stays in evaluation mode, whatever ``train()`` is called with, and
     keeps no gradients: no dropout, the same output at every call. The layer weights
     are trained even so. SpecAugment and LayerDrop are off.
+
+    What frozen layers give need not be computed in every epoch: :meth:`frozen_states`
+    is that part, and ``forward`` goes on from there.
 
     Arguments
     ---------
@@ -53,6 +61,18 @@ class WeightedSSL(nn.Module):
         projection; an int n: the front end and the n lowest transformer layers (with
         n of at least 1 the position embedding too), so that 0 is ``"frontend"``;
         ``"all"``.
+    layers : sequence of int, optional
+        Which representations are summed: 0 to L, negative ones from the end. [-1] is
+        the last layer alone. None: all.
+    lora : mapping, optional
+        Trains updates of low rank instead of the weights, in the layers that ``freeze``
+        leaves: keyword arguments of ``peft.LoraConfig`` such as ``{"r": 8}``.
+        ``target_modules`` are q_proj and v_proj unless given; see
+        :func:`~speechbrain_ser_cl.backbones.lora.add_lora`. Needs the extra ``peft``.
+    padded_group_norm : bool
+        True: in models with ``feat_extract_norm: group`` the first layer is normalised
+        over the padding too, as transformers does, so that an utterance's frames
+        depend on the batch. Of no effect on other models.
 
     Attributes
     ----------
@@ -62,15 +82,26 @@ class WeightedSSL(nn.Module):
         Samples from one frame to the next, 320 for all published models.
     n_layers : int
         Number L of transformer layers.
+    layers : list of int
+        Numbers of the representations that are summed, sorted.
+    kept : list of int
+        Numbers of the representations in :meth:`frozen_states`; empty if the encoder
+        is trained from below the first transformer layer.
+    max_seconds : float or None
+        The longest utterance that the encoder takes; None: no limit.
+    stages : list of list of torch.nn.Module
+        Front end, then what each transformer layer adds.
     layer_weights : torch.nn.Parameter
-        w (L + 1,), before the softmax.
+        w (L + 1,), or of as many as there are ``layers``, before the softmax.
 
     Raises
     ------
     ValueError
         If the source cannot be loaded, see
-        :func:`~speechbrain_ser_cl.backbones.encoders.load_encoder`, or ``freeze`` is
-        none of the above.
+        :func:`~speechbrain_ser_cl.backbones.encoders.load_encoder`, or ``freeze``,
+        ``layers`` or ``lora`` is none of the above.
+    ImportError
+        If ``lora`` is given and peft is not installed.
 
     Example
     -------
@@ -92,43 +123,116 @@ class WeightedSSL(nn.Module):
         revision: str | None = None,
         save_path: str | Path | None = None,
         freeze: str | int = "none",
+        layers: Sequence[int] | None = None,
+        lora: Mapping | None = None,
+        padded_group_norm: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = load_encoder(source, revision, save_path)
+        self.encoder.padded_group_norm = padded_group_norm
         self.output_size = self.encoder.output_size
         self.hop = self.encoder.hop
         self.n_layers = len(self.encoder.stages) - 1
-        self.layer_weights = nn.Parameter(torch.zeros(self.n_layers + 1))
+        self.layers = self._summed_layers(layers)
+        self.layer_weights = nn.Parameter(torch.zeros(len(self.layers)))
+        self.max_seconds = self.encoder.max_seconds
 
+        self.freeze, self.lora = freeze, lora
         self._n_frozen_stages = self._frozen_stages(freeze)
+        if lora is not None:  # has no updates in the front end
+            self._n_frozen_stages = max(1, self._n_frozen_stages)
+        top = self.layers[-1]
+        self.kept = []
+        # Representation 0 needs the position embedding, which is of stage 1.
+        if self._n_frozen_stages > 1:
+            frozen = range(self._n_frozen_stages)
+            self.kept = [n for n in self.layers if n in frozen]
+            if top not in frozen and frozen[-1] not in self.kept:
+                self.kept.append(frozen[-1])
         # Trained is what a stage says; parameters that no hidden state needs (such as
         # SpecAugment's mask vector) would make DistributedDataParallel fail.
         self.encoder.requires_grad_(False)
-        for module in self._trained_modules():
-            module.requires_grad_(True)
+        if lora is not None:
+            add_lora(self.encoder.model, self._trained_modules(), lora)
+        else:
+            for module in self._trained_modules():
+                module.requires_grad_(True)
         self.train()
         self._warned = False
 
     @property
+    def stages(self) -> list[list[nn.Module]]:
+        """The encoder's modules: front end, then those of each transformer layer."""
+        return self.encoder.stages
+
+    @property
     def weights(self) -> Tensor:
-        """Share of each representation in the sum (n_layers + 1,), adding up to 1."""
+        """Share of each of the ``layers`` in the sum, adding up to 1."""
         return self.layer_weights.softmax(dim=0)
 
-    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this, the weights apart.
+
+        Returns
+        -------
+        dict
+            Of plain JSON values. ``source`` is the encoder's architecture, so that
+            neither the hub nor the folder it came from is needed. Of one with LoRA
+            they build what :meth:`merge_lora` makes of it.
+        """
+        return {
+            "source": architecture(self.encoder),
+            "freeze": self.freeze,
+            "layers": self.layers,
+            "padded_group_norm": self.encoder.padded_group_norm,
+        }
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping) -> "WeightedSSL":
+        """Builds one from what :meth:`arguments` gave, and from nothing else.
+
+        Arguments
+        ---------
+        arguments : mapping
+            Not trusted: may come with a model that somebody else made.
+
+        Returns
+        -------
+        WeightedSSL
+            With random weights.
+
+        Raises
+        ------
+        ValueError
+            If ``source`` is a place to load from instead of an architecture, or
+            there is more than :meth:`arguments` gives.
+        """
+        expected = {"source", "freeze", "layers", "padded_group_norm"}
+        if set(arguments) != expected:
+            raise ValueError(
+                f"expected {', '.join(sorted(expected))}, found "
+                f"{', '.join(sorted(arguments))}"
+            )
+        check_architecture(arguments["source"])
+        return cls(**arguments)
+
+    def forward(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encodes a batch.
 
         Arguments
         ---------
-        wavs : torch.Tensor
+        speech : torch.Tensor
             Waveforms (B, T), 16 kHz. Shorter than the receptive field (400 samples),
-            they are padded with zeros, with a warning the first time.
+            they are padded with zeros, with a warning the first time. Or what
+            :meth:`frozen_states` made of them (B, K, T', D).
         lengths : torch.Tensor, optional
-            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+            Relative lengths (B,), in (0, 1]: in samples for waveforms, in frames for
+            states. None: no padding.
 
         Returns
         -------
         torch.Tensor
-            Frames (B, T', D). How many belong to each utterance says
+            Frames (B, T', D). How many belong to each utterance of waveforms says
             :meth:`frame_lengths`; those after are of no meaning.
 
         Raises
@@ -136,8 +240,64 @@ class WeightedSSL(nn.Module):
         ValueError
             If a shape is not as above, or a Whisper model is given more than 30 s.
         """
-        layers = zip(self.weights, self.hidden_states(wavs, lengths), strict=True)
-        return sum(weight * hidden for weight, hidden in layers)
+        if speech.dim() == 4:
+            packing, states = self._from_kept(speech, lengths)
+        else:
+            packing, states = self._from_waveforms(speech, lengths)
+        weight_of = dict(zip(self.layers, self.weights, strict=True))
+        frames = None
+        for number, state in states:
+            if frames is None and number in weight_of:
+                frames = weight_of[number] * state
+            elif number in weight_of:
+                frames = torch.addcmul(frames, state, weight_of[number])
+            if number == self.layers[-1]:
+                break
+        return packing.unpack(frames)
+
+    @torch.no_grad()
+    def frozen_states(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """What ``forward`` needs of the frozen layers, to be computed once and kept.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Representations ``kept`` (B, K, T', D): those of the sum that are frozen,
+            and the input of the lowest trained layer.
+
+        Raises
+        ------
+        ValueError
+            If not even one transformer layer is frozen, or a shape is not as above.
+
+        Example
+        -------
+        >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 3,
+        ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+        >>> backbone = WeightedSSL(config, freeze=2, layers=[-1])
+        >>> wavs = torch.randn(4, 8000)
+        >>> states = backbone.frozen_states(wavs)
+        >>> states.shape
+        torch.Size([4, 1, 25, 16])
+        >>> torch.equal(backbone(states), backbone(wavs))
+        True
+        """
+        if not self.kept:
+            raise ValueError(
+                "no frozen states to keep: freeze is below 1. Freeze at least the "
+                "lowest transformer layer, or train on waveforms"
+            )
+        states = islice(self.hidden_states(wavs, lengths), self.kept[-1] + 1)
+        return torch.stack(
+            [state for number, state in enumerate(states) if number in self.kept], 1
+        )
 
     def hidden_states(
         self, wavs: Tensor, lengths: Tensor | None = None
@@ -169,29 +329,31 @@ class WeightedSSL(nn.Module):
         >>> [h.mean(dim=1).shape for h in backbone.hidden_states(torch.randn(4, 8000))]
         [torch.Size([4, 16]), torch.Size([4, 16]), torch.Size([4, 16])]
         """
-        if wavs.dim() != 2 or (lengths is not None and lengths.shape != wavs.shape[:1]):
-            found = None if lengths is None else tuple(lengths.shape)
-            raise ValueError(
-                "WeightedSSL expects waveforms (B, T) and relative lengths (B,), "
-                f"found {tuple(wavs.shape)} and {found}"
-            )
-        if lengths is None:
-            lengths = torch.ones(len(wavs), device=wavs.device)
-        counts = valid_counts(lengths, wavs.shape[1])
-        needed = self.encoder.receptive_field
-        if not self._warned and counts.min() < needed:
-            self._warned = True
-            warnings.warn(
-                f"an utterance of {counts.min()} samples is shorter than the {needed} "
-                "that the encoder needs for one frame; such are padded with zeros",
-                stacklevel=2,
-            )
-        wavs = F.pad(wavs, (0, max(0, needed - wavs.shape[1])))
-        if self._n_frozen_stages > 0:
-            # Only a waveform that wants a gradient could still make frozen stages
-            # build a graph.
-            wavs = wavs.detach()
-        yield from self.encoder.hidden_states(wavs, counts)
+        packing, states = self._from_waveforms(wavs, lengths)
+        for _, state in states:
+            yield packing.unpack(state)
+
+    def merge_lora(self) -> None:
+        """Adds what LoRA has learned to the weights, for instance to export them.
+
+        Afterwards the encoder is an ordinary one of transformers with other weights,
+        all of them frozen, and the state dict that of a model without ``lora``.
+
+        Example
+        -------
+        >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
+        ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+        >>> backbone = WeightedSSL(config, lora={"r": 4})
+        >>> sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+        515
+        >>> backbone.merge_lora()
+        >>> folder = getfixture("tmp_path")
+        >>> backbone.encoder.model.save_pretrained(folder)
+        >>> WeightedSSL(folder).n_layers
+        2
+        """
+        merge_lora(self.encoder.model)
+        self.lora = None
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
         """Relative lengths in frames, for a pooling over the output.
@@ -217,6 +379,59 @@ class WeightedSSL(nn.Module):
         frames = self.encoder.n_frames(counts)
         return frames / self.encoder.n_frames(torch.full_like(counts, n_samples))
 
+    def _from_waveforms(
+        self, wavs: Tensor, lengths: Tensor | None
+    ) -> tuple[Packing, Iterator[tuple[int, Tensor]]]:
+        """Numbers and frames (N, D) of all representations, and whose frames."""
+        if wavs.dim() != 2 or (lengths is not None and lengths.shape != wavs.shape[:1]):
+            found = None if lengths is None else tuple(lengths.shape)
+            raise ValueError(
+                "WeightedSSL expects waveforms (B, T) and relative lengths (B,), "
+                f"found {tuple(wavs.shape)} and {found}"
+            )
+        if lengths is None:
+            lengths = torch.ones(len(wavs))
+        # On the CPU: what is padding decides what is computed.
+        counts = valid_counts(lengths.cpu(), wavs.shape[1])
+        needed = self.encoder.receptive_field
+        warned = self._warned or torch.compiler.is_exporting()
+        if not warned and counts.min() < needed:
+            self._warned = True
+            warnings.warn(
+                f"an utterance of {counts.min()} samples is shorter than the {needed} "
+                "that the encoder needs for one frame; such are padded with zeros",
+                stacklevel=2,
+            )
+        wavs = F.pad(wavs, (0, max(0, needed - wavs.shape[1])))
+        if self._n_frozen_stages > 0:
+            # Only a waveform that wants a gradient could still make frozen stages
+            # build a graph.
+            wavs = wavs.detach()
+        x, packing = self.encoder.embed(wavs, counts)
+        above = self.encoder.layers_above(0, x, packing)
+        return packing, enumerate(chain([x], above))
+
+    def _from_kept(
+        self, kept: Tensor, lengths: Tensor | None
+    ) -> tuple[Packing, Iterator[tuple[int, Tensor]]]:
+        """The same of the kept representations and those above."""
+        if kept.shape[1] != len(self.kept):
+            raise ValueError(
+                f"states (B, K, T', D) must be of the representations {self.kept}, "
+                f"found shape {tuple(kept.shape)}"
+            )
+        n_steps = kept.shape[2]
+        if lengths is None:
+            lengths = torch.ones(len(kept))
+        packing = Packing(valid_counts(lengths, n_steps).tolist(), n_steps, kept.device)
+        kept = kept.to(self.layer_weights.dtype)
+        states = [packing.pack(state) for state in kept.unbind(1)]
+        last = self.kept[-1]
+        above = self.encoder.layers_above(last, states[-1], packing)
+        return packing, chain(
+            zip(self.kept, states, strict=True), enumerate(above, start=last + 1)
+        )
+
     def train(self, mode: bool = True) -> "WeightedSSL":
         """Sets training mode for what is trained; what is frozen stays in eval mode.
 
@@ -237,8 +452,21 @@ class WeightedSSL(nn.Module):
         return self
 
     def _trained_modules(self) -> Iterator[nn.Module]:
-        for stage in self.encoder.stages[self._n_frozen_stages :]:
+        for stage in self.encoder.stages[self._n_frozen_stages : self.layers[-1] + 1]:
             yield from stage
+
+    def _summed_layers(self, layers: Sequence[int] | None) -> list[int]:
+        """Numbers of the representations in the sum, from 0, sorted."""
+        count = self.n_layers + 1
+        if layers is None:
+            return list(range(count))
+        numbers = sorted({n % count for n in layers if -count <= n < count})
+        if not numbers or len(numbers) < len(layers):
+            raise ValueError(
+                f"layers must be different numbers from 0 to {self.n_layers}, or "
+                f"negative ones from the end; found {list(layers)}"
+            )
+        return numbers
 
     def _frozen_stages(self, freeze: str | int) -> int:
         """How many of the encoder's stages are frozen, from the lowest on."""
@@ -252,3 +480,32 @@ class WeightedSSL(nn.Module):
             f"freeze must be 'none', 'frontend', 'all' or the number of lowest layers "
             f"to freeze, from 0 to {self.n_layers}; found {freeze!r}"
         )
+
+
+def write_untrained_encoder(config: Mapping, folder: str | Path) -> None:
+    """Write a randomly initialised encoder as a folder that ``WeightedSSL`` loads.
+
+    Arguments
+    ---------
+    config : mapping
+        As ``source`` of ``WeightedSSL``.
+    folder : str or pathlib.Path
+        Where to. It appears whole or not at all; one that is there is left alone.
+
+    Example
+    -------
+    >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
+    ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    >>> folder = getfixture("tmp_path") / "encoder"
+    >>> write_untrained_encoder(config, folder)
+    >>> WeightedSSL(folder).n_layers
+    2
+    """
+    folder = Path(folder)
+    if folder.exists():
+        return
+    unfinished = folder.with_name(folder.name + ".part")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        WeightedSSL(config).encoder.model.save_pretrained(unfinished)
+    unfinished.rename(folder)

@@ -1,11 +1,14 @@
 """WeightedSSL against transformers itself, on small random and real models."""
 
 import copy
+import math
 import warnings
+from itertools import product
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -16,8 +19,9 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.backbones import WeightedSSL, packing
 from speechbrain_ser_cl.nnet import MeanPooling, length_mask
+from speechbrain_ser_cl.nnet.lengths import steps_mask
 from speechbrain_ser_cl.registry import BACKBONES
 
 WHISPER = {
@@ -58,8 +62,14 @@ GROUP_NORM = {
     f"{model_type}-group": waveform_config(model_type, "group")
     for model_type in ["wav2vec2", "hubert", "wavlm"]
 }
-PADDING_FREE = LAYER_NORM | {"whisper": WHISPER}
-ALL = PADDING_FREE | GROUP_NORM
+ALL = LAYER_NORM | {"whisper": WHISPER} | GROUP_NORM
+# No published model is of this kind, but transformers has it.
+STABLE_GROUP_NORM = {
+    f"{model_type}-group-stable": waveform_config(model_type, "group", True)
+    for model_type in ["wav2vec2", "hubert", "wavlm"]
+}
+WAVEFORM = LAYER_NORM | GROUP_NORM | STABLE_GROUP_NORM
+EVERY_KIND = WAVEFORM | {"whisper": WHISPER}
 
 
 def build(config, **options):
@@ -98,10 +108,10 @@ def one_config(request):
 # The sum and its parts
 
 
-@pytest.mark.parametrize("name", LAYER_NORM | GROUP_NORM)
+@pytest.mark.parametrize("name", WAVEFORM)
 def test_equals_the_weighted_sum_of_transformers_hidden_states(name, tmp_path):
     torch.manual_seed(1)
-    model = AutoModel.from_config(AutoConfig.for_model(**ALL[name])).eval()
+    model = AutoModel.from_config(AutoConfig.for_model(**WAVEFORM[name])).eval()
     with torch.no_grad():  # a final norm that does nothing would hide a mistake
         model.encoder.layer_norm.weight.uniform_(0.5, 2)
     model.save_pretrained(tmp_path)
@@ -190,10 +200,15 @@ def test_sizes(any_config):
 # Padding
 
 
-@pytest.mark.parametrize("name", PADDING_FREE)
-@pytest.mark.parametrize("garbage", [0.0, 3.0, float("nan")])
-def test_padding_is_invisible(name, garbage):
-    backbone = build(PADDING_FREE[name]).eval()
+@pytest.mark.parametrize("group_cost", [0, 10**6])
+@pytest.mark.parametrize(
+    ("name", "garbage"),
+    [*product(EVERY_KIND, [0.0]), ("wav2vec2-group", math.nan), ("whisper", 3.0)],
+)
+def test_padding_is_invisible(name, garbage, group_cost, monkeypatch):
+    """Whether each utterance is computed by itself or all of them together."""
+    monkeypatch.setitem(packing._GROUP_COST, "cpu", group_cost)
+    backbone = build(EVERY_KIND[name]).eval()
     utterances = speech(12345, 3000, 8159, 8160, 450)
     wavs, lengths = pad(utterances, garbage)
     frame_lengths = backbone.frame_lengths(lengths, wavs.shape[1])
@@ -203,24 +218,121 @@ def test_padding_is_invisible(name, garbage):
             alone = backbone(utterance[None])[0]
             mask = length_mask(frame_lengths, together.shape[1])[i]
             assert mask.sum() == len(alone)
-            assert (together[i][mask] - alone).abs().max() < 1e-5
+            assert (together[i][mask] - alone).norm() < 1e-5 * alone.norm()
         pooled = MeanPooling()(together, frame_lengths)
         alone = MeanPooling()(backbone(utterances[1][None]))
         assert (pooled[1] - alone).abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("name", WAVEFORM)
+def test_gradients_do_not_see_padding_either(name):
+    utterances = speech(8000, 3000, 8159)
+    wavs, lengths = pad(utterances, garbage=3.0)
+    backbone = build(WAVEFORM[name]).eval()
+    frame_lengths = backbone.frame_lengths(lengths, wavs.shape[1])
+    together = backbone(wavs, lengths)
+    mask = length_mask(frame_lengths, together.shape[1]).unsqueeze(-1)
+    noise = torch.randn_like(together) * mask
+    (together * noise).sum().backward()
+    gradients = {n: p.grad for n, p in backbone.named_parameters()}
+    backbone.zero_grad()
+    for utterance, part in zip(utterances, noise, strict=True):
+        alone = backbone(utterance[None])[0]
+        (alone * part[: len(alone)]).sum().backward()
+    for n, p in backbone.named_parameters():
+        if p.grad is not None:
+            difference = (gradients[n] - p.grad).norm()
+            assert difference <= 1e-4 * p.grad.norm() + 1e-5, n
+
+
 @pytest.mark.parametrize("name", GROUP_NORM)
-def test_group_norm_takes_padding_into_account(name):
-    """The limit that the docstring states; a test so that the text stays true."""
-    backbone = build(GROUP_NORM[name]).eval()
+def test_group_norm_counts_padding_where_that_is_asked_for(name):
+    """What transformers computes of the zero-padded batch and its mask."""
+    backbone = build(GROUP_NORM[name], padded_group_norm=True).eval()
     utterances = speech(16000, 4000)
     wavs, lengths = pad(utterances)
+    mask = length_mask(lengths, wavs.shape[1])
     with torch.no_grad():
+        ours = backbone(wavs, lengths)
+        states = backbone.encoder.model(
+            wavs, attention_mask=mask.long(), output_hidden_states=True
+        ).hidden_states
+        expected = torch.stack(states).mean(dim=0)
+        torch.testing.assert_close(ours[0], expected[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(ours[1, :12], expected[1, :12], rtol=1e-5, atol=1e-5)
         alone = backbone(utterances[1][None])[0]
-        together = backbone(wavs, lengths)[1, : len(alone)]
-        longest = backbone(utterances[0][None])[0]
-        assert (backbone(wavs, lengths)[0] - longest).abs().max() < 1e-5
-    assert (together - alone).norm() / alone.norm() > 0.05
+    assert (ours[1, :12] - alone).norm() / alone.norm() > 0.05
+
+
+# WavLM's attention
+
+
+def transformers_layers(backbone, x, mask):
+    """The layers of transformers' WavLM on frames (B, T', D), one after the other."""
+    bias = None
+    for layer in backbone.encoder.model.encoder.layers:
+        x, bias = layer(x, attention_mask=mask, position_bias=bias)
+    return x
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+@pytest.mark.parametrize("stable", [False, True])
+@pytest.mark.parametrize(
+    ("counts", "dropout"),
+    # With padding, what is dropped is drawn in another order.
+    [([40, 40, 40], 0.0), ([40, 40, 40], 0.5), ([40, 13, 27], 0.0)],
+)
+def test_wavlm_equals_transformers_in_training_too(
+    stable, dropout, counts, monkeypatch
+):
+    """Output and all gradients, with torch's random numbers also of what is dropped."""
+    monkeypatch.setattr(packing, "dropout", F.dropout)
+    config = waveform_config("wavlm", "layer", stable, num_buckets=16)
+    rates = ["attention_dropout", "hidden_dropout", "activation_dropout"]
+    config |= dict.fromkeys(rates, 0.0) | {"attention_dropout": dropout}
+    backbone = build(config).train()
+    with torch.no_grad():  # the gates and biases start so that they hardly matter
+        for name, p in backbone.named_parameters():
+            if "gru_rel_pos" in name or "rel_attn_embed" in name:
+                p.normal_()
+    n_steps = max(counts)
+    mask = steps_mask(torch.tensor(counts), n_steps)
+    x = torch.randn(3, n_steps, 32).masked_fill(~mask.unsqueeze(-1), 0)
+    noise = torch.randn(3, n_steps, 32) * mask.unsqueeze(-1)
+    shape = packing.Packing(counts, n_steps, x.device)
+
+    def ours(x):
+        *_, last = backbone.encoder.layers_above(0, shape.pack(x), shape)
+        return shape.unpack(last)
+
+    results = []
+    for run in (ours, lambda x: transformers_layers(backbone, x, mask)):
+        backbone.zero_grad()
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(0)
+        y = run(leaf) * mask.unsqueeze(-1)
+        (y * noise).sum().backward()
+        gradients = {n: p.grad for n, p in backbone.named_parameters()}
+        results.append((y.detach(), leaf.grad, gradients))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-4, atol=1e-5)
+    for name, expected in results[1][2].items():
+        if expected is not None:
+            torch.testing.assert_close(
+                results[0][2][name], expected, rtol=1e-3, atol=1e-4, msg=name
+            )
+
+
+def test_nothing_of_transformers_is_replaced(any_config):
+    """Other models in the process stay as they are; checkpoints fit both ways."""
+    backbone = build(any_config)
+    model = backbone.encoder.model
+    for module in model.modules():
+        assert "forward" not in vars(module)
+        assert type(module).__module__.split(".")[0] in {"torch", "transformers"}
+    if any_config is not WHISPER:
+        reference = AutoModel.from_config(AutoConfig.for_model(**any_config))
+        reference.load_state_dict(model.state_dict())
 
 
 @pytest.mark.parametrize("name", ["wav2vec2-post", "whisper"])
@@ -255,7 +367,9 @@ def test_normalisation_follows_the_preprocessor(normalize, tmp_path):
 
 
 def test_group_norm_models_are_not_normalised_by_default():
-    assert not build(GROUP_NORM["wav2vec2-group"]).encoder.normalize
+    config = GROUP_NORM["wav2vec2-group"]
+    assert not build(config).encoder.normalize
+    assert build(config | {"do_normalize": True}).encoder.normalize
 
 
 def test_too_short_utterances_are_padded_with_one_warning(any_config):
@@ -268,9 +382,8 @@ def test_too_short_utterances_are_padded_with_one_warning(any_config):
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message="an utterance")
         assert torch.equal(backbone(tiny[None]), alone)
-    if any_config in PADDING_FREE.values():
-        together = backbone(*pad([tiny, *speech(9000)]))
-        assert (together[0, 0] - alone[0, 0]).abs().max() < 1e-5
+    together = backbone(*pad([tiny, *speech(9000)]))
+    assert (together[0, 0] - alone[0, 0]).abs().max() < 1e-5
 
 
 # Freezing
@@ -352,6 +465,96 @@ def test_dropout_is_active_in_trained_parts_only(one_config):
 def test_a_wrong_freeze_is_refused(freeze):
     with pytest.raises(ValueError, match="from 0 to 3; found"):
         build(WHISPER, freeze=freeze)
+
+
+# Some of the layers
+
+
+@pytest.mark.parametrize("layers", [[-1], [0], [2], [1, 3], [3, -2]])
+def test_a_sum_of_some_layers_leaves_the_others_out(any_config, layers):
+    wavs, lengths = pad(speech(8000, 5000))
+    whole = build(any_config).eval()
+    backbone = build(any_config, layers=layers).eval()
+    with torch.no_grad():
+        backbone.layer_weights.normal_()
+        states = list(whole.hidden_states(wavs, lengths))
+        chosen = [states[n] for n in sorted(n % 4 for n in layers)]
+        weights = backbone.layer_weights.exp() / backbone.layer_weights.exp().sum()
+        expected = sum(w * state for w, state in zip(weights, chosen, strict=True))
+        torch.testing.assert_close(backbone(wavs, lengths), expected)
+
+
+def test_what_lies_above_the_highest_layer_is_not_trained(any_config):
+    backbone = build(any_config, layers=[1, 2]).train()
+    backbone(*pad(speech(8000, 5000))).square().sum().backward()
+    trained = {n for n, p in backbone.named_parameters() if p.requires_grad}
+    assert any(".layers.1." in name for name in trained)
+    assert not any(".layers.2." in name for name in trained)
+    for name, parameter in backbone.named_parameters():
+        assert (parameter.grad is not None) == (name in trained), name
+
+
+@pytest.mark.parametrize("layers", [[], [4], [-5], [1, 1], [3, -1]])
+def test_wrong_layers_are_refused(layers):
+    with pytest.raises(ValueError, match="numbers from 0 to 3"):
+        build(WHISPER, layers=layers)
+
+
+@pytest.mark.parametrize(
+    ("freeze", "layers", "kept"),
+    [
+        (1, None, [0, 1]),
+        (2, [-1], [2]),
+        (2, [1, 3], [1, 2]),
+        (2, [0, 1], [0, 1]),
+        (3, [-1], [3]),
+        ("all", None, [0, 1, 2, 3]),
+        ("all", [1], [1]),
+    ],
+)
+def test_training_goes_on_from_frozen_states(any_config, freeze, layers, kept):
+    """The same frames and gradients as from waveforms, whatever the padding."""
+    backbone = build(any_config, freeze=freeze, layers=layers).eval()
+    utterances = speech(8000, 5000)
+    wavs, lengths = pad(utterances)
+    expected = backbone(wavs, lengths)
+    expected[1, 15:].zero_()  # padding
+    noise = torch.randn_like(expected)
+    (expected * noise).sum().backward()
+    gradients = {n: p.grad for n, p in backbone.named_parameters()}
+    backbone.zero_grad()
+
+    # One by one, as they are kept, and padded afterwards with what has no meaning.
+    one, other = (backbone.frozen_states(u[None])[0] for u in utterances)
+    assert backbone.kept == kept
+    assert one.shape[0] == len(kept)
+    states = torch.full((2, *one.shape), 3.0)
+    states[0], states[1, :, : other.shape[1]] = one, other
+    frames = backbone(states, torch.tensor([1.0, other.shape[1] / one.shape[1]]))
+    frames[1, 15:].zero_()
+    torch.testing.assert_close(frames, expected, rtol=1e-4, atol=1e-5)
+    (frames * noise).sum().backward()
+    for name, parameter in backbone.named_parameters():
+        if gradients[name] is None:
+            assert parameter.grad is None, name
+        else:
+            torch.testing.assert_close(
+                parameter.grad, gradients[name], rtol=1e-3, atol=1e-4, msg=name
+            )
+
+
+@pytest.mark.parametrize("freeze", ["none", "frontend", 0])
+def test_without_a_frozen_layer_there_are_no_states_to_keep(freeze):
+    backbone = build(WHISPER, freeze=freeze)
+    assert backbone.kept == []
+    with pytest.raises(ValueError, match="freeze is below 1"):
+        backbone.frozen_states(torch.randn(1, 8000))
+
+
+def test_states_of_another_number_of_layers_are_refused():
+    backbone = build(WHISPER, freeze=2, layers=[-1])
+    with pytest.raises(ValueError, match=r"of the representations \[2\], found"):
+        backbone(torch.randn(2, 3, 25, 32))
 
 
 # Sources

@@ -1,0 +1,310 @@
+"""Front ends of the small encoders: waveform to what the encoder reads.
+
+Each has ``forward(wavs, lengths=None)`` as a backbone has, and can be left out:
+the encoders' ``encode`` takes features that were computed before.
+"""
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
+
+SAMPLE_RATE = 16000
+
+
+def check_input(name: str, x: Tensor, lengths: Tensor | None, *shape: int) -> None:
+    """Refuses a batch of another shape than an encoder reads.
+
+    Arguments
+    ---------
+    name : str
+        Who reads it, for the message.
+    x : torch.Tensor
+        The batch.
+    lengths : torch.Tensor or None
+        Should be (B,).
+    *shape : int
+        The dimensions of one utterance, -1 for time.
+
+    Raises
+    ------
+    ValueError
+        If a shape differs, or there is nothing in the batch.
+
+    Example
+    -------
+    >>> check_input("LogMel", torch.ones(16000), None, -1)
+    Traceback (most recent call last):
+    ...
+    ValueError: LogMel expects a batch (B, time) and relative lengths (B,), found ...
+    """
+    fits = x.dim() == len(shape) + 1 and x.numel() > 0
+    fits = fits and all(s in (-1, n) for s, n in zip(shape, x.shape[1:], strict=True))
+    if not fits or (lengths is not None and lengths.shape != x.shape[:1]):
+        expected = ", ".join(["B", *("time" if s < 0 else str(s) for s in shape)])
+        found = None if lengths is None else tuple(lengths.shape)
+        raise ValueError(
+            f"{name} expects a batch ({expected}) and relative lengths (B,), found "
+            f"{tuple(x.shape)} and {found}"
+        )
+
+
+class ShortTimeSpectrum(nn.Module):
+    """What the two spectrograms share: windows, power, lengths.
+
+    Windows of 25 ms every 10 ms (Hann, periodic), Fourier transform of 512 points.
+    Frame t is of the samples 160 t to 160 t + 399 and nothing is mirrored at the
+    ends, so that no valid frame sees padding. Shorter than one window, an utterance
+    is padded with zeros.
+
+    Attributes
+    ----------
+    output_size : int
+        Size of a frame.
+    hop : int
+        Samples from one frame to the next, 160.
+    receptive_field : int
+        Samples of one window, 400.
+    """
+
+    hop = 160
+    receptive_field = 400
+    fft_size = 512
+    output_size = fft_size // 2 + 1
+    floor = 1e-10
+
+    def __init__(self) -> None:
+        super().__init__()
+        window = torch.hann_window(self.receptive_field)
+        self.register_buffer("window", window, persistent=False)
+
+    def n_frames(self, n_samples: Tensor) -> Tensor:
+        """Number of frames that waveforms of so many samples have, at least 1."""
+        return ((n_samples - self.receptive_field) // self.hop + 1).clamp(min=1)
+
+    def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
+        """Relative lengths in frames.
+
+        Arguments
+        ---------
+        lengths : torch.Tensor
+            Relative lengths in samples (B,), in (0, 1].
+        n_samples : int
+            Padded length T of the waveforms.
+
+        Returns
+        -------
+        torch.Tensor
+            Valid frames over all frames (B,), in (0, 1].
+        """
+        counts = valid_counts(lengths, n_samples)
+        return self.n_frames(counts) / self.n_frames(torch.full_like(counts, n_samples))
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Computes the spectrogram of a batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Natural logarithm (B, T', output_size), float32, 0 in the padding.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above.
+        """
+        check_input(type(self).__name__, wavs, lengths, -1)
+        if lengths is None:
+            lengths = torch.ones(len(wavs), device=wavs.device)
+        counts = valid_counts(lengths, wavs.shape[1])
+        with torch.autocast(wavs.device.type, enabled=False):
+            wavs = wavs.float().masked_fill(~steps_mask(counts, wavs.shape[1]), 0)
+            wavs = F.pad(wavs, (0, max(0, self.receptive_field - wavs.shape[1])))
+            windows = wavs.unfold(1, self.receptive_field, self.hop) * self.window
+            spectrum = torch.fft.rfft(windows, n=self.fft_size)
+            power = spectrum.real.square() + spectrum.imag.square()
+            frames = self.bands(power).clamp(min=self.floor).log()
+            padding = ~steps_mask(self.n_frames(counts), frames.shape[1])
+            return frames.masked_fill(padding.unsqueeze(-1), 0)
+
+    def bands(self, power: Tensor) -> Tensor:
+        """What the logarithm is taken of.
+
+        Arguments
+        ---------
+        power : torch.Tensor
+            Squared magnitudes (B, T', 257).
+
+        Returns
+        -------
+        torch.Tensor
+            (B, T', output_size).
+        """
+        return power
+
+
+class LogSpectrogram(ShortTimeSpectrum):
+    """Log-spectrogram of the NTUA thesis on contrastive losses, section 4.3.1.
+
+    25 ms windows every 10 ms, 512 points and no normalisation are printed. Ours: the
+    Hann window, the natural logarithm of the power (of the magnitude it is half as
+    much, which the encoder's batch normalisation takes out), at least 1e-10, which is
+    below the noise of 16 bits.
+
+    Example
+    -------
+    >>> features = LogSpectrogram()
+    >>> lengths = torch.tensor([1.0, 0.5])
+    >>> features(torch.randn(2, 16000), lengths).shape
+    torch.Size([2, 98, 257])
+    >>> features.frame_lengths(lengths, n_samples=16000) * 98
+    tensor([98., 48.])
+    """
+
+
+class LogMel(ShortTimeSpectrum):
+    """Log-mel spectrogram of Khaertdinov et al., section 3.2.
+
+    64 bands from 60 to 7800 Hz, 25 ms windows every 10 ms ("Exploring self-supervised
+    multi-view contrastive learning for speech emotion recognition with limited
+    annotations", 2024). Not printed and ours: the Hann window, 512 points, triangles
+    of height 1 that are straight in Hz with corners evenly spaced on HTK's mel scale,
+    2595 log10(1 + f / 700), and the natural logarithm of the power, at least 1e-10.
+
+    Example
+    -------
+    >>> LogMel()(torch.randn(2, 16000)).shape
+    torch.Size([2, 98, 64])
+    """
+
+    output_size = 64
+    lowest, highest = 60.0, 7800.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, last = (math.log(1 + f / 700) for f in (self.lowest, self.highest))
+        double = torch.float64
+        corners = torch.linspace(first, last, self.output_size + 2, dtype=double)
+        corners = 700 * (corners.exp() - 1)
+        left, centre, right = corners[:-2], corners[1:-1], corners[2:]
+        n_bins = self.fft_size // 2 + 1
+        bins = torch.linspace(0, SAMPLE_RATE / 2, n_bins, dtype=double)[:, None]
+        rising = (bins - left) / (centre - left)
+        falling = (right - bins) / (right - centre)
+        filters = torch.minimum(rising, falling).clamp(min=0).float()
+        self.register_buffer("filters", filters, persistent=False)
+
+    def bands(self, power: Tensor) -> Tensor:
+        """Energy in each mel band.
+
+        Arguments
+        ---------
+        power : torch.Tensor
+            Squared magnitudes (B, T', 257).
+
+        Returns
+        -------
+        torch.Tensor
+            (B, T', 64).
+        """
+        return power @ self.filters
+
+
+class EGeMAPS(nn.Module):
+    """The 88 functionals of eGeMAPS v02, one vector per utterance, by openSMILE.
+
+    Eyben et al., "The Geneva minimalistic acoustic parameter set (GeMAPS) for voice
+    research and affective computing", IEEE Transactions on Affective Computing 7(2),
+    2016. On the CPU, one utterance after the other, without gradient: for more than a
+    look, compute them once and hand them to ``EGeMAPSMLP.encode``.
+
+    Needs the extra ``egemaps``; openSMILE is free for research only.
+
+    Attributes
+    ----------
+    output_size : int
+        88.
+    """
+
+    output_size = 88
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Computes the functionals of a batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Functionals (B, 88), float32, in the order of ``names()``.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above, or openSMILE finds no number for a functional,
+            as in an utterance of less than a window.
+        ImportError
+            If openSMILE is not installed.
+        """
+        check_input("EGeMAPS", wavs, lengths, -1)
+        if lengths is None:
+            lengths = torch.ones(len(wavs), device=wavs.device)
+        counts = valid_counts(lengths, wavs.shape[1]).tolist()
+        rows = []
+        for i, wav in enumerate(wavs.detach().float().cpu()):
+            table = _smile().process_signal(wav[: counts[i]].numpy(), SAMPLE_RATE)
+            row = torch.from_numpy(table.to_numpy(dtype="float32").copy())
+            if not row.isfinite().all():
+                raise ValueError(
+                    f"openSMILE finds no functionals of utterance {i} of the batch, "
+                    f"{counts[i]} samples: leave it out"
+                )
+            rows.append(row)
+        return torch.cat(rows).to(wavs.device)
+
+    @staticmethod
+    def names() -> list[str]:
+        """openSMILE's names of the functionals.
+
+        Returns
+        -------
+        list of str
+            88 names.
+
+        Raises
+        ------
+        ImportError
+            If openSMILE is not installed.
+        """
+        return list(_smile().feature_names)
+
+
+@functools.cache
+def _smile():
+    try:
+        import opensmile
+    except ImportError as error:
+        raise ImportError(
+            "eGeMAPS needs openSMILE, which is free for research only: "
+            "pip install 'speechbrain_ser_cl[egemaps]'"
+        ) from error
+    return opensmile.Smile(
+        feature_set=opensmile.FeatureSet.eGeMAPSv02,
+        feature_level=opensmile.FeatureLevel.Functionals,
+    )

@@ -1,0 +1,223 @@
+"""Pointwise convolutions over the layers of a frozen speech encoder."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.backbones.encoders import architecture, check_architecture
+from speechbrain_ser_cl.backbones.features import check_input
+from speechbrain_ser_cl.backbones.weighted_ssl import WeightedSSL
+from speechbrain_ser_cl.registry import BACKBONES
+
+
+@BACKBONES.register("pointwise_cnn")
+class PointwiseCNN(nn.Module):
+    r"""Learned sum of a frozen encoder's layers, then two pointwise convolutions.
+
+    .. math::
+        x = \sum_{l=0}^{L} \mathrm{softmax}(w)_l \, h_l, \qquad
+        y = \mathrm{ReLU}(W_2 \, \mathrm{ReLU}(W_1 x + b_1) + b_2)
+
+    The wav2vec 2.0 view of Khaertdinov et al., "Exploring self-supervised multi-view
+    contrastive learning for speech emotion recognition with limited annotations"
+    (2024), section 3.2, after Pepino et al., "Emotion recognition from speech using
+    wav2vec 2.0 embeddings", Interspeech 2021. With a base model's 13 representations
+    of 768 it trains 114 957 numbers, the 0.115 M of its Table 5. That table's head,
+    0.017 M, is ``ClassifierHead(128, 4, hidden_size=128)`` after a mean over time; the
+    text's is linear, ``ClassifierHead(128, 4)``.
+
+    Not printed and ours: 128 channels in the first convolution too (the only round
+    number that fits the table), ReLU after both, and that the sum's weights are a
+    softmax (Pepino et al. divide by the sum of the weights).
+
+    A frame depends on its own time alone, so padding cannot change it where it
+    does not change the encoder's, see :class:`WeightedSSL`.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path or dict, optional
+        The frozen encoder, as :class:`WeightedSSL` takes it. None: there is none, and
+        :meth:`encode` is fed with what was computed before.
+    input_size : int
+        Size D of the encoder's frames. With a source, the source says it.
+    n_layers : int
+        Number L of the encoder's transformer layers; likewise.
+    channels : sequence of int
+        Outputs of each convolution.
+    dropout : float
+        Before each convolution.
+
+    Attributes
+    ----------
+    ssl : WeightedSSL or None
+        The frozen encoder. Its own layer weights are not used.
+    layer_weights : torch.nn.Parameter
+        w (L + 1,), before the softmax.
+    output_size : int
+        Size of a frame, 128.
+    hop : int or None
+        Samples from one frame to the next; None without a source.
+
+    Example
+    -------
+    >>> encoder = PointwiseCNN()
+    >>> sum(p.numel() for p in encoder.parameters())
+    114957
+    >>> hidden_states = torch.randn(2, 13, 49, 768)  # computed before
+    >>> encoder.encode(hidden_states).shape
+    torch.Size([2, 49, 128])
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Mapping | None = None,
+        input_size: int = 768,
+        n_layers: int = 12,
+        channels: tuple[int, ...] = (128, 128),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.ssl = None
+        self.hop = None
+        if source is not None:
+            self.ssl = WeightedSSL(source, freeze="all").requires_grad_(False)
+            self.hop = self.ssl.hop
+            input_size, n_layers = self.ssl.output_size, self.ssl.n_layers
+        self.input_size = input_size
+        self.output_size = channels[-1]
+        self.layer_weights = nn.Parameter(torch.zeros(n_layers + 1))
+        # A convolution of one step is a linear layer on each frame.
+        layers = []
+        for n_in, n_out in zip((input_size, *channels), channels, strict=False):
+            layers += [nn.Dropout(dropout), nn.Linear(n_in, n_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers)
+
+    @property
+    def weights(self) -> Tensor:
+        """Share of each representation in the sum (n_layers + 1,), adding up to 1."""
+        return self.layer_weights.softmax(dim=0)
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this, the weights apart.
+
+        Returns
+        -------
+        dict
+            Of plain JSON values. ``source`` is the encoder's architecture, so that
+            neither the hub nor the folder it came from is needed.
+        """
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        return {
+            "source": None if self.ssl is None else architecture(self.ssl.encoder),
+            "input_size": self.input_size,
+            "n_layers": len(self.layer_weights) - 1,
+            "channels": [layer.out_features for layer in linear],
+            "dropout": self.layers[0].p,
+        }
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping) -> "PointwiseCNN":
+        """Builds one from what :meth:`arguments` gave, and from nothing else.
+
+        Arguments
+        ---------
+        arguments : mapping
+            Not trusted: may come with a model that somebody else made.
+
+        Returns
+        -------
+        PointwiseCNN
+            With random weights.
+
+        Raises
+        ------
+        ValueError
+            If ``source`` is a place to load from instead of an architecture.
+        """
+        source = arguments.get("source")
+        if source is not None:
+            check_architecture(source)
+        return cls(**arguments)
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames (B, T', output_size). How many belong to each utterance says
+            :meth:`frame_lengths`; those after are of no meaning.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above, or there is no source.
+        """
+        return self.encode(self._source().hidden_states(wavs, lengths))
+
+    def encode(self, hidden_states: Tensor | Iterable[Tensor]) -> Tensor:
+        """Encodes the representations of the frozen encoder.
+
+        Arguments
+        ---------
+        hidden_states : torch.Tensor or iterable of torch.Tensor
+            All n_layers + 1 of them, (B, n_layers + 1, T', D) or one (B, T', D) after
+            the other, of any floating-point type.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames (B, T', output_size).
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above.
+        """
+        weights = self.weights
+        if isinstance(hidden_states, Tensor):
+            shape = (len(weights), -1, self.input_size)
+            check_input("PointwiseCNN", hidden_states, None, *shape)
+            hidden_states = hidden_states.unbind(1)
+        layers = zip(weights, hidden_states, strict=True)
+        x = sum(weight * hidden.to(weight.dtype) for weight, hidden in layers)
+        return self.layers(x)
+
+    def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
+        """Relative lengths in frames, for a pooling over the output.
+
+        Arguments
+        ---------
+        lengths : torch.Tensor
+            Relative lengths in samples (B,), in (0, 1].
+        n_samples : int
+            Padded length T of the waveforms.
+
+        Returns
+        -------
+        torch.Tensor
+            Valid frames over all frames (B,), in (0, 1].
+
+        Raises
+        ------
+        ValueError
+            If there is no source.
+        """
+        return self._source().frame_lengths(lengths, n_samples)
+
+    def _source(self) -> WeightedSSL:
+        if self.ssl is None:
+            raise ValueError(
+                "this PointwiseCNN has no encoder for waveforms: give it a source, or "
+                "hidden states to encode()"
+            )
+        return self.ssl

@@ -1,0 +1,219 @@
+"""Convolutional recurrent encoder of spectrograms."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from speechbrain_ser_cl.backbones.features import LogSpectrogram, check_input
+from speechbrain_ser_cl.backbones.masked_norm import MaskedBatchNorm
+from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
+from speechbrain_ser_cl.registry import BACKBONES
+
+
+@BACKBONES.register("spectrogram_crnn")
+class SpectrogramCRNN(nn.Module):
+    """Two convolutions, two bidirectional GRU layers, one transformer layer.
+
+    The sequence encoder of the NTUA thesis on contrastive losses for speech emotion
+    recognition, section 4.3.2, after Li et al., "Improved end-to-end speech emotion
+    recognition using self attention mechanism and multitask learning", Interspeech
+    2019: Conv2d(64, (41, 21), stride 2), batch normalisation, Hardtanh(0, 20),
+    Conv2d(64, (21, 11), stride 2), batch normalisation, Hardtanh(0, 20), 2 x
+    BiGRU(128, dropout 0.2), TransformerEncoderLayer(256, feed-forward 512, 8 heads).
+    Kernels are frequency x time. It gives frames; how the thesis pools them is not
+    printed, nor is a number of parameters.
+
+    Not printed and ours: no padding of the convolutions, as in their PyTorch
+    defaults, which are all the table leaves out; the transformer layer's dropout of
+    0.1, likewise.
+
+    Padding does not change the frames of an utterance: a frame is of valid frames
+    alone, the GRU's way back starts at the utterance's end, and in training the
+    batch normalisation's statistics leave padding out. An utterance of less than 41
+    spectrogram frames (0.425 s) is padded with zeros to that, and so has one frame.
+
+    Arguments
+    ---------
+    dropout : float
+        Between the GRU layers.
+    transformer_dropout : float
+        In the transformer layer.
+
+    Attributes
+    ----------
+    features : LogSpectrogram
+        The front end.
+    output_size : int
+        Size of a frame, 256.
+    hop : int
+        Samples from one frame to the next, 640.
+
+    Example
+    -------
+    >>> encoder = SpectrogramCRNN()
+    >>> sum(p.numel() for p in encoder.parameters())
+    4136896
+    >>> wavs, lengths = torch.randn(2, 16000), torch.tensor([1.0, 0.5])
+    >>> encoder(wavs, lengths).shape
+    torch.Size([2, 15, 256])
+    >>> encoder.frame_lengths(lengths, n_samples=16000) * 15
+    tensor([15.,  2.])
+    >>> spectrograms = encoder.features(wavs, lengths)  # may be kept and used again
+    >>> lengths = encoder.features.frame_lengths(lengths, n_samples=16000)
+    >>> encoder.encode(spectrograms, lengths).shape
+    torch.Size([2, 15, 256])
+    """
+
+    def __init__(self, dropout: float = 0.2, transformer_dropout: float = 0.1) -> None:
+        super().__init__()
+        self.features = LogSpectrogram()
+        self.conv1 = nn.Conv2d(1, 64, (41, 21), stride=2)
+        self.norm1 = MaskedBatchNorm(64)
+        self.conv2 = nn.Conv2d(64, 64, (21, 11), stride=2)
+        self.norm2 = MaskedBatchNorm(64)
+        n_bins = self.features.output_size
+        for conv in (self.conv1, self.conv2):
+            n_bins = (n_bins - conv.kernel_size[0]) // 2 + 1
+        self.gru = nn.GRU(
+            64 * n_bins,
+            128,
+            num_layers=2,
+            dropout=dropout,
+            bidirectional=True,
+            batch_first=True,
+        )
+        self.transformer = nn.TransformerEncoderLayer(
+            256, 8, 512, transformer_dropout, batch_first=True
+        )
+        self.output_size = 256
+        self.hop = 4 * self.features.hop
+        # Spectrogram frames that one frame is of.
+        self.receptive_field = self.conv1.kernel_size[1]
+        self.receptive_field += 2 * (self.conv2.kernel_size[1] - 1)
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        return {
+            "dropout": self.gru.dropout,
+            "transformer_dropout": self.transformer.dropout.p,
+        }
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames (B, T', 256). How many belong to each utterance says
+            :meth:`frame_lengths`; those after are of no meaning.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above.
+        """
+        spectrograms = self.features(wavs, lengths)
+        if lengths is not None:
+            lengths = self.features.frame_lengths(lengths, wavs.shape[1])
+        return self.encode(spectrograms, lengths)
+
+    def encode(self, spectrograms: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encodes spectrograms, for instance computed before.
+
+        Arguments
+        ---------
+        spectrograms : torch.Tensor
+            Log-spectrograms (B, T, 257) of any floating-point type.
+        lengths : torch.Tensor, optional
+            Relative lengths in spectrogram frames (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Frames (B, T', 256).
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above.
+        """
+        n_bins = self.features.output_size
+        check_input("SpectrogramCRNN", spectrograms, lengths, -1, n_bins)
+        if lengths is None:
+            lengths = torch.ones(len(spectrograms), device=spectrograms.device)
+        counts = valid_counts(lengths, spectrograms.shape[1])
+        mask = steps_mask(counts, spectrograms.shape[1])
+        x = spectrograms.masked_fill(~mask.unsqueeze(-1), 0).to(self.conv1.weight.dtype)
+        counts = counts.clamp(min=self.receptive_field)
+        x = F.pad(x, (0, 0, 0, max(0, self.receptive_field - x.shape[1])))
+
+        x = self._first_convolution(x)  # (B, 64, F, T)
+        counts = _n_steps(self.conv1, counts)
+        x = F.hardtanh(self.norm1(x, steps_mask(counts, x.shape[-1])), 0, 20)
+        x = self.conv2(x)
+        counts = _n_steps(self.conv2, counts)
+        mask = steps_mask(counts, x.shape[-1])
+        x = F.hardtanh(self.norm2(x, mask), 0, 20)
+
+        x = x.permute(0, 3, 1, 2).flatten(2)
+        # Autocast has no GRU for every type.
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(self.gru.weight_ih_l0.dtype)
+            packed = pack_padded_sequence(x, counts.cpu(), True, enforce_sorted=False)
+            x, _ = pad_packed_sequence(
+                self.gru(packed)[0], True, total_length=x.shape[1]
+            )
+        return self.transformer(x, src_key_padding_mask=~mask)
+
+    def _first_convolution(self, x: Tensor) -> Tensor:
+        """``conv1`` of (B, T, F), two frames taken as two channels of one.
+
+        The same sums without a stride in time, in less time on a CPU; channels last,
+        which the second convolution is faster with.
+        """
+        weight = F.pad(self.conv1.weight, (0, 1)).unflatten(3, (-1, 2)).squeeze(1)
+        weight = weight.permute(0, 3, 1, 2)
+        x = F.pad(x, (0, 0, 0, x.shape[1] % 2)).unflatten(1, (-1, 2))
+        return F.conv2d(
+            x.permute(0, 2, 3, 1),
+            weight.contiguous(memory_format=torch.channels_last),
+            self.conv1.bias,
+            stride=(2, 1),
+        )
+
+    def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
+        """Relative lengths in frames, for a pooling over the output.
+
+        Arguments
+        ---------
+        lengths : torch.Tensor
+            Relative lengths in samples (B,), in (0, 1].
+        n_samples : int
+            Padded length T of the waveforms.
+
+        Returns
+        -------
+        torch.Tensor
+            Valid frames over all frames (B,), in (0, 1].
+        """
+        counts = valid_counts(lengths, n_samples)
+        return self._n_frames(counts) / self._n_frames(
+            torch.full_like(counts, n_samples)
+        )
+
+    def _n_frames(self, n_samples: Tensor) -> Tensor:
+        counts = self.features.n_frames(n_samples).clamp(min=self.receptive_field)
+        return _n_steps(self.conv2, _n_steps(self.conv1, counts))
+
+
+def _n_steps(conv: nn.Conv2d, counts: Tensor) -> Tensor:
+    """Steps in time after a convolution."""
+    return (counts - conv.kernel_size[1]) // conv.stride[1] + 1
