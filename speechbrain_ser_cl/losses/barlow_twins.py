@@ -18,10 +18,8 @@ class BarlowTwinsLoss(ViewLoss):
         \qquad C = \frac{1}{N} \hat Z_a^T \hat Z_b
 
     where each dimension of the two views is standardised over the batch, (z -
-    mean) / sqrt(var + 1e-5) with the biased variance: Zbontar et al., "Barlow
-    Twins: self-supervised learning via redundancy reduction", arXiv:2103.03230,
-    equations 1 and 2; 1e-5 is that of the batch normalisation in the authors'
-    code. No scaling of single embeddings to length 1.
+    mean) / sqrt(var + 1e-5) with the biased variance; 1e-5 is that of the batch
+    normalisation in the authors' code. No scaling of single embeddings to length 1.
 
     A constant dimension correlates with nothing and costs 1. NaN or infinity in
     an embedding gives NaN. There are no labels.
@@ -37,6 +35,11 @@ class BarlowTwinsLoss(ViewLoss):
     ------
     ValueError
         If lambda is negative or not finite.
+
+    References
+    ----------
+    Zbontar et al. 2021, eqs. 1 and 2: "Barlow Twins: self-supervised learning via
+    redundancy reduction", arXiv:2103.03230.
 
     Example
     -------

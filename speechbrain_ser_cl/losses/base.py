@@ -1,11 +1,11 @@
 """What the losses share: checks of the input, unit vectors, tiles of anchors."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
 from speechbrain_ser_cl.losses.gather import gather_rows
 
@@ -317,17 +317,49 @@ def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
     return columns, valid
 
 
+class _SumOfTiles(torch.autograd.Function):
+    """Sum over tiles of anchors; the gradient is added up on the way, tile by tile."""
+
+    @staticmethod
+    def forward(ctx, of_tile, tiles, z: Tensor, *parameters: Tensor):
+        """Total and count of all tiles."""
+        z = z.detach().requires_grad_()
+        gradients = [torch.zeros_like(t) for t in (z, *parameters)]
+        totals, counts = [], []
+        for rows in tiles:
+            with torch.enable_grad():
+                total, count = of_tile(z, rows)
+            parts = torch.autograd.grad(total, (z, *parameters), allow_unused=True)
+            for gradient, part in zip(gradients, parts, strict=True):
+                if part is not None:
+                    gradient += part
+            totals.append(total.detach())
+            counts.append(count)
+        ctx.save_for_backward(*gradients)
+        count = torch.stack(counts).sum()
+        ctx.mark_non_differentiable(count)
+        return torch.stack(totals).sum(), count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, outer: Tensor, _):
+        """Scales the gradients that the forward pass has left."""
+        return None, None, *(outer * gradient for gradient in ctx.saved_tensors)
+
+
 def sum_over_anchors(
     terms: AnchorTerms,
     z: Tensor,
     labels: Tensor,
     anchors: Tensor | None = None,
     tile: int = 2**24,
+    parameters: Iterable[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """Adds up what each anchor gives, a tile of anchors at a time.
 
-    A batch that needs more than one tile is computed anew for the gradient, so
-    that memory is that of one tile, linear in N.
+    A batch that needs more than one tile has its gradient computed along with the
+    sum, so that memory is that of one tile, linear in N. That gradient cannot be
+    differentiated again.
 
     Arguments
     ---------
@@ -344,6 +376,8 @@ def sum_over_anchors(
     tile : int
         The most elements of a matrix between anchors and batch, if the batch is
         no longer than that.
+    parameters : iterable of torch.Tensor
+        What else ``terms`` computes with and is learned, such as a temperature.
 
     Returns
     -------
@@ -368,11 +402,10 @@ def sum_over_anchors(
     tiles = rows.split(max(1, tile // len(z)))
     if len(tiles) == 1:
         return of_tile(z, rows)
-    sums = [
-        checkpoint(of_tile, z, part, use_reentrant=False, preserve_rng_state=False)
-        for part in tiles
-    ]
-    totals, counts = zip(*sums, strict=True)
+    learned = [t for t in parameters if t.requires_grad]
+    if torch.is_grad_enabled() and (z.requires_grad or learned):
+        return _SumOfTiles.apply(of_tile, tiles, z, *learned)
+    totals, counts = zip(*(of_tile(z, part) for part in tiles), strict=True)
     return torch.stack(totals).sum(), torch.stack(counts).sum()
 
 
@@ -463,7 +496,13 @@ class LabelLoss(nn.Module):
             if self.gather:
                 z, *rows = gather_rows(z, *rows)
             check_some("embeddings", z)
-            total, count = sum_over_anchors(self.anchor_terms, z, *rows, tile=self.tile)
+            total, count = sum_over_anchors(
+                self.anchor_terms,
+                z,
+                *rows,
+                tile=self.tile,
+                parameters=self.parameters(),
+            )
             return total / count.clamp(min=1) + zero_or_nan(z)
 
     def anchor_terms(

@@ -14,12 +14,15 @@ class CORALLoss(nn.Module):
     .. math::
         L = \frac{1}{4 D^2} \| C_S - C_T \|_F^2
 
-    with C the unbiased covariance over a domain's batch: Sun and Saenko, "Deep
-    CORAL: correlation alignment for deep domain adaptation", arXiv:1607.01719,
-    equations 1 to 3.
+    with C the unbiased covariance over a domain's batch.
 
     The means of the domains play no part. NaN or infinity in an embedding gives
     NaN. There are no labels.
+
+    References
+    ----------
+    Sun and Saenko 2016, eqs. 1 to 3: "Deep CORAL: correlation alignment for deep
+    domain adaptation", arXiv:1607.01719.
 
     Example
     -------

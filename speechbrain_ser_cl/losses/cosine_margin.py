@@ -24,10 +24,9 @@ class CosineMarginLoss(nn.Module):
             + \frac{1}{K} \sum_{n=1}^{K} \max(0, s(x_p, x_n) - m) \right]
 
     with s the cosine. The 2P positives are split into two halves, x and x', row
-    p of one going with row p of the other. Section 2.3 of two-stage supervised
-    contrastive fine-tuning (IEMOCAP and CASIA), the equation before its total
-    (5). Which negatives go with x_p is not printed there: here it is all K,
-    averaged.
+    p of one going with row p of the other. In the paper it is the equation before
+    the total (5). Which negatives go with x_p is not printed there: here it is all
+    K, averaged.
 
     The samples of other emotions are all there is of labels: the drawn emotion's
     rows are the positives. Without negatives (K = 0) the second part is 0, and
@@ -47,6 +46,11 @@ class CosineMarginLoss(nn.Module):
     ------
     ValueError
         If alpha is negative or not finite, or the margin is no cosine.
+
+    References
+    ----------
+    Xiang 2024, section 2.3: "A cross-corpus speech emotion recognition method based on
+    supervised contrastive learning", arXiv:2411.19803.
 
     Example
     -------

@@ -39,9 +39,7 @@ class DomainAdversarialLoss(nn.Module):
 
     with g a classifier of one hidden layer that is part of this loss (give its
     parameters to the optimiser too). The gradient that goes on to the embeddings
-    is multiplied by -lambda: Ganin et al., "Domain-adversarial training of neural
-    networks", arXiv:1505.07818. Lambda grows with the share of the training that
-    is done, as in its section 5.2:
+    is multiplied by -lambda, which grows with the share of the training that is done:
 
     .. math::
         \lambda = \frac{2}{1 + \exp(-\gamma \min(1, step / steps))} - 1
@@ -67,6 +65,11 @@ class DomainAdversarialLoss(nn.Module):
     ------
     ValueError
         If an argument is out of its range.
+
+    References
+    ----------
+    Ganin et al. 2016, section 5.2: "Domain-adversarial training of neural networks",
+    arXiv:1505.07818.
 
     Example
     -------

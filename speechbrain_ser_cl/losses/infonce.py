@@ -17,10 +17,7 @@ class InfoNCELoss(ViewLoss):
             \frac{\exp(\cos(z_i, z'_i) / \tau)}{\sum_j \exp(\cos(z_i, z'_j) / \tau)}
 
     j runs over the other view only: the rest of an anchor's own view is no
-    negative. Equation 4 of Ahn et al., "Integrating contrastive learning into
-    a multitask transformer model for effective domain adaptation" (2023), whose
-    print lost the minus logarithm; its origin is Van den Oord et al.,
-    arXiv:1807.03748.
+    negative. Ahn et al.'s print lost the minus logarithm.
 
     Similarities and log-sum-exp are computed in float32 (in float64 for float64
     embeddings), under autocast too. A single pair (N = 1) has no negatives: its
@@ -43,6 +40,13 @@ class InfoNCELoss(ViewLoss):
     ------
     ValueError
         If the temperature is not a finite number above 0.
+
+    References
+    ----------
+    Ahn et al. 2023, eq. 4: "Integrating contrastive learning into a multitask
+    transformer model for effective domain adaptation", arXiv:2310.04703.
+    Van den Oord et al. 2018, eq. 4: "Representation learning with contrastive
+    predictive coding", arXiv:1807.03748; its origin.
 
     Example
     -------

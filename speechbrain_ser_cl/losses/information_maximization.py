@@ -26,11 +26,16 @@ class EntropyLoss(nn.Module):
     .. math::
         L = -\frac{1}{N} \sum_n \sum_c p_{nc} \log p_{nc}
 
-    with p the softmax of the logits. The first half of equation 5 of Ahn et al.
-    (2023). On its own its optimum is one class for everything.
+    with p the softmax of the logits. On its own its optimum is one class for
+    everything.
 
     Between 0 and log C. Computed in float32 (float64 for float64 logits). NaN or
     infinity among the logits gives NaN.
+
+    References
+    ----------
+    Ahn et al. 2023, eq. 5, first half: "Integrating contrastive learning into a
+    multitask transformer model for effective domain adaptation", arXiv:2310.04703.
 
     Example
     -------
@@ -68,11 +73,15 @@ class DiversityLoss(nn.Module):
         L = \sum_c \hat p_c \log \hat p_c,
         \qquad \hat p_c = \frac{1}{N} \sum_n p_{nc}
 
-    with p the softmax of the logits. The second half of equation 5 of Ahn et al.
-    (2023).
+    with p the softmax of the logits.
 
     Between -log C and 0. Computed in float32 (float64 for float64 logits). NaN
     or +infinity among the logits gives NaN, -infinity is a probability of 0.
+
+    References
+    ----------
+    Ahn et al. 2023, eq. 5, second half: "Integrating contrastive learning into a
+    multitask transformer model for effective domain adaptation", arXiv:2310.04703.
 
     Example
     -------
@@ -114,13 +123,16 @@ class InformationMaximizationLoss(nn.Module):
         \qquad \hat p_c = \frac{1}{N} \sum_n p_{nc}
 
     It is minus the mutual information between input and predicted class, and
-    needs no labels: equation 5 of Ahn et al., "Integrating contrastive learning
-    into a multitask transformer model for effective domain adaptation" (2023).
-    :class:`EntropyLoss` plus :class:`DiversityLoss`.
+    needs no labels. :class:`EntropyLoss` plus :class:`DiversityLoss`.
 
     Between -log C and 0; with N = 1 the two halves cancel to 0. Computed in
     float32 (float64 for float64 logits). NaN or infinity among the logits gives
     NaN.
+
+    References
+    ----------
+    Ahn et al. 2023, eq. 5: "Integrating contrastive learning into a multitask
+    transformer model for effective domain adaptation", arXiv:2310.04703.
 
     Example
     -------

@@ -25,10 +25,8 @@ class MMDLoss(nn.Module):
         \qquad k(x, y) = \frac{1}{K} \sum_{r=1}^{K}
             \exp\left(-\frac{\|x - y\|^2}{b_r \bar d}\right)
 
-    the squared, biased estimate (never below 0) of Gretton et al., "A kernel
-    two-sample test", JMLR 13 (2012), equation 5, with a mean of several Gaussian
-    kernels as in Long et al., "Learning transferable features with deep
-    adaptation networks", arXiv:1502.02791. The scale d is the mean squared
+    the squared, biased estimate (never below 0) of Gretton et al. with a mean of
+    several Gaussian kernels as in Long et al. The scale d is the mean squared
     distance between two different rows of the two batches together; it takes no
     part in the gradient.
 
@@ -45,6 +43,12 @@ class MMDLoss(nn.Module):
     ------
     ValueError
         If there is no kernel, or a width is not a finite number above 0.
+
+    References
+    ----------
+    Gretton et al. 2012, eq. 5: "A kernel two-sample test", JMLR 13.
+    Long et al. 2015: "Learning transferable features with deep adaptation networks",
+    arXiv:1502.02791; the several kernels.
 
     Example
     -------

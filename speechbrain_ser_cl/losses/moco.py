@@ -20,10 +20,8 @@ class MoCoQueue(ViewLoss):
             {\exp(s(q_i, k_i) / \tau) + \sum_{j=1}^{Q} \exp(s(q_i, k^-_j) / \tau)}
 
     with s the cosine and k^- the Q keys in the queue, the oldest of which make
-    room for this batch's: He et al., "Momentum contrast for unsupervised visual
-    representation learning", arXiv:1911.05722, equation 1. Keys come from a
-    second encoder that follows the first, equation 2, by
-    :meth:`update_key_encoder`. Keys get no gradient.
+    room for this batch's (equation 1). Keys come from a second encoder that follows
+    the first, equation 2, by :meth:`update_key_encoder`. Keys get no gradient.
 
     While the queue holds fewer than ``size`` keys, Q is how many it holds; the
     very first batch has none, so that its loss and gradient are 0 (the authors
@@ -52,6 +50,11 @@ class MoCoQueue(ViewLoss):
     ------
     ValueError
         If an argument is out of its range.
+
+    References
+    ----------
+    He et al. 2020, eqs. 1 and 2: "Momentum contrast for unsupervised visual
+    representation learning", arXiv:1911.05722.
 
     Example
     -------

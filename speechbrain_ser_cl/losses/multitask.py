@@ -14,11 +14,9 @@ class MultitaskLoss(nn.Module):
 
     total = sum over names of weight[name] * term[name]
 
-    The total of Ahn et al., "Integrating contrastive learning into a multitask
-    transformer model for effective domain adaptation" (2023), section 3.5, has
-    the weights ``{"emotion": 1.0, "augmentation": 0.1, "contrastive": 0.5,
-    "information_maximization": 0.5}``. A weight of 0 is an ablation: the term is
-    then never needed, so ask :meth:`active` before computing it.
+    The paper's weights are ``{"emotion": 1.0, "augmentation": 0.1, "contrastive":
+    0.5, "information_maximization": 0.5}``. A weight of 0 is an ablation: the term
+    is then never needed, so ask :meth:`active` before computing it.
 
     Arguments
     ---------
@@ -29,6 +27,11 @@ class MultitaskLoss(nn.Module):
     ------
     ValueError
         If a weight is negative or not finite, or none is above 0.
+
+    References
+    ----------
+    Ahn et al. 2023, section 3.5: "Integrating contrastive learning into a multitask
+    transformer model for effective domain adaptation", arXiv:2310.04703.
 
     Example
     -------

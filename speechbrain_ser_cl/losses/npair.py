@@ -13,16 +13,14 @@ class NPairLoss(SupervisedNTXentLoss):
             \frac{\exp(z_a \cdot z_p)}
                  {\exp(z_a \cdot z_p) + \sum_{n \in N(a)} \exp(z_a \cdot z_n)}
 
-    with P(a) the other rows of a's label and N(a) those of other labels: equation
-    3.16 of the NTUA thesis on contrastive losses for speech emotion recognition,
-    averaged as printed below it. :class:`SupervisedNTXentLoss` without a
+    with P(a) the other rows of a's label and N(a) those of other labels, averaged
+    as printed below the thesis's equation. :class:`SupervisedNTXentLoss` without a
     temperature and, by default, without scaling to length 1; anchors without
     positives, a single label, N = 1, NaN and infinity: see there.
 
-    Sohn, "Improved deep metric learning with multi-class N-pair loss objective"
-    (2016), draws two rows per class and takes from each other class only the
-    second of them as a negative. That is ``InfoNCELoss(temperature=1.0,
-    normalize=False)`` between all first and all second rows.
+    Sohn draws two rows per class and takes from each other class only the second of
+    them as a negative. That is ``InfoNCELoss(temperature=1.0, normalize=False)``
+    between all first and all second rows.
 
     Arguments
     ---------
@@ -30,6 +28,12 @@ class NPairLoss(SupervisedNTXentLoss):
         Scale embeddings to length 1 first.
     gather : bool
         Compare the rows of all processes.
+
+    References
+    ----------
+    NTUA thesis, eq. 3.16: contrastive losses for speech emotion recognition.
+    Sohn 2016: "Improved deep metric learning with multi-class N-pair loss objective",
+    NIPS.
 
     Example
     -------

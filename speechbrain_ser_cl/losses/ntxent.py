@@ -18,11 +18,8 @@ class NTXentLoss(ViewLoss):
                  {\sum_{k \neq i} \exp(s_{ik} / \tau)}
 
     over the 2N rows of both views, with s the cosine and j(i) the other view of
-    the same utterance: Chen et al., "A simple framework for contrastive learning
-    of visual representations", arXiv:2002.05709, equation 1; section 3.1.4.1 of
-    the NTUA thesis on contrastive losses for speech emotion recognition. Unlike
-    :class:`InfoNCELoss` the rows of an anchor's own view are negatives too. It
-    is :class:`SupConLoss` with each utterance as its own label.
+    the same utterance. Unlike :class:`InfoNCELoss` the rows of an anchor's own view
+    are negatives too. It is :class:`SupConLoss` with each utterance as its own label.
 
     A single pair (N = 1) has no negatives: 0 with gradient 0. All embeddings
     equal give log(2N - 1). NaN or infinity in an embedding gives NaN. Memory is
@@ -41,6 +38,12 @@ class NTXentLoss(ViewLoss):
     ------
     ValueError
         If the temperature is not a finite number above 0.
+
+    References
+    ----------
+    Chen et al. 2020, eq. 1: "A simple framework for contrastive learning of visual
+    representations", arXiv:2002.05709.
+    NTUA thesis, section 3.1.4.1: contrastive losses for speech emotion recognition.
 
     Example
     -------

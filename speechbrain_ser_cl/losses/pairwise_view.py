@@ -21,10 +21,8 @@ class PairwiseViewLoss(nn.Module):
         \qquad \ell(a, b) = -\log
             \frac{\exp(s(a, b) / \tau)}{\sum_k \exp(s(a, k) / \tau)}
 
-    with s the cosine: equations 1 to 3 of Khaertdinov et al., "Exploring
-    self-supervised multi-view contrastive learning for speech emotion
-    recognition with limited annotations" (2024). Their equation 1 is lost in the
-    text we have; what k runs over is a choice:
+    with s the cosine. The paper's equation 1 is lost in the text we have; what k
+    runs over is a choice:
 
     - ``"both_views"``: all rows of both views but the anchor, 2N - 1, as in
       SimCLR (:class:`NTXentLoss`);
@@ -50,6 +48,12 @@ class PairwiseViewLoss(nn.Module):
     ValueError
         If the temperature is not a finite number above 0, or the name of the
         negatives unknown.
+
+    References
+    ----------
+    Khaertdinov et al. 2024, eqs. 1 to 3: "Exploring self-supervised multi-view
+    contrastive learning for speech emotion recognition with limited annotations",
+    arXiv:2406.07900.
 
     Example
     -------

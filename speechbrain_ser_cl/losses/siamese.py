@@ -15,10 +15,9 @@ class SiameseLoss(LabelLoss):
         L = \frac{1}{|A| (|A| - 1)} \sum_{i} \sum_{j \neq i}
             y_{ij} d_{ij} + (1 - y_{ij}) \max(0, m - d_{ij})
 
-    with y_ij = 1 for equal labels: equation 3.14 of the NTUA thesis on
-    contrastive losses for speech emotion recognition (distances are not squared
-    there). d is 1 minus the cosine (the dot product without ``normalize``), or
-    the Euclidean distance.
+    with y_ij = 1 for equal labels; distances are not squared, as in the thesis. d is
+    1 minus the cosine (the dot product without ``normalize``), or the Euclidean
+    distance.
 
     Every pair counts: anchors without positives have their negatives, a single
     label gives the mean distance. N = 1 has no pair: 0 with gradient 0. NaN or
@@ -39,6 +38,10 @@ class SiameseLoss(LabelLoss):
     ------
     ValueError
         If the margin is not a finite number above 0, or the distance unknown.
+
+    References
+    ----------
+    NTUA thesis, eq. 3.14: contrastive losses for speech emotion recognition.
 
     Example
     -------

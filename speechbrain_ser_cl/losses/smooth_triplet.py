@@ -58,9 +58,7 @@ class SmoothTripletLoss(LabelLoss):
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T}
             \log(1 + \exp((s_{an} - s_{ap}) / \tau))
 
-    with s the cosine, p of a's label, n of another, and T every such triplet:
-    section 4.4.2.2 of the NTUA thesis on contrastive losses for speech emotion
-    recognition.
+    with s the cosine, p of a's label, n of another, and T every such triplet.
 
     Exact. Time is that of all triplets, O(N³), memory is not: triplets are
     summed up a tile at a time, their gradient with them. That gradient cannot be
@@ -82,6 +80,10 @@ class SmoothTripletLoss(LabelLoss):
     ------
     ValueError
         If the temperature is not a finite number above 0.
+
+    References
+    ----------
+    NTUA thesis, section 4.4.2.2: contrastive losses for speech emotion recognition.
 
     Example
     -------

@@ -21,10 +21,7 @@ class SoftNearestNeighborLoss(LabelLoss):
             \frac{\sum_{p \in P(a)} \exp(-\|z_a - z_p\|^2 / T)}
                  {\sum_{k \neq a} \exp(-\|z_a - z_k\|^2 / T)}
 
-    with P(a) the other rows of a's label: section 3.1.4.2 of the NTUA thesis on
-    contrastive losses for speech emotion recognition; Frosst et al., "Analyzing
-    and improving representations with the soft nearest neighbor loss",
-    arXiv:1902.01889, equation 1 (which does not scale to length 1).
+    with P(a) the other rows of a's label. Frosst et al. do not scale to length 1.
 
     Anchors without positives are left out of the mean; if none is left (N = 1
     too) the loss is 0 with gradient 0. With a single label every neighbour is
@@ -44,6 +41,12 @@ class SoftNearestNeighborLoss(LabelLoss):
     ------
     ValueError
         If the temperature is not a finite number above 0.
+
+    References
+    ----------
+    Frosst et al. 2019, eq. 1: "Analyzing and improving representations with the soft
+    nearest neighbor loss", arXiv:1902.01889.
+    NTUA thesis, section 3.1.4.2: contrastive losses for speech emotion recognition.
 
     Example
     -------

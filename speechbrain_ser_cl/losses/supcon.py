@@ -21,12 +21,10 @@ class SupConLoss(LabelLoss):
             \frac{\exp(s_{ap} / \tau)}{\sum_{k \neq a} \exp(s_{ak} / \tau)}
 
     with s the cosine and P(a) the other rows of a's label. The mean over
-    positives stands outside the logarithm: L_out, equation 2 of Khosla et al.,
-    "Supervised contrastive learning", arXiv:2004.11362, as in sections 3.1.4.2
-    and 4.4.2.3 of the NTUA thesis on contrastive losses for speech emotion
-    recognition. Both print a sum over the anchors; this is the mean, as in the
-    authors' code. That code also multiplies by tau over a base temperature of
-    0.07: ``base_temperature=0.07`` does the same.
+    positives stands outside the logarithm: it is L_out. Paper and thesis print a sum
+    over the anchors; this is the mean, as in the authors' code. That code also
+    multiplies by tau over a base temperature of 0.07: ``base_temperature=0.07`` does
+    the same.
 
     For several views give them as rows with the same label; A then is all rows.
     Memory is linear in N above 4096 rows.
@@ -52,6 +50,12 @@ class SupConLoss(LabelLoss):
     ------
     ValueError
         If a temperature is not a finite number above 0.
+
+    References
+    ----------
+    Khosla et al. 2020, eq. 2: "Supervised contrastive learning", arXiv:2004.11362.
+    NTUA thesis, sections 3.1.4.2 and 4.4.2.3: contrastive losses for speech emotion
+    recognition.
 
     Example
     -------

@@ -20,9 +20,7 @@ class SupConInLoss(LabelLoss):
             \frac{1}{|P(a)|} \sum_{p \in P(a)}
             \frac{\exp(s_{ap} / \tau)}{\sum_{k \neq a} \exp(s_{ak} / \tau)}\right)
 
-    The mean over positives stands inside the logarithm: L_in, equation 3 of
-    Khosla et al., arXiv:2004.11362, as in section 3.1.4.2 of the NTUA thesis on
-    contrastive losses for speech emotion recognition. Never above
+    The mean over positives stands inside the logarithm: it is L_in. Never above
     :class:`SupConLoss`; one near positive satisfies it. As there, the mean over
     the anchors is taken, those without positives are left out, and if none is
     left (N = 1 too) the loss is 0 with gradient 0; with a single label all equal
@@ -41,6 +39,11 @@ class SupConInLoss(LabelLoss):
     ------
     ValueError
         If the temperature is not a finite number above 0.
+
+    References
+    ----------
+    Khosla et al. 2020, eq. 3: "Supervised contrastive learning", arXiv:2004.11362.
+    NTUA thesis, section 3.1.4.2: contrastive losses for speech emotion recognition.
 
     Example
     -------

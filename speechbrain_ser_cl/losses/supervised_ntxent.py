@@ -24,10 +24,8 @@ class SupervisedNTXentLoss(LabelLoss):
 
     with s the cosine, P(a) the other rows of a's label, N(a) those of other
     labels. An anchor's other positives are not in the denominator, which is what
-    separates it from :class:`SupConLoss`. Section 4.4.2.3 of the NTUA thesis on
-    contrastive losses for speech emotion recognition (equation 3.17 there). With
-    ``anchors`` naming the positives of the drawn emotion it is the contrast of
-    two-stage supervised contrastive fine-tuning (its section 2.2).
+    separates it from :class:`SupConLoss`. With ``anchors`` naming the positives of
+    the drawn emotion it is Xiang's contrast of the first stage.
 
     One log-sum-exp over the negatives per anchor, then one addition per
     positive: O(N²) time, memory linear in N above 4096 rows.
@@ -49,6 +47,13 @@ class SupervisedNTXentLoss(LabelLoss):
     ------
     ValueError
         If the temperature is not a finite number above 0.
+
+    References
+    ----------
+    NTUA thesis, section 4.4.2.3 and eq. 3.17: contrastive losses for speech emotion
+    recognition.
+    Xiang 2024, section 2.2: "A cross-corpus speech emotion recognition method based on
+    supervised contrastive learning", arXiv:2411.19803.
 
     Example
     -------

@@ -22,9 +22,7 @@ class TripletLoss(LabelLoss):
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T} \max(0, d_{ap} - d_{an} + m)
 
     with p of a's label, n of another, and T all such triplets whose term is above
-    zero: the sum that follows equation 3.15 of the NTUA thesis on contrastive
-    losses for speech emotion recognition. ``mining`` keeps a part of T (section
-    4.4.2.1 there):
+    zero. ``mining`` keeps a part of T:
 
     - ``"all"``: d_an < d_ap + m;
     - ``"semihard"``: d_ap < d_an < d_ap + m;
@@ -61,6 +59,11 @@ class TripletLoss(LabelLoss):
     ------
     ValueError
         If the margin is not a finite number above 0, or a name is unknown.
+
+    References
+    ----------
+    NTUA thesis, eq. 3.15 and section 4.4.2.1: contrastive losses for speech emotion
+    recognition.
 
     Example
     -------

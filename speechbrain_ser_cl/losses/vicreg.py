@@ -22,9 +22,7 @@ class VICRegLoss(ViewLoss):
         v(Z) = \frac{1}{D} \sum_d \max(0, 1 - \sqrt{Var(z_{\cdot d}) + 10^{-4}}),
         \qquad c(Z) = \frac{1}{D} \sum_{d \neq e} Cov(Z)_{de}^2
 
-    with unbiased variance and covariance: Bardes et al., "VICReg:
-    variance-invariance-covariance regularization for self-supervised learning",
-    arXiv:2105.04906, equations 1 to 6. The two divisions that equation 6 does
+    with unbiased variance and covariance. The two divisions that equation 6 does
     not have (the mean over D in the first part, the half in the second) are
     those of the authors' code, to which their weights 25, 25, 1 belong. No
     scaling of single embeddings to length 1.
@@ -42,6 +40,11 @@ class VICRegLoss(ViewLoss):
     ------
     ValueError
         If a weight is negative or not finite.
+
+    References
+    ----------
+    Bardes et al. 2022, eqs. 1 to 6: "VICReg: variance-invariance-covariance
+    regularization for self-supervised learning", arXiv:2105.04906.
 
     Example
     -------

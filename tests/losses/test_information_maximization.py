@@ -116,6 +116,14 @@ def test_autocast_does_not_change_the_value(loss_class):
 
 
 @pytest.mark.parametrize("loss_class", ALL)
+def test_can_be_traced_for_compilation(loss_class):
+    torch._dynamo.reset()
+    z = random_logits(dtype=torch.float32)
+    value = torch.compile(loss_class(), backend="aot_eager")(z)
+    torch.testing.assert_close(value, loss_class()(z))
+
+
+@pytest.mark.parametrize("loss_class", ALL)
 @pytest.mark.parametrize("shape", [(4,), (0, 3), (4, 1), (2, 3, 4)])
 def test_wrong_shapes_are_refused(loss_class, shape):
     with pytest.raises(ValueError, match="logits of shape"):

@@ -3,6 +3,7 @@
 import math
 import pickle
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -256,16 +257,46 @@ def test_tiles_change_nothing(name, monkeypatch):
     torch.testing.assert_close(gradient, expected[1], rtol=1e-10, atol=1e-14)
 
 
-def numbers_kept_for_backward(loss, z, labels):
-    numbers = 0
+@pytest.mark.parametrize("per_tile", [4, 2**20])
+def test_a_learned_temperature_has_its_gradient(per_tile, monkeypatch):
+    class Learned(SupConLoss):
+        def __init__(self):
+            super().__init__(1.0)
+            self.temperature = torch.nn.Parameter(
+                torch.tensor(0.5, dtype=torch.float64)
+            )
 
-    def count(tensor):
-        nonlocal numbers
-        numbers += tensor.numel()
+    monkeypatch.setattr(Learned, "tile", per_tile)
+    loss, z = Learned(), embeddings()
+    loss(z, LABELS).backward()
+    step = 1e-6
+    above, below = (SupConLoss(0.5 + s)(z, LABELS) for s in (step, -step))
+    torch.testing.assert_close(
+        loss.temperature.grad, (above - below) / (2 * step), rtol=1e-6, atol=0
+    )
+
+
+def test_tiles_without_gradient(monkeypatch):
+    loss, z = SupConLoss(), embeddings()
+    expected = loss(z, LABELS)
+    monkeypatch.setattr(SupConLoss, "tile", 2 * len(z))
+    with torch.no_grad():
+        value = loss(z, LABELS)
+    assert not value.requires_grad
+    torch.testing.assert_close(value, expected)
+
+
+def numbers_kept_for_backward(loss, z, labels):
+    kept = []
+
+    def remember(tensor):
+        kept.append(weakref.ref(tensor))
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        loss(z, labels)
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        value = loss(z, labels)
+    numbers = sum(ref().numel() for ref in kept if ref() is not None)
+    del value  # Until here it keeps them.
     return numbers
 
 
@@ -497,6 +528,7 @@ BALANCED = torch.arange(12) % 3  # P = 3 positives, N = 8 negatives
 
 ANALYTIC = {  # loss: (all equal, one-hot by class)
     SupervisedNTXentLoss(0.5): (math.log(9), math.log(1 + 8 * math.exp(-2))),
+    NPairLoss(): (math.log(9), math.log(1 + 8 * math.exp(-9))),
     SupConLoss(0.5): (math.log(11), math.log(3 + 8 * math.exp(-2))),
     SupConInLoss(0.5): (math.log(11), math.log(3 + 8 * math.exp(-2))),
     SoftNearestNeighborLoss(0.5): (

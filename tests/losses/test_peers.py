@@ -82,6 +82,23 @@ def test_ntxent():
     )
 
 
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_infonce(symmetric):
+    """The peer's anchors look in the other view if that is its reference."""
+    # Two objects: of one it takes away the pairs of a row with itself.
+    each, of_reference = torch.arange(10), torch.arange(10)
+    ntxent = peer.NTXentLoss(0.5)
+
+    def theirs(z, _):
+        z_a, z_b = z.chunk(2)
+        one = ntxent(z_a, each, ref_emb=z_b, ref_labels=of_reference)
+        other = ntxent(z_b, each, ref_emb=z_a, ref_labels=of_reference)
+        return (one + other) / 2 if symmetric else one
+
+    ours = InfoNCELoss(0.5, symmetric=symmetric)
+    check_same(lambda z, _: ours(*z.chunk(2)), theirs, None)
+
+
 PEER_DISTANCE = {
     "cosine": distances.CosineSimilarity,
     "euclidean": distances.LpDistance,

@@ -189,6 +189,18 @@ def test_a_non_finite_embedding_gives_nan(name, bad, view):
     assert LOSS[name](*z).isnan()
 
 
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_duplicates_and_zero_vectors_have_finite_gradients(name, dtype):
+    z = [v.detach()[[0, 0, 1, 0, 0, 1]].requires_grad_() for v in views(dtype=dtype)]
+    with torch.no_grad():
+        z[0][[2, 5]] = 0
+    value = LOSS[name](*z)
+    assert value.isfinite()
+    for gradient in torch.autograd.grad(value, z):
+        assert gradient.isfinite().all()
+
+
 @pytest.mark.parametrize("name", CONTRASTIVE)
 def test_a_single_pair_has_loss_and_gradient_zero(name):
     z = views(n=1)
@@ -371,6 +383,14 @@ def test_vicreg_of_varied_equal_views_is_zero():
     assert VICRegLoss()(z, z + 1).item() == pytest.approx(25)
 
 
+def test_cosine_margin_of_equal_and_of_separated_embeddings():
+    z = torch.ones(4, 3, dtype=torch.float64)
+    assert CosineMarginLoss()(z, z[:3]).item() == pytest.approx(1 - 0.4)
+    axes = torch.eye(3, dtype=torch.float64)
+    assert CosineMarginLoss()(axes[[0, 0]], axes[1:]).item() == 0
+    assert CosineMarginLoss()(axes[:2], axes[2:]).item() == pytest.approx(0.5)
+
+
 def test_cosine_margin_without_one_side():
     z = views()[0]
     nothing = torch.ones(0, 4)
@@ -410,6 +430,58 @@ def test_moco_equals_a_naive_loop_over_the_queue():
         rtol=1e-10,
         atol=1e-13,
     )
+
+
+def queued(dtype=torch.float32, **options):
+    """A queue with six keys, in evaluation so that it stays so, and other views."""
+    loss = MoCoQueue(size=8, dim=4, temperature=TAU, **options).to(dtype)
+    z_a, z_b = views(dtype=dtype)
+    loss(z_a, z_b.detach())
+    return loss.eval(), z_a, z_b.detach().flip(0)
+
+
+def test_moco_gradcheck():
+    loss, z, keys = queued(torch.float64)
+    assert torch.autograd.gradcheck(lambda z: loss(z, keys), z)
+
+
+def test_moco_of_equal_and_of_orthogonal_embeddings():
+    loss = MoCoQueue(size=8, dim=4, temperature=0.5)
+    ones = torch.ones(3, 4)
+    loss(ones, ones)
+    assert loss(ones, ones).item() == pytest.approx(math.log(4), rel=1e-6)
+    loss = MoCoQueue(size=8, dim=4, temperature=0.5)
+    axes = torch.eye(4)
+    loss(axes[:3], axes[:3])
+    value = loss(axes[3:], axes[3:]).item()
+    assert value == pytest.approx(math.log(1 + 3 * math.exp(-2)), rel=1e-6)
+
+
+def test_moco_order_duplicates_autocast_and_compilation():
+    loss, z, keys = queued()
+    expected = loss(z, keys)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    torch.testing.assert_close(loss(z[order], keys[order]), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(loss(z, keys), expected)
+    torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="aot_eager")
+    torch.testing.assert_close(compiled(z, keys), expected)
+    same = keys[[0] * 6].requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(same, same.detach()), same)
+    assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+@pytest.mark.parametrize("view", [0, 1])
+@pytest.mark.parametrize("filled", [True, False])
+def test_moco_of_a_non_finite_embedding_gives_nan(bad, view, filled):
+    loss, *z = queued()
+    if not filled:
+        loss.filled.zero_()
+    z = [v.detach().clone() for v in z]
+    z[view][2, 1] = bad
+    assert loss(*z).isnan()
 
 
 def test_moco_gives_keys_no_gradient_and_begins_with_zero():
@@ -454,9 +526,19 @@ def test_moco_goes_on_from_a_checkpoint():
     assert torch.equal(pickle.loads(pickle.dumps(loss))(z, keys), loss(z, keys))
 
 
-def test_moco_refuses_another_size():
-    with pytest.raises(ValueError, match="size 4, found 3"):
-        MoCoQueue(size=7, dim=4)(torch.ones(2, 3), torch.ones(2, 3))
+@pytest.mark.parametrize(
+    ("z_a", "z_b", "message"),
+    [
+        (torch.ones(2, 3), torch.ones(2, 3), "size 4, found 3"),
+        (torch.ones(2, 4), torch.ones(3, 4), "two views of the same shape"),
+        (torch.ones(0, 4), torch.ones(0, 4), "at least one row"),
+        (torch.ones(2, 4).long(), torch.ones(2, 4).long(), "floating-point"),
+        (torch.ones(2, 4), torch.ones(2, 4, device="meta"), "one device"),
+    ],
+)
+def test_moco_refuses_bad_input(z_a, z_b, message):
+    with pytest.raises(ValueError, match=message):
+        MoCoQueue(size=7, dim=4)(z_a, z_b)
 
 
 def test_moco_key_encoder_follows():
