@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import soundfile
@@ -30,8 +31,8 @@ class Candidate:
     """An utterance by its labels alone, before its audio file is looked at.
 
     The arguments are those of ``Utterance``; ``path`` is None where the labels
-    name an utterance that has no audio file, and ``name`` is the corpus' own name
-    of the utterance, which becomes the id.
+    name an utterance that has no audio file, ``name`` is the corpus' own name of the
+    utterance, which becomes the id, and a ``language`` of None is the corpus' one.
 
     Example
     -------
@@ -43,11 +44,13 @@ class Candidate:
 
     name: str
     path: Path | None
-    speaker: str
+    speaker: str | None
     emotion: str
     session: str | None = None
     gender: str | None = None
     text_id: str | None = None
+    language: str | None = None
+    split: str | None = None
 
 
 def offenders(names: Iterable[object]) -> str:
@@ -75,6 +78,31 @@ def offenders(names: Iterable[object]) -> str:
     if len(names) > MOST_SHOWN:
         text += f", … and {len(names) - MOST_SHOWN} more"
     return text
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of the known names, to stand in an error.
+
+    Arguments
+    ---------
+    name : str
+        What was found.
+    known : iterable of str
+        What there is.
+
+    Returns
+    -------
+    str
+        ``"did you mean 'happy'? "``, or nothing where no name is near.
+
+    Example
+    -------
+    >>> did_you_mean("hapy", ["sad", "happy"]) + "it is unknown"
+    "did you mean 'happy'? it is unknown"
+    """
+    forms = {str(form).lower(): form for form in known}
+    near = get_close_matches(str(name).lower(), forms, n=1, cutoff=0.7)
+    return f"did you mean {forms[near[0]]!r}? " if near else ""
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
@@ -131,6 +159,30 @@ def audio_files(folder: Path, pattern: str) -> list[Path]:
     ['a.flac', 'b.WAV']
     """
     return [p for p in visible(folder, pattern) if p.suffix.lower() in AUDIO_SUFFIXES]
+
+
+def below(folder: Path, path: Path) -> str:
+    """A path as it reads from a folder; whole where it lies elsewhere.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        The folder.
+    path : pathlib.Path
+        A file.
+
+    Returns
+    -------
+    str
+        With ``/`` between the folders.
+
+    Example
+    -------
+    >>> below(Path("data"), Path("data/wav/a.wav"))
+    'wav/a.wav'
+    """
+    inside = path.is_relative_to(folder)
+    return (path.relative_to(folder) if inside else path).as_posix()
 
 
 def locate(
@@ -354,7 +406,7 @@ missing audio files (1: 03a01Fa)
     if missing:
         problems.append(f"missing audio files ({offenders(missing)})")
     unreadable = [
-        candidate.path.name
+        below(folder, candidate.path)
         for candidate, duration in zip(present, durations, strict=True)
         if duration == 0
     ]
@@ -411,7 +463,8 @@ def _utterance(
         speaker=qualified(candidate.speaker),
         session=qualified(candidate.session),
         gender=candidate.gender,
-        language=language,
+        language=candidate.language or language,
         text_id=qualified(candidate.text_id),
         emotion=candidate.emotion,
+        split=candidate.split,
     )

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy
 import soundfile
-from scipy import signal
 
 from speechbrain_ser_cl.corpora.checks import Candidate, finish, locate
 from speechbrain_ser_cl.corpora.files import replacing
@@ -187,6 +186,9 @@ def write_synthetic(
     return folder
 
 
+# Also by the names that their utterances have, for recipes that use both.
+@CORPORA.register("synthetic_source")
+@CORPORA.register("synthetic_target")
 @CORPORA.register("synthetic")
 def read_synthetic(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
     """Read a corpus that ``write_synthetic`` wrote.
@@ -300,6 +302,8 @@ def _source(
     borders: numpy.ndarray,
 ) -> numpy.ndarray:
     """Glottal pulses that follow the intonation, and breath: (T,)."""
+    from scipy import signal  # a second that readers need not wait
+
     length = borders[-1]
     time = numpy.arange(length)
     centres = (borders[:-1] + borders[1:]) / 2
@@ -324,6 +328,8 @@ def _tract(
     borders: numpy.ndarray,
 ) -> numpy.ndarray:
     """The source through the resonators of one vowel after the other: (T,)."""
+    from scipy import signal  # a second that readers need not wait
+
     speech = numpy.empty_like(source)
     state = numpy.zeros((len(BANDWIDTHS), 2))
     for vowel, begin, end in zip(vowels, borders[:-1], borders[1:], strict=True):
@@ -351,6 +357,8 @@ def _record(
     rng: numpy.random.Generator, speech: numpy.ndarray, style: _Style
 ) -> numpy.ndarray:
     """The speech after microphone and room: (T,) in [-1, 1]."""
+    from scipy import signal  # a second that readers need not wait
+
     band = signal.butter(1, style.band, "bandpass", fs=SAMPLE_RATE, output="sos")
     hiss = signal.lfilter([1], [1, -0.7], rng.normal(size=len(speech)))
     gain, noise = rng.normal([style.gain, style.noise], 3.0)

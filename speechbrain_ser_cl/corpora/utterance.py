@@ -18,7 +18,9 @@ EMOTIONS = (
     "contempt",
     "other",
 )
-"""The emotion names that all corpora are translated to."""
+"""The emotion names that published corpora are translated to."""
+
+PARTS = ("train", "valid", "test")
 
 
 @dataclass(frozen=True)
@@ -38,8 +40,8 @@ class Utterance:
         Length in seconds, above 0.
     corpus : str
         Name of the corpus, as registered in ``CORPORA``.
-    speaker : str
-        Who speaks, e.g. ``"emodb_03"``.
+    speaker : str or None
+        Who speaks, e.g. ``"emodb_03"``; None where that is not known.
     session : str or None
         Recording session; None where the corpus has none.
     gender : str or None
@@ -49,14 +51,17 @@ class Utterance:
     text_id : str or None
         Which prescribed text is spoken; None for free speech.
     emotion : str
-        One of ``EMOTIONS``. Turns on which the annotators of a corpus do not
-        agree are ``"other"``.
+        One of ``EMOTIONS``, or for a corpus of one's own another name in lower case;
+        ``map_emotions`` refuses such a name unless a class is made of it. Turns on
+        which the annotators of a corpus do not agree are ``"other"``.
+    split : str or None
+        ``"train"``, ``"valid"`` or ``"test"`` where the corpus itself says so.
 
     Raises
     ------
     ValueError
-        For an emotion or gender that is not one of the names above, or a
-        duration that is not above 0.
+        For an emotion that is no name in lower case, a gender or split that is not
+        one of those above, or a duration that is not above 0.
 
     Example
     -------
@@ -80,23 +85,29 @@ class Utterance:
     path: Path
     duration: float
     corpus: str
-    speaker: str
+    speaker: str | None
     session: str | None
     gender: str | None
     language: str
     text_id: str | None
     emotion: str
+    split: str | None = None
 
     def __post_init__(self):
-        if self.emotion not in EMOTIONS:
+        if not self.emotion or self.emotion != self.emotion.strip().lower():
             raise ValueError(
-                f"utterance {self.id}: emotion {self.emotion!r} is not one of "
-                f"{', '.join(EMOTIONS)}"
+                f"utterance {self.id}: emotion {self.emotion!r} is not a name in lower "
+                f"case, such as {', '.join(EMOTIONS)}"
             )
         if self.gender not in ("female", "male", None):
             raise ValueError(
                 f"utterance {self.id}: gender {self.gender!r} is not 'female', "
                 "'male' or None"
+            )
+        if self.split not in (*PARTS, None):
+            raise ValueError(
+                f"utterance {self.id}: split {self.split!r} is not one of "
+                f"{', '.join(PARTS)} or None"
             )
         if not self.duration > 0:
             raise ValueError(

@@ -12,6 +12,7 @@ from speechbrain_ser_cl.data.audio import convert_to_16k_mono, load_audio
 from speechbrain_ser_cl.data.splits import (
     Labelled,
     check_leaks,
+    describe_part,
     fingerprint,
     map_emotions,
     split_fraction,
@@ -54,17 +55,8 @@ class DomainSplits:
 
     def describe(self) -> dict:
         """Counts, shared values and fingerprint, for results.json."""
-        counts = {
-            name: {
-                "utterances": len(part),
-                "speakers": len({item.utterance.speaker for item in part}),
-                "hours": round(sum(i.utterance.duration for i in part) / 3600, 3),
-                "classes": dict(Counter(item.label for item in part)),
-            }
-            for name, part in self.parts().items()
-        }
         return {
-            "parts": counts,
+            "parts": {name: describe_part(part) for name, part in self.parts().items()},
             "unused_target_utterances": self.unused,
             "shared_between_parts": self.leaks,
             "fingerprint": fingerprint(self.parts()),
@@ -110,6 +102,63 @@ def load_corpus(
         logger.info("%s: left out, in no class of emotion_map: %s", name, counts)
     converted = convert_to_16k_mono([i.utterance for i in items], cache_folder)
     return [Labelled(u, i.label) for u, i in zip(converted, items, strict=True)]
+
+
+def of_shared_emotions(
+    source: Sequence[Labelled], target: Sequence[Labelled]
+) -> list[Labelled]:
+    """The source's utterances of emotions that the target has as well.
+
+    Classes are groups of emotions. Where the target has only some of a group, the
+    source's others say something else about the class (calm and happy are both
+    positive). Which emotions a corpus has is in its description; nothing else about
+    the target's labels is used.
+
+    Arguments
+    ---------
+    source, target : sequence of Labelled
+        All utterances of the two corpora.
+
+    Returns
+    -------
+    list of Labelled
+        Those of the source that are kept, in their order.
+
+    Raises
+    ------
+    ValueError
+        If a class of the source is left without utterances.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import Utterance
+    >>> def item(emotion):
+    ...     utterance = Utterance(id="a", path="a.wav", duration=1.0, corpus="c",
+    ...         speaker="s", session=None, gender=None, language="en", text_id=None,
+    ...         emotion=emotion)
+    ...     return Labelled(utterance, "negative" if emotion == "sad" else "positive")
+    >>> kept = of_shared_emotions(
+    ...     [item("happy"), item("calm"), item("sad")], [item("happy"), item("sad")]
+    ... )
+    >>> [i.utterance.emotion for i in kept]
+    ['happy', 'sad']
+    """
+    shared = {item.utterance.emotion for item in target}
+    kept = [item for item in source if item.utterance.emotion in shared]
+    lost = {item.label for item in source} - {item.label for item in kept}
+    if lost:
+        raise ValueError(
+            f"shared_emotions: the target has {', '.join(sorted(shared))}, of which "
+            f"the source has none in class {', '.join(sorted(lost))}. Set "
+            "shared_emotions: False or change emotion_map."
+        )
+    if len(kept) < len(source):
+        left_out = Counter(
+            i.utterance.emotion for i in source if i.utterance.emotion not in shared
+        )
+        counts = ", ".join(f"{count} {emotion}" for emotion, count in left_out.items())
+        logger.info("source: left out, no such emotion in the target: %s", counts)
+    return kept
 
 
 def split_domains(

@@ -29,9 +29,10 @@ def write_manifest(
 
     Each entry is ``id: {"wav": "{data_root}/wav/x.wav", "duration": 1.9, "corpus": …,
     "speaker": …, "session": …, "gender": …, "language": …, "text_id": …,
-    "emotion": …}``. Audio below ``data_root`` is written relative to it, so that
-    corpus and manifest can move; audio elsewhere (files converted into a cache beside
-    the run) is written with its absolute path. The file appears whole or not at all.
+    "emotion": …}``, and ``"split"`` where the corpus has one. Audio below ``data_root``
+    is written relative to it, so that corpus and manifest can move; audio elsewhere
+    (files converted into a cache beside the run) is written with its absolute path.
+    The file appears whole or not at all.
 
     Arguments
     ---------
@@ -72,6 +73,7 @@ def write_manifest(
     entries = {
         u.id: {"wav": _portable(u.path, root)}
         | {name: getattr(u, name) for name in FIELDS}
+        | ({"split": u.split} if u.split else {})
         for u in utterances
     }
     path = Path(path)
@@ -129,7 +131,10 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
         wav = entry["wav"].replace(PLACEHOLDER, str(data_root))
         utterances.append(
             Utterance(
-                id=name, path=Path(wav), **{field: entry[field] for field in FIELDS}
+                id=name,
+                path=Path(wav),
+                split=entry.get("split"),
+                **{field: entry[field] for field in FIELDS},
             )
         )
     return sorted(utterances, key=lambda utterance: utterance.id)

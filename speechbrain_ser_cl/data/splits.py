@@ -12,7 +12,7 @@ from itertools import combinations
 from operator import attrgetter
 from typing import NamedTuple
 
-from speechbrain_ser_cl.corpora.checks import offenders
+from speechbrain_ser_cl.corpora.checks import did_you_mean, offenders
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
 
 
@@ -40,7 +40,7 @@ class Labelled(NamedTuple):
     label: str
 
 
-class Split(NamedTuple):
+class Draw(NamedTuple):
     """What ``split_fraction`` returns.
 
     Arguments
@@ -55,7 +55,7 @@ class Split(NamedTuple):
 
     Example
     -------
-    >>> part, rest, unused = Split([], [], [])
+    >>> part, rest, unused = Draw([], [], [])
     """
 
     part: list[Labelled]
@@ -86,8 +86,9 @@ def map_emotions(
     Raises
     ------
     ValueError
-        For an emotion name that does not exist, an emotion in two classes, and a
-        class that gets no utterance.
+        For an emotion name that neither ``EMOTIONS`` nor the utterances have, an
+        utterance whose emotion neither ``EMOTIONS`` nor a class has, an emotion in two
+        classes, and a class that gets no utterance.
 
     Example
     -------
@@ -106,18 +107,20 @@ def map_emotions(
     >>> len(items), left_out
     (6, {'sad': 2})
     """
+    utterances = list(utterances)
+    known = dict.fromkeys([*EMOTIONS, *sorted({u.emotion for u in utterances})])
     class_of = {}
     for label, emotions in emotion_map.items():
-        if isinstance(emotions, str):
+        if not isinstance(emotions, Sequence) or isinstance(emotions, str):
             raise ValueError(
-                f"emotion_map: class {label} must be a list of emotions, "
-                f"such as [{emotions}]"
+                f"emotion_map: class {label} must be a list of emotions, such as "
+                f"[{emotions or 'happy'}]; found {emotions!r}"
             )
         for emotion in emotions:
-            if emotion not in EMOTIONS:
+            if emotion not in known:
                 raise ValueError(
                     f"emotion_map: class {label} has the unknown emotion {emotion!r}; "
-                    f"known are {', '.join(EMOTIONS)}"
+                    f"{did_you_mean(emotion, known)}known are {', '.join(known)}"
                 )
             if emotion in class_of:
                 raise ValueError(
@@ -125,6 +128,18 @@ def map_emotions(
                     f"class {label}; it can be in one only"
                 )
             class_of[emotion] = label
+    known = [*EMOTIONS, *class_of]
+    strange = [
+        f"{emotion!r}, {count} utterances {did_you_mean(emotion, known)}".strip()
+        for emotion, count in Counter(u.emotion for u in utterances).items()
+        if emotion not in known
+    ]
+    if strange:
+        raise ValueError(
+            "emotion_map: emotions of a corpus that are neither one of "
+            f"{', '.join(EMOTIONS)} nor in a class ({offenders(strange)}). Put them "
+            "into a class, or correct the corpus' labels"
+        )
     items = []
     left_out = Counter()
     for utterance in utterances:
@@ -147,7 +162,7 @@ def split_fraction(
     size: float | int,
     seed: int,
     by: str = "utterance",
-) -> Split:
+) -> Draw:
     """Draw a part of the utterances, stratified by label.
 
     With ``by="utterance"`` the part is drawn from all utterances, so speakers are on
@@ -170,7 +185,7 @@ def split_fraction(
 
     Returns
     -------
-    Split
+    Draw
         ``part``, ``rest``, ``unused``, each sorted by id. Every class has a share of
         ``part`` as near to its share of what it is drawn from as whole utterances
         allow.
@@ -218,7 +233,7 @@ def split_fraction(
             f"size {size} by {by} takes {count} of {len(items)} utterances and leaves "
             "nothing for the rest; ask for less"
         )
-    return Split(part, rest, unused)
+    return Draw(part, rest, unused)
 
 
 def check_leaks(
@@ -299,13 +314,39 @@ toy_0). Split by speaker, or declare the leak with allow: [speaker]
     return report
 
 
-def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled]]) -> str:
+def describe_part(items: Sequence[Labelled]) -> dict:
+    """Counts of one part of a split, for results.json.
+
+    Arguments
+    ---------
+    items : sequence of Labelled
+        The part.
+
+    Returns
+    -------
+    dict
+        ``utterances``, ``speakers``, ``hours``, and ``classes``: class to utterances.
+
+    Example
+    -------
+    >>> describe_part([])
+    {'utterances': 0, 'speakers': 0, 'hours': 0.0, 'classes': {}}
+    """
+    return {
+        "utterances": len(items),
+        "speakers": len({item.utterance.speaker for item in items}),
+        "hours": round(sum((i.utterance.duration for i in items), 0.0) / 3600, 3),
+        "classes": dict(Counter(item.label for item in items)),
+    }
+
+
+def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled | str]]) -> str:
     """A hash that two runs share exactly if they used the same split.
 
     Arguments
     ---------
     parts : mapping
-        Name of the part to its utterances, in any order.
+        Name of the part to its utterances, or their ids, in any order.
 
     Returns
     -------
@@ -318,7 +359,7 @@ def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled]]) -> str:
     True
     """
     ids = {
-        name: sorted(_utterance(item).id for item in part)
+        name: sorted(i if isinstance(i, str) else _utterance(i).id for i in part)
         for name, part in parts.items()
     }
     return hashlib.sha256(json.dumps(ids, sort_keys=True).encode()).hexdigest()
@@ -351,8 +392,14 @@ def _count(size: float | int, total: int) -> int:
     return size
 
 
-def _rank(seed: int, name: str) -> bytes:
-    """A key to sort by: a random order that depends on seed and names alone."""
+def random_rank(seed: int, name: str) -> bytes:
+    """A key to sort by: a random order that depends on seed and names alone.
+
+    Example
+    -------
+    >>> sorted("abcd", key=lambda name: random_rank(1, name))
+    ['d', 'a', 'b', 'c']
+    """
     return hashlib.sha256(f"{seed}/{name}".encode()).digest()
 
 
@@ -361,8 +408,11 @@ def _draw_speakers(items: list[Labelled], count: int, seed: int) -> list[Labelle
     of_speaker = defaultdict(list)
     for item in items:
         of_speaker[item.utterance.speaker].append(item)
+    if None in of_speaker:
+        unknown = offenders(item.utterance.id for item in of_speaker[None])
+        raise ValueError(f"by is 'speaker', but speakers are not known ({unknown})")
     pool = []
-    for speaker in sorted(of_speaker, key=lambda name: _rank(seed, name)):
+    for speaker in sorted(of_speaker, key=lambda name: random_rank(seed, name)):
         pool += of_speaker[speaker]
         if len(pool) >= count:
             break
@@ -379,9 +429,13 @@ def _draw_stratified(pool: list[Labelled], count: int, seed: int) -> list[str]:
         label: divmod(count * len(of_label[label]), len(pool)) for label in of_label
     }
     short = count - sum(whole for whole, _ in quota.values())
-    first = sorted(quota, key=lambda label: (-quota[label][1], _rank(seed, label)))
+    first = sorted(
+        quota, key=lambda label: (-quota[label][1], random_rank(seed, label))
+    )
     drawn = []
     for place, label in enumerate(first):
         number = quota[label][0] + (place < short)
-        drawn += sorted(of_label[label], key=lambda name: _rank(seed, name))[:number]
+        drawn += sorted(of_label[label], key=lambda name: random_rank(seed, name))[
+            :number
+        ]
     return drawn

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from speechbrain_ser_cl.data.domains import (
     UNLABELLED,
     durations,
     load_corpus,
+    of_shared_emotions,
     split_domains,
     to_dataset,
 )
@@ -127,6 +129,21 @@ def test_without_target_labels_the_classes_do_not_decide_who_is_drawn():
             assert item.label == own[item.utterance.id]
     assert len(drawn) == 1
     assert len(drawn.pop()) == 12
+
+
+def test_emotions_that_the_target_lacks_are_left_out_of_the_source(caplog):
+    source, target = toy("a"), toy("b")
+    assert of_shared_emotions(source, target) == source
+    calm = [
+        Labelled(replace(item.utterance, emotion="calm"), item.label)
+        for item in source[:6:3]
+    ]
+    caplog.set_level(logging.INFO)
+    assert of_shared_emotions([*calm, *source], target) == source
+    assert "2 calm" in caplog.text
+    happy = [item for item in target if item.utterance.emotion == "happy"]
+    with pytest.raises(ValueError, match="none in class negative"):
+        of_shared_emotions(source, happy)
 
 
 def test_new_test_speakers_are_new():

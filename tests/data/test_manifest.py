@@ -27,8 +27,9 @@ def test_round_trip(corpus, tmp_path):
     utterances = read_synthetic(corpus)
     # What a corpus may not know.
     utterances[0] = dataclasses.replace(
-        utterances[0], session=None, gender=None, text_id=None
+        utterances[0], speaker=None, session=None, gender=None, text_id=None
     )
+    utterances[1] = dataclasses.replace(utterances[1], split="test")
     write_manifest(reversed(utterances), tmp_path / "new" / "m.json", corpus)
     assert read_manifest(tmp_path / "new" / "m.json", corpus) == utterances
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["m.json"]

@@ -163,6 +163,15 @@ def test_a_bad_size(size, by, told):
         split_fraction(items, size, seed=0, by=by)
 
 
+def test_speakers_that_are_not_known_cannot_be_kept_apart():
+    items = [
+        Labelled(replace(item.utterance, speaker=None), item.label)
+        for item in uneven_corpus(0)
+    ]
+    with pytest.raises(ValueError, match="by is 'speaker', but speakers are not known"):
+        split_fraction(items, 0.3, seed=0, by="speaker")
+
+
 def test_the_same_id_twice_cannot_be_split():
     items = [Labelled(make(n % 9), "a") for n in range(10)]
     with pytest.raises(ValueError, match="more than once .1: toy_0000"):

@@ -1,0 +1,216 @@
+"""A corpus of one's own whose folders and file names say what is in the files."""
+
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.checks import (
+    Candidate,
+    CorpusError,
+    below,
+    did_you_mean,
+    finish,
+    offenders,
+)
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.corpora.words import (
+    EMOTION_WORDS,
+    GENDER_WORDS,
+    SPLIT_WORDS,
+    names_to_leave_out,
+    translate,
+)
+from speechbrain_ser_cl.registry import CORPORA
+
+logger = logging.getLogger(__name__)
+
+# What libsndfile reads, and audio that it does not.
+READABLE = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au"}
+FOREIGN = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".3gp", ".mkv", ".avi"}
+FIELDS = ("emotion", "speaker", "session", "gender", "language", "text", "split")
+
+
+@CORPORA.register("folders")
+def read_folders(
+    folder: str | Path,
+    allow_missing: bool = False,
+    corpus: str = "folders",
+    pattern: str = "{emotion}/**",
+    labels: Mapping[str, str | None] | None = None,
+    splits: Mapping[str, str | None] | None = None,
+    exclude: str | Path | Iterable[str] | None = None,
+    language: str = "und",
+) -> list[Utterance]:
+    """Read a corpus of one's own: a folder per class, or any names that say enough.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where the files are, at any depth.
+    allow_missing : bool
+        Whether corrupt files become a warning.
+    corpus : str
+        A name for the corpus; ids and speakers begin with it.
+    pattern : str
+        What the names say, from ``folder`` on, without the file's suffix:
+        ``{emotion}``, ``{speaker}``, ``{session}``, ``{gender}``, ``{language}``,
+        ``{text}`` and ``{split}`` stand for as few characters as fit, ``*`` for any
+        without a ``/``, ``**`` for any. ``"{split}/{emotion}/{speaker}_*"`` reads
+        ``train/joy/anna_0017.wav``.
+    labels : mapping, optional
+        What words for emotions mean, where they are not the usual ones:
+        ``{Wut: angry}``; null leaves a word's utterances out.
+    splits : mapping, optional
+        Likewise for words of ``{split}``: ``{fold1: test}``.
+    exclude : list of str or path, optional
+        Ids or files (from ``folder`` on) to leave out, or a text file with them.
+    language : str
+        ISO 639 code of all files, where the names say none.
+
+    Returns
+    -------
+    list of Utterance
+        Sorted by id. A speaker that the names do not say is None.
+
+    Raises
+    ------
+    CorpusError
+        For a folder without audio, names that the pattern does not fit, words for
+        emotions that are not known, audio that cannot be read.
+
+    Example
+    -------
+    >>> import numpy, soundfile
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "Joy").mkdir()
+    >>> soundfile.write(folder / "Joy" / "anna_1.wav", numpy.zeros(8000), 16000)
+    >>> (utterance,) = read_folders(folder, pattern="{emotion}/{speaker}_*")
+    >>> utterance.id, utterance.emotion, utterance.speaker, utterance.duration
+    ('folders_Joy/anna_1', 'happy', 'folders_anna', 0.5)
+    """
+    root = Path(folder)
+    form = _compiled(pattern, corpus)
+    if not root.is_dir():
+        raise CorpusError(f"{corpus}: there is no folder {root}")
+    files = _audio(root, corpus, allow_missing)
+    unwanted = names_to_leave_out(exclude)
+    names = {path: below(root, path.with_suffix("")) for path in files}
+    names = {
+        path: name
+        for path, name in names.items()
+        if not unwanted & {name, f"{corpus}_{name}", below(root, path)}
+    }
+    matches = {path: form.fullmatch(name) for path, name in names.items()}
+    wrong = [below(root, path) for path, match in matches.items() if not match]
+    if wrong:
+        raise CorpusError(
+            f"{corpus} in {root}: files that pattern {pattern} does not fit "
+            f"({offenders(wrong)}). Change the pattern; ** stands for any folders"
+        )
+    said = {path: match.groupdict() for path, match in matches.items()}
+    emotions = translate(
+        (fields["emotion"] for fields in said.values()),
+        labels,
+        EMOTION_WORDS,
+        what="emotion",
+        key="labels",
+        where=f"{corpus} in {root}",
+    )
+    parts = translate(
+        (fields["split"] for fields in said.values() if fields.get("split")),
+        splits,
+        SPLIT_WORDS,
+        what="part of a split",
+        key="splits",
+        where=f"{corpus} in {root}",
+    )
+    candidates = [
+        Candidate(
+            name=names[path],
+            path=path,
+            speaker=fields.get("speaker"),
+            emotion=emotions[fields["emotion"]],
+            session=fields.get("session"),
+            gender=GENDER_WORDS.get((fields.get("gender") or "").lower()),
+            text_id=fields.get("text"),
+            language=fields.get("language"),
+            split=parts.get(fields.get("split")),
+        )
+        for path, fields in said.items()
+        if emotions[fields["emotion"]] and parts.get(fields.get("split"), "any")
+    ]
+    if len(candidates) < len(files):
+        logger.info(
+            "%s: %d of %d files left out, as labels, splits and exclude say",
+            corpus,
+            len(files) - len(candidates),
+            len(files),
+        )
+    return finish(
+        candidates,
+        corpus=corpus,
+        language=language,
+        folder=root,
+        expected={},
+        allow_missing=allow_missing,
+    )
+
+
+def _compiled(pattern: str, corpus: str) -> re.Pattern:
+    """A pattern as a regular expression on names without suffix."""
+    unknown = set(re.findall(r"\{(.*?)\}", pattern)) - set(FIELDS)
+    if unknown:
+        name = sorted(unknown)[0]
+        raise CorpusError(
+            f"{corpus}: pattern {pattern} has the unknown {{{name}}}; "
+            f"{did_you_mean(name, FIELDS)}known are {', '.join(FIELDS)}"
+        )
+    if "{emotion}" not in pattern:
+        raise CorpusError(
+            f"{corpus}: pattern {pattern} does not say where the {{emotion}} stands"
+        )
+    if Path(pattern).suffix.lower() in READABLE:
+        pattern = pattern[: pattern.rindex(".")]
+    seen, form = set(), ""
+    for piece in re.split(r"(\{.*?\}|\*\*/|\*\*|\*)", pattern):
+        if piece.startswith("{"):
+            name = piece[1:-1]
+            # What stands there twice has to be the same.
+            form += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
+            seen.add(name)
+        elif piece in ("**/", "**", "*"):
+            form += {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*"}[piece]
+        else:
+            form += re.escape(piece)
+    return re.compile(form)
+
+
+def _audio(root: Path, corpus: str, allow_missing: bool) -> list[Path]:
+    """All audio files at any depth, linked folders as well, without hidden ones."""
+    found, foreign = [], []
+    for folder, folders, files in os.walk(root, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = Path(folder, name)
+            suffix = path.suffix.lower()
+            if not name.startswith("."):
+                if suffix in READABLE:
+                    found.append(path)
+                elif suffix in FOREIGN:
+                    foreign.append(below(root, path))
+    if foreign:
+        problem = (
+            f"{corpus} in {root}: audio that cannot be read ({offenders(foreign)}). "
+            "Convert it first: ffmpeg -i a.m4a a.wav"
+        )
+        if not allow_missing:
+            raise CorpusError(f"{problem}; or set allow_missing: True to do without")
+        logger.warning("%s", problem)
+    if not found:
+        raise CorpusError(
+            f"{corpus} in {root}: no audio files; looked for "
+            f"{', '.join(sorted(READABLE))} at any depth"
+        )
+    return sorted(found)
