@@ -5,6 +5,7 @@ backend stay as they are.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 _FONT = 11  # points; at 150 dots per inch readable at half size, too
+_MAX_LEGEND = 24  # so many colours can still be told apart, more or less
 _DASHED = ", validation"
 
 
@@ -197,6 +199,243 @@ def plot_learning_curves(history: Sequence[Mapping], path: str | Path) -> None:
             frameon=False,
         )
     _save(figure, path)
+
+
+def plot_similarities(
+    similarities: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str | Path
+) -> None:
+    """Draw the similarity of positive and negative pairs in each layer.
+
+    Arguments
+    ---------
+    similarities : mapping
+        Name of a model to the means of positive and of negative pairs in each layer,
+        as ``pair_similarities`` returns them; a panel each.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "similarity.png")
+    >>> plot_similarities({"pretrained": ([0.9, 0.9], [0.9, 0.8])}, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    figure = _new_figure(0.6 + 3.6 * len(similarities), 3.4)
+    panels = figure.subplots(1, len(similarities), sharey=True, squeeze=False)[0]
+    for axes, (title, (positive, negative)) in zip(
+        panels, similarities.items(), strict=True
+    ):
+        axes.plot(positive, "o-", label="same emotion")
+        axes.plot(negative, "s--", label="different emotions")
+        axes.set_title(title, fontsize=_FONT + 1)
+        axes.set_xlabel("layer", fontsize=_FONT)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_FONT - 1)
+    panels[0].set_ylabel("mean cosine similarity of pairs", fontsize=_FONT)
+    panels[0].legend(fontsize=_FONT - 1, frameon=False)
+    _save(figure, path)
+
+
+def plot_layer_weights(
+    weights: Mapping[str, ArrayLike],
+    path: str | Path,
+    layers: Sequence[int] | None = None,
+) -> None:
+    """Draw the share of each layer in a weighted sum of layers.
+
+    Arguments
+    ---------
+    weights : mapping
+        Name of a model to its shares, which add up to 1, such as
+        ``WeightedSSL.weights.detach()``, shape (L,), or those of several runs,
+        (runs, L), of which the mean is drawn and the range shaded.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    layers : sequence of int, optional
+        Numbers of the layers (L,), ``WeightedSSL.layers``; 0 is the input of the first.
+        None: 0 to L - 1.
+
+    Raises
+    ------
+    ValueError
+        When the shares do not add up to 1 or do not fit the layers.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "layers.png")
+    >>> plot_layer_weights({"frozen": [0.2, 0.5, 0.3]}, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    shares = {name: np.atleast_2d(np.asarray(w, float)) for name, w in weights.items()}
+    if not shares:
+        raise ValueError("no layer weights to draw; expected at least one model's")
+    if layers is None:
+        layers = range(next(iter(shares.values())).shape[-1])
+    for name, runs in shares.items():
+        if runs.ndim != 2 or runs.shape[1] != len(layers):
+            raise ValueError(
+                f"layer weights of {name} have shape {runs.shape}; expected "
+                f"({len(layers)},) or (runs, {len(layers)})"
+            )
+        if (runs < 0).any() or not np.allclose(runs.sum(axis=1), 1, atol=1e-3):
+            raise ValueError(
+                f"layer weights of {name} add up to {runs.sum(axis=1)}; expected "
+                "shares that add up to 1, such as WeightedSSL.weights.detach()"
+            )
+    figure = _new_figure(max(4.2, 1.2 + 0.35 * len(layers)), 3.4)
+    axes = figure.add_subplot()
+    axes.axhline(
+        100 / len(layers), color="0.4", linestyle=":", label="equal shares", zorder=1
+    )
+    for marker, (name, runs) in zip(cycle("os^Dv"), shares.items()):
+        (line,) = axes.plot(
+            layers, 100 * runs.mean(axis=0), marker=marker, markersize=5, label=name
+        )
+        if len(runs) > 1:
+            low, high = 100 * runs.min(axis=0), 100 * runs.max(axis=0)
+            axes.fill_between(
+                layers, low, high, color=line.get_color(), alpha=0.2, linewidth=0
+            )
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer (0: input of the first)", fontsize=_FONT)
+    axes.set_ylabel("share in %", fontsize=_FONT)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=_FONT - 1)
+    axes.legend(fontsize=_FONT - 1, frameon=False)
+    _save(figure, path)
+
+
+def plot_tsne(
+    embeddings: ArrayLike,
+    colourings: Mapping[str, Sequence],
+    path: str | Path,
+    title: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw embeddings in two dimensions, once for each way to colour them.
+
+    t-SNE (van der Maaten and Hinton 2008) keeps neighbours together; distances
+    between groups and their sizes mean nothing. All panels show the same points.
+
+    Arguments
+    ---------
+    embeddings : array_like of float
+        Shape (N, D), N at least 4.
+    colourings : mapping of str to sequence
+        For instance ``{"emotion": [...], "speaker": [...]}``: a panel's title, and a
+        group for each utterance. Beyond 24 groups there is no legend, but their
+        number.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    title : str, optional
+        Above the panels.
+    seed : int
+        Of t-SNE.
+
+    Raises
+    ------
+    ValueError
+        When there are too few embeddings, one is not finite, or a colouring does not
+        fit them.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "tsne.png")
+    >>> embeddings = np.random.default_rng(0).normal(size=(12, 3))
+    >>> plot_tsne(embeddings, {"emotion": ["sad", "happy"] * 6}, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    from sklearn.manifold import TSNE
+
+    embeddings = np.asarray(embeddings, dtype=np.float64)
+    if embeddings.ndim != 2 or len(embeddings) < 4:
+        raise ValueError(
+            f"expected embeddings (N, D), N at least 4; found shape {embeddings.shape}"
+        )
+    if not np.isfinite(embeddings).all():
+        raise ValueError("embeddings hold values that are not finite")
+    if not colourings:
+        raise ValueError("expected at least one colouring")
+    for name, groups in colourings.items():
+        if len(groups) != len(embeddings):
+            raise ValueError(
+                f"{name}: {len(groups)} groups for {len(embeddings)} embeddings"
+            )
+    # At its default of 30 where there are enough points for that.
+    perplexity = min(30, (len(embeddings) - 1) / 3)
+    points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(embeddings)
+
+    middle = (points.max(axis=0) + points.min(axis=0)) / 2
+    half_side = 0.54 * np.ptp(points, axis=0).max()
+    limits = np.stack([middle - half_side, middle + half_side])
+
+    panels = {
+        name: {group: np.equal(groups, group) for group in sorted(set(groups))}
+        for name, groups in colourings.items()
+    }
+    legends = [list(map(str, p)) for p in panels.values() if len(p) <= _MAX_LEGEND]
+    rows = max((-(-len(names) // _columns(names)) for names in legends), default=0)
+    figure = _new_figure(5.2 * len(panels), 4.8 + 0.2 * rows)
+    for axes, (name, members) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
+    ):
+        colors = _colors(len(members))
+        for (group, chosen), color in zip(members.items(), colors, strict=True):
+            axes.scatter(*points[chosen].T, s=9, color=color, label=str(group))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set(xlim=limits[:, 0], ylim=limits[:, 1], box_aspect=1)
+        if len(members) > _MAX_LEGEND:
+            axes.set_title(f"{name} ({len(members)})", fontsize=_FONT + 1)
+            continue
+        axes.set_title(name, fontsize=_FONT + 1)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.02),
+            ncols=_columns(list(map(str, members))),
+            fontsize=_FONT - 2,
+            frameon=False,
+            markerscale=2,
+            handletextpad=0.1,
+        )
+    if title:
+        figure.suptitle(title, fontsize=_FONT + 1, wrap=True)
+    _save(figure, path)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many columns of such names a legend as wide as a panel has."""
+    return max(1, 60 // (max(map(len, names)) + 6))
+
+
+def _colors(count: int) -> Any:
+    """Colours (count, 4) that are as different as so many can be."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return colormaps["tab10"](range(count))
+    if count <= 20:
+        return colormaps["tab20"](range(count))
+    return colormaps["turbo"](np.linspace(0, 1, count))
 
 
 def _curves(

@@ -52,8 +52,24 @@ def _confusion(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> np.
     return counts.reshape(n_classes, n_classes)
 
 
-def _metrics(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of confusion matrices (..., C, C), true class first: each (...)."""
+def metrics_of_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
+    """The metrics of confusion matrices.
+
+    Arguments
+    ---------
+    confusion : numpy.ndarray of int
+        Shape (..., C, C), true class first.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        ``uar``, ``wa`` and ``macro_f1`` in [0, 1], each of shape (...).
+
+    Example
+    -------
+    >>> float(metrics_of_confusion(np.array([[2, 1], [0, 1]]))["uar"])
+    0.8333333333333333
+    """
     hits = np.diagonal(confusion, axis1=-2, axis2=-1)
     actual = confusion.sum(-1)
     predicted = confusion.sum(-2)
@@ -107,7 +123,7 @@ def classification_metrics(
     >>> classification_metrics([0, 0, 0, 1], [0, 0, 1, 1], n_classes=2)["uar"]
     0.8333333333333333
     """
-    values = _metrics(_confusion(labels, predictions, n_classes))
+    values = metrics_of_confusion(_confusion(labels, predictions, n_classes))
     return {name: float(value) for name, value in values.items()}
 
 
@@ -220,7 +236,7 @@ def bootstrap_intervals(
         counts = draws @ per_group.reshape(n_groups, n_cells)
     if n_groups < MIN_GROUPS:
         return dict.fromkeys(METRICS)
-    values = _metrics(counts.reshape(n_resamples, n_classes, n_classes))
+    values = metrics_of_confusion(counts.reshape(n_resamples, n_classes, n_classes))
     tail = (1 - confidence) / 2
     return {
         name: tuple(float(bound) for bound in np.quantile(value, [tail, 1 - tail]))

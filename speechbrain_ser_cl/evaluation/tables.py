@@ -1,9 +1,13 @@
-"""Tables of results in a README, written from the runs' ``results.json`` files.
+"""Tables of results in a README, written from the runs' ``results.json`` files, or from
+the ``crossval.json`` files of cross-validations.
 
 The README marks where, with the folder relative to itself::
 
     <!-- results: begin results/ravdess_crema_d metric=uar -->
     <!-- results: end -->
+
+    <!-- crossval: begin measured/two_stage metric=uar -->
+    <!-- crossval: end -->
 
 Fill it in, or find out whether it is up to date (exit status 1 if not)::
 
@@ -12,13 +16,14 @@ Fill it in, or find out whether it is up to date (exit status 1 if not)::
 
 A file ``paper.json`` in that folder adds a column with a paper's figures, in
 percent. A row stands in each table whose ``source``, ``target``, ``encoder`` and
-``target_split`` it does not contradict::
+``target_split``, or ``corpus``, ``encoder`` and ``protocol``, it does not contradict::
 
     {"rows": [{"setting": "full, 5 % labels", "uar": 69.25,
                "note": "Ahn et al. 2023", "source": "iemocap"}]}
 """
 
 import argparse
+import csv
 import json
 import re
 import sys
@@ -28,19 +33,40 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from speechbrain_ser_cl.corpora.files import replacing
+from speechbrain_ser_cl.evaluation.crossval import (
+    FILE,
+    CrossValidation,
+    read_crossval,
+    table_rows,
+)
+
 _TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 _GROUP = ("source", "target", "encoder", "target_split")
+_CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
 _BLOCK = re.compile(
-    r"(<!-- results: begin (?P<folder>\S+)(?: metric=(?P<metric>\S+))? -->\n)"
-    r".*?(<!-- results: end -->)",
+    r"(?P<begin><!-- (?P<kind>results|crossval): begin (?P<folder>\S+)"
+    r"(?: metric=(?P<metric>\S+))? -->\n)"
+    r".*?(?P<end><!-- (?P=kind): end -->)",
     re.DOTALL,
 )
+_MARK = re.compile(r"<!-- (?:results|crossval): (begin|end)")
 _NOTE = (
     "± is the standard deviation over seeds. Over seeds: 95 % t-interval of the "
     "mean, from 3 seeds on; it says how far other seeds may move it. Over speakers: "
     "95 % bootstrap interval of one run over the test speakers, its bounds averaged "
     "over the seeds; it says how far other speakers may move it."
+)
+_CROSSVAL_NOTE = (
+    "± is the standard deviation over {units}{averaged}. Pooled: over all test "
+    "utterances together, with the 95 % bootstrap interval over speakers.{tests}"
+)
+_TESTS_NOTE = (
+    " p: against the first row, two-sided, Holm-corrected over the rows. Over "
+    "{units}: paired t-test. Over speakers: permutation test that exchanges the two "
+    "settings' predictions, all of a speaker at once. No p where splits or seeds are "
+    "not the same."
 )
 
 
@@ -159,6 +185,266 @@ def build_table(
     return "\n".join(tables + ([_NOTE + "\n"] if results else []))
 
 
+def collect_crossvals(
+    folders: Sequence[str | Path], demos: bool = False
+) -> list[CrossValidation]:
+    """Read every ``crossval.json`` below some folders.
+
+    Arguments
+    ---------
+    folders : sequence of str or Path
+        Searched with all their sub-folders; or the files themselves.
+    demos : bool
+        Whether demo runs on synthetic speech may be among them.
+
+    Returns
+    -------
+    settings : list of CrossValidation
+        By their ``order``, then by name.
+
+    Raises
+    ------
+    ValueError
+        When a file cannot be read, two have the same setting in all respects, or one
+        is a demo.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> collect_crossvals([tempfile.mkdtemp()])
+    []
+    """
+    settings: dict[str, tuple[CrossValidation, Path]] = {}
+    for folder in map(Path, folders):
+        for path in [folder] if folder.is_file() else sorted(folder.rglob(FILE)):
+            one = read_crossval(path)
+            if one.about.get("demo") and not demos:
+                raise ValueError(
+                    f"{path} is from a demo run on synthetic speech, which says "
+                    "nothing about real speech; move it elsewhere"
+                )
+            key = json.dumps(
+                [one.about, one.protocol, one.corpora, one.class_names], sort_keys=True
+            )
+            if key in settings:
+                raise ValueError(
+                    f"{settings[key][1]} and {path} are of the same setting "
+                    f"{one.about['setting']!r}; keep one of them"
+                )
+            settings[key] = (one, path)
+
+    def place(one: CrossValidation) -> tuple:
+        return one.about.get("order", np.inf), one.about["setting"]
+
+    return sorted((one for one, _ in settings.values()), key=place)
+
+
+def build_crossval_table(
+    settings: Sequence[CrossValidation],
+    paper: Sequence[Mapping] = (),
+    metric: str = "uar",
+) -> str:
+    """Write Markdown tables: one per corpus, encoder, classes and protocol.
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        The rows, in their order; others are compared with the first.
+    paper : sequence of mapping
+        The ``rows`` of a ``paper.json``.
+    metric : str
+        ``uar``, ``wa`` or ``macro_f1``: the one that is pooled and tested.
+
+    Returns
+    -------
+    table : str
+        Markdown, ending in a newline.
+
+    Raises
+    ------
+    ValueError
+        When the metric is unknown or there is nothing to show.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.evaluation.crossval import Outcome
+    >>> def fold(k):
+    ...     return Outcome(k, 0, str(k), {"toy": {f"s{k}": np.array([[3, 1], [0, 4]])}})
+    >>> one = CrossValidation(
+    ...     {"setting": "probe", "encoder": "tiny"},
+    ...     {"kind": "speaker_kfold", "n_folds": 3, "valid": "next"},
+    ...     ["sad", "happy"],
+    ...     [fold(k) for k in range(3)],
+    ...     {},
+    ... )
+    >>> print(build_crossval_table([one]))  # doctest: +ELLIPSIS
+    **toy, tiny, speaker_kfold** (2 classes, chance: UAR 50.0 %)
+    <BLANKLINE>
+    | setting | folds | seeds | UAR % | WA % | macro-F1 % | pooled UAR % | 95 % ... |
+    | --- | --- | --- | --- | --- | --- | --- | --- |
+    | probe | 3 | 1 | 87.5 ± 0.0 | 87.5 ± 0.0 | 87.3 ± 0.0 | 87.5 | – |
+    <BLANKLINE>
+    ± is the standard deviation over folds. ...
+    """
+    if metric not in _TITLES:
+        raise ValueError(
+            f"unknown metric {metric!r}, expected one of {', '.join(_TITLES)}"
+        )
+    if not settings and not paper:
+        raise ValueError(f"neither a {FILE} nor a paper's figures to show")
+    groups: dict[tuple, list[CrossValidation]] = {}
+    for one in settings:
+        for corpus in one.corpora:
+            own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
+            key = (corpus, one.about.get("encoder"), _protocol_name(own))
+            groups.setdefault((*key, tuple(one.class_names)), []).append(one)
+    if not groups:
+        return _printed_only(paper, metric)
+    tables = []
+    for (corpus, encoder, protocol, _), same in sorted(
+        groups.items(), key=lambda group: str(group[0])
+    ):
+        own = {"corpus": corpus, "encoder": encoder, "protocol": protocol}
+        fitting = [
+            row
+            for row in paper
+            if all(row.get(name) in (None, value) for name, value in own.items())
+        ]
+        caption = ", ".join(name for name in own.values() if name)
+        tables.append(_one_crossval_table(caption, corpus, same, fitting, metric))
+    units = sorted({f"{one.unit}s" for one in settings})
+    units = " or ".join(units)
+    several = any(one.unit == "fold" and len(one.seeds) > 1 for one in settings)
+    tests = any(len(same) > 1 for same in groups.values())
+    note = _CROSSVAL_NOTE.format(
+        units=units,
+        averaged=", each averaged over seeds" if several else "",
+        tests=_TESTS_NOTE.format(units=units) if tests else "",
+    )
+    return "\n".join([*tables, note + "\n"])
+
+
+def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
+    """Write what cross-validations gave as CSV, in long form.
+
+    Columns: ``setting``, ``corpus``, ``encoder``, ``protocol``, ``of`` and the three
+    metrics, in [0, 1]. ``of`` is ``fold 0`` …, ``mean``, ``std``, ``pooled``,
+    ``pooled_low`` and ``pooled_high`` (the bounds of the interval over speakers).
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        In any order.
+    path : str or Path
+        The file; it appears whole or not at all.
+    """
+    with (
+        replacing(Path(path)) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["setting", "corpus", "encoder", "protocol", "of", *_TITLES])
+        for one in settings:
+            for corpus in one.corpora:
+                summary = one.summary(corpus)
+                own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
+                about = [one.about["setting"], corpus, one.about.get("encoder")]
+                about.append(_protocol_name(own))
+                lines = {
+                    f"{one.unit} {u[one.unit]}": u for u in summary[f"{one.unit}s"]
+                }
+                lines |= {"mean": summary["mean"], "std": summary["std"]}
+                pooled = summary["pooled"]
+                lines["pooled"] = {name: pooled[name]["value"] for name in _TITLES}
+                for i, bound in enumerate(("low", "high")):
+                    lines[f"pooled_{bound}"] = {
+                        name: (pooled[name]["interval"] or (None, None))[i]
+                        for name in _TITLES
+                    }
+                for of, values in lines.items():
+                    writer.writerow([*about, of, *(values[n] for n in _TITLES)])
+
+
+def _protocol_name(protocol: Mapping) -> str:
+    name = protocol["kind"]
+    usual = {"session_speaker_swap": "swap"}.get(name, "next")
+    return name if protocol.get("valid", usual) == usual else f"{name} with swap"
+
+
+def _printed_only(paper: Sequence[Mapping], metric: str) -> str:
+    lines = ["**As printed**", ""]
+    known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
+    titles = ["setting", *known, f"{_TITLES[metric]} %"]
+    lines += [_line(titles), _line(["---"] * len(titles))]
+    for row in paper:
+        about = [str(row.get(name, "–")) for name in known]
+        figure = f"{row[metric]} ({row['note']})"
+        lines.append(_line([row["setting"], *about, figure]))
+    return "\n".join(lines) + "\n"
+
+
+def _one_crossval_table(
+    caption: str,
+    corpus: str,
+    settings: Sequence[CrossValidation],
+    paper: Sequence[Mapping],
+    metric: str,
+) -> str:
+    """Caption, empty line and table of one group."""
+    rows = table_rows(settings, corpus, metric)
+    first = rows[0]["summary"]
+    n_classes = round(1 / first["chance"])
+    demo = any(one.about.get("demo") for one in settings)
+    units = settings[0].unit + "s"
+    # The metric that is tested first, as in the other tables.
+    names = [metric, *(name for name in _TITLES if name != metric)]
+    titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
+    titles += [f"{_TITLES[name]} %" for name in names]
+    titles += [f"pooled {_TITLES[metric]} %", "95 % over speakers"]
+    titles += [f"p, {units}", "p, speakers"] if len(rows) > 1 else []
+    titles += ["printed"] if paper else []
+    lines = [
+        f"**{caption}{', DEMO on synthetic speech' if demo else ''}** "
+        f"({n_classes} classes, chance: UAR {100 * first['chance']:.1f} %)",
+        "",
+        _line(titles),
+        _line(["---"] * len(titles)),
+    ]
+    printed = {row["setting"]: row for row in paper}
+    for one, row in zip(settings, rows, strict=True):
+        summary, against = row["summary"], row["against_first"] or {}
+        n_units = len(summary[units])
+        cells = [row["setting"], *([str(n_units)] if units == "folds" else [])]
+        cells += [str(len(one.seeds))]
+        for name in names:
+            std = summary["std"][name]
+            spread = "" if std is None else f" ± {100 * std:.1f}"
+            cells.append(f"{100 * summary['mean'][name]:.1f}{spread}")
+        pooled = summary["pooled"][metric]
+        low, high = pooled["interval"] or (None, None)
+        cells.append(f"{100 * pooled['value']:.1f}")
+        cells.append("–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}")
+        if len(rows) > 1:
+            cells += [
+                _p(against.get("t_test_holm")),
+                _p(against.get("permutation_holm")),
+            ]
+        if paper:
+            known = printed.pop(row["setting"], None)
+            cells.append(f"{known[metric]} ({known['note']})" if known else "–")
+        lines.append(_line(cells))
+    for setting, row in printed.items():
+        cells = [setting, *["–"] * (len(titles) - 2), f"{row[metric]} ({row['note']})"]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
 def _one_table(
     key: tuple, runs: list[Mapping], paper: list[Mapping], metric: str
 ) -> str:
@@ -272,23 +558,28 @@ def _filled(readme_path: Path) -> str:
     """The README's text as it should be."""
     text = readme_path.read_text(encoding="utf-8")
     n_blocks = len(_BLOCK.findall(text))
-    n_marks = (text.count("<!-- results: begin"), text.count("<!-- results: end"))
+    marks = _MARK.findall(text)
+    n_marks = (marks.count("begin"), marks.count("end"))
     if n_blocks == 0 or n_marks != (n_blocks, n_blocks):
         raise ValueError(
             f"{readme_path}: {n_marks[0]} begin and {n_marks[1]} end markers make "
             f"{n_blocks} blocks; expected pairs of '<!-- results: begin FOLDER "
-            "[metric=uar] -->' and '<!-- results: end -->', each on its own line"
+            "[metric=uar] -->' and '<!-- results: end -->', or 'crossval' instead of "
+            "'results', each on its own line"
         )
 
     def fill(block: re.Match) -> str:
         folder = readme_path.parent / block["folder"]
         metric = block["metric"] or "uar"
         try:
-            results = collect_results(folder)
-            table = build_table(results, _read_paper(folder, metric), metric)
+            paper = _read_paper(folder, metric)
+            if block["kind"] == "crossval":
+                table = build_crossval_table(collect_crossvals([folder]), paper, metric)
+            else:
+                table = build_table(collect_results(folder), paper, metric)
         except ValueError as error:
             raise ValueError(f"{readme_path}, {block['folder']}: {error}") from error
-        return f"{block[1]}\n{table}\n{block[4]}"
+        return f"{block['begin']}\n{table}\n{block['end']}"
 
     return _BLOCK.sub(fill, text)
 

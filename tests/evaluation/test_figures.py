@@ -6,9 +6,12 @@ import sys
 import numpy as np
 import pytest
 
+from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.evaluation.figures import (
     plot_confusion_matrix,
+    plot_layer_weights,
     plot_learning_curves,
+    plot_tsne,
 )
 
 HISTORY = [
@@ -54,7 +57,11 @@ def test_nothing_is_cut_off_at_an_edge(tmp_path):
         [[133, 9], [14, 128]], ["negative", "positive"], tmp_path / "m"
     )
     plot_learning_curves(HISTORY, tmp_path / "c")
-    for name in ("m", "c"):
+    speakers = [f"corpus_speaker_{k % 24}" for k in range(120)]
+    points = np.random.default_rng(0).random((120, 4))
+    plot_tsne(points, {"speaker": speakers}, tmp_path / "t")
+    plot_tsne(points, {"a": speakers, "speaker": range(120)}, tmp_path / "u")
+    for name in ("m", "c", "t", "u"):
         image = pixels(tmp_path / name)
         for edge in (image[0], image[-1], image[:, 0], image[:, -1]):
             assert np.isclose(edge, 1, atol=0.02).all(), name
@@ -121,3 +128,128 @@ def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"speechbrain_ser_cl\[plots\]"):
         plot_learning_curves(HISTORY, tmp_path / "curves.png")
+
+
+def test_tsne_has_a_panel_for_each_colouring_of_the_same_points(tmp_path):
+    """Two far groups: one colour each in the first panel, both in the second."""
+    from matplotlib import colormaps
+
+    rng = np.random.default_rng(0)
+    embeddings = rng.normal(size=(80, 6)) + 30 * np.repeat([0, 1], 40)[:, None]
+    colourings = {
+        "emotion": np.repeat(["angry", "sad"], 40),
+        "speaker": np.tile(["s1", "s2"], 40),
+    }
+    plot_tsne(embeddings, colourings, tmp_path / "new" / "tsne.png", title="Demo")
+    image = pixels(tmp_path / "new" / "tsne.png")
+    image = image[: int(image.shape[0] * 0.85)]  # without the legends
+    blue, orange = colormaps["tab10"]([0, 1])[:, :3]
+
+    def middles(panel):
+        return [
+            np.argwhere(np.isclose(panel, color, atol=0.02).all(-1)).mean(axis=0)
+            for color in (blue, orange)
+        ]
+
+    panels = np.array_split(image, 2, axis=1)
+    apart, mixed = (np.linalg.norm(a - b) for a, b in map(middles, panels))
+    assert apart > 5 * mixed
+    both = [
+        np.isclose(panel, blue, atol=0.02).all(-1)
+        | np.isclose(panel, orange, atol=0.02).all(-1)
+        for panel in panels
+    ]
+    np.testing.assert_allclose(
+        *(np.argwhere(where).mean(axis=0) for where in both), atol=10
+    )
+
+
+def test_tsne_of_many_speakers_gives_each_a_colour(tmp_path):
+    rng = np.random.default_rng(0)
+    speakers = np.arange(24).repeat(4)
+    path = tmp_path / "tsne.png"
+    plot_tsne(rng.normal(size=(96, 3)), {"speaker": speakers}, path)
+    colors = np.unique((pixels(path).reshape(-1, 3) * 255).round(), axis=0)
+    assert len(colors) >= 24
+
+
+def test_tsne_is_the_same_with_the_same_seed(tmp_path):
+    embeddings = np.random.default_rng(0).normal(size=(30, 4))
+    for name in "ab":
+        plot_tsne(embeddings, {"x": ["u", "v"] * 15}, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_tsne_errors(tmp_path):
+    with pytest.raises(ValueError, match="N at least 4"):
+        plot_tsne(np.zeros((3, 2)), {}, tmp_path / "x")
+    with pytest.raises(ValueError, match="emotion: 1 groups for 5 embeddings"):
+        plot_tsne(np.zeros((5, 2)), {"emotion": ["sad"]}, tmp_path / "x")
+    with pytest.raises(ValueError, match="not finite"):
+        plot_tsne(np.full((5, 2), np.nan), {"emotion": ["sad"] * 5}, tmp_path / "x")
+    with pytest.raises(ValueError, match="at least one colouring"):
+        plot_tsne(np.zeros((5, 2)), {}, tmp_path / "x")
+
+
+def highest(path, color):
+    """Rows and columns of a colour's pixels, and the column of the topmost."""
+    where = np.argwhere(np.isclose(pixels(path), color, atol=0.02).all(-1))
+    assert len(where)
+    return where, where[where[:, 0].argmin(), 1]
+
+
+def test_layer_weights_peak_where_the_share_does(tmp_path):
+    from matplotlib.colors import to_rgb
+
+    early, late = [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]
+    for shares, name in ((early, "early"), (late, "late")):
+        plot_layer_weights({"model": shares}, tmp_path / name)
+    columns = [highest(tmp_path / name, to_rgb("C0"))[1] for name in ("early", "late")]
+    assert columns[0] < columns[1]
+    # Each model of several has a colour of its own.
+    plot_layer_weights({"early": early, "late": late}, tmp_path / "both")
+    for color in ("C0", "C1"):
+        highest(tmp_path / "both", to_rgb(color))
+
+
+def test_layer_weights_of_several_runs_are_a_mean_and_a_range(tmp_path):
+    runs = np.array([[0.6, 0.2, 0.2], [0.2, 0.2, 0.6]])
+    plot_layer_weights({"seeds": runs}, tmp_path / "runs", layers=[0, 4, 9])
+    plot_layer_weights(
+        {"seeds": runs.mean(axis=0)}, tmp_path / "mean", layers=[0, 4, 9]
+    )
+    counts = [
+        (~np.isclose(pixels(tmp_path / name), 1, atol=0.02).all(-1)).sum()
+        for name in ("runs", "mean")
+    ]
+    assert counts[0] > 1.5 * counts[1]
+
+
+def test_layer_weights_of_an_encoder(tmp_path):
+    config = {
+        "model_type": "whisper",
+        "d_model": 16,
+        "encoder_layers": 3,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+    }
+    backbone = WeightedSSL(config, layers=[1, 3])
+    weights = backbone.weights.detach()
+    plot_layer_weights({"whisper": weights}, tmp_path / "layers.png", backbone.layers)
+    assert pixels(tmp_path / "layers.png").std() > 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "layers", "message"),
+    [
+        ({}, None, "at least one"),
+        ({"a": [0.0, 0.0, 0.0]}, None, "a add up to .*WeightedSSL.weights"),
+        ({"a": [1.5, -0.5]}, None, "expected shares"),
+        ({"a": [0.5, 0.5], "b": [1.0]}, None, r"b have shape \(1, 1\)"),
+        ({"a": [0.5, 0.5]}, [1, 2, 3], r"expected \(3,\) or"),
+        ({"a": [float("nan"), 1.0]}, None, "add up to"),
+    ],
+)
+def test_layer_weights_errors(tmp_path, weights, layers, message):
+    with pytest.raises(ValueError, match=message):
+        plot_layer_weights(weights, tmp_path / "x.png", layers)

@@ -1,0 +1,186 @@
+"""What the page is made of: each is shown by the macro of its ``kind``."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+
+@dataclass
+class Note:
+    """A paragraph; a warning is set apart.
+
+    Example
+    -------
+    >>> Note("Synthetic speech.", warning=True).kind
+    'note'
+    """
+
+    kind: ClassVar[str] = "note"
+    text: str
+    warning: bool = False
+
+
+@dataclass
+class Facts:
+    """Names with values.
+
+    Example
+    -------
+    >>> Facts([("seed", "1")]).items[0]
+    ('seed', '1')
+    """
+
+    kind: ClassVar[str] = "facts"
+    items: Sequence[tuple[str, str]]
+
+
+@dataclass
+class Table:
+    """Rows of text; the first cell of each names it.
+
+    Arguments
+    ---------
+    caption : str
+        What it shows.
+    header : sequence of str
+        One per column.
+    rows : sequence of sequence of str
+        The cells.
+    texts : int
+        So many columns on the left are words, the others are numbers.
+    folded : bool
+        Whether the reader has to open it.
+
+    Example
+    -------
+    >>> Table("Classes", ["class", "n"], [["sad", "3"]]).texts
+    1
+    """
+
+    kind: ClassVar[str] = "table"
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int = 1
+    folded: bool = False
+
+
+@dataclass
+class Figure:
+    """Charts with the same numbers as a table.
+
+    Example
+    -------
+    >>> Figure(["<svg></svg>"], "Nothing", Table("Numbers", ["a"], [])).kind
+    'figure'
+    """
+
+    kind: ClassVar[str] = "figure"
+    charts: Sequence[str]
+    caption: str
+    table: Table
+
+
+@dataclass
+class Confusion:
+    """A confusion matrix: counts and shares of each row.
+
+    Example
+    -------
+    >>> Confusion("All", ["a", "b"], [("a", [(3, 0.75), (1, 0.25)])]).rows[0][0]
+    'a'
+    """
+
+    kind: ClassVar[str] = "confusion"
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[int, float]]]]
+
+
+@dataclass
+class Map:
+    """Points to look at one by one, coloured by what the reader chooses.
+
+    Arguments
+    ---------
+    chart : str
+        Of ``charts.scatter``.
+    caption : str
+        What it shows.
+    fields : sequence of str
+        What is known of each point; those of ``legends`` can be coloured by.
+    points : sequence of sequence of str
+        Values of the fields.
+    legends : dict
+        Field to its values, in the order of their colours.
+    table : Table
+        What it shows, in numbers.
+
+    Example
+    -------
+    >>> Map("<svg></svg>", "Map", ["id"], [["a"]], {}, Table("", [], [])).kind
+    'map'
+    """
+
+    kind: ClassVar[str] = "map"
+    chart: str
+    caption: str
+    fields: Sequence[str]
+    points: Sequence[Sequence[str]]
+    legends: dict[str, Sequence[str]]
+    table: Table
+
+
+@dataclass
+class Mistakes:
+    """Utterances that the model got wrong, perhaps to listen to.
+
+    Arguments
+    ---------
+    caption, header, rows, texts
+        As of ``Table``.
+    audio : sequence of str or None
+        For each row a ``data:`` URI, where there may be one; empty: nothing to hear.
+
+    Example
+    -------
+    >>> Mistakes("None", ["utterance"], [], 1).audio
+    []
+    """
+
+    kind: ClassVar[str] = "mistakes"
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    texts: int
+    audio: Sequence[str | None] = field(default_factory=list)
+
+
+@dataclass
+class Code:
+    """A file's text, folded.
+
+    Example
+    -------
+    >>> Code("hyperparams.yaml", "seed: 1").title
+    'hyperparams.yaml'
+    """
+
+    kind: ClassVar[str] = "code"
+    title: str
+    text: str
+
+
+@dataclass
+class Section:
+    """A heading with what stands below it.
+
+    Example
+    -------
+    >>> Section("data", "Data", [Note("None.")]).key
+    'data'
+    """
+
+    key: str
+    title: str
+    blocks: list[Any]
