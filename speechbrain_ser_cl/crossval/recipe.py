@@ -1,0 +1,159 @@
+"""A recipe with a user's overrides, read without building anything."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from hyperpyyaml import resolve_references
+from ruamel.yaml import YAML
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe with a user's overrides.
+
+    Arguments
+    ---------
+    hparams_file : pathlib.Path
+        Its YAML.
+    script : pathlib.Path
+        Its ``train.py``.
+    overrides : tuple of str
+        As typed: ``("--lr", "0.001")``.
+
+    Example
+    -------
+    >>> Recipe(Path("hparams/my.yaml"), Path("train.py"), ("--lr", "0.1")).overridden
+    {'lr': '0.1'}
+    """
+
+    hparams_file: Path
+    script: Path
+    overrides: tuple[str, ...]
+
+    @cached_property
+    def overridden(self) -> dict[str, str]:
+        """Key to value, as text, of the overrides."""
+        pairs = {}
+        words = list(self.overrides)
+        while words:
+            word = words.pop(0)
+            if not word.startswith("--"):
+                raise ValueError(
+                    f"found {word!r} where an option was expected; values that replace "
+                    "those of the YAML are given as --key value"
+                )
+            key, equals, value = word[2:].partition("=")
+            if not equals and words and not words[0].startswith("--"):
+                value = words.pop(0)
+            pairs[key] = value
+        return pairs
+
+    @cached_property
+    def values(self) -> dict:
+        """The YAML's plain values with the overrides."""
+        return self.resolve(self.overridden)
+
+    def resolve(self, overridden: Mapping[str, str]) -> dict:
+        """The YAML's values with some replaced, references resolved, nothing built.
+
+        Arguments
+        ---------
+        overridden : mapping
+            Key to value, as text. Keys that the YAML does not have are for
+            SpeechBrain (``--device``) and left out.
+
+        Returns
+        -------
+        dict
+            Numbers, texts, lists and dictionaries; of what would be built, its tag and
+            its arguments.
+        """
+        reader = YAML()
+        with open(self.hparams_file, encoding="utf-8") as file:
+            known = set(reader.load(file))
+        given = {
+            key: YAML(typ="safe").load(value)
+            for key, value in overridden.items()
+            if key in known
+        }
+        with open(self.hparams_file, encoding="utf-8") as file:
+            return _plain(reader.load(resolve_references(file, given)))
+
+
+def _plain(node: object) -> object:
+    """A node of a YAML file, with tags as keys."""
+    tag = getattr(getattr(node, "tag", None), "value", None)
+    if isinstance(node, Mapping):
+        plain = {key: _plain(value) for key, value in node.items()}
+    elif isinstance(node, list):
+        plain = [_plain(value) for value in node]
+    else:
+        plain = getattr(node, "value", node)
+    return {tag: plain} if tag and tag.startswith("!") else plain
+
+
+def find_script(hparams_file: Path, name: str = "train.py") -> Path:
+    """The script that a YAML belongs to: in its folder or one above, or in the recipe
+    that its key ``recipe`` names.
+
+    Arguments
+    ---------
+    hparams_file : pathlib.Path
+        ``…/hparams/my.yaml``.
+    name : str
+        Of the script.
+
+    Returns
+    -------
+    pathlib.Path
+        Absolute; symbolic links are not followed, since the twin recipes are links.
+
+    Raises
+    ------
+    ValueError
+        If one of the two is not there.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "train.py").touch()
+    >>> (folder / "hparams").mkdir()
+    >>> (folder / "hparams" / "my.yaml").touch()
+    >>> find_script(folder / "hparams" / "my.yaml") == folder / "train.py"
+    True
+    """
+    if not hparams_file.is_file():
+        raise ValueError(f"there is no file {hparams_file}")
+    folders = list(hparams_file.absolute().parents)[:3]
+    with open(hparams_file, encoding="utf-8") as file:
+        recipe = (YAML().load(file) or {}).get("recipe")
+    if isinstance(recipe, str):
+        folders += [folder / recipe for folder in recipe_folders()]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise ValueError(
+        f"no {name} belongs to {hparams_file}: looked in "
+        f"{', '.join(map(str, folders))}. Put the YAML there, or set SER_CL_RECIPES to "
+        "the folder of the recipes, one of which the YAML names as recipe"
+    )
+
+
+def recipe_folders() -> list[Path]:
+    """Folders that may have recipes below them, the most explicit one first.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The one that the environment variable ``SER_CL_RECIPES`` names; ``recipes`` in
+        the working folder and those above it; and in the checkout of this package.
+    """
+    here = Path.cwd()
+    places = [folder / "recipes" for folder in (here, *here.parents)]
+    places.append(Path(__file__).resolve().parents[2] / "recipes")
+    if named := os.environ.get("SER_CL_RECIPES"):
+        places.insert(0, Path(named))
+    return [place for place in places if place.is_dir()]

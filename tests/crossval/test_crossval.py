@@ -1,0 +1,462 @@
+"""``ser-cl crossval`` as users run it: folds, kills, Ctrl-C, other engines."""
+
+import contextlib
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix
+
+from speechbrain_ser_cl.cli import main
+from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+from speechbrain_ser_cl.data.protocols import make_folds, write_split
+
+ROOT = Path(__file__).resolve().parents[2]
+RECIPE = Path(__file__).parent / "recipe"
+YAML = RECIPE / "tiny.yaml"
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """12 speakers, 8 utterances each."""
+    folder = tmp_path_factory.mktemp("corpus")
+    return write_synthetic(
+        folder, "synthetic_source", n_speakers=12, utterances_per_speaker=8
+    )
+
+
+@pytest.fixture
+def words(corpus, tmp_path):
+    """The command's arguments, some changed."""
+
+    def words(*more, output=tmp_path / "out", **changes):
+        changes = {"corpora": f"{{synthetic: {corpus}}}"} | changes
+        given = ["crossval", str(YAML), "--output_folder", str(output), *more]
+        for key, value in changes.items():
+            given += [f"--{key}", str(value)]
+        return given
+
+    return words
+
+
+@pytest.fixture
+def start(words):
+    """Starts the command as a process of its own, as a shell does."""
+    started = []
+
+    def start(*more, **changes):
+        command = [sys.executable, "-m", "speechbrain_ser_cl.cli"]
+        process = subprocess.Popen(
+            command + words(*more, **changes),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+            # Where the tests run in a script's background, Ctrl-C is switched off.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def read_json(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def transposed(pairs):
+    return list(zip(*pairs, strict=True))
+
+
+def uar_of(pairs):
+    return balanced_accuracy_score(*transposed(pairs))
+
+
+def starts(folder):
+    """Process numbers of a run's starts."""
+    path = folder / "starts.txt"
+    if not path.exists():
+        return []
+    return [int(line.split()[0]) for line in path.read_text().splitlines()]
+
+
+def wait_until(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end, "waited for a minute"
+        time.sleep(0.05)
+
+
+def processes_about(path):
+    """Command lines of all processes that mention a path, from the process table."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            line = entry.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            found += [line] * (str(path) in line)
+    return found
+
+
+def is_alive(pid):
+    """Whether a process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+# ------------------------------------------------------------------ it works
+
+
+def test_folds_and_seeds_to_tables(words, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(words("--seeds", "5", "6", "--jobs", "2", noise=0.1)) == 0
+    printed = capsys.readouterr().out
+    assert "fold 0: 32 train, 32 valid, 32 test; train and test share" in printed
+
+    predicted = {}
+    for fold in range(3):
+        split = read_json(out / "splits" / f"fold-{fold}.json")
+        assert split["seed"] == 3
+        for seed in (5, 6):
+            run = out / f"fold-{fold}" / f"seed-{seed}"
+            with open(run / "predictions.csv", newline="") as file:
+                rows = list(csv.DictReader(file))
+            assert sorted(row["id"] for row in rows) == split["test"]
+            assert len(starts(run)) == 1
+            predicted[fold, seed] = [(r["label"], r["prediction"]) for r in rows]
+
+    # The numbers, once more.
+    results = read_json(out / "crossval.json")["results"]["synthetic_source"]
+    uar = {key: uar_of(p) for key, p in predicted.items()}
+    per_fold = [(uar[fold, 5] + uar[fold, 6]) / 2 for fold in range(3)]
+    assert [fold["uar"] for fold in results["folds"]] == pytest.approx(per_fold)
+    assert results["mean"]["uar"] == pytest.approx(sum(per_fold) / 3)
+    pooled = [pair for some in predicted.values() for pair in some]
+    value = results["pooled"]["uar"]
+    assert value["value"] == pytest.approx(uar_of(pooled))
+    assert value["interval"][0] < value["value"] < value["interval"][1]
+    assert results["speakers"] == 12
+    counts = confusion_matrix(*transposed(pooled), labels=["low", "high"])
+    assert results["confusion_matrix"] == counts.tolist()
+    assert (out / "confusion_matrix_synthetic_source.png").stat().st_size > 1000
+
+    table = (out / "crossval.md").read_text()
+    assert table in printed
+    (row,) = [line for line in table.splitlines() if line.startswith("| noise 0.1")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[1:3] == ["3", "2"]
+    assert cells[3].startswith(f"{100 * results['mean']['uar']:.1f} ± ")
+    with open(out / "crossval.csv", newline="") as file:
+        lines = {row["of"]: row for row in csv.DictReader(file)}
+    assert float(lines["fold 1"]["uar"]) == pytest.approx(per_fold[1])
+    assert float(lines["pooled_low"]["uar"]) == value["interval"][0]
+
+    # Another setting on the same folds, beside the first.
+    other = read_json(out / "crossval.json") | {"setting": "other", "order": 1}
+    for run in other["runs"]:
+        for speaker, (one, two) in run["counts"]["synthetic_source"].items():
+            run["counts"]["synthetic_source"][speaker] = [[sum(one), 0], [0, sum(two)]]
+    (tmp_path / "crossval.json").write_text(json.dumps(other))
+    capsys.readouterr()
+    assert main(["compare", str(tmp_path)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    rows = [line.strip("| ").split(" | ") for line in told if "± " in line][:2]
+    assert [row[0] for row in rows] == ["noise 0.1", "other"]
+    assert rows[1][3] == "100.0 ± 0.0"
+    assert rows[0][-2:] == ["–", "–"]
+    assert all(p == "< 0.001" or 0 < float(p) < 0.05 for p in rows[1][-2:])
+
+
+def test_folds_can_be_chosen_and_added_later(words, tmp_path):
+    out = tmp_path / "out"
+    assert main(words("--folds", "2")) == 0
+    assert [path.name for path in sorted(out.glob("fold-*"))] == ["fold-2"]
+    assert main(words("--resume")) == 0
+    assert len(starts(out / "fold-2" / "seed-3")) == 1
+    assert len(read_json(out / "crossval.json")["runs"]) == 3
+    # All is finished: nothing runs.
+    assert main(words("--resume")) == 0
+    assert [len(starts(out / f"fold-{k}" / "seed-3")) for k in range(3)] == [1, 1, 1]
+
+
+def test_splits_of_somebody_else(words, tmp_path, corpus, capsys):
+    protocol = {"kind": "random_kfold", "n_folds": 4}
+    for split in make_folds(read_synthetic(corpus), protocol, seed=42):
+        write_split(split, tmp_path / "made" / f"fold-{split.fold}.json")
+    given = words("--splits", str(tmp_path / "made"), "--folds", "3")
+    assert main(given) == 0
+    used = tmp_path / "out" / "splits" / "fold-3.json"
+    assert used.read_text() == (tmp_path / "made" / "fold-3.json").read_text()
+    with open(tmp_path / "out/fold-3/seed-3/predictions.csv", newline="") as file:
+        tested = sorted(row["id"] for row in csv.DictReader(file))
+    assert tested == read_json(used)["test"]
+    assert read_json(tmp_path / "out/crossval.json")["protocol"]["n_folds"] == 4
+    (tmp_path / "made" / "fold-1.json").unlink()
+    capsys.readouterr()
+    assert "without a gap" in error_of(capsys, [*given, "--resume"])
+
+
+def test_values_of_the_fold_stand_in_overrides(words, tmp_path):
+    there = tmp_path / "go-1-3"
+    there.touch()
+    flags = words("--folds", "1", wait_for=str(tmp_path / "go-{fold}-{seed}"))
+    assert main(flags) == 0
+    log = (tmp_path / "out" / "fold-1" / "seed-3" / "crossval.log").read_text()
+    assert f"epoch 1 waits for {there}" in log
+
+
+def test_a_real_recipe_repeats_its_demo_over_seeds(tmp_path, capsys):
+    """No corpora are given, so it runs on synthetic speech, with two settings."""
+    out = tmp_path / "out"
+    small = ["--n_rounds", "1", "--source_batches", "1", "--target_batches", "1"]
+    yaml = "recipes/IEMOCAP_MSP/hparams/multitask_da.yaml"
+    command = ["crossval", str(ROOT / yaml), "--output_folder", str(out), *small]
+    assert main([*command, "--seeds", "7", "--device", "cpu"]) == 0
+    table = (out / "crossval.md").read_text()
+    assert table in capsys.readouterr().out
+    assert "DEMO on synthetic speech" in table
+    assert (
+        len([line for line in table.splitlines() if line.startswith("| source")]) == 2
+    )
+    for name in ("source_only", "adapted"):
+        one = read_json(out / name / "crossval.json")
+        (run,) = one["runs"]
+        assert (run["fold"], run["seed"]) == (None, 7)
+        told = read_json(out / "seed-7" / name / "results.json")
+        assert one["setting"] == told["setting"]
+        assert run["fingerprint"] == told["data"]["fingerprint"]
+        (results,) = one["results"].values()
+        uar = told["test"]["uar"]
+        assert results["mean"]["uar"] == pytest.approx(uar["value"])
+        assert results["pooled"]["uar"]["interval"] == pytest.approx(
+            uar["interval_speakers"]
+        )
+    assert main([*command, "--seeds", "7", "--device", "cpu", "--resume"]) == 0
+
+
+# ------------------------------------------------------------------ failures
+
+
+def test_a_broken_fold_is_told_and_only_it_runs_again(words, tmp_path, capsys):
+    out = tmp_path / "out"
+    script = tmp_path / "copy" / "train.py"
+    shutil.copytree(RECIPE, script.parent)
+    broken = words("--script", str(script), broken_fold=1)
+    assert main(broken) == 1
+    error = capsys.readouterr().err
+    assert "1 of 3 runs failed:" in error
+    assert "fold 1, seed 3: exit status 1; the end of" in error
+    assert "    ValueError: this fold does not work" in error
+    assert "--resume" in error
+    assert not (out / "crossval.json").exists()
+
+    script.write_text(script.read_text().replace("raise ValueError", "str"))
+    assert main([*broken, "--resume"]) == 0
+    assert [len(starts(out / f"fold-{k}" / "seed-3")) for k in range(3)] == [1, 2, 1]
+    assert (out / "crossval.json").exists()
+
+
+def test_a_killed_fold_goes_on_where_it_was(start, tmp_path):
+    out = tmp_path / "out"
+    run = out / "fold-1" / "seed-3"
+    shared = {"wait_for": str(tmp_path / "go{fold}"), "helper": True, "jobs": 3}
+    for fold in "02":
+        (tmp_path / f"go{fold}").touch()
+    process = start(**shared)
+    # Kill it after the first of two epochs.
+    log = run / "crossval.log"
+    wait_until(lambda: log.exists() and "waits for" in log.read_text())
+    (run / "epochs.txt").write_text("0\n")
+    os.kill(starts(run)[0], signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "fold 1, seed 3: killed by SIGKILL" in error
+    assert "waits for" in error  # the end of its log
+    # Nor is what it had started left behind.
+    assert processes_about(tmp_path) == []
+
+    (tmp_path / "go1").touch()
+    process = start("--resume", **shared)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert [len(starts(out / f"fold-{k}" / "seed-3")) for k in range(3)] == [1, 2, 1]
+    assert (run / "epochs.txt").read_text().split() == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("backend", "jobs", "to_group"),
+    [
+        ("loky", "1", False),
+        ("loky", "2", False),
+        ("loky", "2", True),
+        ("dask", "2", True),
+    ],
+)
+def test_ctrl_c_leaves_nothing_running(start, tmp_path, backend, jobs, to_group):
+    if backend == "dask":
+        pytest.importorskip("distributed")
+    out = tmp_path / "out"
+    process = start(
+        "--jobs", jobs, "--backend", backend, wait_for=tmp_path / "never", helper=True
+    )
+    wait_until(lambda: len(list(out.rglob("starts.txt"))) == int(jobs))
+    running = [pid for path in out.rglob("starts.txt") for pid in starts(path.parent)]
+    assert len(processes_about(out)) >= 2 * int(jobs)  # and their guards
+    # A terminal tells all processes of the command, `kill` only one.
+    (os.killpg if to_group else os.kill)(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Interrupted; the same command with --resume goes on" in error
+    if backend == "loky":  # dask's workers say what happened to them
+        assert "Traceback" not in error
+    assert processes_about(tmp_path) == []
+    assert not any(map(is_alive, running))
+    assert not list(out.glob(".running-*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
+    out = tmp_path / "out"
+    process = start("--jobs", "2", wait_for=tmp_path / "never")
+    wait_until(lambda: len(list(out.rglob("starts.txt"))) == 2)
+    process.send_signal(number)
+    process.wait()
+    wait_until(lambda: processes_about(tmp_path) == [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do that")
+def test_a_run_ends_with_its_guard(start, tmp_path):
+    """As when an engine kills whatever its workers have started."""
+    run = tmp_path / "out" / "fold-0" / "seed-3"
+    process = start("--folds", "0", wait_for=tmp_path / "never")
+    wait_until(lambda: starts(run))
+    guard = (
+        Path(f"/proc/{starts(run)[0]}/stat").read_text().rpartition(")")[2].split()[1]
+    )
+    os.kill(int(guard), signal.SIGKILL)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "fold 0, seed 3: killed by SIGKILL" in error
+    wait_until(lambda: processes_about(tmp_path) == [])
+
+
+def test_a_run_that_still_runs_is_not_run_beside(start, words, tmp_path, capsys):
+    run = tmp_path / "out" / "fold-0" / "seed-3"
+    go = tmp_path / "go"
+    first = start("--folds", "0", wait_for=go)
+    wait_until(lambda: starts(run))
+    assert main(words("--folds", "0", "--resume", wait_for=go)) == 1
+    assert "another process is running in" in capsys.readouterr().err
+    go.touch()
+    assert first.wait(60) == 0
+    assert len(starts(run)) == 1
+
+
+# ------------------------------------------------------------------ other engines
+
+
+def test_dask_with_two_workers(words, tmp_path):
+    pytest.importorskip("distributed")
+    out = tmp_path / "out"
+    meet = {"wait_for": str(out / "fold-{fold}" / "seed-3" / "starts.txt")}
+    assert main(words("--backend", "dask", "--jobs", "2", **meet)) == 0
+    assert len(read_json(out / "crossval.json")["runs"]) == 3
+
+
+def test_a_dask_cluster_that_is_there(words, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options) as cluster:
+        address = cluster.scheduler_address
+        assert main(words("--backend", "dask", "--cluster", address)) == 0
+    assert len(read_json(tmp_path / "out" / "crossval.json")["runs"]) == 3
+
+
+def test_each_run_has_a_gpu_of_its_own(words, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    out = tmp_path / "out"
+    assert main(words()) == 0
+    devices = [
+        (out / f"fold-{k}" / "seed-3" / "starts.txt").read_text().split()[1]
+        for k in range(3)
+    ]
+    assert set(devices) == {"4", "7"}
+
+
+# ------------------------------------------------------------------ errors
+
+
+def error_of(capsys, arguments):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ser-cl: ")
+    assert error.count("\n") == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("more", "changes", "told"),
+    [
+        (["--folds", "3"], {}, "the protocol makes 3 folds: 0 to 2"),
+        (["--fold", "1"], {}, "--fold is set by this command; choose with --folds"),
+        (["--seeds", "1", "1"], {}, "--seeds: each once"),
+        (["--cluster", "tcp://x"], {}, "--cluster needs --backend dask or ray"),
+        ([], {"corpora": "{}"}, "expected the folder of at least one corpus"),
+        ([], {"corpora": "EmoDB"}, "expected the folder of each corpus"),
+        ([], {"corpora": "{synthetic: no_such}"}, "no_such"),
+        ([], {"protocol": "kfold"}, "kind 'kfold', expected one of"),
+        ([], {"protocol": "{leaks: [text_id]}"}, "share the session"),
+        (["--folds", "0"], {"protocol": "seeds"}, "protocol seeds has none"),
+        (["stray"], {}, "found 'stray' where an option was expected"),
+    ],
+)
+def test_errors_before_anything_runs(words, tmp_path, capsys, more, changes, told):
+    assert told in error_of(capsys, words(*more, **changes))
+    assert not list(tmp_path.rglob("starts.txt"))
+
+
+def test_an_output_folder_with_something_else(words, tmp_path, capsys):
+    assert main(words("--folds", "0")) == 0
+    capsys.readouterr()
+    assert "--resume goes on" in error_of(capsys, words())
+    other = error_of(capsys, words("--resume", noise=0.5))
+    assert "yaml: noise: 0.0 there, 0.5 now" in other
+    other = error_of(capsys, words("--resume", seed=4))
+    assert "another split than the one made now" in other
+    assert len(starts(tmp_path / "out" / "fold-0" / "seed-3")) == 1
+
+
+def test_a_script_that_ignores_its_split_is_found_out(words, tmp_path, capsys):
+    script = tmp_path / "copy" / "train.py"
+    shutil.copytree(RECIPE, script.parent)
+    text = script.read_text()
+    assert 'values["split_file"]' in text
+    script.write_text(text.replace('values["split_file"]', "None"))
+    # Its own folds are of the training's seed.
+    assert main(words("--folds", "0", "--seeds", "8", "--script", str(script))) == 1
+    assert "the script did not use --split_file" in capsys.readouterr().err
+
+
+def test_a_recipe_without_folds(tmp_path, capsys):
+    (tmp_path / "train.py").touch()
+    yaml = tmp_path / "my.yaml"
+    arguments = ["crossval", str(yaml)]
+    assert "there is no file" in error_of(capsys, arguments)
+    yaml.write_text("seed: 1\noutput_folder: out\nprotocol: null\n")
+    told = error_of(capsys, [*arguments, "--protocol", "random_kfold"])
+    assert "no key corpora, emotion_map, fold, split_file" in told
+    (tmp_path / "train.py").unlink()
+    assert "no train.py belongs to" in error_of(capsys, arguments)
