@@ -25,7 +25,13 @@ class AudioError(ValueError):
     """An audio file that cannot be used."""
 
 
-def load_audio(path: str | Path) -> torch.Tensor:
+# How far (s) beyond a file's end a part of it may be said to reach.
+_ROUNDING = 0.1
+
+
+def load_audio(
+    path: str | Path, start: float = 0.0, end: float | None = None
+) -> torch.Tensor:
     """Load an audio file as 16 kHz mono.
 
     Channels are averaged; other sampling rates are converted by soxr.
@@ -34,6 +40,10 @@ def load_audio(path: str | Path) -> torch.Tensor:
     ---------
     path : str or pathlib.Path
         Any file that libsndfile reads: wav, flac, ogg, …
+    start : float
+        Where to begin, in seconds.
+    end : float, optional
+        Where to end, in seconds; by default where the file does.
 
     Returns
     -------
@@ -43,8 +53,8 @@ def load_audio(path: str | Path) -> torch.Tensor:
     Raises
     ------
     AudioError
-        If the file is missing, corrupt, cut off, empty, or holds values that are
-        not finite.
+        If the file is missing, corrupt, cut off, empty, holds values that are not
+        finite, or does not reach from ``start`` to ``end``.
 
     Example
     -------
@@ -53,11 +63,64 @@ def load_audio(path: str | Path) -> torch.Tensor:
     >>> load_audio(path).shape
     torch.Size([16000])
     """
+    samples, rate = read_samples(path, start, end)
+    mono = samples.mean(axis=1)
+    if rate != SAMPLE_RATE:
+        mono = soxr.resample(mono, rate, SAMPLE_RATE)
+    return torch.from_numpy(mono)
+
+
+def read_samples(
+    path: str | Path, start: float = 0.0, end: float | None = None
+) -> tuple[numpy.ndarray, int]:
+    """Load an audio file as it was recorded.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Any file that libsndfile reads.
+    start : float
+        Where to begin, in seconds.
+    end : float, optional
+        Where to end, in seconds; by default where the file does.
+
+    Returns
+    -------
+    samples : numpy.ndarray
+        Float32, (T, channels), nominally in [-1, 1].
+    rate : int
+        Samples per second.
+
+    Raises
+    ------
+    AudioError
+        As ``load_audio`` does.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "stereo.wav"
+    >>> soundfile.write(path, numpy.zeros((8000, 2)), 8000)
+    >>> samples, rate = read_samples(path)
+    >>> samples.shape, rate
+    ((8000, 2), 8000)
+    """
     try:
         with soundfile.SoundFile(path) as file:
-            promised, rate = file.frames, file.samplerate
-            samples = file.read(dtype="float32", always_2d=True)
+            total, rate = file.frames, file.samplerate
+            first = round(start * rate)
+            last = total if end is None else round(end * rate)
+            if total and not 0 <= first < min(last, total) <= last <= (
+                total + _ROUNDING * rate
+            ):
+                raise AudioError(
+                    f"{path}: asked for {start} s to {end} s of {total / rate:.3f} s"
+                )
+            promised = min(last, total) - first
+            file.seek(first)
+            samples = file.read(promised, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
+        if not Path(path).is_file():  # of which libsndfile says: System error.
+            raise AudioError(f"{path}: there is no such file") from error
         raise AudioError(f"{path}: not a readable audio file ({error})") from error
     if len(samples) == 0:
         raise AudioError(f"{path}: the audio file is empty")
@@ -68,10 +131,7 @@ def load_audio(path: str | Path) -> torch.Tensor:
         )
     if not numpy.isfinite(samples).all():
         raise AudioError(f"{path}: the audio file holds values that are not finite")
-    mono = samples.mean(axis=1)
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    return torch.from_numpy(mono)
+    return samples, rate
 
 
 def convert_to_16k_mono(
@@ -140,6 +200,55 @@ def convert_to_16k_mono(
     return [converted.get(utterance.id, utterance) for utterance in utterances]
 
 
+def cut_audio(
+    path: str | Path, start: float, end: float | None, folder: str | Path
+) -> Path:
+    """Write a part of an audio file as 16 kHz mono FLAC, unless it is there already.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The whole file.
+    start : float
+        Where the part begins, in seconds.
+    end : float or None
+        Where it ends, in seconds; None: where the file does.
+    folder : str or pathlib.Path
+        Where to.
+
+    Returns
+    -------
+    pathlib.Path
+        The part. A file that changes (size or time of modification), and other times,
+        make another one.
+
+    Raises
+    ------
+    AudioError
+        As ``load_audio`` does.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> soundfile.write(folder / "call.wav", numpy.zeros(16000), 8000)
+    >>> part = cut_audio(folder / "call.wav", 0.5, 1.5, folder)
+    >>> soundfile.info(part).duration
+    1.0
+    """
+    path = Path(path)
+    target = Path(folder) / _cache_name(path, path.stem, start, end)
+    if not target.exists():
+        _write_flac(target, load_audio(path, start, end))
+    return target
+
+
+def _write_flac(target: Path, samples: torch.Tensor) -> None:
+    with replacing(target) as part:
+        soundfile.write(
+            part, samples.numpy(), SAMPLE_RATE, subtype="PCM_16", format="FLAC"
+        )
+
+
 def _is_16k_mono(path: Path) -> bool:
     try:
         info = soundfile.info(path)
@@ -155,13 +264,9 @@ def _is_16k_mono(path: Path) -> bool:
 def _convert(utterance: Utterance, cache_folder: Path) -> Utterance | AudioError:
     """Convert one file; errors are returned, so that all can be named at once."""
     try:
-        target = cache_folder / _cache_name(utterance)
+        target = cache_folder / _cache_name(utterance.path, utterance.id)
         if not target.exists():
-            samples = load_audio(utterance.path).numpy()
-            with replacing(target) as part:
-                soundfile.write(
-                    part, samples, SAMPLE_RATE, subtype="PCM_16", format="FLAC"
-                )
+            _write_flac(target, load_audio(utterance.path))
     except AudioError as error:
         return error
     return replace(
@@ -171,15 +276,13 @@ def _convert(utterance: Utterance, cache_folder: Path) -> Utterance | AudioError
     )
 
 
-def _cache_name(utterance: Utterance) -> str:
-    """A file name that no id can lead out of the folder, new for a changed source."""
+def _cache_name(path: Path, name: str, *settings: object) -> str:
+    """A file name that no name can lead out of the folder, new for a changed source."""
     try:
-        stat = utterance.path.stat()
+        stat = path.stat()
     except OSError as error:
-        raise AudioError(f"{utterance.path}: not a readable file ({error})") from error
-    key = repr(
-        (utterance.id, str(utterance.path.resolve()), stat.st_size, stat.st_mtime_ns)
-    )
+        raise AudioError(f"{path}: not a readable file ({error})") from error
+    key = repr((name, str(path.resolve()), stat.st_size, stat.st_mtime_ns, *settings))
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-    readable = re.sub(r"[^A-Za-z0-9_-]", "_", utterance.id)[:80]
+    readable = re.sub(r"[^A-Za-z0-9_-]", "_", name)[:80]
     return f"{readable}-{digest}.flac"

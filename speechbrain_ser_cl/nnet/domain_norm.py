@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor, nn
 
+from speechbrain_ser_cl.registry import HEADS
 
+
+@HEADS.register("domain_norm")
 class DomainNorm(nn.Module):
     r"""Standardises each embedding dimension within its domain.
 
@@ -17,7 +20,9 @@ class DomainNorm(nn.Module):
     In training, mean and variance are those of the batch, whose utterances are all of
     domain d. For evaluation they come from :meth:`calibrate`, not from running
     averages: those would be averages over *augmented* views, whose embeddings lie
-    elsewhere than those of whole, clean utterances.
+    elsewhere than those of whole, clean utterances. With ``batch_statistics=False``
+    they come from there in training too: for batches whose classes are not drawn
+    alike, from which statistics would take out what is to be learned.
 
     Arguments
     ---------
@@ -27,6 +32,8 @@ class DomainNorm(nn.Module):
         Number of domains.
     eps : float
         Added to the variance.
+    batch_statistics : bool
+        Whether training takes the statistics of the batch.
 
     Example
     -------
@@ -37,21 +44,39 @@ class DomainNorm(nn.Module):
     tensor(True)
     """
 
-    def __init__(self, size: int, n_domains: int = 2, eps: float = 1e-5):
+    def __init__(
+        self,
+        size: int,
+        n_domains: int = 2,
+        eps: float = 1e-5,
+        batch_statistics: bool = True,
+    ):
         super().__init__()
         self.eps = eps
+        self.batch_statistics = batch_statistics
         self.register_buffer("mean", torch.zeros(n_domains, size))
         self.register_buffer("var", torch.ones(n_domains, size))
 
-    def forward(self, h: Tensor, domain: int) -> Tensor:
-        """Normalises embeddings of one domain.
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        n_domains, size = self.mean.shape
+        return {
+            "size": size,
+            "n_domains": n_domains,
+            "eps": self.eps,
+            "batch_statistics": self.batch_statistics,
+        }
+
+    def forward(self, h: Tensor, domain: int | Tensor) -> Tensor:
+        """Normalises embeddings.
 
         Arguments
         ---------
         h : Tensor
-            Embeddings (N, D); N of at least 2 in training.
-        domain : int
-            Their domain, from 0.
+            Embeddings (N, D); N of at least 2 where they give the statistics.
+        domain : int or Tensor
+            Their domain, from 0; or, where they do not give the statistics, that of
+            each (N,).
 
         Returns
         -------
@@ -61,10 +86,16 @@ class DomainNorm(nn.Module):
         Raises
         ------
         ValueError
-            In training, if there is one utterance only.
+            If there is one utterance only, or they are of several domains, to take
+            statistics of.
         """
         h = h.float()
-        if self.training:
+        if self.training and self.batch_statistics:
+            if isinstance(domain, Tensor):
+                raise ValueError(
+                    "DomainNorm takes statistics of batches of one domain; found a "
+                    "domain for each utterance. Set batch_statistics=False."
+                )
             if len(h) < 2:
                 raise ValueError("DomainNorm needs at least 2 utterances in training.")
             var, mean = torch.var_mean(h, dim=0, correction=0)

@@ -35,12 +35,22 @@ class ProjectionHead(nn.Module):
         self, input_size: int, hidden_size: int = 256, output_size: int = 128
     ) -> None:
         super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
         self.output_size = output_size
         self.layers = nn.Sequential(
             nn.Linear(input_size, hidden_size, bias=False),
             nn.ReLU(),
             nn.Linear(hidden_size, output_size, bias=False),
         )
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        return {
+            "input_size": self.input_size,
+            "hidden_size": self.hidden_size,
+            "output_size": self.output_size,
+        }
 
     def forward(self, h: Tensor) -> Tensor:
         """Projects.
@@ -75,6 +85,10 @@ class ClassifierHead(nn.Module):
         Size of the hidden layer. None: a linear classifier.
     dropout : float
         Probability, in [0, 1), of dropping a value before each linear layer.
+    batch_norm : bool
+        Standardise the vectors first (batch normalisation without its affine part).
+        Those of a pretrained encoder are nearly the same for all utterances: their
+        mean is far larger than what sets them apart.
 
     Attributes
     ----------
@@ -94,10 +108,16 @@ class ClassifierHead(nn.Module):
         n_classes: int,
         hidden_size: int | None = None,
         dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
+        self.input_size = input_size
         self.output_size = n_classes
-        layers = [nn.Dropout(dropout)]
+        self.hidden_size = hidden_size
+        self.dropout = dropout
+        self.batch_norm = batch_norm
+        layers = [nn.BatchNorm1d(input_size, affine=False)] if batch_norm else []
+        layers += [nn.Dropout(dropout)]
         if hidden_size is not None:
             layers += [nn.Linear(input_size, hidden_size), nn.ReLU()]
             layers += [nn.Dropout(dropout)]
@@ -105,6 +125,16 @@ class ClassifierHead(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        return {
+            "input_size": self.input_size,
+            "n_classes": self.output_size,
+            "hidden_size": self.hidden_size,
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+        }
 
     def forward(self, h: Tensor) -> Tensor:
         """Scores the classes.
@@ -155,6 +185,15 @@ class DomainClassifierHead(nn.Module):
         # zeros, as DistributedDataParallel expects.
         self.weight = nn.Parameter(torch.zeros(n_domains, n_classes, input_size))
         self.bias = nn.Parameter(torch.zeros(n_domains, n_classes))
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        n_domains, n_classes, input_size = self.weight.shape
+        return {
+            "input_size": input_size,
+            "n_classes": n_classes,
+            "n_domains": n_domains,
+        }
 
     def forward(self, h: Tensor, domain: int) -> Tensor:
         """The domain's own part of the logits.

@@ -32,6 +32,30 @@ def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
     return (lengths * n_steps).round().long().clamp(1, n_steps)
 
 
+def steps_mask(counts: Tensor, n_steps: int) -> Tensor:
+    """True for the first ``counts`` steps of each row.
+
+    Arguments
+    ---------
+    counts : torch.Tensor
+        Valid steps of each utterance (B,).
+    n_steps : int
+        Padded length in steps.
+
+    Returns
+    -------
+    torch.Tensor
+        Boolean mask (B, n_steps).
+
+    Example
+    -------
+    >>> steps_mask(torch.tensor([2, 1]), 3)
+    tensor([[ True,  True, False],
+            [ True, False, False]])
+    """
+    return torch.arange(n_steps, device=counts.device) < counts[:, None]
+
+
 def length_mask(lengths: Tensor, n_steps: int) -> Tensor:
     """True for the steps that belong to an utterance, False for its padding.
 
@@ -58,5 +82,4 @@ def length_mask(lengths: Tensor, n_steps: int) -> Tensor:
     tensor([[ True,  True,  True],
             [ True,  True, False]])
     """
-    steps = torch.arange(n_steps, device=lengths.device)
-    return steps < valid_counts(lengths, n_steps)[:, None]
+    return steps_mask(valid_counts(lengths, n_steps), n_steps)

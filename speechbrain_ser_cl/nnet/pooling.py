@@ -48,6 +48,10 @@ class MeanPooling(nn.Module):
         super().__init__()
         self.output_size = input_size
 
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        return {"input_size": self.output_size}
+
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pools a batch.
 
@@ -99,7 +103,12 @@ class StatisticsPooling(nn.Module):
 
     def __init__(self, input_size: int | None = None) -> None:
         super().__init__()
+        self.input_size = input_size
         self.output_size = None if input_size is None else 2 * input_size
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        return {"input_size": self.input_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pools a batch.
@@ -162,6 +171,10 @@ class SelfAttentionPooling(nn.Module):
         super().__init__()
         self.attention = nn.Linear(input_size, 1, bias=False)
         self.output_size = input_size
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        return {"input_size": self.output_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Pools a batch.

@@ -23,8 +23,9 @@ class SERBrain(sb.Brain):
     """A Brain for classifying emotions whose runs can be killed and go on exactly.
 
     A recipe's subclass writes ``compute_forward``, which returns a dict with
-    ``"logits"`` (N, C) at validation and test, and ``compute_objectives``, which
-    returns a loss and hands its terms to :meth:`log_terms`. The rest is here:
+    ``"logits"`` (N, C) at validation and test and may return ``"embeddings"`` (N, D),
+    and ``compute_objectives``, which returns a loss and hands its terms to
+    :meth:`log_terms`. The rest is here:
 
     - one optimiser with a group per key of ``hparams.learning_rates``, clipped over
       all groups at once (SpeechBrain clips the first group only);
@@ -112,7 +113,7 @@ class SERBrain(sb.Brain):
             self.train_sampler.first_batch = self.step
             self._epoch = epoch
         else:
-            self._evaluated = {"id": [], "label": [], "logits": []}
+            self._evaluated = {"id": [], "label": [], "logits": [], "embeddings": []}
 
     def on_fit_batch_start(self, batch, should_step):
         """Gives the step its random state."""
@@ -198,6 +199,8 @@ class SERBrain(sb.Brain):
         self._evaluated["id"] += batch.id
         self._evaluated["label"].append(batch.label.cpu())
         self._evaluated["logits"].append(outputs["logits"].float().cpu())
+        if stage == sb.Stage.TEST and "embeddings" in outputs:
+            self._evaluated["embeddings"].append(outputs["embeddings"].float().cpu())
         return loss.detach().cpu()
 
     def evaluated(self) -> dict:
@@ -207,27 +210,47 @@ class SERBrain(sb.Brain):
         -------
         dict
             ``"id"`` (list of N str), ``"label"`` (N,), ``"prediction"`` (N,),
-            ``"probability"`` (N, C), as numpy arrays.
+            ``"probability"`` (N, C) and, after a test of a model that returns them,
+            ``"embeddings"`` (N, D), as numpy arrays.
         """
         logits = torch.cat(self._evaluated["logits"])
-        return {
+        embeddings = self._evaluated["embeddings"]
+        more = {"embeddings": torch.cat(embeddings).numpy()} if embeddings else {}
+        return more | {
             "id": self._evaluated["id"],
             "label": torch.cat(self._evaluated["label"]).numpy(),
             "prediction": logits.argmax(dim=1).numpy(),
             "probability": logits.softmax(dim=1).numpy(),
         }
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
-        """After validation: score, schedule, early stop, history, log, checkpoint."""
-        if stage != sb.Stage.VALID:
-            return
+    def validated(self, loss: float) -> tuple[dict[str, float], float]:
+        """What the validation that has just ended says about the epoch.
+
+        Arguments
+        ---------
+        loss : float
+            Its mean loss.
+
+        Returns
+        -------
+        valid : dict
+            Numbers for the log and the history.
+        score : float
+            The one that counts; higher is better.
+        """
         seen = self.evaluated()
         valid = classification_metrics(
             seen["label"], seen["prediction"], len(self.class_names)
         )
-        valid["loss"] = float(stage_loss)
+        return valid | {"loss": loss}, valid[self.valid_metric]
+
+    def on_stage_end(self, stage, stage_loss, epoch=None):
+        """After validation: score, schedule, early stop, history, log, checkpoint."""
+        if stage != sb.Stage.VALID:
+            return
+        valid, score = self.validated(float(stage_loss))
         # One score for all ranks, else one of them could stop and the others wait.
-        score = ddp_broadcast(valid[self.valid_metric])
+        score = ddp_broadcast(score)
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(score)

@@ -1,10 +1,11 @@
 """From a command line to the settings of a run."""
 
-from collections.abc import Iterable, Mapping
-from difflib import unified_diff
+from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches, unified_diff
 from pathlib import Path
 
-from hyperpyyaml import resolve_references
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml, resolve_references
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import if_main_process
 
@@ -71,6 +72,84 @@ def plain_values(hparams_file: str | Path) -> dict:
     """
     with open(hparams_file, encoding="utf-8") as file:
         return dict(YAML().load(file))
+
+
+def resolved_values(hparams_file: str | Path, overrides: Mapping) -> dict:
+    r"""Top-level values of a HyperPyYAML file as a run has them, without any object.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+        The file.
+    overrides : mapping
+        Values that replace those of the file.
+
+    Returns
+    -------
+    dict
+        Values with references resolved; tagged ones are of no use.
+
+    Raises
+    ------
+    ValueError
+        For an override of a key that is not there.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "my.yaml"
+    >>> _ = path.write_text("seed: 1\nfolder: !ref runs/<seed>")
+    >>> resolved_values(path, {"seed": 2})["folder"]
+    'runs/2'
+    """
+    plain = plain_values(hparams_file)
+    unknown = sorted(set(overrides) - set(plain))
+    if unknown:
+        near = get_close_matches(unknown[0], plain, n=1)
+        hint = f"did you mean {near[0]}? It" if near else "it"
+        raise ValueError(
+            f"{hparams_file} has no key {', '.join(unknown)}; {hint} has "
+            f"{', '.join(sorted(plain))}."
+        )
+    with open(hparams_file, encoding="utf-8") as file:
+        return dict(YAML().load(resolve_references(file, dict(overrides))))
+
+
+def start_run(
+    hparams_file: str | Path,
+    overrides: Mapping,
+    check: Callable[[dict], None] = lambda values: None,
+) -> dict:
+    """Loads a run's YAML and makes its output folder, or takes up an unfinished run.
+
+    Arguments
+    ---------
+    hparams_file : str or pathlib.Path
+        The recipe's YAML; it has the key ``output_folder``.
+    overrides : mapping
+        Values that replace those of the YAML.
+    check : callable, optional
+        Gets what ``resolved_values`` gives, before any object is made, and raises
+        ``ValueError`` for values that make no sense.
+
+    Returns
+    -------
+    dict
+        The YAML's values, its objects made.
+
+    Raises
+    ------
+    ValueError
+        For an override of a key that is not there, and as ``check`` and
+        ``refuse_other_experiment`` do.
+    """
+    check(resolved_values(hparams_file, overrides))
+    with open(hparams_file, encoding="utf-8") as file:
+        hparams = load_hyperpyyaml(file, dict(overrides))
+    folder = hparams["output_folder"]
+    refuse_other_experiment(folder, hparams_file, overrides)
+    sb.create_experiment_directory(folder, hparams_file, dict(overrides))
+    return hparams
 
 
 def refuse_other_experiment(

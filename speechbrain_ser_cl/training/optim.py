@@ -6,32 +6,39 @@ from torch import nn
 
 
 def parameter_groups(
-    modules: nn.Module, learning_rates: Mapping[str, float]
+    modules: nn.Module, learning_rates: Mapping[str, float | Mapping[str, float]]
 ) -> list[dict]:
-    """Sorts the trained parameters into one optimiser group per learning rate key.
+    """Sorts the trained parameters into optimiser groups with a learning rate each.
 
     A key is the beginning of a parameter's dotted name, such as ``backbone`` or
     ``backbone.layer_weights``; the longest key that fits a parameter decides. Names
     are those without the ``module.`` that DistributedDataParallel puts in.
 
+    Its value is a learning rate, or for a part with ``stages``, such as
+    :class:`~speechbrain_ser_cl.backbones.WeightedSSL`, a mapping
+    ``{"lr": 1e-4, "layer_decay": 0.9}``: the highest layer has that learning rate, each
+    stage below it the decay times that of the one above, and what is in no stage the
+    learning rate itself. Howard & Ruder, "Universal language model fine-tuning",
+    ACL 2018, section 3.2.
+
     Arguments
     ---------
     modules : torch.nn.Module
         The model.
-    learning_rates : mapping of str to float
+    learning_rates : mapping of str to float or mapping
         Learning rate by key. A key whose parameters are all frozen makes no group.
 
     Returns
     -------
     list of dict
         Groups ``{"name", "params", "lr"}`` for a torch optimiser, in the order of the
-        keys.
+        keys, the stages of one from the front end on.
 
     Raises
     ------
     ValueError
-        If a trained parameter fits no key, a key names no part of the model, or
-        nothing is trained.
+        If a trained parameter fits no key, a key names no part of the model or has
+        another value than the above, or nothing is trained.
 
     Example
     -------
@@ -39,11 +46,15 @@ def parameter_groups(
     >>> groups = parameter_groups(model, {"backbone": 1e-4, "head": 1e-3})
     >>> [(group["name"], group["lr"], len(group["params"])) for group in groups]
     [('backbone', 0.0001, 2), ('head', 0.001, 2)]
+    >>> model["backbone"].stages = [[model["backbone"]], [nn.Linear(2, 2)]]
+    >>> rates = {"backbone": {"lr": 1e-4, "layer_decay": 0.5}, "head": 1e-3}
+    >>> [(group["name"], group["lr"]) for group in parameter_groups(model, rates)]
+    [('backbone stage 0', 5e-05), ('head', 0.001)]
     """
     params = {key: [] for key in learning_rates}
-    known = {_own_name(name) for name, _ in modules.named_modules()}
-    known |= {_own_name(name) for name, _ in modules.named_parameters()}
-    unknown = [key for key in learning_rates if key not in known]
+    known = {_own_name(name): module for name, module in modules.named_modules()}
+    names = known.keys() | {_own_name(name) for name, _ in modules.named_parameters()}
+    unknown = [key for key in learning_rates if key not in names]
     if unknown:
         raise ValueError(
             f"learning_rates: {', '.join(unknown)} names no part of the model; its "
@@ -63,14 +74,49 @@ def parameter_groups(
                 f"{parts[0]}."
             )
         params[key].append(parameter)
-    groups = [
-        {"name": key, "params": params[key], "lr": learning_rates[key]}
-        for key in learning_rates
-        if params[key]
-    ]
+    groups = []
+    for key, rate in learning_rates.items():
+        if isinstance(rate, Mapping):
+            groups += _layer_groups(key, known.get(key), params[key], rate)
+        else:
+            groups.append({"name": key, "params": params[key], "lr": rate})
+    groups = [group for group in groups if group["params"]]
     if not groups:
         raise ValueError("nothing to train: every parameter is frozen.")
     return groups
+
+
+def _layer_groups(
+    key: str, part: nn.Module | None, params: list[nn.Parameter], rate: Mapping
+) -> list[dict]:
+    """Groups of a part's parameters, one per stage and one of what is in none."""
+    stages = getattr(part, "stages", None)
+    if set(rate) != {"lr", "layer_decay"} or not 0 < rate["layer_decay"] <= 1:
+        raise ValueError(
+            f"learning_rates: {key} must be a number, or lr and a layer_decay that is "
+            f"above 0 and at most 1; found {dict(rate)}"
+        )
+    if stages is None:
+        raise ValueError(
+            f"learning_rates: {key} has no stages for a layer_decay; give a number, or "
+            "name the encoder itself"
+        )
+    of_stage = {
+        id(parameter): number
+        for number, stage in enumerate(stages)
+        for module in stage
+        for parameter in module.parameters()
+    }
+    groups = [
+        {
+            "name": f"{key} stage {number}",
+            "params": [p for p in params if of_stage.get(id(p)) == number],
+            "lr": rate["lr"] * rate["layer_decay"] ** (len(stages) - 1 - number),
+        }
+        for number in range(len(stages))
+    ]
+    others = [p for p in params if id(p) not in of_stage]
+    return [*groups, {"name": key, "params": others, "lr": rate["lr"]}]
 
 
 def _own_name(name: str) -> str:

@@ -12,12 +12,17 @@ from pathlib import Path
 
 import torch
 
+from speechbrain_ser_cl.data.parts import write_parts
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.evaluation.embeddings import write_embeddings
 from speechbrain_ser_cl.evaluation.figures import (
     plot_confusion_matrix,
     plot_learning_curves,
 )
 from speechbrain_ser_cl.evaluation.metrics import summary
 from speechbrain_ser_cl.evaluation.predictions import write_predictions
+from speechbrain_ser_cl.model_folder import write_model
+from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
 from speechbrain_ser_cl.training.history import History
 
 logger = logging.getLogger(__name__)
@@ -37,13 +42,15 @@ def write_run(
     folder: str | Path,
     record: Mapping,
     predictions: Mapping,
-    speakers: Sequence[str],
+    parts: Mapping[str, Sequence[Labelled]],
     class_names: Sequence[str],
     history: History,
+    model: EmotionClassifier | None = None,
 ) -> dict:
     """Writes what a finished run leaves behind.
 
-    ``predictions.csv``, ``history.json``, ``confusion_matrix.png``,
+    ``model/`` and ``embeddings.npz`` (if there are any), ``predictions.csv``,
+    ``utterances.csv``, ``history.json``, ``confusion_matrix.png``,
     ``learning_curves.png`` (the figures where matplotlib is installed) and, last,
     ``results.json``, so that a folder with ``results.json`` is complete.
 
@@ -54,13 +61,17 @@ def write_run(
     record : mapping
         What the recipe has to say, first in ``results.json``.
     predictions : mapping
-        ``"id"``, ``"label"``, ``"prediction"``, ``"probability"`` of the test set.
-    speakers : sequence of str
-        Speaker of each test utterance, in the order of the predictions.
+        ``"id"``, ``"label"``, ``"prediction"``, ``"probability"`` of the test set;
+        perhaps its ``"embeddings"``.
+    parts : mapping
+        Name of each part of the data (training, test, …) to its utterances.
     class_names : sequence of str
         Names of the classes 0, 1, …
     history : History
         The training and which epoch was tested.
+    model : EmotionClassifier, optional
+        What was tested, put together from the modules that now hold the tested
+        weights. With it the run can be exported, see ``model_folder.py``.
 
     Returns
     -------
@@ -68,6 +79,11 @@ def write_run(
         The contents of ``results.json``.
     """
     folder = Path(folder)
+    item_of = {item.utterance.id: item for part in parts.values() for item in part}
+    tested = [item_of[name].utterance for name in predictions["id"]]
+    speakers = [utterance.speaker or "" for utterance in tested]
+    if model is not None:
+        write_model(folder / "model", model, class_names)
     write_predictions(
         folder / "predictions.csv",
         predictions["id"],
@@ -76,12 +92,26 @@ def write_run(
         predictions["probability"],
         class_names,
     )
+    write_parts(folder / "utterances.csv", parts)
+    if "embeddings" in predictions:
+        write_embeddings(
+            folder / "embeddings.npz",
+            predictions["embeddings"],
+            predictions["id"],
+            [class_names[label] for label in predictions["label"]],
+            speakers,
+            [utterance.corpus for utterance in tested],
+        )
     test = summary(
-        predictions["label"], predictions["prediction"], len(class_names), speakers
+        predictions["label"],
+        predictions["prediction"],
+        len(class_names),
+        speakers if all(speakers) else None,
     )
     _write_json(folder / "history.json", history.epochs)
     results = {
         **record,
+        "class_names": list(class_names),
         "test": test,
         "valid": history.tested["valid"],
         "tested_epoch": history.tested["epoch"],

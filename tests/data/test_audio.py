@@ -72,7 +72,7 @@ def test_bad_files_are_named(tmp_path):
         corrupt: "not a readable",
         empty: "empty",
         not_finite: "not finite",
-        tmp_path / "nowhere.wav": "not a readable",
+        tmp_path / "nowhere.wav": "there is no such file",
     }.items():
         with pytest.raises(AudioError, match=f"{path.name}.*{told}"):
             load_audio(path)

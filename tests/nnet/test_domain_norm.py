@@ -121,3 +121,23 @@ def test_one_utterance_is_an_error():
         DomainNorm(6)(torch.randn(1, 6), 0)
     with pytest.raises(ValueError, match="at least 2"):
         DomainNorm(6).calibrate(torch.randn(1, 6), 0)
+
+
+def test_without_batch_statistics_training_uses_those_of_the_calibration():
+    torch.manual_seed(0)
+    norm, seen = calibrated()
+    fixed = DomainNorm(6, batch_statistics=False)
+    fixed.load_state_dict(norm.state_dict())
+    assert fixed.training
+    mixed = torch.cat([seen[0][:5], seen[1][:7]])
+    domain = torch.tensor([0] * 5 + [1] * 7)
+    norm.eval()
+    expected = torch.cat([norm(seen[0][:5], 0), norm(seen[1][:7], 1)])
+    torch.testing.assert_close(fixed(mixed, domain), expected)
+    torch.testing.assert_close(fixed(mixed[:1], 0), expected[:1])  # one alone
+    assert DomainNorm(**fixed.arguments()).batch_statistics is False
+
+
+def test_batch_statistics_of_several_domains_at_once_are_refused():
+    with pytest.raises(ValueError, match="batch_statistics=False"):
+        DomainNorm(6)(torch.randn(4, 6), torch.tensor([0, 0, 1, 1]))

@@ -40,6 +40,22 @@ def test_classifier_with_a_hidden_layer():
     assert n_parameters(head) == 769 * 256 + 257 * 4
 
 
+def test_classifier_of_standardised_vectors():
+    head = trained(ClassifierHead(6, n_classes=2, batch_norm=True))
+    h = 3 + 0.01 * torch.randn(50, 6)
+    var, mean = torch.var_mean(h, dim=0, correction=0)
+    weight, bias = head.parameters()  # nothing of the normalisation is trained
+    expected = (h - mean) / (var + 1e-5).sqrt() @ weight.T + bias
+    torch.testing.assert_close(head(h), expected, rtol=1e-3, atol=1e-3)
+    for _ in range(200):
+        head(h)
+    # An utterance alone is standardised by what was seen in training.
+    torch.testing.assert_close(head.eval()(h[:1]), expected[:1], rtol=0.1, atol=0.1)
+    again = ClassifierHead(**head.arguments())
+    again.load_state_dict(head.state_dict())
+    torch.testing.assert_close(again.eval()(h), head(h))
+
+
 def test_an_untrained_classifier_moves_no_encoder():
     h = torch.randn(4, 8, requires_grad=True)
     logits = ClassifierHead(8, n_classes=3, hidden_size=5)(h)

@@ -50,7 +50,8 @@ class ToyBrain(SERBrain):
         if stage == sb.Stage.TRAIN and (self._epoch, self.step) == self.kill_at:
             raise KeyboardInterrupt
         h = self.modules.lower(batch.point.data)
-        return {"logits": self.modules.upper(self.modules.dropout(h.relu()))}
+        logits = self.modules.upper(self.modules.dropout(h.relu()))
+        return {"logits": logits, "embeddings": h}
 
     def compute_objectives(self, outputs, batch, stage):
         loss = cross_entropy(outputs["logits"], batch.label)
@@ -436,11 +437,13 @@ def test_what_was_evaluated_is_kept_in_order(make):
     assert seen["label"].tolist() == [points[n]["label"] for n in range(32)]
     batch = PaddedBatch([points[n] for n in range(32)])
     with torch.no_grad():
-        logits = brain.compute_forward(batch, sb.Stage.TEST)["logits"]
+        outputs = brain.compute_forward(batch, sb.Stage.TEST)
+    logits, embeddings = outputs["logits"], outputs["embeddings"]
     torch.testing.assert_close(
         torch.from_numpy(seen["probability"]), logits.softmax(dim=1)
     )
     assert seen["prediction"].tolist() == logits.argmax(dim=1).tolist()
+    torch.testing.assert_close(torch.from_numpy(seen["embeddings"]), embeddings)
 
 
 def test_a_row_of_the_history_says_what_happened(make):

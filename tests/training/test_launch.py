@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import pytest
-import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_ser_cl.training import (
     find_hparams,
     plain_values,
     refuse_other_experiment,
+    start_run,
 )
 
 YAML = """
@@ -86,18 +85,39 @@ def test_plain_values_makes_nothing(tmp_path):
 
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
-    """Starts a run as recipes do, less the training."""
+    """Starts a run as recipes do."""
     monkeypatch.setattr("sys.excepthook", None)  # SpeechBrain sets it; put it back
 
-    def start(yaml=YAML, **overrides):
+    def start(yaml=YAML, check=lambda values: None, **overrides):
         path = tmp_path / "x.yaml"
         path.write_text(yaml)
-        folder = tmp_path / "run"
-        load_hyperpyyaml(yaml, overrides)
-        refuse_other_experiment(folder, path, overrides)
-        sb.create_experiment_directory(folder, path, overrides, save_env_desc=False)
+        overrides |= {"output_folder": str(tmp_path / "run")}
+        return start_run(path, overrides, check)
 
     return start
+
+
+def test_a_run_starts_with_its_values_and_a_folder(experiment, tmp_path):
+    hparams = experiment(lr=0.2)
+    assert (hparams["lr"], hparams["gain"].p) == (0.2, 0.5)
+    assert "lr: 0.2" in (tmp_path / "run" / "hyperparams.yaml").read_text()
+
+
+def test_a_misspelt_key_is_an_error_that_says_which_is_meant(experiment, tmp_path):
+    with pytest.raises(ValueError, match=r"x\.yaml has no key sead; did you mean seed"):
+        experiment(sead=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_are_checked_before_any_object_is_made(experiment, tmp_path):
+    def check(values):
+        if values["lr"] > 0.15:
+            raise ValueError(f"lr is {values['lr']}")
+
+    broken = YAML + "broken: !new:no.such.Thing\n"
+    with pytest.raises(ValueError, match="lr is 0.2"):
+        experiment(broken, check, lr=0.2)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_same_settings_may_go_on(experiment):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.training import parameter_groups
 
 
@@ -62,6 +63,74 @@ def test_a_wrapped_module_has_its_own_names():
         for key, value in wrapped.items()
     }
     assert unwrapped == plain
+
+
+def test_each_layer_below_another_learns_less():
+    modules = model()
+    modules["backbone"].stages = [[layer] for layer in modules["backbone"].layers]
+    rates = {
+        "backbone": {"lr": 0.1, "layer_decay": 0.5},
+        "backbone.layer_weights": 1.0,
+        "head": 2.0,
+    }
+    for wrapped in (False, True):
+        if wrapped:
+            modules["backbone"] = Wrapper(modules["backbone"])
+        groups = parameter_groups(modules, rates)
+        in_group = {
+            key: [name.replace(".module", "") for name in value]
+            for key, value in names(groups, modules).items()
+        }
+        assert in_group == {
+            "backbone stage 0": ["backbone.layers.0.weight", "backbone.layers.0.bias"],
+            "backbone stage 1": ["backbone.layers.1.weight", "backbone.layers.1.bias"],
+            "backbone.layer_weights": ["backbone.layer_weights"],
+            "head": ["head.weight", "head.bias"],
+        }
+        assert [group["lr"] for group in groups] == [0.05, 0.1, 1.0, 2.0]
+    del rates["backbone.layer_weights"]
+    groups = parameter_groups(modules, rates)
+    assert [group["lr"] for group in groups] == [0.05, 0.1, 0.1, 2.0]
+    assert groups[2]["name"] == "backbone"
+
+
+def test_layer_decay_of_an_encoder():
+    """Frozen layers have no group, and do not change the rate of those above."""
+    config = {
+        "model_type": "whisper",
+        "d_model": 16,
+        "encoder_layers": 4,
+        "encoder_attention_heads": 2,
+        "encoder_ffn_dim": 32,
+    }
+    rates = {"backbone": {"lr": 1.0, "layer_decay": 0.5}}
+    for options in ({"freeze": 2}, {"freeze": 2, "lora": {"r": 2}}):
+        backbone = WeightedSSL(config, **options)
+        modules = nn.ModuleDict({"backbone": backbone})
+        groups = parameter_groups(modules, rates)
+        assert [(group["name"], group["lr"]) for group in groups] == [
+            ("backbone stage 3", 0.5),
+            ("backbone stage 4", 1.0),
+            ("backbone", 1.0),
+        ]
+        expected = {name for name, p in modules.named_parameters() if p.requires_grad}
+        assert set(sum(names(groups, modules).values(), [])) == expected
+        assert names(groups, modules)["backbone"] == ["backbone.layer_weights"]
+
+
+@pytest.mark.parametrize(
+    ("rate", "message"),
+    [
+        ({"lr": 0.1}, "backbone must be a number, or lr and a layer_decay"),
+        ({"lr": 0.1, "layer_decay": 0.0}, "above 0 and at most 1"),
+        ({"lr": 0.1, "layer_decay": 1.5}, "above 0 and at most 1"),
+        ({"lr": 0.1, "decay": 0.5}, "found .*'decay'"),
+        ({"lr": 0.1, "layer_decay": 0.5}, "backbone has no stages"),
+    ],
+)
+def test_a_wrong_layer_decay_is_an_error(rate, message):
+    with pytest.raises(ValueError, match=message):
+        parameter_groups(model(), {"backbone": rate, "head": 1.0})
 
 
 def test_what_is_frozen_is_in_no_group():

@@ -1,0 +1,284 @@
+"""Batches around one emotion, for contrast between corpora."""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from speechbrain_ser_cl.data.samplers import Draw
+
+
+class EmotionBatchSampler(Sampler):
+    """Batches whose first half has one emotion and whose second half has others.
+
+    For each batch an emotion e is drawn, all alike. N/2 positives have e: equally many
+    from each corpus that has it, so N/4 and N/4 of two corpora, or N/2 of the only one.
+    N/2 negatives have another emotion, equally many from each corpus. What cannot be
+    shared equally goes to corpora drawn for that batch. Figures 2 and 3 of the paper on
+    cross-corpus speech emotion recognition by supervised contrastive learning
+    (IEMOCAP and CASIA).
+
+    Utterances are dealt like cards: as positives, all of a corpus and emotion come up
+    before one comes again, over the borders of epochs; as negatives, those of a corpus
+    take turns in the same way, but for those passed over because they have e. No
+    utterance comes twice in a step, that is, in the batches that all ranks take at the
+    same time. What an epoch holds depends on the arguments and the epoch alone, and it
+    can be entered at any batch.
+
+    Arguments
+    ---------
+    emotions : sequence of str
+        Emotion of each utterance. The position in this sequence is its index.
+    corpora : sequence of str
+        Corpus of each utterance. Corpora need not have the same emotions.
+    batch_size : int
+        N, a multiple of 4: positives are split into two halves by a margin loss.
+    n_batches : int
+        Batches in an epoch, on each rank.
+    seed : int
+        Another seed gives other batches.
+    replacement : bool
+        What to do where a corpus has fewer utterances of an emotion than a step takes.
+        False: an error. True: they come more than once in a step, as evenly as
+        possible; where there are enough, nothing changes.
+    rank : int
+        This process among ``world_size`` ones.
+    world_size : int
+        How many processes share each epoch.
+
+    Attributes
+    ----------
+    first_batch : int
+        Where the next epoch is entered.
+
+    Raises
+    ------
+    ValueError
+        If the batch size is no multiple of 4, there are fewer than two emotions, or,
+        without replacement, too few utterances; names corpus, emotion and numbers.
+
+    Example
+    -------
+    >>> emotions = ["sad", "happy", "angry", "sad", "happy", "sad", "happy", "happy"]
+    >>> corpora = ["a", "a", "a", "a", "b", "b", "b", "b"]
+    >>> sampler = EmotionBatchSampler(
+    ...     emotions, corpora, batch_size=4, n_batches=2, seed=1, replacement=True
+    ... )
+    >>> for batch in sampler:
+    ...     print([emotions[draw.index] for draw in batch])
+    ['happy', 'happy', 'sad', 'sad']
+    ['sad', 'sad', 'happy', 'happy']
+    """
+
+    phase_name = "contrast"
+
+    def __init__(
+        self,
+        emotions: Sequence[str],
+        corpora: Sequence[str],
+        batch_size: int,
+        n_batches: int,
+        seed: int,
+        replacement: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if batch_size < 4 or batch_size % 4:
+            raise ValueError(
+                f"batch_size is {batch_size}, expected a multiple of 4: half of the "
+                "batch are positives, and these are split into two halves."
+            )
+        self.emotions = list(emotions)
+        # Which utterances: by corpus, and by corpus and emotion.
+        self._pools: dict[str | tuple[str, str], list[int]] = defaultdict(list)
+        for i, (corpus, emotion) in enumerate(zip(corpora, emotions, strict=True)):
+            self._pools[corpus].append(i)
+            self._pools[corpus, emotion].append(i)
+        self.emotion_names = sorted(set(emotions))
+        if len(self.emotion_names) < 2:
+            raise ValueError(
+                "Contrast needs at least two emotions, found "
+                f"{', '.join(self.emotion_names) or 'no utterance'}. Check emotion_map."
+            )
+        names = sorted(set(corpora))
+        self._having = {
+            e: [c for c in names if (c, e) in self._pools] for e in self.emotion_names
+        }
+        self._having_others = {
+            e: [c for c in names if self._others(c, e)] for e in self.emotion_names
+        }
+        self.batch_size = batch_size
+        self.n_batches = n_batches
+        self.seed = seed
+        self.replacement = replacement
+        self.rank = rank
+        self.world_size = world_size
+        self._short = self._too_few()
+        if self._short and not replacement:
+            raise ValueError(
+                f"Too few utterances for batches of {batch_size}"
+                + f" on {world_size} processes" * (world_size > 1)
+                + f": {'; '.join(self._short.values())}. Lower batch_size, or set "
+                "replacement: True to take some more than once."
+            )
+        self.first_batch = 0
+        self._dealt_epochs = None
+        self.set_epoch(1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch (1, 2, …)."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.n_batches
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        first, self.first_batch = self.first_batch, 0
+        steps = self._epoch_steps()
+        for k in range(first, self.n_batches):
+            position = (self.epoch - 1) * self.n_batches + k
+            number = (position * self.world_size + self.rank) << 20
+            yield [
+                Draw(int(index), number + slot)
+                for slot, index in enumerate(steps[k][self.rank])
+            ]
+
+    def _epoch_steps(self) -> list[list[list[int]]]:
+        """All ranks' batches of each step of the epoch."""
+        if self._dealt_epochs is None or self._dealt_epochs > self.epoch:
+            self._start()
+        while self._dealt_epochs < self.epoch:
+            self._steps = [self._deal_step() for _ in range(self.n_batches)]
+            self._dealt_epochs += 1
+        return self._steps
+
+    def _start(self) -> None:
+        """Shuffles all decks: those of positives by corpus and emotion, of negatives
+        by corpus.
+        """
+        self._rng = np.random.default_rng(self.seed)
+        self._decks = {
+            key: _Deck(cards, self._rng) for key, cards in self._pools.items()
+        }
+        self._dealt_epochs = 0
+
+    def _deal_step(self) -> list[list[int]]:
+        """A batch for each rank; positives first, of all ranks before any negatives."""
+        drawn = [
+            self.emotion_names[self._rng.integers(len(self.emotion_names))]
+            for _ in range(self.world_size)
+        ]
+        used: set[int] = set()
+        batches = []
+        for emotion in drawn:
+            positives = []
+            for corpus, count in self._shares(self._having[emotion]):
+                scarce = (corpus, emotion) in self._short
+                deck = self._decks[corpus, emotion]
+                positives += deck.deal(count, None if scarce else used)
+            batches.append(self._rng.permutation(positives).tolist())
+            used.update(positives)
+        for emotion, batch in zip(drawn, batches, strict=True):
+            negatives = []
+            for corpus, count in self._shares(self._having_others[emotion]):
+                scarce = (corpus, f"not {emotion}") in self._short
+                negatives += self._decks[corpus].deal(
+                    count,
+                    None if scarce else used,
+                    lambda card, emotion=emotion: self.emotions[card] != emotion,
+                )
+            batch += self._rng.permutation(negatives).tolist()
+            used.update(negatives)
+        return batches
+
+    def _shares(self, corpora: Sequence[str]) -> list[tuple[str, int]]:
+        """How many of half a batch each of the corpora gives."""
+        each, rest = divmod(self.batch_size // 2, len(corpora))
+        order = self._rng.permutation(len(corpora))
+        return [
+            (corpus, each + int(place < rest))
+            for corpus, place in zip(corpora, order, strict=True)
+        ]
+
+    def _others(self, corpus: str, emotion: str) -> int:
+        """How many of a corpus do not have an emotion."""
+        return len(self._pools[corpus]) - len(self._pools.get((corpus, emotion), ()))
+
+    def _too_few(self) -> dict[tuple[str, str], str]:
+        """What a step might take more of than there is."""
+        half, ranks = self.batch_size // 2, self.world_size
+        short = {}
+        for emotion in self.emotion_names:
+            having, others = self._having[emotion], self._having_others[emotion]
+            positives, negatives = -(-half // len(having)), -(-half // len(others))
+            # All ranks may draw this emotion; or the others draw other emotions, and
+            # their positives are taken when negatives are dealt.
+            pools = [
+                (c, emotion, len(self._pools[c, emotion]), ranks * positives)
+                for c in having
+            ]
+            pools += [
+                (
+                    c,
+                    f"not {emotion}",
+                    self._others(c, emotion),
+                    ranks * negatives + (ranks - 1) * half,
+                )
+                for c in others
+            ]
+            for corpus, what, found, least in pools:
+                if found < least:
+                    short[corpus, what] = (
+                        f"{corpus} has {found} that are {what}, a step may take {least}"
+                    )
+        return short
+
+
+class _Deck:
+    """Cards in random order; all are dealt before one comes again.
+
+    Arguments
+    ---------
+    cards : sequence of int
+        The cards.
+    rng : numpy.random.Generator
+        Shuffles them.
+    """
+
+    def __init__(self, cards: Sequence[int], rng: np.random.Generator):
+        self.cards = cards
+        self.rng = rng
+        self.pile: deque[int] = deque()
+
+    def deal(
+        self,
+        count: int,
+        used: Collection[int] | None,
+        wanted: Callable[[int], bool] = lambda card: True,
+    ) -> list[int]:
+        """The next cards that are wanted; the others stay on top.
+
+        Arguments
+        ---------
+        count : int
+            How many. There must be as many that are wanted and not used.
+        used : collection of int or None
+            Cards not to deal. None: any card, and more than once.
+        wanted : callable
+            Whether a card may be dealt.
+
+        Returns
+        -------
+        list of int
+            The cards.
+        """
+        dealt, kept = [], []
+        while len(dealt) < count:
+            if not self.pile:
+                self.pile.extend(self.rng.permutation(self.cards).tolist())
+            card = self.pile.popleft()
+            again = used is not None and (card in used or card in dealt)
+            (kept if again or not wanted(card) else dealt).append(card)
+        self.pile.extendleft(reversed(kept))
+        return dealt

@@ -1,0 +1,327 @@
+"""Training on top of a frozen encoder without running it in every epoch."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.data.audio import load_audio
+from speechbrain_ser_cl.data.feature_cache import FeatureCache, weights_hash
+from speechbrain_ser_cl.nnet import MeanPooling
+from speechbrain_ser_cl.training.brain import unwrap
+
+Read = Callable[[Utterance], Tensor]
+"""What a model gets of an utterance, time first."""
+
+_NO_CONTEXT = nullcontext()
+
+
+def waveform(utterance: Utterance) -> Tensor:
+    """The samples (T,) of an utterance, float32 at 16 kHz."""
+    return load_audio(utterance.path)
+
+
+def encode(
+    backbone: nn.Module, speech: Tensor, lengths: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Runs an encoder on waveforms, or on what its frozen layers made of them.
+
+    Arguments
+    ---------
+    backbone : torch.nn.Module
+        A ``WeightedSSL``, perhaps in ``DistributedDataParallel``.
+    speech : torch.Tensor
+        Waveforms (B, T), or states (B, T', K, D) as :func:`keep_states` has them.
+    lengths : torch.Tensor, optional
+        Relative lengths (B,), in samples or in frames. None: no padding.
+
+    Returns
+    -------
+    frames : torch.Tensor
+        (B, T', D).
+    lengths : torch.Tensor or None
+        Relative lengths in frames (B,), None where none were given.
+
+    Example
+    -------
+    >>> backbone = WeightedSSL({"model_type": "whisper", "d_model": 16,
+    ...     "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32})
+    >>> frames, lengths = encode(backbone, torch.randn(2, 8000), torch.ones(2))
+    >>> frames.shape, lengths
+    (torch.Size([2, 25, 16]), tensor([1., 1.]))
+    """
+    if speech.dim() == 4:
+        return backbone(speech.transpose(1, 2), lengths), lengths
+    frames = backbone(speech, lengths)
+    if lengths is not None:
+        lengths = unwrap(backbone).frame_lengths(lengths, speech.shape[1])
+    return frames, lengths
+
+
+def keep_states(
+    backbone: WeightedSSL,
+    utterances: Iterable[Utterance],
+    folder: str | Path,
+    precision: str = "fp32",
+    context: AbstractContextManager = _NO_CONTEXT,
+    dtype: str = "float16",
+) -> Read:
+    """Computes once what the frozen layers of an encoder give.
+
+    The layers above them can then be trained on that. There is no augmentation in it.
+
+    Arguments
+    ---------
+    backbone : WeightedSSL
+        Frozen in part or in all.
+    utterances : iterable of Utterance
+        All that will be read.
+    folder : str or pathlib.Path
+        Of the feature cache. Runs with the same frozen layers share what is there.
+    precision : str
+        What ``context`` amounts to; another precision is computed anew.
+    context : context manager
+        What to compute in, such as the ``evaluation_ctx`` of a Brain.
+    dtype : str
+        ``"float16"``, ``"bfloat16"`` or ``"float32"``: how values are stored.
+
+    Returns
+    -------
+    callable
+        ``read(utterance)``: states (T', K, D) of the backbone's ``kept``
+        representations; the waveform (T,) where not even one layer is frozen.
+    """
+    if not backbone.kept:
+        return waveform
+    frozen = {n: p for n, p in backbone.named_parameters() if not p.requires_grad}
+    key = {
+        "features": f"frozen states {backbone.kept}",
+        "weights": weights_hash(frozen),
+        "architecture": backbone.arguments()["source"],
+        "precision": precision,
+    }
+    cache = FeatureCache(folder, key, dtype)
+
+    device = backbone.layer_weights.device
+
+    def states(wav: Tensor) -> Tensor:
+        with context:
+            return backbone.frozen_states(wav[None].to(device))[0]
+
+    cache.fill(utterances, states)
+    return partial(_time_first, cache)
+
+
+def keep_frames(
+    backbone: WeightedSSL,
+    utterances: Iterable[Utterance],
+    folder: str | Path,
+    read: Read = waveform,
+    precision: str = "fp32",
+    context: AbstractContextManager = _NO_CONTEXT,
+    dtype: str = "float16",
+) -> Read:
+    """Computes once what an encoder gives whose training is over.
+
+    Arguments
+    ---------
+    backbone : WeightedSSL
+        Is put into evaluation mode.
+    utterances, folder, precision, context, dtype
+        As for :func:`keep_states`.
+    read : callable
+        What the encoder gets of an utterance: waveforms, or what :func:`keep_states`
+        returned.
+
+    Returns
+    -------
+    callable
+        ``read(utterance)``: frames (T', D).
+    """
+    backbone.eval()
+    key = {
+        "features": f"frames, weighted sum of {backbone.layers}",
+        "weights": weights_hash(backbone),
+        "architecture": backbone.arguments()["source"],
+        "from": "waveforms" if read is waveform else f"states {backbone.kept}",
+        "precision": precision,
+    }
+    cache = FeatureCache(folder, key, dtype)
+
+    device = backbone.layer_weights.device
+
+    def frames(speech: Tensor) -> Tensor:
+        with context:
+            return encode(backbone, speech[None].to(device))[0][0]
+
+    cache.fill(utterances, frames, read=read)
+    return partial(_as_it_is, cache)
+
+
+def _time_first(cache: FeatureCache, utterance: Utterance) -> Tensor:
+    return cache[utterance.id].transpose(0, 1)
+
+
+def _as_it_is(cache: FeatureCache, utterance: Utterance) -> Tensor:
+    return cache[utterance.id]
+
+
+class FrozenSSL(nn.Module):
+    r"""Weighted layers and pooling of a frozen encoder, from cached features.
+
+    What the encoder computes is cached, what is learned (layer weights, pooling) is
+    computed here. With :class:`~speechbrain_ser_cl.nnet.MeanPooling` right after the
+    weighted sum, the means of the layers are all that is needed,
+
+    .. math::
+        \frac{1}{T} \sum_t \sum_l w_l h_{l,t} = \sum_l w_l \frac{1}{T} \sum_t h_{l,t}
+
+    and the cache holds L + 1 vectors per utterance, in float32. Else it holds the
+    frames of all layers, in float16, T times as many numbers of half the size. Layers
+    are those of each utterance alone: there is no padding in them, and no
+    augmentation.
+
+    Arguments
+    ---------
+    backbone : WeightedSSL
+        With ``freeze="all"``. Its layer weights are shared, not copied: once they are
+        trained here, ``pooling(backbone(wavs))`` gives the same.
+    pooling : torch.nn.Module, optional
+        Masked pooling, ``pooling(frames, lengths)``. None: :meth:`forward` returns
+        frames.
+
+    Attributes
+    ----------
+    pooled : bool
+        Whether means are cached instead of frames.
+
+    Raises
+    ------
+    ValueError
+        If the backbone is not frozen.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
+    ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    >>> frozen = FrozenSSL(WeightedSSL(config, freeze="all"), MeanPooling())
+    >>> folder = getfixture("tmp_path")
+    >>> utterances = read_synthetic(write_synthetic(
+    ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
+    ... ))
+    >>> cache = frozen.cache(folder / "cache")
+    >>> cache.fill(utterances, frozen.extract)
+    8
+    >>> layers, lengths = cache.batch([u.id for u in utterances])
+    >>> layers.shape
+    torch.Size([8, 3, 16])
+    >>> frozen(layers, lengths).shape
+    torch.Size([8, 16])
+    """
+
+    def __init__(self, backbone: WeightedSSL, pooling: nn.Module | None = None) -> None:
+        super().__init__()
+        trained = [n for n, p in backbone.encoder.named_parameters() if p.requires_grad]
+        if trained:
+            raise ValueError(
+                f"{len(trained)} weights of the encoder are trained (such as "
+                f"{trained[0]}), so that its output cannot be cached; set "
+                "freeze='all'"
+            )
+        # In a tuple, so that it does not become a part of this module: whoever keeps
+        # checkpoints of what is trained here need not keep the encoder.
+        self._backbone = (backbone,)
+        self.layer_weights = backbone.layer_weights
+        self.pooling = pooling
+        # A subclass could do anything else to the frames.
+        self.pooled = type(pooling) is MeanPooling
+
+    def cache(self, folder: str | Path, revision: str | None = None) -> FeatureCache:
+        """The cache of this encoder's features, to be filled with :meth:`extract`.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            Folder of all caches.
+        revision : str, optional
+            Revision of the pretrained model; becomes part of the key.
+
+        Returns
+        -------
+        FeatureCache
+            Its key has the encoder's weights and configuration and whether frames or
+            means are stored; not the layer weights and the pooling, which are not in
+            what is stored.
+        """
+        encoder = self._backbone[0].encoder
+        config = encoder.model.config.to_dict()
+        for name in ("_name_or_path", "transformers_version", "dtype"):
+            config.pop(name, None)
+        key = {
+            "features": "mean over time, per layer"
+            if self.pooled
+            else "frames, per layer",
+            "weights": weights_hash(encoder),
+            "revision": revision,
+            "layers": self._backbone[0].layers,
+            "normalize": getattr(encoder, "normalize", None),
+            "config": config,
+        }
+        return FeatureCache(folder, key, "float32" if self.pooled else "float16")
+
+    def extract(self, wav: Tensor) -> Tensor:
+        """What is cached of an utterance.
+
+        Arguments
+        ---------
+        wav : torch.Tensor
+            Waveform (T,), 16 kHz.
+
+        Returns
+        -------
+        torch.Tensor
+            Of each of the backbone's ``layers``: (L + 1, D) if pooled, else
+            (L + 1, T', D), where it sums all of them.
+        """
+        backbone = self._backbone[0]
+        layers = backbone.frozen_states(wav[None].to(backbone.layer_weights.device))[0]
+        return layers.mean(dim=1) if self.pooled else layers
+
+    def forward(self, layers: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Mixes the layers and pools.
+
+        Arguments
+        ---------
+        layers : torch.Tensor
+            A batch of what :meth:`extract` gives: (B, L + 1, D) if pooled, else
+            (B, L + 1, T', D).
+        lengths : torch.Tensor, optional
+            Relative lengths in frames (B,). None: no padding. Not used if pooled.
+
+        Returns
+        -------
+        torch.Tensor
+            Pooled vectors (B, D'), or frames (B, T', D) without a pooling.
+
+        Raises
+        ------
+        ValueError
+            If the shape is not as above.
+        """
+        n_dims, n_layers = 3 if self.pooled else 4, len(self.layer_weights)
+        if layers.dim() != n_dims or layers.shape[1] != n_layers:
+            expected = (
+                f"(B, {n_layers}, D)" if self.pooled else f"(B, {n_layers}, T, D)"
+            )
+            raise ValueError(f"expected layers {expected}, found {tuple(layers.shape)}")
+        weights = self.layer_weights.softmax(dim=0)
+        mixed = torch.einsum("l,bl...->b...", weights, layers.to(weights.dtype))
+        if self.pooled or self.pooling is None:
+            return mixed
+        return self.pooling(mixed, lengths)
