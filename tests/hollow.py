@@ -202,6 +202,21 @@ def write_crema_d(folder: Path) -> Path:
     return root
 
 
+def write_casia(folder: Path) -> Path:
+    """All 1200 files of CASIA below ``folder / "CASIA"``, folders as they are spelt."""
+    root = folder / "CASIA"
+    audio = wav_bytes(160, 16000)
+    speakers = ("liuchanhg", "wangzhe", "zhaoquanyin", "ZhaoZuoxiang")
+    emotions = ("angry", "fear", "happy", "neutral", "sad", "surprise")
+    for speaker, emotion in product(speakers, emotions):
+        path = root / speaker / emotion
+        path.mkdir(parents=True)
+        for sentence in range(201, 251):
+            (path / f"{sentence}.wav").write_bytes(audio)
+        (path / "._201.wav").write_bytes(MAC_RUBBISH)
+    return root
+
+
 def linked_copy(root: Path, folder: Path) -> Path:
     """A copy to damage: remove or replace its files, never write into them."""
     return Path(shutil.copytree(root, folder / root.name, copy_function=os.link))

@@ -50,5 +50,7 @@ def test_the_snippet_by_name():
 
 def test_files_and_folders_that_it_names_exist():
     text = README.read_text(encoding="utf-8")
-    for path in re.findall(r"\b(recipes/[\w./-]*\w|CITATION\.cff|LICENSE)", text):
+    for path in re.findall(
+        r"\b((?:recipes|docs)/[\w./-]*\w|CITATION\.cff|LICENSE)", text
+    ):
         assert (README.parent / path).exists(), path

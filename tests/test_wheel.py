@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
 
+BUILD_SDIST = """
+import sys
+from setuptools import build_meta
+
+print(build_meta.build_sdist(sys.argv[1]))
+"""
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 import speechbrain_ser_cl
@@ -60,6 +67,35 @@ def target(tmp_path_factory):
     return target
 
 
+@pytest.fixture(scope="module")
+def tracked():
+    """Paths that git tracks here."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
+    )
+    names = [name for name in listing.stdout.split("\0") if name]
+    if not names:
+        pytest.skip("not a git checkout: what is tracked is unknown")
+    return [name for name in names if (ROOT / name).exists()]
+
+
+@pytest.fixture(scope="module")
+def archive(tracked, tmp_path_factory):
+    """The source archive, built from a copy of what is tracked."""
+    source = tmp_path_factory.mktemp("source")
+    for name in tracked:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, source / name)
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-c", BUILD_SDIST, out],
+        cwd=source,
+        check=True,
+        capture_output=True,
+    )
+    return next(out.glob("*.tar.gz"))
+
+
 def run_installed(target, code, *arguments):
     """Run code that sees the installed wheel and not the source tree."""
     run = subprocess.run(
@@ -95,6 +131,34 @@ def test_the_command_line_runs_from_the_wheel(target):
     script = "from speechbrain_ser_cl.cli import main; main(['--version'])"
     (version,) = run_installed(target, script)
     assert any(target.glob(f"speechbrain_ser_cl-{version}.dist-info"))
+
+
+def test_the_source_archive_holds_what_is_tracked(archive, tracked):
+    with tarfile.open(archive) as file:
+        held = {name.partition("/")[2] for name in file.getnames()}
+    # Files for git, the integration server and linters are not for users.
+    missing = [n for n in tracked if n not in held and not n.startswith(".")]
+    assert missing == []
+
+
+def test_what_a_package_index_shows_is_in_order(archive, target, tmp_path):
+    pytest.importorskip("twine", reason="the extra dev installs it")
+    subprocess.run(
+        [sys.executable, "-m", "twine", "check", "--strict", archive],
+        check=True,
+        env={**os.environ, "PYTHONPATH": ""},
+    )
+    assert (target / "speechbrain_ser_cl" / "py.typed").is_file()
+
+
+def test_versions_agree():
+    def found(pattern, name):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        return re.search(pattern, text, re.MULTILINE)[1]
+
+    version = found(r'^__version__ = "(.+)"$', "speechbrain_ser_cl/__init__.py")
+    assert found(r"^version: (\S+)$", "CITATION.cff") == version
+    assert found(r"^## ([\d.]+)", "CHANGELOG.md") == version
 
 
 def test_everything_the_recipes_name_is_installed(target):

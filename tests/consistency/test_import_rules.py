@@ -16,15 +16,36 @@ RULES = {
     "losses": ({"registry"}, {"torch"}),
     "nnet": ({"registry"}, {"torch"}),
     "augment": ({"registry"}, {"torch", "torch_audiomentations"}),
-    "backbones": ({"registry", "nnet"}, {"torch", "transformers", "safetensors"}),
+    "backbones": (
+        {"registry", "nnet"},
+        {"torch", "transformers", "safetensors", "opensmile", "peft"},
+    ),
     "corpora": ({"registry", "data"}, {"numpy", "scipy", "soundfile", "soxr", "tqdm"}),
     "data": (
         {"registry", "corpora"},
-        {"numpy", "scipy", "soundfile", "soxr", "tqdm", "torch", "speechbrain"},
+        {
+            "numpy",
+            "scipy",
+            "soundfile",
+            "soxr",
+            "tqdm",
+            "filelock",
+            "torch",
+            "speechbrain",
+        },
     ),
 }
-TOP = {"cli", "inference"}
-OPTIONAL = {"matplotlib", "opensmile", "torch_audiomentations", "umap", "parselmouth"}
+TOP = {"cli", "inference", "export"}
+OPTIONAL = {
+    "distributed",
+    "matplotlib",
+    "opensmile",
+    "parselmouth",
+    "peft",
+    "ray",
+    "torch_audiomentations",
+    "umap",
+}
 
 
 def files():

@@ -23,6 +23,8 @@ import yaml
 from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.corpora import write_synthetic
+from speechbrain_ser_cl.data.parts import read_parts
+from speechbrain_ser_cl.evaluation import read_embeddings
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP_MSP"
@@ -323,6 +325,24 @@ def test_a_finished_run_started_again_says_the_same(run, tmp_path):
     assert (tmp_path / "run" / "predictions.csv").read_bytes() == predictions
 
 
+def test_what_a_run_leaves_fits_together(run, tmp_path):
+    results = run()
+    folder = tmp_path / "run"
+    parts = read_parts(folder / "utterances.csv")
+    for name, part in results["data"]["parts"].items():
+        labels = [item.label for item in parts[name]]
+        assert {label: labels.count(label) for label in set(labels)} == part["classes"]
+    rows = probabilities(folder)
+    embeddings = read_embeddings(folder / "embeddings.npz")
+    assert embeddings.ids == list(rows)
+    assert embeddings.labels == [row["label"] for row in rows.values()]
+    tested = {item.utterance.id: item.utterance for item in parts["target_test"]}
+    assert embeddings.speakers == [tested[name].speaker for name in rows]
+    assert set(embeddings.corpora) == {"synthetic_target"}
+    assert embeddings.embeddings.shape == (len(rows), ENCODER["d_model"])
+    assert results["class_names"] == ["negative", "positive"]
+
+
 def test_dropout_is_at_work_in_these_runs(run, recipe, world, tmp_path):
     # Else the tests above would not show that its state is resumed.
     config = ENCODER | {name: 0.0 for name in ENCODER if "dropout" in name}
@@ -526,6 +546,51 @@ def test_without_target_labels_none_of_them_is_used(run, tmp_path, wrong_labels,
     assert different > 5  # the labels are there for the test
 
 
+STATISTICS = {
+    "use_target": False,
+    "target_labels": False,
+    "target_statistics": True,
+    "domain_norm": True,
+}
+
+
+def test_statistics_alone_change_the_predictions_and_nothing_that_is_learned(
+    run, tmp_path, wrong_labels
+):
+    results = run("statistics", **STATISTICS)
+    assert results["setting"] == (
+        "source + statistics of unlabelled target, all losses, domain norm"
+    )
+    run("source", **STATISTICS | {"target_statistics": False})
+    run("wrong", target_folder=str(wrong_labels), **STATISTICS)
+    own, source, wrong = (tmp_path / n for n in ("statistics", "source", "wrong"))
+    assert same_parameters(learned(own), learned(source))
+    one, other, third = (probabilities(f) for f in (own, source, wrong))
+    assert one.keys() == other.keys() == third.keys()
+    column = "p_positive"
+    assert all(one[name][column] != other[name][column] for name in one)
+    assert all(one[name][column] == third[name][column] for name in one)
+
+
+def test_source_emotions_that_the_target_lacks_can_be_left_out(run, tmp_path, world):
+    folder = tmp_path / "target"
+    shutil.copytree(world / "target", folder)
+    contents = read_json(folder / "corpus.json")
+    for entry in contents["utterances"]:
+        if entry["emotion"] == "neutral":
+            entry["emotion"] = "happy"
+    (folder / "corpus.json").write_text(json.dumps(contents))
+    results = run(target_folder=str(folder), shared_emotions=True)
+    assert results["setting"] == (
+        "source + labelled target (shared emotions), all losses"
+    )
+    # 4 speakers with 4 utterances of each of 4 emotions, of which neutral goes.
+    parts = results["data"]["parts"]
+    counts = [parts[f"source_{name}"]["classes"] for name in ("train", "valid")]
+    assert sum(c["positive"] for c in counts) == 16
+    assert sum(c["negative"] for c in counts) == 32
+
+
 def test_with_target_labels_they_are_used(run, tmp_path, plain, wrong_labels):
     run(target_folder=str(wrong_labels))
     assert not same_parameters(learned(tmp_path / "run"), learned(plain))
@@ -695,6 +760,9 @@ def test_nothing_to_train_on_is_an_error(monkeypatch, settings, tmp_path):
     idle = {"target_labels": False, "lambda_aug": 0.0, "lambda_cont": 0.0}
     idle |= {"lambda_im": 0.0}
     assert "use_target" in error_with(monkeypatch, settings, tmp_path, **idle)
+    half = {"target_statistics": True, "use_target": False}
+    says = error_with(monkeypatch, settings, tmp_path, **half)
+    assert "target_labels: False and domain_norm: True" in says
     blind = {"use_source": False, "target_labels": False}
     says = error_with(monkeypatch, settings, tmp_path, **blind)
     assert "target_labels" in says

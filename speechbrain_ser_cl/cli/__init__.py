@@ -1,0 +1,116 @@
+"""The command line ``ser-cl``: one module per command.
+
+A command's module has ``SUMMARY``, one line; ``add_arguments(parser)``; and
+``run(arguments)``, which returns the exit status. It imports what it needs in
+``run``, so that ``ser-cl --help`` does not wait for torch. Errors that a user can
+mend are raised as ``ValueError``, ``OSError`` or ``ImportError``.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from speechbrain_ser_cl import __version__
+from speechbrain_ser_cl.cli import (
+    check,
+    compare,
+    completion,
+    crossval,
+    doctor,
+    export,
+    list_parts,
+    predict,
+    prepare,
+    report,
+    table,
+    train,
+)
+
+COMMANDS = {
+    "list": list_parts,
+    "prepare": prepare,
+    "check": check,
+    "train": train,
+    "crossval": crossval,
+    "compare": compare,
+    "report": report,
+    "table": table,
+    "export": export,
+    "predict": predict,
+    "doctor": doctor,
+    "completion": completion,
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ser-cl",
+        description="Contrastive learning and domain adaptation for speech emotion "
+        "recognition.",
+        epilog="Exit status: 0; 1 when something was found wanting (each command's "
+        "help says what); 2 after an error; 130 when interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, module in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=module.SUMMARY, description=module.SUMMARY
+        )
+        command.set_defaults(function=module.run)
+        module.add_arguments(command)
+        command.add_argument(
+            "--verbose", action="store_true", help="on an error, print the full trace"
+        )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``ser-cl``.
+
+    Arguments
+    ---------
+    argv : sequence of str, optional
+        The arguments; those of the process by default.
+
+    Returns
+    -------
+    status : int
+        0; 1 when something was found wanting: an outdated README by ``table
+        --check``, errors in the data by ``check``, failed runs of ``crossval``,
+        unreadable files by ``predict``, a problem by ``doctor``; 2 after an error,
+        which is told in one line on standard error; 130 when interrupted. ``train``
+        has the status of the recipe's script.
+
+    Example
+    -------
+    >>> main(["list", "losses", "infonce", "--json"])
+    [
+      {
+        "kind": "losses",
+        "name": "infonce",
+        ...
+      }
+    ]
+    0
+    """
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    arguments, more = parser.parse_known_args(argv)
+    arguments.more = more
+    if more and not getattr(arguments, "takes_more", False):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    try:
+        return arguments.function(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except (ValueError, OSError, ImportError) as error:
+        if arguments.verbose:
+            traceback.print_exc()
+        message = " ".join(str(error).split())
+        print(f"ser-cl: {message} (--verbose shows the trace)", file=sys.stderr)
+        return 2

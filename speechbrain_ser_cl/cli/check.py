@@ -1,0 +1,143 @@
+"""``ser-cl check``: what is in the data and what is wrong with them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from speechbrain_ser_cl.data.report import DataReport
+
+SUMMARY = "listen to a corpus, report what is wrong with it"
+DESCRIPTION = """\
+Reads the corpora of a recipe's YAML, or one corpus, listens to every file, and reports
+counts, leaks between training and test, silent, clipped, very short and long files,
+audio that occurs twice, small classes and suspicious speakers. recipes/own_corpus does
+the same before it trains.
+"""
+EPILOG = """\
+With a YAML any other --key value replaces that key, as with train.py.
+
+examples:
+  ser-cl check recipes/own_corpus/hparams/finetune.yaml --folder /data/calls
+  ser-cl check my.yaml --write-exclude bad.txt    (then, in the YAML, exclude: bad.txt)
+  ser-cl check /data/EmoDB --corpus emodb
+
+exit status: 0 no errors (there may be warnings), 1 errors in the data, 2 the data
+cannot be read.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.usage = "ser-cl check RECIPE.yaml|FOLDER [options] [--key value ...]"
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.allow_abbrev = False
+    # What it does not know replaces a key of the YAML.
+    parser.set_defaults(takes_more=True)
+    add = parser.add_argument
+    add("what", type=Path, metavar="RECIPE.yaml|FOLDER", help="what to check")
+    add("--corpus", metavar="NAME", help="FOLDER is this one of `ser-cl list corpora`")
+    add("--json", action="store_true", help="print JSON, with every name")
+    add(
+        "--write-exclude",
+        type=Path,
+        metavar="FILE",
+        help="write the ids without which errors and repetitions are gone, one a line",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the report."""
+    if arguments.corpus is not None:
+        if arguments.more:
+            raise ValueError(f"not known with --corpus: {' '.join(arguments.more)}")
+        report = _of_corpus(arguments.corpus, arguments.what)
+    elif arguments.what.is_dir():
+        raise ValueError(
+            f"{arguments.what} is a folder; say of which corpus: --corpus NAME, a name "
+            "of `ser-cl list corpora`"
+        )
+    else:
+        report = _of_recipe(arguments.what, arguments.more)
+    if arguments.write_exclude:
+        ids = report.leave_out()
+        arguments.write_exclude.write_text(
+            "".join(f"{name}\n" for name in ids), "utf-8"
+        )
+    if arguments.json:
+        print(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        print(report.text())
+        if arguments.write_exclude:
+            print(f"{arguments.write_exclude}: {len(ids)} utterances to leave out")
+    return 1 if report.errors else 0
+
+
+def _of_corpus(name: str, folder: Path) -> DataReport:
+    from speechbrain_ser_cl.corpora.utterance import EMOTIONS
+    from speechbrain_ser_cl.data.experiment import read_corpus
+    from speechbrain_ser_cl.data.listening import audio_facts
+    from speechbrain_ser_cl.data.report import data_report
+    from speechbrain_ser_cl.data.splits import Labelled
+
+    # What is missing is told with everything else.
+    utterances = read_corpus(name, folder, allow_missing=True)
+    there = {utterance.emotion for utterance in utterances}
+    names = [emotion for emotion in EMOTIONS if emotion in there]
+    names += sorted(there - set(names))
+    items = [Labelled(utterance, utterance.emotion) for utterance in utterances]
+    return data_report(items, audio_facts(utterances), names)
+
+
+def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
+    from speechbrain_ser_cl.crossval.recipe import Recipe
+    from speechbrain_ser_cl.data.experiment import fold_split, map_corpora, read_corpus
+    from speechbrain_ser_cl.data.listening import FACTS_FILE, audio_facts
+    from speechbrain_ser_cl.data.protocols import SEEDS, select_parts
+    from speechbrain_ser_cl.data.report import ERROR, Finding, data_report
+
+    values = Recipe(hparams_file, hparams_file, tuple(overrides)).values
+    lacking = [key for key in ("corpora", "emotion_map") if key not in values]
+    if lacking:
+        raise ValueError(
+            f"{hparams_file}: no key {' and no '.join(lacking)}, so nothing says which "
+            "data to check; check one corpus with --corpus"
+        )
+    allow_missing = bool(values.get("allow_missing"))
+    utterances = {
+        name: read_corpus(name, entry, allow_missing)
+        for name, entry in values["corpora"].items()
+    }
+    items, left_out = map_corpora(utterances, values["emotion_map"])
+    cache = values.get("data_folder")
+    facts = audio_facts(
+        [item.utterance for item in items], cache and Path(cache) / FACTS_FILE
+    )
+    report = partial(
+        data_report,
+        items,
+        facts,
+        list(values["emotion_map"]),
+        left_out=left_out,
+        allow_missing=allow_missing,
+    )
+    protocol, split_file = values.get("protocol", SEEDS), values.get("split_file")
+    if protocol == SEEDS and not split_file:
+        return report()
+    try:
+        fold, seed = values.get("fold", 0), values.get("seed", 0)
+        split = fold_split(items, protocol, fold, seed, split_file)
+        parts = select_parts(items, split)
+    except ValueError as error:
+        # Such as a leak. The rest is worth telling all the same.
+        told = report()
+        finding = Finding("split", ERROR, str(error), [])
+        return replace(told, findings=[finding, *told.findings])
+    return report(parts=parts, shared=split.shared)

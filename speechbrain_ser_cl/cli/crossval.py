@@ -1,0 +1,104 @@
+"""``ser-cl crossval``: all folds and seeds of a recipe."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "run all folds and seeds of a recipe, and put them together"
+DESCRIPTION = """\
+Runs each fold with each seed as a process of its own: the recipe's train.py with
+--split_file, --fold, --seed and --output_folder. The folds are those of the YAML's
+protocol; they are checked for leaks and saved as <output_folder>/splits/fold-<k>.json.
+"""
+EPILOG = """\
+Any other --key value replaces that key of the YAML, as with train.py; {fold} and {seed}
+in a value stand for the run's. Four keys mean more here:
+  --protocol       one of leave_one_session_out, session_speaker_swap, session_kfold,
+                   leave_one_speaker_out, speaker_kfold, random_kfold, given (the
+                   corpus' own parts), seeds (no folds, the recipe splits by its seed),
+                   or "{kind: speaker_kfold, n_folds: 10}"
+  --corpora        "{emodb: /data/EmoDB}"
+  --seed           of the folds, and of the training unless --seeds is given
+  --output_folder  where everything goes (<output_folder of the YAML>/crossval)
+
+examples:
+  ser-cl crossval recipes/EmoDB_RAVDESS/hparams/two_stage.yaml \\
+      --corpora "{emodb: /data/EmoDB}" --seeds 0 1 2 --output_folder results/two_stage
+  ser-cl crossval recipes/IEMOCAP_MSP/hparams/multitask_da.yaml --seeds 0 1 2
+  ser-cl compare results/two_stage results/baseline
+
+exit status: 0 all runs are finished, 1 some failed, 2 it cannot work as asked,
+130 interrupted. --resume goes on after each of them.
+"""
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not at least 1")
+    return number
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.usage = "ser-cl crossval RECIPE.yaml [options] [--key value ...]"
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.allow_abbrev = False  # --fold is not short for --folds
+    # What it does not know is for train.py.
+    parser.set_defaults(takes_more=True)
+    add = parser.add_argument
+    add("hparams", type=Path, metavar="RECIPE.yaml", help="the recipe's YAML")
+    add("--seeds", type=int, nargs="+", metavar="N", help="seeds of the trainings")
+    add("--folds", type=int, nargs="+", metavar="K", help="only these folds, from 0 on")
+    add(
+        "--jobs", type=_positive, metavar="N", help="runs at a time (one per GPU, or 1)"
+    )
+    add("--resume", action="store_true", help="do what is not finished")
+    add(
+        "--splits",
+        type=Path,
+        metavar="FOLDER",
+        help="use these fold-<k>.json, for example somebody else's",
+    )
+    add(
+        "--backend",
+        default="loky",
+        choices=["loky", "dask", "ray"],
+        help="what runs the processes: loky (this machine, default), dask or ray",
+    )
+    add(
+        "--cluster",
+        metavar="ADDRESS",
+        help="of a dask scheduler or ray cluster whose machines all see the "
+        "output_folder; by default one is started here",
+    )
+    add(
+        "--runs-per-gpu",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="processes that share a GPU (1)",
+    )
+    add("--script", type=Path, help="instead of the train.py found above the YAML")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs what is left to do, prints the table or what failed."""
+    from speechbrain_ser_cl.crossval.command import crossval
+    from speechbrain_ser_cl.crossval.recipe import Recipe, find_script
+
+    script = arguments.script or find_script(arguments.hparams)
+    recipe = Recipe(
+        arguments.hparams.absolute(), script.absolute(), tuple(arguments.more)
+    )
+    return crossval(
+        recipe,
+        seeds=arguments.seeds,
+        folds=arguments.folds,
+        splits=arguments.splits,
+        resume=arguments.resume,
+        jobs=arguments.jobs,
+        backend=arguments.backend,
+        cluster=arguments.cluster,
+        runs_per_gpu=arguments.runs_per_gpu,
+    )

@@ -1,0 +1,116 @@
+"""``ser-cl predict``: the emotions of audio files."""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+SUMMARY = "classify audio files with an exported model"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.epilog = (
+        "Exit status: 0; 1 if a file could not be read (the others are classified); "
+        "2 after any other error."
+    )
+    add = parser.add_argument
+    add("files", nargs="+", metavar="FILE", help="wav, flac, ogg, mp3, … of any rate")
+    add(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="a folder that `ser-cl export` wrote, or a hub id such as owner/name",
+    )
+    add("--revision", help="commit, tag or branch of a model on the hub")
+    add(
+        "--format",
+        choices=["table", "json", "csv"],
+        default="table",
+        help="what is printed (table)",
+    )
+    add(
+        "--window",
+        type=float,
+        metavar="SECONDS",
+        help="a time line: classify windows of so many seconds",
+    )
+    add(
+        "--hop",
+        type=float,
+        metavar="SECONDS",
+        help="from one window to the next (half a window)",
+    )
+    add("--device", help="cpu, cuda, cuda:1, … (a GPU where there is one)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Classifies the files; prints them in the order given."""
+    from tqdm import tqdm
+
+    from speechbrain_ser_cl.inference import EmotionRecognizer
+
+    recognizer = EmotionRecognizer.from_pretrained(
+        arguments.model, arguments.revision, arguments.device
+    )
+    results = recognizer.classify_files(
+        arguments.files, arguments.window, arguments.hop
+    )
+    hide = len(arguments.files) == 1 or not sys.stderr.isatty()
+    results = list(tqdm(results, total=len(arguments.files), unit="file", disable=hide))
+    failed = [error for _, error in results if isinstance(error, Exception)]
+    if arguments.format == "json":
+        print(json.dumps([_as_json(*result) for result in results], indent=2))
+    else:
+        rows = [
+            row
+            for path, found in results
+            if not isinstance(found, Exception)
+            for row in _rows(path, found)
+        ]
+        header = ["file", "part", "start", "end", "emotion", "probability"]
+        header += [f"p_{name}" for name in recognizer.class_names]
+        if arguments.format == "csv":
+            writer = csv.writer(sys.stdout, lineterminator="\n")
+            writer.writerows([header, *rows])
+        else:
+            _print_table([header, *rows])
+    for error in failed:
+        print(f"ser-cl: {error}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _as_json(path: str | Path, found: object) -> dict:
+    if isinstance(found, Exception):
+        return {"file": str(path), "error": str(found)}
+    return {"file": str(path)} | found.as_dict()
+
+
+def _rows(path: str | Path, found: object) -> Iterable[list[str]]:
+    """One row for the file, then one per window."""
+    parts = [("file", found), *(("window", window) for window in found.timeline)]
+    for part, one in parts:
+        yield [
+            str(path),
+            part,
+            f"{one.start:.2f}",
+            f"{one.end:.2f}",
+            one.emotion,
+            f"{one.probability:.6f}",
+            *(f"{p:.6f}" for p in one.probabilities.values()),
+        ]
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns side by side, probabilities with three decimals, numbers to the right."""
+    header, *body = rows
+    body = [[*row[:5], *(f"{float(p):.3f}" for p in row[5:])] for row in body]
+    widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
+    for row in [header, *body]:
+        cells = [
+            text.ljust(width) if i in (0, 1, 4) else text.rjust(width)
+            for i, (text, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(cells).rstrip())

@@ -1,0 +1,51 @@
+"""``ser-cl report``: runs as one page to read, print and pass on."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "write a page about finished runs or cross-validations"
+NAME = "report.html"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="RUN_OR_CROSSVAL",
+        help="what a recipe or ser-cl crossval has left; settings are compared with "
+        "the first",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help=f"where to ({NAME} in the folder, or here where there are several)",
+    )
+    parser.add_argument(
+        "--audio",
+        action="store_true",
+        help="put the worst mistakes' audio into the page, where the corpus' terms "
+        "allow it",
+    )
+    parser.add_argument(
+        "--own-corpus",
+        action="append",
+        default=[],
+        metavar="CORPUS",
+        help="with --audio: a corpus of your own whose audio you may pass on",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the page and prints where."""
+    from speechbrain_ser_cl.evaluation.report import write_report
+
+    folders = arguments.folders
+    output = arguments.output
+    if output is None:
+        output = (folders[0] if len(folders) == 1 else Path()) / NAME
+    write_report(folders, output, arguments.audio, arguments.own_corpus)
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB")
+    return 0

@@ -1,0 +1,379 @@
+"""A finished run to a folder that others use: a model and a card about it."""
+
+import json
+import logging
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+import yaml
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.corpora.licences import licence_of
+from speechbrain_ser_cl.data.parts import read_parts
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.evaluation.predictions import Predictions, read_predictions
+from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
+from speechbrain_ser_cl.model_folder import (
+    DESCRIPTION,
+    SAMPLE_RATE,
+    WEIGHTS,
+    read_model,
+)
+from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
+
+FORMATS = ("native", "speechbrain", "onnx")
+# What rounding, and evaluating with bf16, can do to a probability.
+_MOST_DIFFERENCE = 0.02
+_MOST_CHECKED = 16
+_METRICS = (("UAR", "uar"), ("WA (accuracy)", "wa"), ("macro-F1", "macro_f1"))
+
+
+def export_run(
+    run: str | Path, folder: str | Path, format: str = "native", force: bool = False
+) -> list[Path]:
+    """Writes a finished run's model for others to use, with a model card.
+
+    Arguments
+    ---------
+    run : str or pathlib.Path
+        A run's output folder, with ``results.json`` and ``model/``.
+    folder : str or pathlib.Path
+        Where to; must not be there, or be empty.
+    format : str
+        ``"native"``: for :class:`~speechbrain_ser_cl.inference.EmotionRecognizer`.
+        ``"speechbrain"``: for ``EncoderClassifier.from_hparams`` of SpeechBrain.
+        ``"onnx"``: one utterance to its probabilities; compared with PyTorch by
+        onnxruntime before it is kept.
+    force : bool
+        Write into a folder that has files already.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The files, ``README.md`` first.
+
+    Raises
+    ------
+    ValueError
+        If the run is not finished, has no model, or its model does not give the
+        predictions that the run wrote down; or if the folder is not empty.
+    ImportError
+        If what the format needs is not installed.
+    """
+    run, folder = Path(run), Path(folder)
+    if format not in FORMATS:
+        raise ValueError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    results = _results(run)
+    if folder.exists() and any(folder.iterdir()) and not force:
+        raise ValueError(
+            f"{folder} is not empty: choose another folder, or replace files with "
+            "--force"
+        )
+    model, class_names = read_model(run / "model")
+    parts = read_parts(run / "utterances.csv")
+    predictions = read_predictions(run / "predictions.csv")
+    _check_predictions(
+        EmotionRecognizer(model, class_names, "cpu"), run, predictions, parts
+    )
+
+    folder.mkdir(parents=True, exist_ok=True)
+    facts: dict[str, Any] = {"format": format, "folder": folder.name}
+    if format == "native":
+        files = [
+            Path(shutil.copyfile(run / "model" / name, folder / name))
+            for name in (DESCRIPTION, WEIGHTS)
+        ]
+    elif format == "speechbrain":
+        description = json.loads((run / "model" / DESCRIPTION).read_text("utf-8"))
+        files = _write_speechbrain(folder, model, description)
+    else:
+        path = folder / "model.onnx"
+        facts["onnx_difference"] = write_onnx(path, model, class_names)
+        files = [path]
+    facts["parameters"] = sum(p.numel() for p in model.parameters())
+    card = folder / "README.md"
+    text = model_card(results, parts, predictions.ids, class_names, facts)
+    card.write_text(text, encoding="utf-8")
+    return [card, *files]
+
+
+def model_card(
+    results: Mapping,
+    parts: Mapping[str, Sequence[Labelled]],
+    tested: Sequence[str],
+    class_names: Sequence[str],
+    facts: Mapping[str, Any],
+) -> str:
+    """What a model is, was trained on and can do, in Markdown for people and the hub.
+
+    Arguments
+    ---------
+    results : mapping
+        A run's ``results.json``.
+    parts : mapping
+        Its utterances, see :func:`~speechbrain_ser_cl.data.parts.read_parts`.
+    tested : sequence of str
+        Ids of the utterances that were tested.
+    class_names : sequence of str
+        Names of the classes.
+    facts : mapping
+        ``format`` and ``folder`` of the export, ``parameters`` (a number) and, for
+        ONNX, ``onnx_difference``.
+
+    Returns
+    -------
+    str
+        The card.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("speechbrain_ser_cl", "."),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown
+    )
+    (test_part,) = {n for n, p in parts.items() for i in p if i.utterance.id in tested}
+    corpora = sorted({i.utterance.corpus for part in parts.values() for i in part})
+    rows = {name: _data_row(name, part, class_names) for name, part in parts.items()}
+    others = [_speakers(part) for name, part in parts.items() if name != test_part]
+    return environment.get_template("model_card.md.jinja").render(
+        **facts,
+        classes=list(class_names),
+        demo=any(corpus.startswith("synthetic") for corpus in corpora),
+        recipe=results.get("recipe"),
+        setting=results.get("setting"),
+        version=results["versions"]["speechbrain_ser_cl"],
+        encoder=results.get("encoder", "trained from scratch"),
+        data=list(rows.values()),
+        shared_speakers=len(_speakers(parts[test_part]) & set().union(*others)),
+        licences=[(corpus, licence_of(corpus)) for corpus in corpora],
+        test=results["test"],
+        test_row=rows[test_part],
+        metrics=_METRICS,
+        percent=lambda share: f"{100 * share:.1f}",
+        interval=lambda bounds: (
+            " to ".join(f"{100 * b:.1f}" for b in bounds or ()) or "none"
+        ),
+    )
+
+
+def _data_row(
+    name: str, part: Sequence[Labelled], class_names: Sequence[str]
+) -> dict[str, Any]:
+    utterances = [item.utterance for item in part]
+    counts = Counter(item.label for item in part)
+    return {
+        "part": name.replace("_", " "),
+        "corpora": _listed(u.corpus for u in utterances),
+        "languages": _listed(u.language for u in utterances),
+        "utterances": len(part),
+        "speakers": len(_speakers(part)),
+        "hours": sum(u.duration for u in utterances) / 3600,
+        "classes": [counts[c] for c in class_names],
+    }
+
+
+def _speakers(part: Sequence[Labelled]) -> set[tuple[str, str]]:
+    return {(item.utterance.corpus, item.utterance.speaker) for item in part}
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(sorted({name or "not known" for name in names}))
+
+
+def _results(run: Path) -> dict:
+    """``results.json`` of a run that can be exported."""
+    path = run / "results.json"
+    if not path.is_file():
+        runs = sorted(str(p.parent) for p in run.rglob("results.json"))[:5]
+        hint = f"; runs below it: {', '.join(runs)}" if runs else ""
+        raise ValueError(f"{run}: no results.json, so no finished run{hint}")
+    for name in ("model", "utterances.csv", "predictions.csv"):
+        if not (run / name).exists():
+            raise ValueError(
+                f"{run}: no {name}; the run is of a recipe or version that does not "
+                "hand its model to write_run"
+            )
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _check_predictions(
+    recognizer: EmotionRecognizer,
+    run: Path,
+    expected: Predictions,
+    parts: Mapping[str, Sequence[Labelled]],
+) -> None:
+    """Compares with what the run wrote down, on test files that are still there."""
+    path_of = {i.utterance.id: i.utterance.path for p in parts.values() for i in p}
+    rows = dict(zip(expected.ids, expected.probabilities, strict=True))
+    some = [name for name in expected.ids if path_of[name].is_file()][:_MOST_CHECKED]
+    found = recognizer.classify_files([path_of[name] for name in some])
+    for name, (path, result) in zip(some, found, strict=True):
+        if not isinstance(result, Classification) or result.timeline:
+            continue  # the run may have known how to read it
+        ours = numpy.array(list(result.probabilities.values()))
+        if abs(ours - rows[name]).max() > _MOST_DIFFERENCE:
+            raise ValueError(
+                f"{run}: the model gives {ours.round(3).tolist()} for {path}, "
+                f"predictions.csv says {rows[name].round(3).tolist()}: what the recipe "
+                "handed to write_run is not what it tested"
+            )
+
+
+def _write_speechbrain(
+    folder: Path, model: EmotionClassifier, description: Mapping
+) -> list[Path]:
+    """``hyperparams.yaml`` and checkpoints for ``EncoderClassifier.from_hparams``."""
+    from speechbrain.dataio.encoder import CategoricalEncoder
+
+    encoder = model.encoder
+    options = f"    domain: {json.dumps(description['domain'])}\n"
+    parts = {"backbone": encoder.backbone, "pooling": encoder.pooling}
+    parts |= {"norm": encoder.norm}
+    text = (
+        "# Written by `ser-cl export --format speechbrain`.\n"
+        "embedding_model: !new:speechbrain_ser_cl.nnet.UtteranceEncoder\n"
+        + "".join(f"    {key}: {_tagged(part)}\n" for key, part in parts.items())
+        + options
+        + "head: !new:speechbrain_ser_cl.nnet.HeadSum\n    heads:\n"
+        + "".join(f"        - {_tagged(head)}\n" for head in model.head.heads)
+        + options
+        + "classifier: !new:torch.nn.Sequential\n"
+        "    - !ref <head>\n"
+        "    - !new:torch.nn.LogSoftmax\n"
+        "        dim: 1\n"
+        "# The encoder takes waveforms as they are.\n"
+        "compute_features: !new:torch.nn.Identity\n"
+        "mean_var_norm: !new:speechbrain.nnet.containers.LengthsCapableSequential\n"
+        "    - !new:torch.nn.Identity\n"
+        "modules:\n"
+        "    compute_features: !ref <compute_features>\n"
+        "    mean_var_norm: !ref <mean_var_norm>\n"
+        "    embedding_model: !ref <embedding_model>\n"
+        "    classifier: !ref <classifier>\n"
+        "label_encoder: !new:speechbrain.dataio.encoder.CategoricalEncoder\n"
+        "pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer\n"
+        "    loadables:\n"
+        "        embedding_model: !ref <embedding_model>\n"
+        "        head: !ref <head>\n"
+        "        label_encoder: !ref <label_encoder>\n"
+    )
+    hparams = folder / "hyperparams.yaml"
+    hparams.write_text(text, encoding="utf-8")
+    files = [hparams]
+    for name, part in (("embedding_model", encoder), ("head", model.head)):
+        torch.save(part.state_dict(), folder / f"{name}.ckpt")
+        files.append(folder / f"{name}.ckpt")
+    labels = CategoricalEncoder()
+    labels.update_from_iterable(description["classes"])
+    labels.save(folder / "label_encoder.ckpt")
+    return [*files, folder / "label_encoder.ckpt"]
+
+
+def _tagged(part: nn.Module | None) -> str:
+    """A part as one line of HyperPyYAML."""
+    if part is None:
+        return "null"
+    arguments = yaml.safe_dump(
+        part.arguments(), default_flow_style=True, width=float("inf"), sort_keys=False
+    ).strip()
+    return f"!new:{type(part).__module__}.{type(part).__qualname__} {arguments}"
+
+
+class _OneUtterance(nn.Module):
+    """Waveform (1, T) to probabilities (1, C)."""
+
+    def __init__(self, model: EmotionClassifier) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Classifies it."""
+        return self.model(wavs).softmax(dim=1)
+
+
+def write_onnx(
+    path: str | Path, model: EmotionClassifier, class_names: Sequence[str]
+) -> float:
+    """Writes a model that takes one utterance, ``wavs`` (1, T), of at least 0.1 s.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    model : EmotionClassifier
+        On the CPU.
+    class_names : sequence of str
+        Go into the file's metadata, as JSON under ``classes``.
+
+    Returns
+    -------
+    float
+        By how much the ``probabilities`` (1, C) that onnxruntime gives differ from
+        PyTorch's, at most, on noise of three lengths.
+
+    Raises
+    ------
+    ValueError
+        If that is more than 1e-4, or PyTorch cannot export the model, such as one with
+        features that openSMILE computes; then there is no file.
+    ImportError
+        If the extra ``onnx`` is not installed.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise ImportError(
+            f"{error}; install what ONNX needs: pip install 'speechbrain_ser_cl[onnx]'"
+        ) from error
+    module = _OneUtterance(model).eval()
+    generator = torch.Generator().manual_seed(0)
+    speech = 0.1 * torch.randn(1, 2 * SAMPLE_RATE, generator=generator)
+    # What torch's exporter says of itself and of torchvision is of no use to anybody.
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.export.export(
+                module, (speech,), dynamic_shapes=({1: torch.export.Dim.AUTO},)
+            )
+            onnx = torch.onnx.export(
+                program,
+                (),
+                input_names=["wavs"],
+                output_names=["probabilities"],
+                dynamo=True,
+                verbose=False,
+            )
+    except Exception as error:  # whatever the exporter does with what it cannot do
+        raise ValueError(
+            f"PyTorch cannot export this model with "
+            f"{type(model.encoder.backbone).__name__} to ONNX: {error!s:.300}"
+        ) from error
+    onnx.model.metadata_props["classes"] = json.dumps(list(class_names))
+    onnx.model.metadata_props["sample_rate"] = str(SAMPLE_RATE)
+    path = Path(path)
+    onnx.save(path, external_data=False)
+    session = onnxruntime.InferenceSession(path)
+    differences = []
+    for n_samples in (SAMPLE_RATE // 10, 12345, 2 * SAMPLE_RATE):
+        wavs = speech[:, :n_samples].contiguous()
+        (found,) = session.run(None, {"wavs": wavs.numpy()})
+        with torch.no_grad():
+            differences.append(abs(found - module(wavs).numpy()).max())
+    worst = float(max(differences))
+    if worst > 1e-4:
+        path.unlink()
+        raise ValueError(
+            "onnxruntime gives probabilities that differ from PyTorch's by "
+            f"{worst:.1e}; nothing was kept"
+        )
+    return worst

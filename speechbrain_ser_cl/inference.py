@@ -1,0 +1,477 @@
+"""Classify speech with a trained model, without the recipe that trained it.
+
+>>> from speechbrain_ser_cl.inference import EmotionRecognizer
+>>> recognizer = EmotionRecognizer.from_pretrained("my_model")  # doctest: +SKIP
+>>> recognizer.classify_file("speech.wav").emotion  # doctest: +SKIP
+'angry'
+
+A model is a folder that ``ser-cl export RUN MODEL_DIR`` wrote, or a repository of the
+Hugging Face hub with such a folder's files. Loading runs no code from it: it holds
+names of registered parts, numbers for their constructors and tensors, see
+``model_folder.py``.
+
+How a recipe's runs become exportable: it hands :func:`~.training.write_run` an
+``EmotionClassifier``, put together from the modules it tested::
+
+    write_run(…, model=EmotionClassifier(backbone, [head], pooling=pooling))
+
+and each of these parts has a registered name and a method ``arguments()``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy
+import soxr
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from speechbrain_ser_cl.data.audio import SAMPLE_RATE, AudioError, load_audio
+from speechbrain_ser_cl.model_folder import (
+    DESCRIPTION,
+    WEIGHTS,
+    ModelError,
+    read_model,
+)
+from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
+
+# Longer files are cut into windows even if nobody asks for it.
+LONGEST_UTTERANCE = 60.0
+WINDOW = 10.0
+# As much padded speech is run at once; one utterance may be longer.
+BATCH_SECONDS = 120.0
+# So many files are read before they are sorted by length.
+_FILES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Classification:
+    """What a model says about an utterance, a file, or a window of one.
+
+    Arguments
+    ---------
+    emotion : str
+        The most probable class.
+    probabilities : dict of str to float
+        Of each class, adding up to 1.
+    start, end : float
+        What it is about, in seconds.
+    timeline : tuple of Classification
+        Of the windows, where there are any, in order of time.
+
+    Example
+    -------
+    >>> found = Classification("sad", {"sad": 0.75, "happy": 0.25}, 0.0, 1.5)
+    >>> found.probability
+    0.75
+    """
+
+    emotion: str
+    probabilities: dict[str, float]
+    start: float
+    end: float
+    timeline: "tuple[Classification, ...]" = ()
+
+    @property
+    def probability(self) -> float:
+        """Probability of the most probable class."""
+        return self.probabilities[self.emotion]
+
+    def as_dict(self) -> dict:
+        """All of it as plain values, for JSON."""
+        return {
+            "emotion": self.emotion,
+            "probabilities": self.probabilities,
+            "start": self.start,
+            "end": self.end,
+            "timeline": [window.as_dict() for window in self.timeline],
+        }
+
+
+class EmotionRecognizer:
+    """A trained model and what it needs to classify files.
+
+    An utterance gets the same result alone and in any batch, up to rounding (about
+    1e-6), and the same as in the test of the run that was exported.
+
+    Arguments
+    ---------
+    model : EmotionClassifier
+        Waveforms to logits.
+    class_names : sequence of str
+        Names of the classes 0, 1, …
+    device : str or torch.device, optional
+        Where to run it; a GPU where there is one by default.
+
+    Attributes
+    ----------
+    class_names : list of str
+        Names of the classes.
+    max_seconds : float
+        Up to this length a file is one utterance, if no window is asked for.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.backbones import WeightedSSL
+    >>> from speechbrain_ser_cl.nnet import ClassifierHead, MeanPooling
+    >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
+    ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    >>> model = EmotionClassifier(
+    ...     WeightedSSL(config), [ClassifierHead(16, n_classes=2)], MeanPooling()
+    ... )
+    >>> recognizer = EmotionRecognizer(model, ["negative", "positive"], device="cpu")
+    >>> found = recognizer.classify_batch([torch.randn(8000), torch.randn(4000)])
+    >>> [(one.end, one.probability) for one in found]
+    [(0.5, 0.5), (0.25, 0.5)]
+    """
+
+    def __init__(
+        self,
+        model: EmotionClassifier,
+        class_names: Sequence[str],
+        device: str | torch.device | None = None,
+    ) -> None:
+        if device is None:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            self.device = torch.device(device)
+            self.model = model.eval().to(self.device)
+        except (RuntimeError, AssertionError) as error:  # AssertionError: no CUDA
+            raise ValueError(
+                f"device {str(device)!r} cannot be used here: {error}"
+            ) from error
+        self.class_names = list(class_names)
+        limit = getattr(model.encoder.backbone, "max_seconds", None)
+        self.max_seconds = min(limit or LONGEST_UTTERANCE, LONGEST_UTTERANCE)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        revision: str | None = None,
+        device: str | torch.device | None = None,
+        cache_folder: str | Path | None = None,
+    ) -> "EmotionRecognizer":
+        """Loads a model; never runs code that comes with it.
+
+        Arguments
+        ---------
+        source : str or pathlib.Path
+            A folder, or the id of a repository on the Hugging Face hub, of which
+            ``model.json`` and ``model.safetensors`` are downloaded.
+        revision : str, optional
+            Commit, tag or branch on the hub. Of no effect on a folder.
+        device : str or torch.device, optional
+            Where to run it; a GPU where there is one by default.
+        cache_folder : str or pathlib.Path, optional
+            Where downloads go. None: the hub's own cache.
+
+        Returns
+        -------
+        EmotionRecognizer
+            Ready to classify.
+
+        Raises
+        ------
+        ModelError
+            If there is no such model, or what there is cannot be trusted.
+        """
+        folder = Path(source).expanduser()
+        if not folder.is_dir():
+            folder = _download(str(source), revision, cache_folder)
+        return cls(*read_model(folder), device=device)
+
+    def classify_file(
+        self,
+        path: str | Path,
+        window: float | None = None,
+        hop: float | None = None,
+    ) -> Classification:
+        """Classifies an audio file of any sampling rate, mono or not.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            Any file that libsndfile reads. Channels are averaged.
+        window : float, optional
+            Classify windows of so many seconds: the result has a time line, and its
+            probabilities are the mean of the windows'. None: a file of up to
+            ``max_seconds`` is one utterance; a longer one gets windows of 10 s.
+        hop : float, optional
+            Seconds from one window to the next; half a window by default.
+
+        Returns
+        -------
+        Classification
+            Of the whole file.
+
+        Raises
+        ------
+        AudioError
+            If the file cannot be used.
+        ValueError
+            If window or hop is out of range.
+        """
+        ((_, result),) = self.classify_files([path], window, hop)
+        if isinstance(result, AudioError):
+            raise result
+        return result
+
+    def classify_files(
+        self,
+        paths: Iterable[str | Path],
+        window: float | None = None,
+        hop: float | None = None,
+    ) -> Iterator[tuple[str | Path, Classification | AudioError]]:
+        """Classifies many files, in batches of similar length.
+
+        Arguments
+        ---------
+        paths : iterable of str or pathlib.Path
+            The files.
+        window, hop : float, optional
+            As for :meth:`classify_file`.
+
+        Yields
+        ------
+        path : str or pathlib.Path
+            As given, and in that order.
+        result : Classification or AudioError
+            A file that cannot be used does not keep the others from being classified.
+
+        Raises
+        ------
+        ValueError
+            If window or hop is out of range.
+        """
+        self._check_window(window, hop)
+        paths = iter(paths)
+        while some := list(islice(paths, _FILES_AT_ONCE)):
+            loaded = [_load(path) for path in some]
+            pieces, spans = [], []
+            for audio in loaded:
+                found = (
+                    []
+                    if isinstance(audio, AudioError)
+                    else self._spans(len(audio), window, hop)
+                )
+                spans.append(found)
+                pieces += [audio[start:end] for start, end in found]
+            rows = iter(self._run(self._probabilities, pieces))
+            for path, audio, found in zip(some, loaded, spans, strict=True):
+                if isinstance(audio, AudioError):
+                    yield path, audio
+                else:
+                    yield path, self._summary(found, list(islice(rows, len(found))))
+
+    def classify_batch(
+        self,
+        wavs: Tensor | Sequence[ArrayLike | Tensor],
+        lengths: Tensor | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> list[Classification]:
+        """Classifies waveforms, each as one utterance.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor or sequence
+            Waveforms (T,) in [-1, 1], numpy or torch, of any lengths; or, as in
+            SpeechBrain, a padded batch (B, T).
+        lengths : torch.Tensor, optional
+            Relative lengths (B,) of a padded batch, in (0, 1].
+        sample_rate : int
+            Of all of them, in Hz.
+
+        Returns
+        -------
+        list of Classification
+            In the order given.
+
+        Raises
+        ------
+        AudioError
+            If a waveform is not one, is empty, or is longer than the encoder takes.
+        """
+        signals = self._signals(wavs, lengths, sample_rate)
+        rows = self._run(self._probabilities, signals)
+        return [
+            self._classification(row, 0, len(signal))
+            for row, signal in zip(rows, signals, strict=True)
+        ]
+
+    def encode_batch(
+        self,
+        wavs: Tensor | Sequence[ArrayLike | Tensor],
+        lengths: Tensor | None = None,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Tensor:
+        """Embeds waveforms: what the classifier's heads see.
+
+        Arguments
+        ---------
+        wavs, lengths, sample_rate
+            As for :meth:`classify_batch`.
+
+        Returns
+        -------
+        torch.Tensor
+            One vector per utterance (B, D), float32, on the CPU.
+
+        Raises
+        ------
+        AudioError
+            As :meth:`classify_batch` does.
+        """
+        rows = self._run(self.model.encoder, self._signals(wavs, lengths, sample_rate))
+        return torch.stack(rows) if rows else torch.empty(0, 0)
+
+    def _probabilities(self, wavs: Tensor, lengths: Tensor) -> Tensor:
+        return self.model(wavs, lengths).softmax(dim=1)
+
+    @torch.no_grad()
+    def _run(self, function: Callable, signals: Sequence[Tensor]) -> list[Tensor]:
+        """Rows (…) of a function of batches, for each signal, in batches by length."""
+        rows: list[Tensor | None] = [None] * len(signals)
+        for batch in _batches([len(signal) for signal in signals]):
+            longest = max(len(signals[i]) for i in batch)
+            wavs = torch.zeros(len(batch), longest)
+            for row, i in zip(wavs, batch, strict=True):
+                row[: len(signals[i])] = signals[i]
+            lengths = torch.tensor([len(signals[i]) / longest for i in batch])
+            out = function(wavs.to(self.device), lengths.to(self.device))
+            for i, row in zip(batch, out.float().cpu(), strict=True):
+                rows[i] = row
+        return rows
+
+    def _check_window(self, window: float | None, hop: float | None) -> None:
+        if window is None and hop is not None:
+            raise ValueError(f"hop is {hop}, but there is no window")
+        if window is not None and not 0.1 <= window <= self.max_seconds:
+            raise ValueError(
+                f"window is {window} s, expected from 0.1 to {self.max_seconds:g} s"
+            )
+        if hop is not None and not 0.01 <= hop <= window:
+            raise ValueError(f"hop is {hop} s, expected from 0.01 s to the window's")
+
+    def _spans(
+        self, n_samples: int, window: float | None, hop: float | None
+    ) -> list[tuple[int, int]]:
+        """First and last sample of each window; the last one ends with the file."""
+        if window is None:
+            if n_samples <= self.max_seconds * SAMPLE_RATE:
+                return [(0, n_samples)]
+            window = min(WINDOW, self.max_seconds)
+        size = round(window * SAMPLE_RATE)
+        step = round((hop or window / 2) * SAMPLE_RATE)
+        starts = [*range(0, max(n_samples - size, 0), step), max(n_samples - size, 0)]
+        return [(start, min(start + size, n_samples)) for start in starts]
+
+    def _summary(
+        self, spans: Sequence[tuple[int, int]], rows: Sequence[Tensor]
+    ) -> Classification:
+        """Of a file, from its windows."""
+        windows = [
+            self._classification(row, *span)
+            for row, span in zip(rows, spans, strict=True)
+        ]
+        if len(windows) == 1:
+            return windows[0]
+        whole = (0, spans[-1][1])
+        return self._classification(torch.stack(rows).mean(dim=0), *whole, windows)
+
+    def _classification(
+        self,
+        row: Tensor,
+        start: int,
+        end: int,
+        timeline: Sequence[Classification] = (),
+    ) -> Classification:
+        return Classification(
+            emotion=self.class_names[int(row.argmax())],
+            probabilities=dict(zip(self.class_names, row.tolist(), strict=True)),
+            start=start / SAMPLE_RATE,
+            end=end / SAMPLE_RATE,
+            timeline=tuple(timeline),
+        )
+
+    def _signals(
+        self,
+        wavs: Tensor | Sequence[ArrayLike | Tensor],
+        lengths: Tensor | None,
+        sample_rate: int,
+    ) -> list[Tensor]:
+        """Checked waveforms at 16 kHz, on the CPU, without padding."""
+        signals = []
+        for i, wav in enumerate(wavs):
+            array = numpy.asarray(wav.cpu() if isinstance(wav, Tensor) else wav)
+            if array.ndim != 1 or array.dtype.kind != "f":
+                raise AudioError(
+                    f"waveform {i} has shape {array.shape} of {array.dtype}; expected "
+                    "(T,) of floats in [-1, 1]: average channels, divide 16-bit "
+                    "integers by 32768"
+                )
+            array = array.astype(numpy.float32)
+            if lengths is not None:
+                array = array[: max(round(float(lengths[i]) * len(array)), 1)]
+            if len(array) == 0 or not numpy.isfinite(array).all():
+                raise AudioError(f"waveform {i} is empty or has non-finite values")
+            if sample_rate != SAMPLE_RATE:
+                array = soxr.resample(array, sample_rate, SAMPLE_RATE)
+            seconds = len(array) / SAMPLE_RATE
+            limit = getattr(self.model.encoder.backbone, "max_seconds", None)
+            if limit is not None and seconds > limit:
+                raise AudioError(
+                    f"waveform {i} is {seconds:.2f} s long, and the encoder takes "
+                    f"{limit:g} s: cut it, or use classify_file, which does"
+                )
+            signals.append(torch.from_numpy(array))
+        return signals
+
+
+def _load(path: str | Path) -> Tensor | AudioError:
+    try:
+        return load_audio(path)
+    except AudioError as error:
+        return error
+
+
+def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Indices, longest first, with at most BATCH_SECONDS of speech and padding."""
+    batch: list[int] = []
+    for i in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+        if batch and (len(batch) + 1) * sizes[batch[0]] > BATCH_SECONDS * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def _download(
+    source: str, revision: str | None, cache_folder: str | Path | None
+) -> Path:
+    """The two files of a hub repository, and no others."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source):
+        raise ModelError(
+            f"no folder {source}; expected one that `ser-cl export` wrote, or a hub id "
+            "such as owner/name"
+        )
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            source,
+            revision=revision,
+            cache_dir=cache_folder,
+            allow_patterns=[DESCRIPTION, WEIGHTS],
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"no folder {source}, and it could not be had from the Hugging Face hub "
+            f"either ({error})"
+        ) from error
+    return Path(folder)

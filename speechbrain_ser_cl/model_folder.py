@@ -1,0 +1,404 @@
+"""A trained model as a folder that is data and nothing else.
+
+``model.json`` names the parts and how to build them, ``model.safetensors`` holds
+their weights::
+
+    {
+     "format": 1,
+     "classes": ["negative", "positive"],
+     "sample_rate": 16000,
+     "domain": 1,
+     "backbone": {"name": "weighted_ssl", "arguments": {"source": {…}, "freeze": 2}},
+     "pooling": {"name": "mean", "arguments": {"input_size": null}},
+     "norm": {"name": "domain_norm", "arguments": {…}},
+     "heads": [{"name": "classifier", "arguments": {…}}]
+    }
+
+A name is one of the registries ``backbones``, ``poolings`` and (norm and heads)
+``heads``, so all code that runs is code of the installed package or of a plug-in that
+its user installed. A part can be in such a folder if it has a method ``arguments()``:
+the keyword arguments, plain JSON values, that build another one like it. If its
+constructor can do more than compute, such as read files or download, it also has a
+class method ``from_arguments(arguments)`` that builds it and refuses the rest.
+
+Reading trusts nothing: what is too large, unknown, of a wrong type or of a wrong shape
+is refused before memory is taken for it.
+"""
+
+import copy
+import inspect
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
+from speechbrain_ser_cl.registry import BACKBONES, HEADS, POOLINGS, Registry
+
+DESCRIPTION = "model.json"
+WEIGHTS = "model.safetensors"
+FORMAT = 1
+SAMPLE_RATE = 16000
+
+_MOST_DESCRIPTION_BYTES = 1_000_000
+_MOST_HEADER_BYTES = 10_000_000
+_MOST_TENSORS = 5000
+_MOST_CLASSES = 1000
+_LARGEST_NUMBER = 100_000
+_DEEPEST = 6
+_KEYS = {"format", "classes", "sample_rate", "domain"}
+_KEYS |= {"backbone", "pooling", "norm", "heads"}
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+class ModelError(ValueError):
+    """A model folder that cannot be used, or should not be."""
+
+
+def write_model(
+    folder: str | Path, model: EmotionClassifier, class_names: Sequence[str]
+) -> None:
+    """Writes a model folder, ``model.json`` last.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Made if it is not there.
+    model : EmotionClassifier
+        The parts; LoRA's updates are written as part of the weights.
+    class_names : sequence of str
+        Names of the classes 0, 1, …
+
+    Raises
+    ------
+    ModelError
+        If a part is not registered or does not say its ``arguments()``, or if what
+        they describe is not the part.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.backbones import WeightedSSL
+    >>> from speechbrain_ser_cl.nnet import ClassifierHead, MeanPooling
+    >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
+    ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    >>> model = EmotionClassifier(
+    ...     WeightedSSL(config), [ClassifierHead(16, n_classes=2)], MeanPooling()
+    ... )
+    >>> folder = getfixture("tmp_path")
+    >>> write_model(folder, model, ["negative", "positive"])
+    >>> read_model(folder)[1]
+    ['negative', 'positive']
+    """
+    folder = Path(folder)
+    if getattr(model.encoder.backbone, "lora", None) is not None:
+        model = copy.deepcopy(model)
+        model.encoder.backbone.merge_lora()
+    encoder = model.encoder
+    description = {
+        "format": FORMAT,
+        "classes": list(class_names),
+        "sample_rate": SAMPLE_RATE,
+        "domain": model.domain,
+        "backbone": _describe(BACKBONES, encoder.backbone),
+        "pooling": _describe(POOLINGS, encoder.pooling),
+        "norm": _describe(HEADS, encoder.norm),
+        "heads": [_describe(HEADS, head) for head in model.head.heads],
+    }
+    weights = {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    described = {
+        name: (list(tensor.shape), tensor.dtype) for name, tensor in weights.items()
+    }
+    # What could not be read again is found here, by whoever can mend it.
+    _check_description(folder / DESCRIPTION, description, len(weights))
+    _check_tensors(folder / WEIGHTS, _expected(folder, description), described)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    unfinished = {
+        name: folder / f".{name}.{os.getpid()}" for name in (WEIGHTS, DESCRIPTION)
+    }
+    unfinished[DESCRIPTION].write_text(text, encoding="utf-8")
+    save_file(weights, unfinished[WEIGHTS], metadata={"format": "pt"})
+    # safetensors makes a file that its owner alone can read.
+    shutil.copymode(unfinished[DESCRIPTION], unfinished[WEIGHTS])
+    for name, path in unfinished.items():
+        os.replace(path, folder / name)
+
+
+def read_model(folder: str | Path) -> tuple[EmotionClassifier, list[str]]:
+    """Reads a model folder, trusting nothing in it; runs no code from it.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        With ``model.json`` and ``model.safetensors``; other files are not looked at.
+
+    Returns
+    -------
+    model : EmotionClassifier
+        On the CPU, in evaluation mode, wanting no gradients.
+    class_names : list of str
+        Names of the classes 0, 1, …
+
+    Raises
+    ------
+    ModelError
+        Names the file, what was found in it and what was expected.
+    """
+    folder = Path(folder)
+    description = _read_description(folder / DESCRIPTION)
+    path = folder / WEIGHTS
+    found = _read_header(path)
+    _check_description(folder / DESCRIPTION, description, len(found))
+    _check_tensors(path, _expected(folder, description), found)
+    model = _build(folder / DESCRIPTION, description).eval().requires_grad_(False)
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ModelError(f"{path}: {name} has values that are not finite")
+    model.load_state_dict(weights)
+    try:
+        found_classes = model(torch.zeros(1, SAMPLE_RATE)).shape[1]
+    except Exception as error:  # whatever parts do that do not fit each other
+        raise ModelError(
+            f"{folder / DESCRIPTION}: the parts do not work together "
+            f"({type(error).__name__}: {error!s:.300})"
+        ) from error
+    if found_classes != len(description["classes"]):
+        raise ModelError(
+            f"{folder / DESCRIPTION}: {len(description['classes'])} classes, but the "
+            f"heads have {found_classes}"
+        )
+    return model, description["classes"]
+
+
+def _describe(registry: Registry, part: nn.Module | None) -> dict | None:
+    """Name and arguments of a part."""
+    if part is None:
+        return None
+    names = [name for name in registry.names() if registry.get(name) is type(part)]
+    if not names or not hasattr(part, "arguments"):
+        raise ModelError(
+            f"{type(part).__module__}.{type(part).__qualname__} cannot be exported: it "
+            f"needs a name among the {registry.plural} (see `ser-cl list "
+            f"{registry.plural}`) and a method arguments()"
+        )
+    return {"name": names[0], "arguments": part.arguments()}
+
+
+def _read_description(path: Path) -> Any:
+    """The JSON, of a sane size."""
+    try:
+        with open(path, "rb") as file:
+            text = file.read(_MOST_DESCRIPTION_BYTES + 1)
+    except FileNotFoundError:
+        raise ModelError(
+            f"{path.parent}: no {DESCRIPTION} in this folder; expected one that "
+            "`ser-cl export` wrote"
+        ) from None
+    if len(text) > _MOST_DESCRIPTION_BYTES:
+        raise ModelError(f"{path}: more than {_MOST_DESCRIPTION_BYTES} bytes")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path}: not readable JSON ({error})") from None
+
+
+def _read_header(path: Path) -> dict[str, tuple[list[int], torch.dtype]]:
+    """Shape and type of each tensor, without reading any."""
+    try:
+        with open(path, "rb") as file:
+            header_bytes = int.from_bytes(file.read(8), "little")
+        if not 0 < header_bytes <= min(_MOST_HEADER_BYTES, path.stat().st_size - 8):
+            raise ModelError(
+                f"{path}: its header claims to have {header_bytes} bytes; this is no "
+                "safetensors file, or a malicious one"
+            )
+        with safe_open(path, framework="pt") as file:
+            names = file.keys()
+            if len(names) > _MOST_TENSORS:
+                raise ModelError(f"{path}: {len(names)} tensors, too many for a model")
+            slices = {name: file.get_slice(name) for name in names}
+            return {
+                name: (one.get_shape(), _DTYPES.get(one.get_dtype()))
+                for name, one in slices.items()
+            }
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
+
+
+def _check_description(path: Path, description: Any, n_tensors: int) -> None:
+    """Refuses what is not as the module's docstring says."""
+
+    def refuse(what: str) -> None:
+        raise ModelError(f"{path}: {what}")
+
+    _check_values(path, description, n_tensors)
+    if not isinstance(description, dict):
+        refuse(f"expected an object, found a {type(description).__name__}")
+    if description.get("format") != FORMAT:
+        refuse(
+            f"format is {description.get('format')!r:.40}, this version of "
+            f"speechbrain_ser_cl reads format {FORMAT}"
+        )
+    if set(description) != _KEYS:
+        unknown, missing = set(description) - _KEYS, _KEYS - set(description)
+        refuse(
+            f"unknown keys: {_names(unknown)}; missing keys: {_names(missing)}; "
+            f"expected {_names(_KEYS)}"
+        )
+    classes = description["classes"]
+    if not (
+        isinstance(classes, list)
+        and 2 <= len(classes) <= _MOST_CLASSES
+        and all(isinstance(c, str) and 0 < len(c) <= 64 for c in classes)
+        and all(c.isprintable() for c in classes)
+        and len(set(classes)) == len(classes)
+    ):
+        refuse(
+            "classes: expected a list of 2 or more different printable names, found "
+            f"{classes!r:.100}"
+        )
+    if description["sample_rate"] != SAMPLE_RATE:
+        refuse(
+            f"sample_rate: expected {SAMPLE_RATE}, found "
+            f"{description['sample_rate']!r:.40}"
+        )
+    domain = description["domain"]
+    if domain is not None and (type(domain) is not int or domain < 0):
+        refuse(f"domain: expected null or a number from 0, found {domain!r:.40}")
+    heads = description["heads"]
+    if not isinstance(heads, list) or not heads:
+        refuse(f"heads: expected a list of parts, found {heads!r:.40}")
+    parts = {"backbone": description["backbone"]}
+    parts |= {f"heads[{i}]": head for i, head in enumerate(heads)}
+    optional = {key: description[key] for key in ("pooling", "norm")}
+    parts |= {key: part for key, part in optional.items() if part is not None}
+    for key, part in parts.items():
+        if not (
+            isinstance(part, dict)
+            and set(part) == {"name", "arguments"}
+            and isinstance(part["name"], str)
+            and isinstance(part["arguments"], dict)
+        ):
+            refuse(f"{key}: expected a name and arguments, found {part!r:.60}")
+
+
+def _check_values(path: Path, description: Any, n_tensors: int) -> None:
+    """Refuses what would take forever even on the way to a refusal."""
+    to_see = [("", description, 0)]
+    while to_see:
+        key, value, depth = to_see.pop()
+        if depth > _DEEPEST:
+            raise ModelError(f"{path}: objects in objects, {depth} deep")
+        if isinstance(value, dict | list):
+            if key and len(value) > _MOST_CLASSES:
+                raise ModelError(f"{path}: {key:.60} has {len(value)} values")
+            inner = (
+                value.items() if isinstance(value, dict) else ((key, v) for v in value)
+            )
+            to_see += [(name, one, depth + 1) for name, one in inner]
+        elif isinstance(value, int | float):
+            largest = n_tensors if "layers" in key else _LARGEST_NUMBER
+            if not -_LARGEST_NUMBER <= value <= largest:
+                raise ModelError(
+                    f"{path}: {key:.60} is {value!r:.40}, expected at most {largest}"
+                )
+
+
+def _build(path: Path, description: dict) -> EmotionClassifier:
+    """The parts with untrained weights."""
+    parts = {
+        "backbone": _part(path, BACKBONES, description["backbone"]),
+        "heads": [_part(path, HEADS, head) for head in description["heads"]],
+        "pooling": _part(path, POOLINGS, description["pooling"]),
+        "norm": _part(path, HEADS, description["norm"]),
+    }
+    try:
+        return EmotionClassifier(**parts, domain=description["domain"])
+    except ValueError as error:
+        raise ModelError(f"{path}: {error}") from None
+
+
+def _part(path: Path, registry: Registry, part: dict | None) -> nn.Module | None:
+    if part is None:
+        return None
+    try:
+        build = _builder(registry, part["name"])
+        return build(part["arguments"])
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
+    except Exception as error:  # whatever a constructor makes of wrong values
+        raise ModelError(
+            f"{path}: cannot build the {registry.kind} {part['name']!r:.60} from its "
+            f"arguments ({type(error).__name__}: {error!s:.300})"
+        ) from error
+
+
+def _builder(registry: Registry, name: str) -> Callable[[dict], nn.Module]:
+    """What builds a part of this name from its arguments."""
+    try:
+        part_class = registry.get(name)
+    except ValueError as error:
+        raise ModelError(f"{error!s:.300}") from None
+    is_class = inspect.isclass(part_class) and issubclass(part_class, nn.Module)
+    if not is_class or not hasattr(part_class, "arguments"):
+        raise ModelError(f"the {registry.kind} {name!r} is not made to be exported")
+    if hasattr(part_class, "from_arguments"):
+        return part_class.from_arguments
+    return lambda arguments: part_class(**arguments)
+
+
+def _expected(folder: Path, description: dict) -> dict:
+    """Shape and type of the tensors that the description asks for, taking no memory."""
+    with torch.device("meta"):
+        model = _build(folder / DESCRIPTION, description)
+    return {
+        name: (list(tensor.shape), tensor.dtype)
+        for name, tensor in model.state_dict().items()
+    }
+
+
+def _check_tensors(path: Path, expected: dict, found: dict) -> None:
+    if set(expected) != set(found):
+        raise ModelError(
+            f"{path}: missing tensors: {_names(set(expected) - set(found))}; "
+            f"unknown tensors: {_names(set(found) - set(expected))}"
+        )
+    for name, (shape, dtype) in expected.items():
+        if found[name] != (shape, dtype):
+            found_shape, found_dtype = found[name]
+            raise ModelError(
+                f"{path}: {name} has shape {found_shape} of {found_dtype}, "
+                f"{DESCRIPTION} says {shape} of {dtype}"
+            )
+
+
+def _names(names: set[str]) -> str:
+    """Up to five of them, as text."""
+    first = [f"{name!s:.80}" for name in sorted(names)[:5]]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (", ".join(first) or "none") + more

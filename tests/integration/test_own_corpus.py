@@ -1,0 +1,346 @@
+"""The recipe for a corpus of one's own, on corpora laid out as no recipe knows."""
+
+import csv
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speechbrain.utils.run_opts import RunOptions
+
+from speechbrain_ser_cl.backbones import write_untrained_encoder
+from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+from speechbrain_ser_cl.data.experiment import read_corpora
+from speechbrain_ser_cl.data.protocols import make_folds
+from speechbrain_ser_cl.data.splits import Labelled
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "recipes" / "own_corpus" / "train.py"
+HPARAMS = SCRIPT.parent / "hparams" / "finetune.yaml"
+ENCODER = {
+    "model_type": "whisper",
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+}
+WORDS = {"neutral": "sachlich", "happy": "Joy", "sad": "Trauer", "angry": "ANGER"}
+COLUMNS = {"file": "take {Nr}", "emotion": "Gefühl", "speaker": "Wer"}
+LABELS = {"sachlich": "neutral", "Trauer": "sad"}
+
+
+@pytest.fixture(scope="module")
+def recipe():
+    """The recipe's script as a module."""
+    spec = importlib.util.spec_from_file_location("own_corpus_train", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def excepthook(monkeypatch):
+    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Stereo at 22 kHz, a German table, 5 speakers; and the same in folders."""
+    world = tmp_path_factory.mktemp("world")
+    source = write_synthetic(
+        world / "source", "synthetic_source", n_speakers=5, utterances_per_speaker=8
+    )
+    odd = world / "odd"
+    odd.mkdir()
+    rows = ["Nr;Wer;Gefühl"]
+    for n, u in enumerate(read_synthetic(source)):
+        samples, rate = soundfile.read(u.path)
+        samples = np.interp(np.arange(0, len(samples), rate / 22050), *_grid(samples))
+        soundfile.write(odd / f"take {n}.wav", np.stack([samples, samples], 1), 22050)
+        rows.append(f"{n};{u.speaker[-2:]};{WORDS[u.emotion]}")
+        part = {"00": "test", "01": "dev"}.get(u.speaker[-2:], "train")
+        target = world / "folders" / part / WORDS[u.emotion] / f"{u.speaker}-{n}.wav"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(u.path, target)
+    (odd / "takes.csv").write_text("\n".join(rows), encoding="utf-8")
+    write_untrained_encoder(ENCODER, world / "encoder")
+    return world
+
+
+def _grid(samples):
+    return np.arange(len(samples)), samples
+
+
+@pytest.fixture
+def settings(world, tmp_path):
+    """A very small training on the table."""
+    return {
+        "folder": str(world / "odd"),
+        "corpora": {"my_corpus": {"columns": COLUMNS, "labels": LABELS}},
+        "ssl_source": str(world / "encoder"),
+        "ssl_revision": None,
+        "n_epochs": 2,
+        "batch_size": 8,
+        "data_folder": str(tmp_path / "data"),
+        "output_folder": str(tmp_path / "run"),
+        "loader_options": {"num_workers": 0},
+    }
+
+
+@pytest.fixture
+def run(recipe, settings, capsys):
+    """Runs the recipe with some settings changed; results, and what it printed."""
+
+    def run(**changes):
+        options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
+        results = recipe.run(HPARAMS, options, settings | changes)
+        return results, capsys.readouterr().out
+
+    return run
+
+
+def predictions(folder):
+    with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_becomes_a_model_in_one_command(run, settings, tmp_path):
+    results, out = run()
+    assert results["corpus"] == "my_corpus"
+    assert results["setting"] == "cross-entropy"
+    assert results["demo"] is False
+    assert results["epochs"] == 2
+    # The data report comes first, the result last.
+    assert out.index("my_corpus, fold 0") < out.index("0 errors") < out.index("UAR ")
+    assert "5" in out.split("speakers")[1].split("\n")[0]
+
+    # What is tested are the utterances of one speaker, as the protocol has it.
+    entry = {"reader": "table", "folder": settings["folder"]}
+    corpora = {"my_corpus": entry | settings["corpora"]["my_corpus"]}
+    emotion_map = {name: [name] for name in ("neutral", "happy", "sad", "angry")}
+    items = read_corpora(corpora, emotion_map)
+    split = make_folds(items, "speaker_kfold", 1986)[0]
+    rows = predictions(tmp_path / "run")
+    assert sorted(row["id"] for row in rows) == split.test
+    label_of = {item.utterance.id: item.label for item in items}
+    assert all(row["label"] == label_of[row["id"]] for row in rows)
+    assert results["data"]["fingerprint"] == split.fingerprint
+    assert results["data"]["parts"]["train"]["speakers"] == 3
+    correct = np.mean([row["label"] == row["prediction"] for row in rows])
+    assert results["test"]["wa"]["value"] == pytest.approx(correct)
+    report = json.loads((tmp_path / "run" / "data_report.json").read_text())
+    assert report["parts"]["all"]["classes"] == dict.fromkeys(emotion_map, 10)
+    for name in ("results.json", "confusion_matrix.png", "model", "utterances.csv"):
+        assert (tmp_path / "run" / name).exists(), name
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "my_corpus" in page
+    assert f"UAR {100 * results['test']['uar']['value']:.1f} %" in page
+
+
+def test_a_folder_per_class_with_a_given_split_and_supcon(
+    run, recipe, world, settings, tmp_path
+):
+    yaml = tmp_path / "my.yaml"
+    text = HPARAMS.read_text(encoding="utf-8")
+    begin, end = text.index("        reader: table"), text.index("emotion_map:")
+    mine = (
+        "        reader: folders\n"
+        '        pattern: "{split}/{emotion}/{speaker}-*"\n'
+        "        labels: {sachlich: neutral, Trauer: null}\n"
+    )
+    text = text[: text.rindex("        #", 0, begin)] + mine + text[end:]
+    text = text.replace("    sad: [sad]\n", "")
+    text = text.replace(
+        "    kind: speaker_kfold\n    n_folds: 5\n", "    kind: given\n"
+    )
+    yaml.write_text(text, encoding="utf-8")
+    settings |= {"folder": str(world / "folders"), "lambda_supcon": 0.5}
+    del settings["corpora"]
+    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
+    results = recipe.run(yaml, options, settings)
+    assert results["setting"] == "cross-entropy + 0.5 SupCon"
+    assert results["class_names"] == ["neutral", "happy", "angry"]
+    assert [results["data"]["parts"][p]["utterances"] for p in ("train", "test")] == [
+        18,
+        6,
+    ]
+    assert {row["id"].split("/")[1] for row in predictions(tmp_path / "run")} == {
+        "sachlich",
+        "Joy",
+        "ANGER",
+    }
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert all(row["train"]["supcon"] > 0 for row in history)
+
+
+def test_speakers_that_nobody_knows(run, settings):
+    columns = {"my_corpus": {"columns": COLUMNS | {"speaker": None}, "labels": LABELS}}
+    with pytest.raises(ValueError, match="without a speaker .40: .*random_kfold"):
+        run(corpora=columns)
+    results, out = run(corpora=columns, protocol={"kind": "random_kfold"}, n_epochs=1)
+    assert "WARNING: the speaker is not known (40: " in out
+    assert results["test"]["interval_speakers_missing"] == "the speakers are not known"
+
+
+def test_only_the_middle_of_a_long_utterance_is_tested(recipe, world):
+    items = [
+        Labelled(u, u.emotion)
+        for u in read_synthetic(world / "source")
+        if "s00" in u.id
+    ]
+    hparams = {
+        "emotion_map": dict.fromkeys(("neutral", "happy", "sad", "angry")),
+        "loader_options": {"num_workers": 0},
+        "max_seconds": 0.5,
+        "max_test_seconds": 0.75,
+        "seed": 0,
+        "bucketing": True,
+        "batch_size": 4,
+        "batches_per_epoch": None,
+        "test_batch_size": 1,
+    }
+    parts = {"train": items, "valid": items, "test": items}
+    train, _, test = recipe.make_loaders(hparams, parts, rank=0, world_size=1)
+    assert len(train) == 2
+    assert all(batch.speech.data.shape == (4, 8000) for batch in train)
+    of = {item.utterance.id: item.utterance for item in items}
+    for batch in test:
+        whole, _ = soundfile.read(of[batch.id[0]].path, dtype="float32")
+        middle = batch.speech.data[0].numpy()
+        assert len(middle) == 12000
+        first = (len(whole) - 12000) // 2
+        assert np.array_equal(middle, whole[first : first + 12000])
+
+
+def test_rare_classes_count_as_much_as_frequent_ones(recipe, world):
+    everything = [Labelled(u, u.emotion) for u in read_synthetic(world / "source")]
+    items = everything[:5]  # neutral comes twice
+    hparams = {"emotion_map": dict.fromkeys(("neutral", "happy", "sad", "angry"))}
+    weights = recipe.class_weights(hparams | {"balance": True}, items)
+    counts = Counter(item.label for item in items)
+    shares = [
+        weights[k] * counts[name] for k, name in enumerate(hparams["emotion_map"])
+    ]
+    assert torch.tensor(shares).tolist() == pytest.approx([1.25] * 4)
+    assert recipe.class_weights(hparams | {"balance": False}, items).tolist() == [1] * 4
+
+
+def damaged(world, tmp_path, change):
+    """The odd corpus, linked, with one thing changed."""
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in (world / "odd").iterdir():
+        os.link(path, folder / path.name)
+    change(folder)
+    return str(folder)
+
+
+def silence(folder):
+    (folder / "take 3.wav").unlink()
+    soundfile.write(folder / "take 3.wav", np.zeros(16000), 16000)
+
+
+def repeat(folder):
+    for n in range(8, 40, 8):
+        (folder / f"take {n}.wav").unlink()
+        os.link(folder / "take 0.wav", folder / f"take {n}.wav")
+
+
+def misspell(folder):
+    text = (folder / "takes.csv").read_text(encoding="utf-8")
+    (folder / "takes.csv").unlink()
+    (folder / "takes.csv").write_text(text.replace("Trauer", "Truaer", 1), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (silence, "1 error: silent files.*1: my_corpus_take 3.; exclude them"),
+        (repeat, "the same audio in two parts, 1 in test/train/valid; exclude all but"),
+        (misspell, "1: 'Truaer' 1 times did you mean 'trauer'"),
+        (lambda folder: (folder / "take 7.wav").unlink(), "missing.*1: take 7"),
+    ],
+)
+def test_bad_data_is_refused_before_anything_is_trained(
+    run, world, tmp_path, change, told
+):
+    folder = damaged(world, tmp_path, change)
+    # Said before an encoder is looked for, which may mean a download.
+    with pytest.raises(ValueError, match=told):
+        run(folder=folder, ssl_source=str(tmp_path / "not_there"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_error_is_one_line_and_an_exit_status(tmp_path):
+    done = subprocess.run(
+        [sys.executable, SCRIPT, "hparams/finetune.yaml", "--folder", "nowhere"],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last == "CorpusError: my_corpus: there is no folder nowhere"
+
+
+def test_a_folder_of_ones_own_is_never_replaced_by_the_demo(
+    recipe, settings, tmp_path, monkeypatch
+):
+    """Also where the YAML names it in the corpus' entry."""
+    calls = []
+    monkeypatch.setattr(recipe, "run", lambda *_, **__: calls.append("run"))
+    monkeypatch.setattr(recipe, "run_demo", lambda *_: calls.append("demo"))
+    text = HPARAMS.read_text(encoding="utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("!ref <folder>", "/data/calls"))
+    folders = tmp_path / "folders.yaml"
+    folders.write_text(text.replace("reader: table", "reader: folders"))
+    recipe.main([str(HPARAMS)])
+    recipe.main([str(HPARAMS), "--folder", "/data/calls"])
+    recipe.main([str(mine)])
+    recipe.main([str(folders)])
+    assert calls == ["demo", "run", "run", "run"]
+
+
+def test_real_speech_of_an_odd_layout(run, shared, tmp_path):
+    """EmoDB in stereo at 44.1 kHz, described by a table, with a real encoder."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    rows = ["path,mood,who"]
+    paths = sorted((shared / "corpora" / "EmoDB" / "wav").glob("*.wav"))[::6]
+    for path in paths:
+        samples, _ = soundfile.read(path)
+        soundfile.write(folder / path.name, np.stack([samples, samples], 1), 16000)
+        rows.append(f"{path.stem},{path.stem[5]},{path.stem[:2]}")
+    (folder / "t.csv").write_text("\n".join(rows))
+    letters = {"W": "angry", "F": "happy", "N": "neutral", "T": "sad"}
+    results, _ = run(
+        folder=str(folder),
+        corpora={
+            "my_corpus": {
+                "columns": {"file": "path", "emotion": "mood", "speaker": "who"},
+                "labels": letters | dict.fromkeys("LEA"),
+            }
+        },
+        ssl_source=str(shared / "models" / "whisper-tiny.en-encoder"),
+        freeze="all",
+        max_seconds=2.0,
+        batches_per_epoch=2,
+        n_epochs=1,
+    )
+    kept = [path for path in paths if path.stem[5] in letters]
+    parts = results["data"]["parts"].values()
+    assert sum(part["utterances"] for part in parts) == len(kept)
+    assert results["encoder"] == "whisper-tiny.en-encoder"
+    assert math.isfinite(results["valid"]["loss"])

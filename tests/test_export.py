@@ -1,0 +1,55 @@
+"""ONNX, in onnxruntime, against PyTorch."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.export import write_onnx
+from speechbrain_ser_cl.nnet import (
+    ClassifierHead,
+    DomainNorm,
+    EmotionClassifier,
+    SelfAttentionPooling,
+)
+
+CLASSES = ["negative", "positive", "neutral"]
+WHISPER = {
+    "model_type": "whisper",
+    "d_model": 16,
+    "encoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+}
+
+
+def test_onnxruntime_says_what_pytorch_says(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    torch.manual_seed(0)
+    head = ClassifierHead(16, len(CLASSES))
+    torch.nn.init.normal_(head.layers[1].weight)
+    norm = DomainNorm(16)
+    norm.calibrate(torch.randn(10, 16), domain=1)
+    model = EmotionClassifier(
+        WeightedSSL(WHISPER), [head], SelfAttentionPooling(16), norm, domain=1
+    ).eval()
+    difference = write_onnx(tmp_path / "model.onnx", model, CLASSES)
+    assert difference < 1e-5
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    metadata = session.get_modelmeta().custom_metadata_map
+    assert json.loads(metadata["classes"]) == CLASSES
+    assert metadata["sample_rate"] == "16000"
+    seen = []
+    for seconds in (0.1, 0.731, 5.0):
+        wavs = 0.3 * torch.randn(1, round(16000 * seconds)).cumsum(1).sin()
+        (found,) = session.run(["probabilities"], {"wavs": wavs.numpy()})
+        with torch.no_grad():
+            expected = model(wavs).softmax(dim=1)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+        seen.append(found[0])
+    assert np.ptp(seen, axis=0).max() > 0.01
