@@ -26,19 +26,19 @@ from pathlib import Path
 import speechbrain as sb
 import torch
 import yaml
-from hyperpyyaml import load_hyperpyyaml
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import get_rank, if_main_process, run_on_main
 from torch.nn.functional import cross_entropy
 from torch.utils.data import ConcatDataset, DataLoader
 
-from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.data.domains import (
     SOURCE,
     TARGET,
     durations,
     load_corpus,
+    of_shared_emotions,
     split_domains,
     to_dataset,
 )
@@ -49,11 +49,12 @@ from speechbrain_ser_cl.data.samplers import (
     Phase,
 )
 from speechbrain_ser_cl.data.views import AugmentedViews
+from speechbrain_ser_cl.nnet import EmotionClassifier
 from speechbrain_ser_cl.training import (
     SERBrain,
     find_hparams,
     plain_values,
-    refuse_other_experiment,
+    start_run,
     unwrap,
     write_run,
 )
@@ -78,7 +79,7 @@ class MultitaskBrain(SERBrain):
         domain = int(batch.domain[0])  # a batch is of one domain
         if self.hparams.domain_norm:
             h = self.modules.norm(h, domain)
-        outputs = {"logits": self.modules.emotion_head(h)}  # eq. 1
+        outputs = {"logits": self.modules.emotion_head(h), "embeddings": h}  # eq. 1
         if self.hparams.domain_head:
             outputs["logits"] = outputs["logits"] + self.modules.specific_head(
                 h, domain
@@ -165,9 +166,13 @@ def prepare_data(hparams):
         }
         run_on_main(load_corpus, kwargs=load)  # what it converts, it converts once
         corpora.append(load_corpus(**load))
+    source, target = corpora
+    if hparams["shared_emotions"]:
+        source = of_shared_emotions(source, target)
     labels = hparams["target_labels"]
     return split_domains(
-        *corpora,
+        source,
+        target,
         source_valid=hparams["source_valid"],
         target_train=(
             hparams["target_labelled"] if labels else hparams["target_unlabelled"]
@@ -240,9 +245,9 @@ def make_loaders(hparams, splits, rank, world_size):
 
     valid = whole_utterances(splits.source_valid, SOURCE)
     test = whole_utterances(splits.target_test, TARGET)
-    # A target that is not trained on is taken to be like the source.
+    # A target of which nothing is known is taken to be like the source.
     some = {SOURCE: splits.source_train, TARGET: splits.source_train}
-    if hparams["use_target"]:
+    if hparams["use_target"] or hparams["target_statistics"]:
         some[TARGET] = splits.target_train
     calibration = {
         domain: whole_utterances(
@@ -268,7 +273,9 @@ def setting_of(hparams):
     order : int
         Where the setting stands among others.
     """
-    if not hparams["use_target"]:
+    if not hparams["use_target"] and hparams["target_statistics"]:
+        group, data = 3, "source + statistics of unlabelled target"
+    elif not hparams["use_target"]:
         group, data = 0, "source only"
     elif not hparams["use_source"]:
         group, data = 1, "labelled target only"
@@ -289,7 +296,10 @@ def setting_of(hparams):
     for name in ("norm", "head"):
         if hparams[f"domain_{name}"]:
             losses += f", domain {name}"
-    return f"{data}, {losses}", 10 * group + len(auxiliary) - len(off)
+    order = 10 * group + len(auxiliary) - len(off)
+    if hparams["shared_emotions"]:
+        return f"{data} (shared emotions), {losses}", 100 + order
+    return f"{data}, {losses}", order
 
 
 def check_switches(hparams):
@@ -322,6 +332,14 @@ def check_switches(hparams):
             "target_labels is False and lambda_aug, lambda_cont and lambda_im are 0: "
             "nothing is learned from the target. Set use_target: False or a weight."
         )
+    if hparams["target_statistics"] and (
+        hparams["use_target"] or hparams["target_labels"] or not hparams["domain_norm"]
+    ):
+        raise ValueError(
+            "target_statistics: True trains on the source alone and takes nothing but "
+            "domain_norm's statistics from unlabelled target speech. Set use_target: "
+            "False, target_labels: False and domain_norm: True."
+        )
     stops = hparams["patience"] is not None or hparams["test_checkpoint"] == "best"
     if stops and not hparams["use_source"]:
         raise ValueError(
@@ -353,19 +371,8 @@ def run(hparams_file, run_opts, overrides):
     dict
         What ``results.json`` says.
     """
-    plain = plain_values(hparams_file)
-    unknown = sorted(set(overrides) - set(plain))
-    if unknown:
-        raise ValueError(
-            f"{hparams_file} has no key {', '.join(unknown)}; it has "
-            f"{', '.join(sorted(plain))}."
-        )
-    check_switches(plain | overrides)
-    with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, overrides)
+    hparams = start_run(hparams_file, overrides, check_switches)
     folder = Path(hparams["output_folder"])
-    refuse_other_experiment(folder, hparams_file, overrides)
-    sb.create_experiment_directory(folder, hparams_file, overrides)
     splits = prepare_data(hparams)
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     train, valid, test, calibration = make_loaders(
@@ -398,8 +405,6 @@ def run(hparams_file, run_opts, overrides):
     )
     if not if_main_process():
         return {}
-    seen = brain.evaluated()
-    speaker_of = {i.utterance.id: i.utterance.speaker for i in splits.target_test}
     backbone = unwrap(brain.modules.backbone)
     setting, order = setting_of(hparams)
     return write_run(
@@ -418,29 +423,19 @@ def run(hparams_file, run_opts, overrides):
             "data": splits.describe(),
             "layer_weights": backbone.weights.tolist(),
         },
-        predictions=seen,
-        speakers=[speaker_of[name] for name in seen["id"]],
+        predictions=brain.evaluated(),
+        parts=splits.parts(),
         class_names=class_names,
         history=brain.history,
+        model=EmotionClassifier(
+            hparams["backbone"],
+            [hparams["emotion_head"]]
+            + ([hparams["specific_head"]] if hparams["domain_head"] else []),
+            pooling=hparams["pooling"],
+            norm=hparams["norm"] if hparams["domain_norm"] else None,
+            domain=TARGET,
+        ),
     )
-
-
-def write_untrained_encoder(config, folder):
-    """Writes a randomly initialised encoder as a folder that WeightedSSL loads.
-
-    Arguments
-    ---------
-    config : dict
-        Configuration of the model.
-    folder : pathlib.Path
-        Where to.
-    """
-    if folder.exists():
-        return
-    torch.manual_seed(0)
-    unfinished = folder.with_name(folder.name + ".part")
-    WeightedSSL(config).encoder.model.save_pretrained(unfinished)
-    unfinished.rename(folder)
 
 
 def run_demo(hparams_file, run_opts, overrides):

@@ -1,0 +1,1 @@
+../../IEMOCAP_CASIA/train.py
