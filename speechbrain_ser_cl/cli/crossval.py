@@ -21,7 +21,7 @@ in a value stand for the run's. Four keys mean more here:
   --output_folder  where everything goes (<output_folder of the YAML>/crossval)
 
 examples:
-  ser-cl crossval recipes/EmoDB_RAVDESS/hparams/two_stage.yaml \\
+  ser-cl crossval recipes/EmoDB_RAVDESS/two_stage/hparams/two_stage.yaml \\
       --corpora "{emodb: /data/EmoDB}" --seeds 0 1 2 --output_folder results/two_stage
   ser-cl crossval recipes/IEMOCAP_MSP/hparams/multitask_da.yaml --seeds 0 1 2
   ser-cl compare results/two_stage results/baseline

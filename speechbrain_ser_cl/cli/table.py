@@ -8,6 +8,7 @@ EPILOG = """\
 The tables stand between marks, each on its own line; FOLDER is relative to the README:
   <!-- results: begin FOLDER -->  and  <!-- results: end -->   one row per setting
   <!-- crossval: begin FOLDER --> and  <!-- crossval: end -->  the same, over folds
+  <!-- costs: begin FOLDER -->    and  <!-- costs: end -->     its time and memory
 """
 
 

@@ -368,10 +368,19 @@ def _cost(records: Sequence[Mapping]) -> dict:
         return list(values.values())
 
     seconds = [r["training_seconds"] for r in records if "training_seconds" in r]
+    stages = {}
+    for record in records:
+        for stage, values in record.get("stages", {}).items():
+            for key, value in values.items():
+                stages.setdefault(stage, {}).setdefault(key, []).append(value)
     peaks = [r["peak_memory_mb"] for r in records if "peak_memory_mb" in r]
     return {
         "runs": len(records),
         "training_seconds": round(sum(seconds), 1) if seconds else None,
+        "stages": {  # means over the runs
+            stage: {key: round(float(np.mean(v)), 2) for key, v in values.items()}
+            for stage, values in stages.items()
+        },
         "peak_memory_mb": {
             kind: max(peak[kind] for peak in peaks if kind in peak)
             for kind in sorted({kind for peak in peaks for kind in peak})

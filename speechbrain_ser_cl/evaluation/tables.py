@@ -9,6 +9,9 @@ The README marks where, with the folder relative to itself::
     <!-- crossval: begin measured/two_stage metric=uar -->
     <!-- crossval: end -->
 
+    <!-- costs: begin measured/two_stage -->
+    <!-- costs: end -->
+
 Fill it in, or find out whether it is up to date (exit status 1 if not)::
 
     python -m speechbrain_ser_cl.evaluation.tables README.md
@@ -34,6 +37,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from speechbrain_ser_cl.corpora.files import replacing
+from speechbrain_ser_cl.evaluation.costs import build_cost_table
 from speechbrain_ser_cl.evaluation.crossval import (
     FILE,
     CrossValidation,
@@ -46,12 +50,12 @@ _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
 _BLOCK = re.compile(
-    r"(?P<begin><!-- (?P<kind>results|crossval): begin (?P<folder>\S+)"
+    r"(?P<begin><!-- (?P<kind>results|crossval|costs): begin (?P<folder>\S+)"
     r"(?: metric=(?P<metric>\S+))? -->\n)"
     r".*?(?P<end><!-- (?P=kind): end -->)",
     re.DOTALL,
 )
-_MARK = re.compile(r"<!-- (?:results|crossval): (begin|end)")
+_MARK = re.compile(r"<!-- (?:results|crossval|costs): (begin|end)")
 _NOTE = (
     "± is the standard deviation over seeds. Over seeds: 95 % t-interval of the "
     "mean, from 3 seeds on; it says how far other seeds may move it. Over speakers: "
@@ -564,8 +568,8 @@ def _filled(readme_path: Path) -> str:
         raise ValueError(
             f"{readme_path}: {n_marks[0]} begin and {n_marks[1]} end markers make "
             f"{n_blocks} blocks; expected pairs of '<!-- results: begin FOLDER "
-            "[metric=uar] -->' and '<!-- results: end -->', or 'crossval' instead of "
-            "'results', each on its own line"
+            "[metric=uar] -->' and '<!-- results: end -->', or 'crossval' or 'costs' "
+            "instead of 'results', each on its own line"
         )
 
     def fill(block: re.Match) -> str:
@@ -573,7 +577,9 @@ def _filled(readme_path: Path) -> str:
         metric = block["metric"] or "uar"
         try:
             paper = _read_paper(folder, metric)
-            if block["kind"] == "crossval":
+            if block["kind"] == "costs":
+                table = build_cost_table(collect_crossvals([folder]))
+            elif block["kind"] == "crossval":
                 table = build_crossval_table(collect_crossvals([folder]), paper, metric)
             else:
                 table = build_table(collect_results(folder), paper, metric)

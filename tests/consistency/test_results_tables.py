@@ -1,5 +1,6 @@
 """Tables in READMEs say what the committed results.json files say."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,8 @@ from speechbrain_ser_cl.evaluation.tables import main
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [
     path
-    for path in (ROOT / "README.md", *sorted((ROOT / "recipes").glob("*/README.md")))
-    if "<!-- results: begin" in path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md")))
+    if re.search("<!-- [a-z]+: begin", path.read_text(encoding="utf-8"))
 ]
 
 
@@ -18,6 +19,8 @@ def test_there_are_tables():
     assert READMES
 
 
-@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "readme", READMES, ids=lambda path: str(path.parent.relative_to(ROOT))
+)
 def test_tables_are_up_to_date(readme):
     assert main([str(readme), "--check"]) == 0

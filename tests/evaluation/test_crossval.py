@@ -253,6 +253,34 @@ def test_printed_figures_stand_beside(setting, tmp_path):
     assert cells(alone, "z") == ["z", "–", "55.5 (a paper)"]  # of any corpus
 
 
+def test_costs_stand_in_a_readme_with_their_machine(tmp_path):
+    machine = {"processor": "CPU X", "cores": 4, "threads": 2, "gpu": None}
+    for fold, (seconds, epoch, peak) in enumerate([(40, 3.1, 500), (50, 3.3, 700)]):
+        make_run(
+            tmp_path / str(fold),
+            *(fold, 0),
+            machine=machine,
+            training_seconds=seconds,
+            stages={"contrast": {"epochs": 10, "seconds_per_epoch": epoch}},
+            peak_memory_mb={"resident": peak},
+        )
+    runs = [(k, 0, None, tmp_path / str(k) / "results.json") for k in range(2)]
+    collect(runs, PROTOCOL).write(tmp_path / "measured" / "crossval.json")
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- costs: begin measured -->\n<!-- costs: end -->\n")
+    assert main([str(readme)]) == 0
+    assert main([str(readme), "--check"]) == 0
+    assert cells(readme.read_text(), "probe")[1:] == [
+        "emodb, emodb_two",
+        "speaker_kfold",
+        "2",
+        "45",
+        "contrast 10 × 3.20 s",
+        "700",
+        "CPU X, 2 of 4 cores",
+    ]
+
+
 def test_the_csv_has_every_fold(setting, tmp_path):
     one, _ = setting()
     write_csv([one], tmp_path / "all.csv")
