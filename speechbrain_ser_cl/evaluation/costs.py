@@ -6,10 +6,9 @@ from speechbrain_ser_cl.evaluation.crossval import CrossValidation
 
 _NOTE = (
     "Time and memory of one fold and seed: seconds are means over the runs, memory is "
-    "the largest of them, resident, or of the GPU where one is named. Per epoch: number "
-    "of epochs × seconds, validation included; stages without epochs pass over the "
-    "corpus once. What corpora have in common is named with each, and its time shared "
-    "between them."
+    "the largest of them, resident, or of the GPU where one is named. Per epoch: number"
+    " of epochs × seconds with validation; stages without epochs pass over the corpora "
+    "once. What corpora have in common stands with each; its time is shared by them."
 )
 
 
@@ -50,7 +49,7 @@ def build_cost_table(settings: Sequence[CrossValidation]) -> str:
     """
     if not settings:
         raise ValueError("no crossval.json to show the cost of")
-    titles = "setting corpus protocol runs".split()
+    titles = ["setting", "corpus", "protocol", "runs"]
     titles += ["s per run", "per epoch", "MB", "machine"]
     lines = [_line(titles), _line(["---"] * len(titles))]
     for one in settings:
