@@ -1,5 +1,7 @@
 """Smooth triplet loss over every triplet of the batch, a tile at a time."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -8,8 +10,8 @@ from torch.nn import functional as F
 from speechbrain_ser_cl.losses.base import LabelLoss, check_above_zero, pack
 from speechbrain_ser_cl.registry import LOSSES
 
-# Triplets that are held at once: 16 MB in float32.
-TILE = 2**22
+# Triplets that are held at once: 4 MB in float32.
+TILE = 2**20
 
 
 class _SoftplusSum(torch.autograd.Function):
@@ -27,18 +29,23 @@ class _SoftplusSum(torch.autograd.Function):
         width = max(1, s_an.shape[1])
         pairs = max(1, TILE // width)
         height = max(1, min(pairs, s_ap.shape[1]))
+        # Every tile in the same memory: what is given back in between is not always
+        # found again by the next, and memory would grow with the number of tiles.
+        memory = s.new_empty(2, pairs // height * height * width)
         sums = []
         for rows in torch.arange(len(s), device=s.device).split(pairs // height):
-            near = s_an[rows, None, :]
+            near, of_rows = s_an[rows, None, :], gradient[rows]
             for columns in torch.arange(s_ap.shape[1], device=s.device).split(height):
-                x = near - s_ap[rows][:, columns, None]
-                sums.append(F.softplus(x, threshold=40).sum())
+                far = s_ap[rows][:, columns, None]
+                shape = len(rows), len(columns), s_an.shape[1]
+                x, y = memory[:, : math.prod(shape)].view(2, *shape)
+                torch.sub(near, far, out=x)
+                F.softplus(x, threshold=40, out=y)
+                sums.append(y.sum())
                 x.sigmoid_()
-                gradient[rows] = (
-                    gradient[rows]
-                    .scatter_add(1, n_columns[rows], x.sum(dim=1))
-                    .scatter_add(1, p_columns[rows][:, columns], -x.sum(dim=2))
-                )
+                of_rows.scatter_add_(1, n_columns[rows], x.sum(dim=1))
+                of_rows.scatter_add_(1, p_columns[rows][:, columns], -x.sum(dim=2))
+            gradient[rows] = of_rows
         ctx.save_for_backward(gradient)
         return torch.stack(sums).sum() if sums else s.new_zeros(())
 

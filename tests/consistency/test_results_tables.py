@@ -1,6 +1,8 @@
 """Tables in READMEs say what the committed results.json files say."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,3 +26,8 @@ def test_there_are_tables():
 )
 def test_tables_are_up_to_date(readme):
     assert main([str(readme), "--check"]) == 0
+
+
+def test_the_tables_of_the_benchmarks_are_up_to_date():
+    script = ROOT / "benchmarks" / "tables.py"
+    assert subprocess.run([sys.executable, script, "--check"]).returncode == 0
