@@ -260,6 +260,8 @@ def classifier_loaders(hparams, parts, corpus, classes, read):
                 seconds, hparams["batch_size"], hparams["seed"]
             )
             batches = -(-stream.batches_per_pass // world_size)
+            if hparams["setting"] != "fine_tuning":
+                batches = hparams["classifier_batches"] or batches
             phase = Phase(corpus, range(len(dataset)), stream, batches)
             sampler = AlternatingBatchSampler([phase], rank, world_size)
         else:
