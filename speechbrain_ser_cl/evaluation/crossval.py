@@ -30,7 +30,7 @@ from speechbrain_ser_cl.evaluation.significance import (
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
 # Of results.json: not results, or made anew from the counts.
-_NO_NUMBERS = {"order", "seed", "data", "machine", "versions"} | {
+_NO_NUMBERS = {"order", "seed", "data", "stages", "machine", "versions"} | {
     f"test.{name}"
     for name in (*METRICS, "chance", "utterances", "speakers", "confusion_matrix")
 }
