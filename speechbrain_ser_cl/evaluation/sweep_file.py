@@ -443,12 +443,12 @@ def _columns(file: _Entries) -> list[Column]:
             "metric", "uar, wa, macro_f1 or the name of a number", _is_text
         )
         if metric not in METRICS and "." not in metric:
-            hint = did_you_mean(metric, METRICS)
+            hint = did_you_mean(metric, METRICS).strip()
             column.fail(
                 "metric",
                 metric,
-                f"{hint}{', '.join(METRICS)}, or the dotted name of a number of "
-                "results.json, such as valid.uar",
+                f"{', '.join(METRICS)}, or the dotted name of a number of "
+                f"results.json, such as valid.uar{hint and '; '}{hint}",
             )
         title = column.take("title", "a text", _is_text, TITLES.get(metric, metric))
         percent = column.take(
@@ -473,20 +473,28 @@ def _overrides(entries: _Entries) -> dict[str, str]:
         lambda value: isinstance(value, Mapping),
         {},
     )
-    return {str(key): _value(entries, key, value) for key, value in given.items()}
+    for key in given:
+        _refuse_own(entries, "overrides", key)
+    return {
+        str(key): _text(entries, f"overrides.{key}", value)
+        for key, value in given.items()
+    }
 
 
-def _value(entries: _Entries, key: object, value: object) -> str:
-    """The text of a value that replaces one of the recipe."""
+def _refuse_own(entries: _Entries, place: str, key: object) -> None:
     if key in _OWN:
         raise ValueError(
-            f"{entries.file}: {entries.name('overrides')}.{key} is set for each run; "
+            f"{entries.file}: {entries.name(place)}: {key!r} is set for each run; "
             f"choose with {_OWN[key]}"
         )
+
+
+def _text(entries: _Entries, place: str, value: object) -> str:
+    """The text of a value that replaces one of the recipe."""
     text = as_text(value)
     # SpeechBrain reads --key=value, too.
     if "=" in text or "--" in text:
-        entries.fail(f"overrides.{key}", value, "a value without '=' and '--'")
+        entries.fail(place, value, "a value without '=' and '--'")
     return text
 
 
@@ -544,7 +552,8 @@ def _rows(
     over.end()
     if key in own:
         over.fail("key", key, "a key that overrides of the row do not set")
-    texts = [_value(entries, key, value) for value in values]
+    _refuse_own(over, "key", key)
+    texts = [_text(over, "values", value) for value in values]
     if len(set(texts)) < len(texts):
         over.fail("values", values, "each value once")
     by_text = {as_text(value): figures for value, figures in printed.items()}
