@@ -52,11 +52,12 @@ _LATEX = {
     "“": "``",
     "”": "''",
 }
-_LATEX |= {
-    chr(code): f"$\\{name(chr(code)).split()[-1].lower()}$".replace("lamda", "lambda")
-    for code in range(0x3B1, 0x3CA)  # α to ω
-    if chr(code) not in "ος"  # LaTeX has no names for them
-}
+# Unicode spells λ in its own way; LaTeX has no names for ο and ς.
+_SPELT = {"λ": "lambda", "ο": "", "ς": ""}
+for _code in range(0x3B1, 0x3CA):  # α to ω
+    _letter = chr(_code)
+    if _spelt := _SPELT.get(_letter, name(_letter).split()[-1].lower()):
+        _LATEX[_letter] = rf"$\{_spelt}$"
 
 
 @dataclass(frozen=True)

@@ -360,14 +360,14 @@ def test_ctrl_c_leaves_nothing_running(given, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("title:", "titel:", "no title, expected a text"),
+        ("title:", "tiTle:", "no title, expected a text"),
         ("title: Noise_1", "title: [1] #", "title is [1], expected a text"),
         ("baseline: as it is", "baseline: no", 'baseline is "no", expected one of'),
         ("printed_in", "printed_im", "unknown key printed_im; did you mean"),
         ("[uar,", "[uarr,", 'columns[0].metric is "uarr", expected uar, wa'),
         ("wa]", "uar]", 'columns is ["uar", "valid.uar", "uar"], expected diff'),
         ("tiny.yaml", "tinny.yaml", "rows[0].recipe is"),
-        ("    - name: as it is", "    - nam: as it is", "no rows[1].name, expected"),
+        ("    - name: as it is", "    - names: as it is", "no rows[1].name, expected"),
         ("name: as it is", "name: noise, σ = 0.1", "2 rows have the name"),
         ("key: noise", "key: nose", "'noise, σ = 0.1', is no key of"),
         ("key: noise", "key: fold", "rows[0].sweep_over.key: 'fold' is set for"),
