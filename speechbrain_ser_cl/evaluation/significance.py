@@ -63,6 +63,8 @@ def paired_fold_tests(a: ArrayLike, b: ArrayLike) -> dict[str, float | None]:
 def _signed_rank(difference: np.ndarray) -> float:
     """p of the signed-rank test, zeros left out, exact whatever the ties."""
     difference = difference[difference != 0]
+    if len(difference) == 1:  # scipy wants two; either sign is as likely
+        return 1.0
     if 2 ** len(difference) <= _MOST_EXACT:
         every = stats.PermutationMethod(n_resamples=_MOST_EXACT)
         return float(stats.wilcoxon(difference, method=every).pvalue)
