@@ -1,5 +1,6 @@
 """``ser-cl table SWEEP.yaml``: what is missing of a sweep, then its table."""
 
+import functools
 import json
 import shutil
 import sys
@@ -98,10 +99,9 @@ def missing_corpus(recipe: Recipe, needs: Sequence[str]) -> str:
     ValueError
         If the YAML has no such key.
     """
+    raw, _ = _read_recipe(recipe.hparams_file)
     for key in needs:
         top, *rest = key.split(".")
-        with open(recipe.hparams_file, encoding="utf-8") as file:
-            raw = YAML().load(file)
         if top not in raw:
             raise ValueError(
                 f"needs names {top!r}, which is no key of {recipe.hparams_file}; "
@@ -128,6 +128,16 @@ def _folders(value: object) -> list[str]:
             return [value["folder"]]
         return [folder for entry in value.values() for folder in _folders(entry)]
     return [value] if isinstance(value, str) else []
+
+
+@functools.lru_cache
+def _read_recipe(hparams_file: Path) -> tuple[Mapping, Path]:
+    """Its entries as they stand there, and its script; once for many rows."""
+    with open(hparams_file, encoding="utf-8") as file:
+        entries = YAML().load(file)
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"{hparams_file} has no keys; expected a recipe's YAML")
+    return entries, find_script(hparams_file).absolute()
 
 
 def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) -> Recipe:
@@ -157,9 +167,9 @@ def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) ->
     """
     from speechbrain.utils.run_opts import RunOptions
 
-    with open(row.hparams_file, encoding="utf-8") as file:
-        known = {str(key) for key in YAML().load(file) or {}}
-    known |= {field.name for field in fields(RunOptions)}
+    hparams_file = Path(row.hparams_file.parent.resolve(), row.hparams_file.name)
+    raw, script = _read_recipe(hparams_file)
+    known = set(raw) | {field.name for field in fields(RunOptions)}
     for key in more:
         if key in row.own:
             raise ValueError(
@@ -182,9 +192,7 @@ def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) ->
         for key, text in given.items()
         for word in (f"--{key}", text.replace("{output}", str(output)))
     ]
-    script = find_script(row.hparams_file)
-    hparams_file = Path(row.hparams_file.parent.resolve(), row.hparams_file.name)
-    return Recipe(hparams_file, script.absolute(), tuple(words))
+    return Recipe(hparams_file, script, tuple(words))
 
 
 def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[PlannedRow]:
