@@ -30,9 +30,13 @@ from speechbrain_ser_cl.evaluation.significance import (
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
 # Of results.json: not results, or made anew from the counts.
-_NO_NUMBERS = {"order", "seed", "data", "stages", "machine", "versions"} | {
-    f"test.{name}"
-    for name in (*METRICS, "chance", "utterances", "speakers", "confusion_matrix")
+_NO_NUMBERS = {
+    *("order", "seed", "fold", "n_folds", "protocol", "data"),
+    *("stages", "machine", "versions"),
+    *(
+        f"test.{name}"
+        for name in (*METRICS, "chance", "utterances", "speakers", "confusion_matrix")
+    ),
 }
 
 
