@@ -101,7 +101,7 @@ def missing_corpus(recipe: Recipe, needs: Sequence[str]) -> str:
     """
     raw, _ = _read_recipe(recipe.hparams_file)
     for key in needs:
-        top, *rest = key.split(".")
+        top = key.partition(".")[0]
         if top not in raw:
             raise ValueError(
                 f"needs names {top!r}, which is no key of {recipe.hparams_file}; "
@@ -110,6 +110,8 @@ def missing_corpus(recipe: Recipe, needs: Sequence[str]) -> str:
         tag = getattr(getattr(raw[top], "tag", None), "value", None)
         if tag == "!PLACEHOLDER" and top not in recipe.overridden:
             return f"{key}: no folder is given"
+    for key in needs:
+        top, *rest = key.split(".")
         value = recipe.values[top]
         for name in rest:
             value = value.get(name) if isinstance(value, Mapping) else None

@@ -20,6 +20,7 @@ from sklearn.metrics import balanced_accuracy_score
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import write_synthetic
 
+ROOT = Path(__file__).resolve().parents[2]
 RECIPE = Path(__file__).parent / "recipe"
 SWEEP = """\
 title: Noise_1 & its 100 % τ
@@ -287,6 +288,32 @@ def test_rows_without_their_corpus_are_not_run(tmp_path, capsys):
     assert table in told
     assert not list(out.rglob("starts.txt"))
     assert not list(out.glob("*.png"))
+
+
+@pytest.mark.parametrize(
+    ("needs", "told"),
+    [
+        ("[corpora.synthetic]", "0 of 3 runs there"),
+        ("[corpora.emodb]", "not run here (corpora.emodb: no folder is given)"),
+        ("[]", "0 of 3 runs there"),
+    ],
+)
+def test_rows_say_which_corpus_they_need(given, tmp_path, capsys, needs, told):
+    file = tmp_path / "table.yaml"
+    file.write_text(
+        f"title: Needs\nrecipe: {RECIPE}/tiny.yaml\nrows: [{{name: a, needs: {needs}}}]"
+    )
+    assert main(["table", str(file), *given, "--dry-run"]) == 0
+    assert f"a  {told}" in capsys.readouterr().out
+
+
+def test_a_twin_without_one_of_its_corpora(corpus, capsys):
+    """Its YAML cannot be read without both."""
+    file = ROOT / "recipes" / "EmoDB_RAVDESS" / "tables" / "ablations.yaml"
+    given = ["table", str(file), "--dry-run", "--source_folder", str(corpus)]
+    assert main(given) == 0
+    told = capsys.readouterr().out
+    assert "source only" in told and "(target_folder: no folder is given)" in told
 
 
 def test_a_failed_run_is_told_and_only_it_runs_again(given, tmp_path, capsys):
