@@ -51,15 +51,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", type=int, nargs="+", metavar="N", help="seeds of the trainings")
     add("--folds", type=int, nargs="+", metavar="K", help="only these folds, from 0 on")
     add(
-        "--jobs", type=_positive, metavar="N", help="runs at a time (one per GPU, or 1)"
-    )
-    add("--resume", action="store_true", help="do what is not finished")
-    add(
         "--splits",
         type=Path,
         metavar="FOLDER",
         help="use these fold-<k>.json, for example somebody else's",
     )
+    add_engine_arguments(parser)
+    add("--script", type=Path, help="instead of the train.py found above the YAML")
+
+
+def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say how runs are run."""
+    add = parser.add_argument
+    add(
+        "--jobs", type=_positive, metavar="N", help="runs at a time (one per GPU, or 1)"
+    )
+    add("--resume", action="store_true", help="do what is not finished")
     add(
         "--backend",
         default="loky",
@@ -79,7 +86,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that share a GPU (1)",
     )
-    add("--script", type=Path, help="instead of the train.py found above the YAML")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -1,30 +1,131 @@
-"""``ser-cl table``: fill a README's result tables from the runs' results."""
+"""``ser-cl table``: a README's result tables, or those of a sweep file."""
 
 import argparse
 from pathlib import Path
 
-SUMMARY = "fill a README's tables from results.json or crossval.json files"
-EPILOG = """\
-The tables stand between marks, each on its own line; FOLDER is relative to the README:
+from speechbrain_ser_cl.cli.crossval import add_engine_arguments
+
+SUMMARY = "fill a README's tables; or run a sweep file and write its table"
+DESCRIPTION = """\
+README.md: fills in tables from results.json or crossval.json files. They stand between
+marks, each on its own line; paths are relative to the README:
   <!-- results: begin FOLDER -->  and  <!-- results: end -->   one row per setting
   <!-- crossval: begin FOLDER --> and  <!-- crossval: end -->  the same, over folds
   <!-- costs: begin FOLDER -->    and  <!-- costs: end -->     its time and memory
+  <!-- sweep: begin SWEEP.yaml folder=FOLDER --> and <!-- sweep: end -->
+                                  a sweep's table, from crossval.json copied there
+
+SWEEP.yaml: names rows (a recipe's YAML with overrides) and columns (metrics). Runs
+what is missing, each fold and seed as a process as with ser-cl crossval, and writes
+the table, with intervals and tests against the baseline row, and curves of what is
+swept over.
 """
+EPILOG = """\
+With a sweep file any other --key value replaces that key in the YAML of every row, most
+of all the folders of the corpora. Rows without their corpus are not run; the table says
+so, beside the printed figure. What is left in the output folder:
+  <sweep>.md, .tex, .csv          the table; its numbers
+  <sweep>_<key>.csv, .png         the curves of a sweep over a key
+  <recipe>/<overrides>/           each row, as ser-cl crossval leaves it
+Tables with the same output folder share the rows that they have in common.
+
+examples:
+  ser-cl table README.md --check
+  ser-cl table my_table.yaml --dry-run --corpora "{emodb: /data/EmoDB}"
+  ser-cl table my_table.yaml --jobs 2 --resume --corpora "{emodb: /data/EmoDB}"
+
+exit status: 0; 1 a README is out of date, or runs failed; 2 it cannot work as asked;
+130 interrupted. speechbrain_ser_cl/evaluation/sweep_file.py describes sweep files.
+"""
+SUFFIXES = (".yaml", ".yml")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
+    parser.usage = "ser-cl table (README.md | SWEEP.yaml) [options] [--key value ...]"
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
-    parser.add_argument("readme", type=Path, help="a README.md with table markers")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing; status 1 when out of date"
+    parser.allow_abbrev = False
+    # With a sweep file, what it does not know is for train.py.
+    parser.set_defaults(takes_more=True)
+    add = parser.add_argument
+    add(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a README.md with marks, or a sweep file (.yaml)",
     )
+    add(
+        "--check",
+        action="store_true",
+        help="README: write nothing; status 1 when out of date",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="sweep: say what is there and what would run",
+    )
+    add(
+        "--output_folder",
+        type=Path,
+        metavar="FOLDER",
+        help="sweep: instead of the file's",
+    )
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="sweep: of the trainings, instead of the file's",
+    )
+    add(
+        "--measured",
+        type=Path,
+        metavar="FOLDER",
+        help="sweep: copy each row's crossval.json there, for a README",
+    )
+    add_engine_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the tables, or says whether they are up to date."""
+    """Writes the tables, or says what is not as it should be."""
+    sweep_only = {
+        "--dry-run": arguments.dry_run,
+        "--resume": arguments.resume,
+        "--output_folder": arguments.output_folder is not None,
+        "--seeds": arguments.seeds is not None,
+        "--measured": arguments.measured is not None,
+    }
+    if arguments.file.suffix in SUFFIXES:
+        if arguments.check:
+            raise ValueError("--check is for a README; --dry-run is for a sweep file")
+        return _run_sweep(arguments)
+    wrong = [option for option, given in sweep_only.items() if given] + arguments.more
+    if wrong:
+        raise ValueError(
+            f"{' '.join(wrong)}: not with a README; expected a sweep file "
+            f"({' or '.join(SUFFIXES)}), found {arguments.file}"
+        )
     from speechbrain_ser_cl.evaluation.tables import main as fill_tables
 
     check = ["--check"] if arguments.check else []
-    return fill_tables([str(arguments.readme), *check])
+    return fill_tables([str(arguments.file), *check])
+
+
+def _run_sweep(arguments: argparse.Namespace) -> int:
+    from speechbrain_ser_cl.crossval.recipe import Recipe
+    from speechbrain_ser_cl.crossval.sweep import run_sweep
+
+    return run_sweep(
+        arguments.file,
+        output=arguments.output_folder,
+        seeds=arguments.seeds,
+        more=Recipe(arguments.file, arguments.file, tuple(arguments.more)).overridden,
+        dry_run=arguments.dry_run,
+        resume=arguments.resume,
+        measured=arguments.measured,
+        jobs=arguments.jobs,
+        backend=arguments.backend,
+        cluster=arguments.cluster,
+        runs_per_gpu=arguments.runs_per_gpu,
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from speechbrain_ser_cl.corpora.files import replacing
 from speechbrain_ser_cl.crossval.engine import execute
-from speechbrain_ser_cl.crossval.plan import Run, left_to_do, plan
+from speechbrain_ser_cl.crossval.plan import Run, left_to_do, plan, save_splits
 from speechbrain_ser_cl.crossval.process import tail
 from speechbrain_ser_cl.crossval.recipe import Recipe
 from speechbrain_ser_cl.data.protocols import SEEDS
@@ -117,7 +117,8 @@ def describe_splits(runs: Sequence[Run]) -> list[str]:
 
     Example
     -------
-    >>> describe_splits([Run(Path("results/seed-1"), 1, None, None)])
+    >>> recipe = Recipe(Path("my.yaml"), Path("train.py"), ())
+    >>> describe_splits([Run(recipe, Path("results/seed-1"), 1, None, None)])
     []
     """
     lines = []
@@ -169,13 +170,14 @@ def crossval(
     if "output_folder" not in recipe.overridden:
         output = output / "crossval"
     runs = plan(recipe, output, seeds, folds, splits)
-    todo = left_to_do(recipe, runs, resume)
+    todo = left_to_do(runs, resume)
+    save_splits(runs)
     for line in describe_splits(runs):
         print(line)
     n_done = len(runs) - len(todo)
     print(f"{len(runs)} runs, {n_done} of them finished before; results in {output}")
     try:
-        failed = execute(recipe, todo, output, n_done, **engine) if todo else {}
+        failed = execute(todo, output, n_done, **engine) if todo else {}
     except KeyboardInterrupt:
         print("Interrupted; the same command with --resume goes on", file=sys.stderr)
         return 130

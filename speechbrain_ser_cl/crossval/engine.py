@@ -13,14 +13,12 @@ from tqdm import tqdm
 
 from speechbrain_ser_cl.crossval.plan import Run, finish
 from speechbrain_ser_cl.crossval.process import Job, run_job, visible_gpus
-from speechbrain_ser_cl.crossval.recipe import Recipe
 
 BACKENDS = ("loky", "dask", "ray")
 _PATIENCE = 20.0  # seconds that processes get to end after Ctrl-C
 
 
 def execute(
-    recipe: Recipe,
     runs: Sequence[Run],
     output: Path,
     n_done: int = 0,
@@ -33,10 +31,8 @@ def execute(
 
     Arguments
     ---------
-    recipe : Recipe
-        What is cross-validated.
     runs : sequence of Run
-        What is left to do.
+        What is left to do; they have names of their own.
     output : pathlib.Path
         Where everything goes; all machines must see it.
     n_done : int
@@ -56,8 +52,8 @@ def execute(
     dict
         Name of each run that failed, and why.
     """
-    on_gpu = recipe.overridden.get("device") != "cpu"
-    gpus = visible_gpus(os.environ) if on_gpu else []
+    on_gpu = [run.recipe.overridden.get("device") != "cpu" for run in runs]
+    gpus = visible_gpus(os.environ) if any(on_gpu) else []
     given, jobs = jobs, jobs or max(1, len(gpus) * runs_per_gpu)
     jobs = max(1, min(jobs, len(runs)))
     environment = {"PYTHONUNBUFFERED": "1"}
@@ -72,17 +68,17 @@ def execute(
         joblib.delayed(_named)(
             Job(
                 name=run.name,
-                arguments=run.arguments(recipe),
+                arguments=run.arguments(),
                 folder=run.folder.absolute(),
                 working_folder=Path.cwd(),
                 lifeline=lifeline,
                 master=os.getpid(),
                 environment=environment,
-                use_gpu=on_gpu,
+                use_gpu=use_gpu,
                 runs_per_gpu=runs_per_gpu,
             )
         )
-        for run in runs
+        for run, use_gpu in zip(runs, on_gpu, strict=True)
     ]
     by_name = {run.name: run for run in runs}
     failed = {}
@@ -92,9 +88,9 @@ def execute(
         _held(lifeline, runs),
     ):
         for run in runs:
-            run.note(run.settings(recipe))
+            run.note(run.settings())
         for name, problem in parallel(tasks):
-            problem = problem or finish(by_name[name], recipe)
+            problem = problem or finish(by_name[name])
             if problem:
                 failed[name] = problem
                 tqdm.write(f"{name}: {problem}", file=sys.stderr)

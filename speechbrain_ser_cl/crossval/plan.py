@@ -26,10 +26,12 @@ _RECORD = "crossval_run.json"
 
 @dataclass(frozen=True)
 class Run:
-    """One fold with one seed.
+    """One fold of a recipe with one seed.
 
     Arguments
     ---------
+    recipe : Recipe
+        What runs.
     folder : pathlib.Path
         Where its results go.
     seed : int
@@ -38,50 +40,56 @@ class Run:
         The fold; None where the recipe splits by its seed.
     split_file : pathlib.Path or None
         Where the fold is saved.
+    row : str
+        Of a table with several recipes, for people.
 
     Example
     -------
-    >>> Run(Path("results/seed-1"), 1, None, None).name
+    >>> recipe = Recipe(Path("my.yaml"), Path("train.py"), ())
+    >>> Run(recipe, Path("results/seed-1"), 1, None, None).name
     'seed 1'
     """
 
+    recipe: Recipe
     folder: Path
     seed: int
     split: Split | None
     split_file: Path | None
+    row: str = ""
 
     @property
     def name(self) -> str:
         """For people."""
+        row = f"{self.row}: " if self.row else ""
         fold = f"fold {self.split.fold}, " if self.split else ""
-        return f"{fold}seed {self.seed}"
+        return f"{row}{fold}seed {self.seed}"
 
-    def arguments(self, recipe: Recipe) -> list[str]:
+    def arguments(self) -> list[str]:
         """The script and its arguments."""
-        given = [str(recipe.script), str(recipe.hparams_file)]
+        given = [str(self.recipe.script), str(self.recipe.hparams_file)]
         if self.split:
             given += ["--split_file", str(self.split_file)]
             given += ["--fold", str(self.split.fold)]
         given += ["--seed", str(self.seed), "--output_folder", str(self.folder)]
-        for key, text in self.overrides(recipe).items():
+        for key, text in self.overrides().items():
             given += [f"--{key}", text] if text else [f"--{key}"]
         return given
 
-    def overrides(self, recipe: Recipe) -> dict[str, str]:
+    def overrides(self) -> dict[str, str]:
         """The user's overrides, ``{fold}`` and ``{seed}`` replaced."""
         fold = str(self.split.fold) if self.split else ""
         return {
             key: text.replace("{fold}", fold).replace("{seed}", str(self.seed))
-            for key, text in recipe.overridden.items()
+            for key, text in self.recipe.overridden.items()
             if key not in ("seed", "output_folder")
         }
 
-    def settings(self, recipe: Recipe) -> dict:
+    def settings(self) -> dict:
         """What has to be the same for a finished run to count."""
-        overrides = self.overrides(recipe)
+        overrides = self.overrides()
         return {
-            "script": recipe.script.name,
-            "yaml": recipe.resolve(overrides),
+            "script": self.recipe.script.name,
+            "yaml": self.recipe.resolve(overrides),
             "overrides": overrides,
             "seed": self.seed,
             "split": self.split.fingerprint if self.split else None,
@@ -116,9 +124,10 @@ def plan(
     output: Path,
     seeds: Sequence[int] | None,
     folds: Sequence[int] | None = None,
-    splits: Path | None = None,
+    splits: Path | Sequence[Split] | None = None,
+    row: str = "",
 ) -> list[Run]:
-    """All runs of a cross-validation; their splits are made and saved.
+    """All runs of a cross-validation; their splits are made, and saved later.
 
     Arguments
     ---------
@@ -130,8 +139,10 @@ def plan(
         Of the trainings; by default the YAML's one.
     folds : sequence of int, optional
         Only these.
-    splits : pathlib.Path, optional
-        A folder of ``fold-<k>.json``, instead of splits made here.
+    splits : pathlib.Path or sequence of Split, optional
+        A folder of ``fold-<k>.json``, or all folds, instead of splits made here.
+    row : str
+        Of a table, for the runs' names.
 
     Returns
     -------
@@ -160,38 +171,75 @@ def plan(
     if protocol.get("kind") == SEEDS and splits is None:
         if folds is not None:
             raise ValueError(f"--folds: protocol {SEEDS} has none")
-        return [Run(output / f"seed-{seed}", seed, None, None) for seed in seeds]
+        return [
+            Run(recipe, output / f"seed-{seed}", seed, None, None, row)
+            for seed in seeds
+        ]
     missing = [key for key in FOLD_KEYS if key not in values]
     if missing:
         raise ValueError(
             f"{recipe.hparams_file}: no key {', '.join(missing)}, which a recipe with "
             f"folds needs; without them only --protocol {SEEDS} is possible"
         )
-    made = _splits(values, protocol, splits)
-    chosen = range(len(made)) if folds is None else sorted(set(folds))
-    wrong = [k for k in chosen if not 0 <= k < len(made)]
+    if splits is None or isinstance(splits, Path):
+        splits = make_splits(recipe, splits)
+    chosen = range(len(splits)) if folds is None else sorted(set(folds))
+    wrong = [k for k in chosen if not 0 <= k < len(splits)]
     if wrong:
         raise ValueError(
-            f"--folds {' '.join(map(str, wrong))}: the protocol makes {len(made)} "
-            f"folds: 0 to {len(made) - 1}"
+            f"--folds {' '.join(map(str, wrong))}: the protocol makes {len(splits)} "
+            f"folds: 0 to {len(splits) - 1}"
         )
     runs = []
     for k in chosen:
         path = output / "splits" / f"fold-{k}.json"
-        if not path.exists():
-            write_split(made[k], path)
-        elif read_split(path).fingerprint != made[k].fingerprint:
+        if path.exists() and read_split(path).fingerprint != splits[k].fingerprint:
             raise ValueError(
                 f"{path} is another split than the one made now: the protocol, the "
                 "seed, the classes or the corpora are others. Choose another "
                 "--output_folder"
             )
         folder = output / f"fold-{k}"
-        runs += [Run(folder / f"seed-{seed}", seed, made[k], path) for seed in seeds]
+        runs += [
+            Run(recipe, folder / f"seed-{seed}", seed, splits[k], path, row)
+            for seed in seeds
+        ]
     return runs
 
 
-def _splits(values: Mapping, protocol: Mapping, folder: Path | None) -> list[Split]:
+def save_splits(runs: Iterable[Run]) -> None:
+    """Save the folds of runs where ``train.py`` will read them.
+
+    Arguments
+    ---------
+    runs : iterable of Run
+        As ``plan`` makes them.
+    """
+    for run in runs:
+        if run.split and not run.split_file.exists():
+            write_split(run.split, run.split_file)
+
+
+def make_splits(recipe: Recipe, folder: Path | None = None) -> list[Split]:
+    """All folds of a recipe.
+
+    Arguments
+    ---------
+    recipe : Recipe
+        One with folds; its YAML's ``seed`` is that of the folds.
+    folder : pathlib.Path, optional
+        Of ``fold-<k>.json``, instead of the YAML's protocol.
+
+    Returns
+    -------
+    list of Split
+        By their number.
+
+    Raises
+    ------
+    ValueError
+        If files are missing, or as the corpora's readers and ``make_folds`` do.
+    """
     if folder is not None:
         paths = sorted(folder.glob("fold-*.json"))
         splits = sorted(map(read_split, paths), key=lambda split: split.fold)
@@ -201,6 +249,7 @@ def _splits(values: Mapping, protocol: Mapping, folder: Path | None) -> list[Spl
                 f"{', '.join(path.name for path in paths) or 'none'}"
             )
         return splits
+    values = recipe.values
     corpora = values["corpora"]
     if not isinstance(corpora, Mapping):
         raise ValueError(
@@ -210,16 +259,14 @@ def _splits(values: Mapping, protocol: Mapping, folder: Path | None) -> list[Spl
     items = read_corpora(
         corpora, values["emotion_map"], bool(values.get("allow_missing", False))
     )
-    return make_folds(items, protocol, values["seed"])
+    return make_folds(items, resolve_protocol(values["protocol"]), values["seed"])
 
 
-def left_to_do(recipe: Recipe, runs: Sequence[Run], resume: bool) -> list[Run]:
+def left_to_do(runs: Sequence[Run], resume: bool) -> list[Run]:
     """The runs that are not finished.
 
     Arguments
     ---------
-    recipe : Recipe
-        What is cross-validated.
     runs : sequence of Run
         All runs.
     resume : bool
@@ -248,7 +295,7 @@ def left_to_do(recipe: Recipe, runs: Sequence[Run], resume: bool) -> list[Run]:
             todo.append(run)
             continue
         # What was read back from JSON is compared with what JSON makes of it.
-        now = json.loads(json.dumps(run.settings(recipe)))
+        now = json.loads(json.dumps(run.settings()))
         if earlier["settings"] != now:
             differ = "; ".join(_differences(earlier["settings"], now))
             raise ValueError(
@@ -300,15 +347,13 @@ def check_split(run: Run, results: Iterable[Path]) -> None:
             )
 
 
-def finish(run: Run, recipe: Recipe) -> str | None:
+def finish(run: Run) -> str | None:
     """Look at what a run that ended well has left, and note it.
 
     Arguments
     ---------
     run : Run
         The run.
-    recipe : Recipe
-        What is cross-validated.
 
     Returns
     -------
@@ -325,5 +370,5 @@ def finish(run: Run, recipe: Recipe) -> str | None:
     except ValueError as error:
         return str(error)
     names = [path.relative_to(run.folder).as_posix() for path in found]
-    run.note(run.settings(recipe), names)
+    run.note(run.settings(), names)
     return None

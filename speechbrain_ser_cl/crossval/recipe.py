@@ -52,6 +52,10 @@ class Recipe:
         return pairs
 
     @cached_property
+    def _resolved(self) -> dict:
+        return {}
+
+    @cached_property
     def values(self) -> dict:
         """The YAML's plain values with the overrides."""
         return self.resolve(self.overridden)
@@ -71,16 +75,21 @@ class Recipe:
             Numbers, texts, lists and dictionaries; of what would be built, its tag and
             its arguments.
         """
-        reader = YAML()
-        with open(self.hparams_file, encoding="utf-8") as file:
-            known = set(reader.load(file))
-        given = {
-            key: YAML(typ="safe").load(value)
-            for key, value in overridden.items()
-            if key in known
-        }
-        with open(self.hparams_file, encoding="utf-8") as file:
-            return _plain(reader.load(resolve_references(file, given)))
+        # The runs of a table ask for the same again and again.
+        key = frozenset(overridden.items())
+        if key not in self._resolved:
+            reader = YAML()
+            with open(self.hparams_file, encoding="utf-8") as file:
+                known = set(reader.load(file))
+            given = {
+                key: YAML(typ="safe").load(value)
+                for key, value in overridden.items()
+                if key in known
+            }
+            with open(self.hparams_file, encoding="utf-8") as file:
+                plain = _plain(reader.load(resolve_references(file, given)))
+            self._resolved[key] = plain
+        return self._resolved[key]
 
 
 def _plain(node: object) -> object:

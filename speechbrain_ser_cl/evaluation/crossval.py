@@ -5,8 +5,8 @@ each speaker's utterances of a class were taken for which class, for each fold a
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,15 @@ from speechbrain_ser_cl.evaluation.significance import (
 
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
+# Of results.json: not results, or made anew from the counts.
+_NO_NUMBERS = {
+    *("order", "seed", "fold", "n_folds", "protocol", "data"),
+    *("stages", "machine", "versions"),
+    *(
+        f"test.{name}"
+        for name in (*METRICS, "chance", "utterances", "speakers", "confusion_matrix")
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,8 @@ class Outcome:
         Of the split.
     counts : dict
         Corpus to speaker to confusion counts (C, C), true class first.
+    numbers : dict
+        What else ``results.json`` says in numbers, such as ``valid.uar``.
 
     Example
     -------
@@ -57,6 +68,7 @@ class Outcome:
     seed: int
     fingerprint: str | None
     counts: dict[str, dict[str, np.ndarray]]
+    numbers: dict[str, float] = field(default_factory=dict)
 
     def confusion(self, corpus: str) -> np.ndarray:
         """Counts (C, C) of all speakers."""
@@ -122,6 +134,31 @@ class CrossValidation:
             }
             for unit, same in sorted(values.items())
         }
+
+    def values(self, corpus: str, metric: str) -> list[float]:
+        """One number for each fold (or seed), averaged over the seeds.
+
+        Arguments
+        ---------
+        corpus : str
+            One of ``corpora``.
+        metric : str
+            ``uar``, ``wa``, ``macro_f1``, or the name of one of the runs' numbers.
+
+        Returns
+        -------
+        list of float
+            In the order of folds; empty where a run lacks that number.
+        """
+        if metric in METRICS:
+            return [metrics[metric] for metrics in self.per_unit(corpus).values()]
+        values: dict[int, list] = {}
+        for one in self.tested:
+            if metric not in one.numbers:
+                return []
+            unit = getattr(one, self.unit)
+            values.setdefault(unit, []).append(one.numbers[metric])
+        return [float(np.mean(same)) for _, same in sorted(values.items())]
 
     def per_speaker(self, corpus: str) -> dict[str, np.ndarray]:
         """Speaker to confusion counts (C, C) over all folds and seeds."""
@@ -193,6 +230,7 @@ class CrossValidation:
                     }
                     for corpus, of_speaker in sorted(one.counts.items())
                 },
+                "numbers": one.numbers,
             }
             for one in self.tested
         ]
@@ -266,6 +304,7 @@ def read_crossval(path: str | Path) -> CrossValidation:
                     }
                     for corpus, of_speaker in run["counts"].items()
                 },
+                run.get("numbers", {}),
             )
             for run in contents["runs"]
         ]
@@ -316,7 +355,8 @@ def collect(
         names, counts = _counts(Path(path).parent)
         classes[json.dumps(names)] = names
         records.append(record)
-        tested.append(Outcome(fold, seed, fingerprint, counts))
+        numbers = dict(_numbers(record))
+        tested.append(Outcome(fold, seed, fingerprint, counts, numbers))
     for what, different in (("settings", abouts), ("classes", classes)):
         if len(different) != 1:
             raise ValueError(
@@ -327,6 +367,18 @@ def collect(
     return CrossValidation(
         {"setting": "all"} | about, dict(protocol), class_names, tested, _cost(records)
     )
+
+
+def _numbers(entry: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers of a results.json with their dotted names; an interval is left out."""
+    for key, value in entry.items():
+        name = f"{prefix}{key}"
+        if name in _NO_NUMBERS or isinstance(value, bool):
+            continue
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{name}.")
+        elif isinstance(value, int | float) and np.isfinite(value):
+            yield name.removesuffix(".value"), value
 
 
 def _counts(folder: Path) -> tuple[list[str], dict[str, dict[str, np.ndarray]]]:

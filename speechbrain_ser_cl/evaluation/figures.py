@@ -245,6 +245,105 @@ def plot_similarities(
     _save(figure, path)
 
 
+def plot_sweep(
+    panels: Mapping[str, Mapping[str, Sequence[tuple]]],
+    path: str | Path,
+    xlabel: str,
+    baseline: Mapping[str, tuple] | None = None,
+) -> None:
+    """Draw metrics against a value that was varied, with their intervals.
+
+    Arguments
+    ---------
+    panels : mapping
+        Title of a metric to its curves: name to points (value, mean, low, high). The
+        bounds may be None. Values that are all numbers are to scale, logarithmic where
+        they are positive and go over more than a decade; others are side by side.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    xlabel : str
+        What was varied.
+    baseline : mapping, optional
+        Title of a metric to (name, mean, low, high) of what is compared with.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to draw.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "margin.png")
+    >>> curve = [(0.1, 52.0, 50.1, 53.9), (0.2, 53.0, 51.5, 54.5)]
+    >>> plot_sweep({"UAR %": {"Triplet": curve}}, path, "margin")
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    curves = [curve for panel in panels.values() for curve in panel.values()]
+    values = list(dict.fromkeys(point[0] for curve in curves for point in curve))
+    if not values:
+        raise ValueError("no points to draw; expected at least one curve with one")
+    to_scale = all(isinstance(value, int | float) for value in values)
+    if to_scale:
+        values.sort()
+        place = {value: value for value in values}
+    else:
+        place = {value: i for i, value in enumerate(values)}
+    n_lines = max(map(len, panels.values())) + bool(baseline)
+    slanted = len(values) > 6 or max(len(str(value)) for value in values) > 8
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = _new_figure(0.6 + 4.0 * n_columns, n_rows * (3.4 + 0.22 * n_lines))
+    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, panel) in zip(grid, panels.items(), strict=False):
+        if baseline and title in baseline:
+            name, mean, low, high = baseline[title]
+            axes.axhline(mean, color="0.4", linestyle=":", label=name, zorder=1)
+            if low is not None:
+                axes.axhspan(low, high, color="0.4", alpha=0.12, linewidth=0)
+        for marker, (name, curve) in zip(cycle("os^Dv"), panel.items()):
+            points = sorted(curve, key=lambda point: place[point[0]])
+            x = np.array([place[point[0]] for point in points])
+            mean, low, high = np.array([p[1:] for p in points], dtype=float).T
+            (line,) = axes.plot(
+                x,
+                mean,
+                marker=marker,
+                markersize=5,
+                linestyle="-" if to_scale else "none",
+                label=name,
+            )
+            if to_scale:
+                axes.fill_between(
+                    x, low, high, color=line.get_color(), alpha=0.2, linewidth=0
+                )
+            else:
+                axes.vlines(x, low, high, color=line.get_color())
+        if to_scale and values[0] > 0 and values[-1] / values[0] > 10:
+            axes.set_xscale("log")
+        axes.set_xticks(list(place.values()), list(map(str, values)))
+        axes.set_xticks([], minor=True)
+        axes.tick_params(labelsize=_FONT - 1)
+        if slanted:
+            axes.tick_params(axis="x", rotation=45)
+        axes.set_title(title, fontsize=_FONT + 1)
+        axes.set_xlabel(xlabel, fontsize=_FONT)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.32 if slanted else -0.2),
+            fontsize=_FONT - 1,
+            frameon=False,
+        )
+    _save(figure, path)
+
+
 def plot_layer_weights(
     weights: Mapping[str, ArrayLike],
     path: str | Path,

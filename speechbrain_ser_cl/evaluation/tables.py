@@ -12,6 +12,9 @@ The README marks where, with the folder relative to itself::
     <!-- costs: begin measured/two_stage -->
     <!-- costs: end -->
 
+    <!-- sweep: begin tables/losses.yaml folder=measured/losses -->
+    <!-- sweep: end -->
+
 Fill it in, or find out whether it is up to date (exit status 1 if not)::
 
     python -m speechbrain_ser_cl.evaluation.tables README.md
@@ -34,7 +37,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import t as student
 
 from speechbrain_ser_cl.corpora.files import replacing
 from speechbrain_ser_cl.evaluation.costs import build_cost_table
@@ -44,18 +46,20 @@ from speechbrain_ser_cl.evaluation.crossval import (
     read_crossval,
     table_rows,
 )
+from speechbrain_ser_cl.evaluation.significance import mean_interval
+from speechbrain_ser_cl.evaluation.sweep_tables import measured_table
 
 _TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
 _BLOCK = re.compile(
-    r"(?P<begin><!-- (?P<kind>results|crossval|costs): begin (?P<folder>\S+)"
-    r"(?: metric=(?P<metric>\S+))? -->\n)"
+    r"(?P<begin><!-- (?P<kind>results|crossval|costs|sweep): begin (?P<folder>\S+)"
+    r"(?: metric=(?P<metric>\S+))?(?: folder=(?P<measured>\S+))? -->\n)"
     r".*?(?P<end><!-- (?P=kind): end -->)",
     re.DOTALL,
 )
-_MARK = re.compile(r"<!-- (?:results|crossval|costs): (begin|end)")
+_MARK = re.compile(r"<!-- (?:results|crossval|costs|sweep): (begin|end)")
 _NOTE = (
     "± is the standard deviation over seeds. Over seeds: 95 % t-interval of the "
     "mean, from 3 seeds on; it says how far other seeds may move it. Over speakers: "
@@ -520,12 +524,8 @@ def _mean(runs: Sequence[Mapping], name: str) -> str:
 
 
 def _over_seeds(runs: Sequence[Mapping], name: str) -> str:
-    values = _percent(runs, name)
-    if len(values) < 3:
-        return "–"
-    error = values.std(ddof=1) / np.sqrt(len(values))
-    half = student.ppf(0.975, len(values) - 1) * error
-    return f"{values.mean() - half:.1f} to {values.mean() + half:.1f}"
+    interval = mean_interval(_percent(runs, name))
+    return "–" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
 
 
 def _over_speakers(runs: Sequence[Mapping], name: str) -> str:
@@ -569,13 +569,18 @@ def _filled(readme_path: Path) -> str:
             f"{readme_path}: {n_marks[0]} begin and {n_marks[1]} end markers make "
             f"{n_blocks} blocks; expected pairs of '<!-- results: begin FOLDER "
             "[metric=uar] -->' and '<!-- results: end -->', or 'crossval' or 'costs' "
-            "instead of 'results', each on its own line"
+            "instead of 'results', or '<!-- sweep: begin FILE folder=FOLDER -->', each "
+            "on its own line"
         )
 
     def fill(block: re.Match) -> str:
         folder = readme_path.parent / block["folder"]
         metric = block["metric"] or "uar"
         try:
+            if block["kind"] == "sweep":
+                measured = readme_path.parent / (block["measured"] or "measured")
+                table = measured_table(folder, measured)
+                return f"{block['begin']}\n{table}\n{block['end']}"
             paper = _read_paper(folder, metric)
             if block["kind"] == "costs":
                 table = build_cost_table(collect_crossvals([folder]))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from speechbrain_ser_cl.cli import main
+
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = (
     "Task,Dataset,Script_file,Hparam_file,Data_prep_file,Readme_file,Result_url,"
@@ -25,6 +27,16 @@ def of_recipes(pattern):
         for path in (ROOT / "recipes").rglob(pattern)
         if not any(part.startswith("results") for part in path.relative_to(ROOT).parts)
     )
+
+
+def hparams_files():
+    """The recipes' YAMLs; a sweep file, in a folder ``tables``, is none of them."""
+    return [path for path in of_recipes("*.yaml") if path.parent.name != "tables"]
+
+
+def sweep_files():
+    """Tables that ``ser-cl table`` runs."""
+    return [path for path in of_recipes("*.yaml") if path.parent.name == "tables"]
 
 
 def table_rows():
@@ -65,7 +77,7 @@ def test_every_yaml_is_listed_in_its_datasets_table():
         for table, row in table_rows()
         for path in row["Hparam_file"].split()
     }
-    for yaml in of_recipes("*.yaml"):
+    for yaml in hparams_files():
         path = yaml.relative_to(ROOT)
         assert (path.parts[1], str(path)) in listed, (
             f"{path} is missing in tests/recipes/{path.parts[1]}.csv"
@@ -88,6 +100,17 @@ def test_row_is_complete(entry):
     for column in ("Result_url", "HF_repo"):
         for url in row[column].split():
             assert url in readme, f"{column}: {url} is not in {row['Readme_file']}"
+
+
+@pytest.mark.parametrize(
+    "path", sweep_files(), ids=lambda path: str(path.relative_to(ROOT / "recipes"))
+)
+def test_every_sweep_file_fits_its_recipe(path, capsys):
+    """Keys and rows are right; without corpora nothing would run."""
+    assert main(["table", str(path), "--dry-run"]) == 0, capsys.readouterr().err
+    told = capsys.readouterr().out.splitlines()
+    assert all(" not run here (" in line for line in told[:-1])
+    assert told[-1].startswith("0 runs, ")
 
 
 @pytest.mark.parametrize("entry", table_rows(), ids=row_id)

@@ -220,3 +220,9 @@ def test_holm_leaves_out_what_was_not_tested():
     assert holm([]) == []
     with pytest.raises(ValueError, match=r"found \[1\.2\]"):
         holm([1.2])
+
+
+def test_folds_of_which_one_differs():
+    tests = paired_fold_tests([0.5, 0.6, 0.7], [0.5, 0.6, 0.8])
+    assert tests["wilcoxon"] == 1.0
+    assert tests["t_test"] == pytest.approx(stats.ttest_1samp([0, 0, 0.1], 0).pvalue)
