@@ -18,6 +18,7 @@ from speechbrain_ser_cl.cli import (
     compare,
     completion,
     crossval,
+    demo,
     doctor,
     export,
     list_parts,
@@ -39,6 +40,7 @@ COMMANDS = {
     "table": table,
     "export": export,
     "predict": predict,
+    "demo": demo,
     "doctor": doctor,
     "completion": completion,
 }
