@@ -13,10 +13,15 @@ function make(tag, className, text) {
   return element;
 }
 
-// Errors stand where screen readers hear of them at once.
+// What screen readers say at once: what is going on, and errors.
+
+function say(text, forEarsOnly = false) {
+  $("status").textContent = text;
+  $("status").classList.toggle("spoken", forEarsOnly); // what can be seen elsewhere
+}
 
 function complain(text) {
-  $("status").textContent = "";
+  say("");
   $("error").replaceChildren(...(text ? [make("p", "warning", text)] : []));
 }
 
@@ -47,7 +52,7 @@ async function classify() {
     complain(`${name}: it has ${size.toFixed(1)} MB, and this page takes up to ${most} MB. Cut it, or use “ser-cl predict”.`);
     return;
   }
-  $("status").textContent = `Listening to ${name} …`;
+  say(`Listening to ${name} …`);
   try {
     const answer = await fetch("/classify?window=" + $("window").value, {
       method: "POST",
@@ -81,7 +86,7 @@ function show(found) {
   const share = percent(found.probabilities[found.emotion]);
   const verdict = [`${name}, ${seconds(found.end)}: `, make("strong", "", found.emotion), `, ${share} %`];
   $("verdict").replaceChildren(...verdict);
-  $("status").textContent = `Heard ${name}: ${found.emotion}, ${share} %.`;
+  say(`Heard ${name}: ${found.emotion}, ${share} %.`, true);
   const rows = Object.entries(found.probabilities).map(([emotion, probability]) => {
     const row = make("tr");
     const head = make("th", "", emotion);
@@ -112,7 +117,12 @@ function showTimes({ timeline, end }) {
   edges.unshift(0);
   edges.push(end);
   const parts = [];
-  for (const emotion of Object.keys(timeline[0].probabilities)) {
+  const put = (element, area) => {
+    element.style.gridArea = area;
+    parts.push(element);
+  };
+  const emotions = Object.keys(timeline[0].probabilities);
+  for (const [row, emotion] of emotions.entries()) {
     const cells = make("div", "cells");
     timeline.forEach((window, i) => {
       const cell = make("div", window.emotion === emotion ? "cell first" : "cell");
@@ -120,7 +130,8 @@ function showTimes({ timeline, end }) {
       place(cell, edges[i], edges[i + 1]);
       cells.append(cell);
     });
-    parts.push(make("div", "name", emotion), cells);
+    put(make("div", "name", emotion), `${row + 1} / 1`);
+    put(cells, `${row + 1} / 2`);
   }
   const axis = make("div", "axis");
   const step = [0.5, 1, 2, 5, 10, 20, 30, 60, 120].find((step) => end / step <= 8) ?? 300;
@@ -133,8 +144,9 @@ function showTimes({ timeline, end }) {
   boxes = { chosen: make("div", "chosen"), playhead: make("div", "playhead"), over, place };
   boxes.chosen.hidden = boxes.playhead.hidden = true;
   over.append(boxes.chosen, boxes.playhead);
-  over.style.gridRow = `1 / ${parts.length / 2 + 1}`;
-  $("timeline").replaceChildren(...parts, make("div"), axis, over);
+  put(axis, `${emotions.length + 1} / 2`);
+  put(over, `1 / 2 / ${emotions.length + 1} / 3`);
+  $("timeline").replaceChildren(...parts);
   $("timeline").setAttribute("aria-valuemax", timeline.length);
   const row = (window) => {
     const cells = [window.start.toFixed(2), window.end.toFixed(2), window.emotion];

@@ -1,6 +1,7 @@
 """The demo's page in a browser, used as a person would."""
 
 import re
+from base64 import b64encode
 from pathlib import Path
 
 import numpy as np
@@ -79,6 +80,21 @@ def test_the_time_line_for_eyes_keys_and_screen_readers(page, recognizer, speech
     np.testing.assert_allclose(
         [cell[0] for cell in cells[1:]], [cell[1] for cell in cells[:-1]], atol=0.1
     )
+    # Each row beside its name, and the chosen window above all of them.
+    boxes = page.run(
+        "return ['.name', '.cells', '.over', '.chosen'].map((name) =>"
+        " [...document.querySelectorAll(name)].map((e) => e.getBoundingClientRect())"
+        ".map(({left, right, top, bottom}) => [left, right, top, bottom]))"
+    )
+    names, rows, (over,), (box,) = boxes
+    for name, row in zip(names, rows, strict=True):
+        assert name[1] < row[0]
+        np.testing.assert_allclose(
+            [name[2:], row[:2]], [row[2:], [left, right]], atol=1
+        )
+    np.testing.assert_allclose(over, [left, right, rows[0][2], rows[-1][3]], atol=1)
+    second = (right - left) / 5.2
+    np.testing.assert_allclose(box[:2], [left, left + 2 * second], atol=1)
 
     value = "document.getElementById('timeline').getAttribute('aria-valuetext')"
     last = len(timeline) - 1
@@ -116,8 +132,6 @@ def test_a_dropped_file_is_taken(page, speech):
           if (unhandled) throw Error("the browser would leave the page");
         }
     """
-    from base64 import b64encode
-
     wav = b64encode(speech.read_bytes()).decode()
     page.run(drop, wav, ["a.wav", "b.wav"])
     assert "One file at a time" in page.wait(COMPLAINT)
