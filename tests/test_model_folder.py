@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import struct
 
 import pytest
@@ -284,6 +285,13 @@ def test_no_yaml_is_ever_run(folder, tmp_path):
     (folder / "model.json").unlink()
     refused(folder, "no model.json in this folder; expected one that `ser-cl export`")
     assert not marker.exists()
+
+
+def test_what_is_near_a_model_is_told(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    refused(run, f"it is a run, whose model is {run / 'model'}; .*ser-cl export {run}")
+    refused(run / "model" / "model.json", "is a file; expected the folder")
 
 
 def set_source(value):

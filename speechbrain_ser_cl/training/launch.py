@@ -1,5 +1,7 @@
 """From a command line to the settings of a run."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches, unified_diff
 from pathlib import Path
@@ -149,7 +151,17 @@ def start_run(
     folder = hparams["output_folder"]
     refuse_other_experiment(folder, hparams_file, overrides)
     sb.create_experiment_directory(folder, hparams_file, dict(overrides))
+    if if_main_process():
+        _keep_script(Path(folder))
     return hparams
+
+
+def _keep_script(folder: Path) -> None:
+    """SpeechBrain copies the file that calls it, this one: the recipe's is wanted."""
+    (folder / Path(__file__).name).unlink(missing_ok=True)
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is not None:
+        shutil.copy(script, folder)
 
 
 def refuse_other_experiment(
