@@ -142,12 +142,19 @@ def start_run(
     Raises
     ------
     ValueError
-        For an override of a key that is not there, and as ``check`` and
-        ``refuse_other_experiment`` do.
+        For an override of a key that is not there, for a value that a class does not
+        take, and as ``check`` and ``refuse_other_experiment`` do.
     """
     check(resolved_values(hparams_file, overrides))
     with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, dict(overrides))
+        try:
+            hparams = load_hyperpyyaml(file, dict(overrides))
+        except TypeError as error:
+            # HyperPyYAML's own words, and those of the class.
+            what, *why = error.args
+            if not (why and str(what).startswith("Invalid argument to")):
+                raise
+            raise ValueError(f"{hparams_file}: {what}: {why[0]}") from error
     folder = hparams["output_folder"]
     refuse_other_experiment(folder, hparams_file, overrides)
     sb.create_experiment_directory(folder, hparams_file, dict(overrides))

@@ -119,6 +119,14 @@ def test_a_misspelt_key_is_an_error_that_says_which_is_meant(experiment, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_a_value_of_a_wrong_type_is_told_with_its_class(experiment, tmp_path):
+    yaml = YAML + "epochs: !new:speechbrain_ser_cl.training.RoundCounter\n"
+    yaml += "    n_rounds: many\n    phases: 1\n"
+    with pytest.raises(ValueError, match=r"x\.yaml: Invalid argument to class .*Round"):
+        experiment(yaml)
+    assert not (tmp_path / "run").exists()
+
+
 def test_values_are_checked_before_any_object_is_made(experiment, tmp_path):
     def check(values):
         if values["lr"] > 0.15:
