@@ -177,6 +177,7 @@ def test_prepare_real_emodb(shared, tmp_path, capsys):
         (["list", "losses", "no-such-*"], "no losses match 'no-such-*'"),
         (["prepare", "emobd", ".", "out.json"], "did you mean 'emodb'"),
         (["prepare", "emodb", "no_such_folder", "out.json"], "no_such_folder"),
+        (["compare", "."], "no crossval.json in .; `ser-cl crossval` writes it"),
     ],
 )
 def test_errors_are_one_line_and_status_2(
@@ -193,6 +194,18 @@ def test_errors_are_one_line_and_status_2(
 
     assert main([*arguments, "--verbose"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from speechbrain_ser_cl.cli import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "list", "losses"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_table_fills_and_checks(tmp_path, capsys):

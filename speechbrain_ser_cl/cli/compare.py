@@ -34,6 +34,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
     settings = collect_crossvals(arguments.folders, demos=True)
+    if not settings:
+        raise ValueError(
+            f"no crossval.json in {', '.join(map(str, arguments.folders))}; "
+            "`ser-cl crossval` writes it into its output_folder"
+        )
     if arguments.json:
         print(json.dumps(crossval_rows(settings, arguments.metric), indent=1))
     else:

@@ -14,7 +14,7 @@ import socketserver
 import sys
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
@@ -183,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Nothing: nobody reads a list of requests."""
 
-    def _answer(self, function) -> None:
+    def _answer(self, function: Callable[[], tuple[str, bytes]]) -> None:
         """Sends what a function returns, or why it does not."""
         try:
             self._check_sender()
