@@ -329,6 +329,16 @@ def test_train_finds_the_recipe_and_hands_everything_on(recipes, name, capfd):
     assert more == words
 
 
+@pytest.mark.parametrize("command", ["train", "check", "crossval"])
+def test_every_command_knows_recipes_by_name(recipes, command, capsys):
+    assert main([command, "A/tyni"]) == 2
+    assert "no recipe 'A/tyni'; did you mean A/tiny" in capsys.readouterr().err
+    if command != "train":
+        # Found, and read: it says nothing of data.
+        assert main([command, "A/tiny"]) == 2
+        assert str(recipes / "A/hparams/tiny.yaml") in capsys.readouterr().err
+
+
 def test_train_without_a_name_lists_the_recipes(recipes, capsys):
     assert main(["train", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
@@ -443,6 +453,9 @@ def test_the_shell_is_told_what_fits(tmp_path):
     assert complete("ser-cl list losses infon") == {"infonce"}
     assert {"emodb", "ravdess"} <= complete("ser-cl prepare ")
     assert "IEMOCAP_MSP/multitask_da" in complete("ser-cl train IEM")
+    assert complete("ser-cl check own") == {"own_corpus/finetune"}
+    assert complete("ser-cl check data --corpus emo") == {"emodb"}
+    assert complete("ser-cl export run model --format sp") == {"speechbrain"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
