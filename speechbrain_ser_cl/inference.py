@@ -181,6 +181,8 @@ class EmotionRecognizer:
             If there is no such model, or what there is cannot be trusted.
         """
         folder = Path(source).expanduser()
+        if folder.is_file():
+            raise ModelError(f"{folder} is a file; expected the folder that it is in")
         if not folder.is_dir():
             folder = _download(str(source), revision, cache_folder)
         return cls(*read_model(folder), device=device)

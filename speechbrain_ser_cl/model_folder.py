@@ -215,10 +215,14 @@ def _read_description(path: Path) -> Any:
         with open(path, "rb") as file:
             text = file.read(_MOST_DESCRIPTION_BYTES + 1)
     except FileNotFoundError:
-        raise ModelError(
-            f"{path.parent}: no {DESCRIPTION} in this folder; expected one that "
-            "`ser-cl export` wrote"
-        ) from None
+        folder = path.parent
+        hint = "expected one that `ser-cl export` wrote, without --format"
+        if (folder / "model" / path.name).is_file():
+            hint = (
+                f"it is a run, whose model is {folder / 'model'}; for others: "
+                f"ser-cl export {folder} MODEL_DIR"
+            )
+        raise ModelError(f"{folder}: no {path.name} in this folder; {hint}") from None
     if len(text) > _MOST_DESCRIPTION_BYTES:
         raise ModelError(f"{path}: more than {_MOST_DESCRIPTION_BYTES} bytes")
     try:

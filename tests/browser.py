@@ -1,7 +1,12 @@
 """Headless Chromium, where there is one."""
 
+import json
 import re
 import subprocess
+import time
+from base64 import b64decode
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -32,3 +37,94 @@ class Chromium:
         assert run.returncode == 0, run.stderr
         self.console = re.findall(r":CONSOLE[^]]*\] (.*)", run.stderr)
         return run.stdout
+
+
+class Driven:
+    """A browser that a test uses as a person would, through chromedriver (WebDriver).
+
+    Its microphone is Chromium's own: a beep every second.
+    """
+
+    def __init__(self, driver, program, profile):
+        self._process = subprocess.Popen(
+            [driver, "--port=0"], stdout=subprocess.PIPE, text=True
+        )
+        started = (re.search(r"on port (\d+)\.", line) for line in self._process.stdout)
+        port = next(filter(None, started))[1]
+        self._address = f"http://127.0.0.1:{port}/session"
+        arguments = ["--headless", "--no-sandbox", "--disable-gpu"]
+        arguments += ["--hide-scrollbars", f"--user-data-dir={profile}"]
+        arguments += ["--use-fake-ui-for-media-stream"]
+        arguments += ["--use-fake-device-for-media-stream"]
+        options = {"binary": program, "args": arguments}
+        wanted = {
+            "goog:chromeOptions": options,
+            "goog:loggingPrefs": {"browser": "ALL"},
+        }
+        session = self._ask("", capabilities={"alwaysMatch": wanted})
+        self._address += f"/{session['sessionId']}"
+
+    def _ask(self, path, /, **parameters):
+        body = json.dumps(parameters).encode()
+        request = Request(self._address + path, body)
+        try:
+            with urlopen(request, timeout=60) as answer:
+                return json.load(answer)["value"]
+        except HTTPError as error:
+            raise AssertionError(json.load(error)["value"]["message"]) from None
+
+    def close(self):
+        """Ends browser and driver."""
+        urlopen(Request(self._address, method="DELETE"), timeout=60).close()
+        self._process.terminate()
+        self._process.wait()
+
+    def open(self, url):
+        """Goes to an address."""
+        self._ask("/url", url=url)
+
+    def _element(self, selector):
+        found = self._ask("/element", using="css selector", value=selector)
+        return next(iter(found.values()))
+
+    def click(self, selector):
+        """Clicks where it can be seen."""
+        self._ask(f"/element/{self._element(selector)}/click")
+
+    def type(self, selector, text):
+        """Types into it; the path of a file into an input for files."""
+        self._ask(f"/element/{self._element(selector)}/value", text=text)
+
+    def run(self, script, *arguments):
+        """What a function's body returns in the page."""
+        return self._ask("/execute/sync", script=script, args=arguments)
+
+    def wait(self, expression, seconds=20):
+        """Until an expression is true in the page; returns its value."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(f"return {expression}")):
+            assert time.monotonic() < end, f"never true: {expression}"
+            time.sleep(0.05)
+        return value
+
+    def prefer(self, scheme):
+        """Light or dark."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self._ask(
+            "/goog/cdp/execute",
+            cmd="Emulation.setEmulatedMedia",
+            params={"features": features},
+        )
+
+    def resize(self, width, height):
+        """The window's size in pixels."""
+        self._ask("/window/rect", width=width, height=height)
+
+    def screenshot(self, path):
+        """Writes what is in the window to a PNG file."""
+        with urlopen(f"{self._address}/screenshot", timeout=60) as answer:
+            path.write_bytes(b64decode(json.load(answer)["value"]))
+
+    def console(self):
+        """What was written to the console since this was last asked."""
+        return [line["message"] for line in self._ask("/se/log", type="browser")]

@@ -1,11 +1,12 @@
 """Fixtures that several test modules share."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.browser import NAMES, Chromium
+from tests.browser import NAMES, Chromium, Driven
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,10 +20,27 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture
-def chromium(tmp_path) -> Chromium:
-    """A headless browser, where there is one."""
+@pytest.fixture(scope="session")
+def chromium_program() -> str:
+    """The path of a browser, where there is one."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip(f"no Chromium here: none of {', '.join(NAMES)}")
-    return Chromium(program, tmp_path / "profile")
+    return program
+
+
+@pytest.fixture
+def chromium(chromium_program, tmp_path) -> Chromium:
+    """A headless browser that opens pages."""
+    return Chromium(chromium_program, tmp_path / "profile")
+
+
+@pytest.fixture(scope="module")
+def driven(chromium_program, tmp_path_factory) -> Iterator[Driven]:
+    """A headless browser that is used as a person would."""
+    driver = shutil.which("chromedriver")
+    if driver is None:
+        pytest.skip("no chromedriver here")
+    browser = Driven(driver, chromium_program, tmp_path_factory.mktemp("profile"))
+    yield browser
+    browser.close()

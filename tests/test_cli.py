@@ -177,6 +177,7 @@ def test_prepare_real_emodb(shared, tmp_path, capsys):
         (["list", "losses", "no-such-*"], "no losses match 'no-such-*'"),
         (["prepare", "emobd", ".", "out.json"], "did you mean 'emodb'"),
         (["prepare", "emodb", "no_such_folder", "out.json"], "no_such_folder"),
+        (["compare", "."], "no crossval.json in .; `ser-cl crossval` writes it"),
     ],
 )
 def test_errors_are_one_line_and_status_2(
@@ -193,6 +194,18 @@ def test_errors_are_one_line_and_status_2(
 
     assert main([*arguments, "--verbose"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    code = "import sys; from speechbrain_ser_cl.cli import main; sys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "list", "losses"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
 
 
 def test_table_fills_and_checks(tmp_path, capsys):
@@ -316,6 +329,16 @@ def test_train_finds_the_recipe_and_hands_everything_on(recipes, name, capfd):
     assert more == words
 
 
+@pytest.mark.parametrize("command", ["train", "check", "crossval"])
+def test_every_command_knows_recipes_by_name(recipes, command, capsys):
+    assert main([command, "A/tyni"]) == 2
+    assert "no recipe 'A/tyni'; did you mean A/tiny" in capsys.readouterr().err
+    if command != "train":
+        # Found, and read: it says nothing of data.
+        assert main([command, "A/tiny"]) == 2
+        assert str(recipes / "A/hparams/tiny.yaml") in capsys.readouterr().err
+
+
 def test_train_without_a_name_lists_the_recipes(recipes, capsys):
     assert main(["train", "--json"]) == 0
     rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
@@ -430,6 +453,9 @@ def test_the_shell_is_told_what_fits(tmp_path):
     assert complete("ser-cl list losses infon") == {"infonce"}
     assert {"emodb", "ravdess"} <= complete("ser-cl prepare ")
     assert "IEMOCAP_MSP/multitask_da" in complete("ser-cl train IEM")
+    assert complete("ser-cl check own") == {"own_corpus/finetune"}
+    assert complete("ser-cl check data --corpus emo") == {"emodb"}
+    assert complete("ser-cl export run model --format sp") == {"speechbrain"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

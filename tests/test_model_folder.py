@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import struct
 
 import pytest
@@ -286,6 +287,13 @@ def test_no_yaml_is_ever_run(folder, tmp_path):
     assert not marker.exists()
 
 
+def test_what_is_near_a_model_is_told(folder, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(folder, run / "model")
+    refused(run, f"it is a run, whose model is {run / 'model'}; .*ser-cl export {run}")
+    refused(run / "model" / "model.json", "is a file; expected the folder")
+
+
 def set_source(value):
     def change(description):
         description["backbone"]["arguments"]["source"] = value
@@ -334,6 +342,7 @@ def set_source(value):
             "suppress_tokens has 10000 values",
         ),
         # Shapes and values that fit neither the weights nor each other.
+        (set_source(WHISPER | {"num_mel_bins": 90_000}), "have 201 frequencies only"),
         (set_source(WHISPER | {"d_model": 32}), "has shape .* model.json says"),
         (set_source(WHISPER | {"encoder_layers": 1}), "cannot build the backbone"),
         (set_source(WHISPER | {"encoder_layers": 3}), "missing tensors: encoder"),

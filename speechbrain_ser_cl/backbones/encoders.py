@@ -384,8 +384,14 @@ class WhisperLogMelEncoder(nn.Module):
         self.output_size = model.config.d_model
         self.max_seconds = model.config.max_source_positions * self.hop / SAMPLE_RATE
         self.dropout = nn.Dropout(model.config.dropout)
+        n_bins = self.window_length // 2 + 1
+        if model.config.num_mel_bins > n_bins:
+            raise ValueError(
+                f"num_mel_bins is {model.config.num_mel_bins}, and windows of "
+                f"{self.window_length} samples have {n_bins} frequencies only"
+            )
         filters = mel_filter_bank(
-            num_frequency_bins=self.window_length // 2 + 1,
+            num_frequency_bins=n_bins,
             num_mel_filters=model.config.num_mel_bins,
             min_frequency=0.0,
             max_frequency=SAMPLE_RATE / 2,

@@ -18,6 +18,7 @@ from speechbrain_ser_cl.cli import (
     compare,
     completion,
     crossval,
+    demo,
     doctor,
     export,
     list_parts,
@@ -39,6 +40,7 @@ COMMANDS = {
     "table": table,
     "export": export,
     "predict": predict,
+    "demo": demo,
     "doctor": doctor,
     "completion": completion,
 }
@@ -105,9 +107,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if more and not getattr(arguments, "takes_more", False):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     try:
-        return arguments.function(arguments)
+        status = arguments.function(arguments)
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:
+        # Who reads has seen enough, as in `ser-cl list | head`; nothing more to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as shells have it: 128 + SIGPIPE
     except (ValueError, OSError, ImportError) as error:
         if arguments.verbose:
             traceback.print_exc()

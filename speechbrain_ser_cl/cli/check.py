@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from speechbrain_ser_cl.cli.completion import registered_names
+from speechbrain_ser_cl.cli.train import find_recipes, hparams_file
+
 if TYPE_CHECKING:
     from speechbrain_ser_cl.data.report import DataReport
 
@@ -35,15 +38,19 @@ cannot be read.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl check RECIPE.yaml|FOLDER [options] [--key value ...]"
+    parser.usage = "ser-cl check RECIPE|RECIPE.yaml|FOLDER [options] [--key value ...]"
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False
     # What it does not know replaces a key of the YAML.
     parser.set_defaults(takes_more=True)
     add = parser.add_argument
-    add("what", type=Path, metavar="RECIPE.yaml|FOLDER", help="what to check")
-    add("--corpus", metavar="NAME", help="FOLDER is this one of `ser-cl list corpora`")
+    what = add("what", metavar="RECIPE|RECIPE.yaml|FOLDER", help="what to check")
+    what.completer = lambda **_: sorted(find_recipes())
+    corpus = add(
+        "--corpus", metavar="NAME", help="FOLDER is this one of `ser-cl list corpora`"
+    )
+    corpus.completer = lambda **_: registered_names("corpora")
     add("--json", action="store_true", help="print JSON, with every name")
     add(
         "--write-exclude",
@@ -58,14 +65,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.corpus is not None:
         if arguments.more:
             raise ValueError(f"not known with --corpus: {' '.join(arguments.more)}")
-        report = _of_corpus(arguments.corpus, arguments.what)
-    elif arguments.what.is_dir():
+        report = _of_corpus(arguments.corpus, Path(arguments.what))
+    elif Path(arguments.what).is_dir():
         raise ValueError(
             f"{arguments.what} is a folder; say of which corpus: --corpus NAME, a name "
             "of `ser-cl list corpora`"
         )
     else:
-        report = _of_recipe(arguments.what, arguments.more)
+        report = _of_recipe(hparams_file(arguments.what), arguments.more)
     if arguments.write_exclude:
         ids = report.leave_out()
         arguments.write_exclude.write_text(

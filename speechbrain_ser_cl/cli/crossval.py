@@ -3,9 +3,12 @@
 import argparse
 from pathlib import Path
 
+from speechbrain_ser_cl.cli.train import hparams_file
+
 SUMMARY = "run all folds and seeds of a recipe, and put them together"
 DESCRIPTION = """\
-Runs each fold with each seed as a process of its own: the recipe's train.py with
+Runs each fold with each seed of a recipe, found by its name as `ser-cl train` does or
+by its YAML, as a process of its own: the recipe's train.py with
 --split_file, --fold, --seed and --output_folder. The folds are those of the YAML's
 protocol; they are checked for leaks and saved as <output_folder>/splits/fold-<k>.json.
 """
@@ -40,7 +43,7 @@ def _positive(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl crossval RECIPE.yaml [options] [--key value ...]"
+    parser.usage = "ser-cl crossval RECIPE|RECIPE.yaml [options] [--key value ...]"
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False  # --fold is not short for --folds
@@ -93,10 +96,9 @@ def run(arguments: argparse.Namespace) -> int:
     from speechbrain_ser_cl.crossval.command import crossval
     from speechbrain_ser_cl.crossval.recipe import Recipe, find_script
 
-    script = arguments.script or find_script(arguments.hparams)
-    recipe = Recipe(
-        arguments.hparams.absolute(), script.absolute(), tuple(arguments.more)
-    )
+    hparams = hparams_file(str(arguments.hparams))
+    script = arguments.script or find_script(hparams)
+    recipe = Recipe(hparams.absolute(), script.absolute(), tuple(arguments.more))
     return crossval(
         recipe,
         seeds=arguments.seeds,

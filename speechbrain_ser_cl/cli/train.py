@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         return _list(arguments)
     from speechbrain_ser_cl.crossval.recipe import find_script
 
-    hparams = _hparams_file(arguments.recipe)
+    hparams = hparams_file(arguments.recipe)
     script = find_script(hparams)
     command = [sys.executable, str(script), str(hparams.absolute()), *arguments.more]
     with subprocess.Popen(command) as process:
@@ -83,8 +83,24 @@ def find_recipes() -> dict[str, Path]:
     return found
 
 
-def _hparams_file(recipe: str) -> Path:
-    """The YAML that was meant."""
+def hparams_file(recipe: str) -> Path:
+    """The YAML that was meant.
+
+    Arguments
+    ---------
+    recipe : str
+        A recipe's name or a YAML's path.
+
+    Returns
+    -------
+    pathlib.Path
+        The file; that of a path may be missing.
+
+    Raises
+    ------
+    ValueError
+        If no recipe, or more than one, has that name; says which come near.
+    """
     if recipe.endswith((".yaml", ".yml")):
         return Path(recipe)
     recipes = find_recipes()
@@ -114,7 +130,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     if not rows:
-        _hparams_file("")  # says what to do
+        hparams_file("")  # says what to do
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         print(f"{row['name']:{width}}  {row['summary']}".rstrip())

@@ -116,7 +116,7 @@ def read_folders(
         EMOTION_WORDS,
         what="emotion",
         key="labels",
-        where=f"{corpus} in {root}",
+        where=f"{corpus} in {root}, pattern {pattern}",
     )
     parts = translate(
         (fields["split"] for fields in said.values() if fields.get("split")),
@@ -124,7 +124,7 @@ def read_folders(
         SPLIT_WORDS,
         what="part of a split",
         key="splits",
-        where=f"{corpus} in {root}",
+        where=f"{corpus} in {root}, pattern {pattern}",
     )
     candidates = [
         Candidate(

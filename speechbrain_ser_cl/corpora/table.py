@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from tqdm import tqdm
@@ -189,6 +190,16 @@ def read_table(
     )
 
 
+def _below(folder: Path) -> list[str]:
+    """Up to three tables in folders of the folder, for an error."""
+    found = (
+        path.relative_to(folder).as_posix()
+        for path in visible(folder, "**/*")
+        if path.suffix.lower() in (".csv", ".tsv")
+    )
+    return list(islice(found, 3))
+
+
 def _find(
     folder: Path, table: str | Sequence[str] | None, corpus: str
 ) -> tuple[Path, list[Path]]:
@@ -205,10 +216,13 @@ def _find(
     if table is None:
         tables = [path for path in there if path.suffix.lower() != ".txt"]
         if len(tables) != 1:
-            names = ", ".join(path.name for path in tables) or "none"
+            names = [path.name for path in tables]
+            deeper = [] if names else _below(folder)
+            found = ", ".join(names) or "none"
+            found += f" but, in its folders, {', '.join(deeper)}" if deeper else ""
             raise CorpusError(
-                f"{corpus}: expected one table in {folder}, found {names}. Say which: "
-                "table: labels.csv"
+                f"{corpus}: expected one table in {folder}, found {found}. Say which: "
+                f"table: {(names or deeper or ['labels.csv'])[0]}"
             )
         return folder, tables
     paths = [folder / name for name in ([table] if isinstance(table, str) else table)]

@@ -116,7 +116,7 @@ def translate(
             strange.append(word)
     if strange:
         listed = [
-            f"{word!r} {counts[word]} times "
+            f"{word!r} {counts[word]}× "
             f"{did_you_mean(word, [*known, *own_lower])}".strip()
             for word in strange
         ]

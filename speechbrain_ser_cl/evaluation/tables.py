@@ -300,18 +300,11 @@ def build_crossval_table(
         )
     if not settings and not paper:
         raise ValueError(f"neither a {FILE} nor a paper's figures to show")
-    groups: dict[tuple, list[CrossValidation]] = {}
-    for one in settings:
-        for corpus in one.corpora:
-            own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
-            key = (corpus, one.about.get("encoder"), _protocol_name(own))
-            groups.setdefault((*key, tuple(one.class_names)), []).append(one)
+    groups = _groups(settings)
     if not groups:
         return _printed_only(paper, metric)
     tables = []
-    for (corpus, encoder, protocol, _), same in sorted(
-        groups.items(), key=lambda group: str(group[0])
-    ):
+    for (corpus, encoder, protocol, _), same in groups:
         own = {"corpus": corpus, "encoder": encoder, "protocol": protocol}
         fitting = [
             row
@@ -323,13 +316,52 @@ def build_crossval_table(
     units = sorted({f"{one.unit}s" for one in settings})
     units = " or ".join(units)
     several = any(one.unit == "fold" and len(one.seeds) > 1 for one in settings)
-    tests = any(len(same) > 1 for same in groups.values())
+    tests = any(len(same) > 1 for _, same in groups)
     note = _CROSSVAL_NOTE.format(
         units=units,
         averaged=", each averaged over seeds" if several else "",
         tests=_TESTS_NOTE.format(units=units) if tests else "",
     )
     return "\n".join([*tables, note + "\n"])
+
+
+def crossval_rows(
+    settings: Sequence[CrossValidation], metric: str = "uar"
+) -> list[dict]:
+    """What ``build_crossval_table`` shows, as plain values for JSON.
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        The rows, in their order; others are compared with the first.
+    metric : str
+        ``uar``, ``wa`` or ``macro_f1``: the one that is tested.
+
+    Returns
+    -------
+    list of dict
+        For each table ``corpus``, ``encoder``, ``protocol``, ``class_names`` and its
+        ``settings``, see :func:`~speechbrain_ser_cl.evaluation.crossval.table_rows`.
+    """
+    names = ("corpus", "encoder", "protocol", "class_names")
+    return [
+        dict(zip(names, key, strict=True))
+        | {"metric": metric, "settings": table_rows(same, key[0], metric)}
+        for key, same in _groups(settings)
+    ]
+
+
+def _groups(
+    settings: Sequence[CrossValidation],
+) -> list[tuple[tuple, list[CrossValidation]]]:
+    """Settings that one table can hold, under corpus, encoder, protocol, classes."""
+    groups: dict[tuple, list[CrossValidation]] = {}
+    for one in settings:
+        for corpus in one.corpora:
+            own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
+            key = (corpus, one.about.get("encoder"), _protocol_name(own))
+            groups.setdefault((*key, tuple(one.class_names)), []).append(one)
+    return sorted(groups.items(), key=lambda group: str(group[0]))
 
 
 def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:

@@ -3,10 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import speechbrain as sb
 import torch
+from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
@@ -97,7 +99,7 @@ class SERBrain(sb.Brain):
         self.checkpointer.add_recoverable("counter", self.epoch_counter)
         self._skipped_in_a_row = 0
 
-    def init_optimizers(self):
+    def init_optimizers(self) -> None:
         """One optimiser with a group per learning rate, and its schedule."""
         groups = parameter_groups(self.modules, self.learning_rates)
         self.optimizer = self.opt_class(groups)
@@ -106,7 +108,7 @@ class SERBrain(sb.Brain):
         self.checkpointer.add_recoverable("optimizer", self.optimizer)
         self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
-    def on_stage_start(self, stage, epoch=None):
+    def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Enters the epoch where a killed run left it; forgets old predictions."""
         self._stage_start = time.time()
         if stage == sb.Stage.TRAIN:
@@ -115,17 +117,17 @@ class SERBrain(sb.Brain):
         else:
             self._evaluated = {"id": [], "label": [], "logits": [], "embeddings": []}
 
-    def on_fit_batch_start(self, batch, should_step):
+    def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Gives the step its random state."""
         rank = getattr(self, "rank", 0)
         entropy = [self.hparams.seed, self._epoch, self.step, rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self._step_is_finite = True
 
-    def check_loss_isfinite(self, loss):
+    def check_loss_isfinite(self, loss: Tensor) -> None:
         """Left to :meth:`optimizers_step`, which sees what all ranks see."""
 
-    def optimizers_step(self):
+    def optimizers_step(self) -> None:
         """Clips over all groups and steps, or skips a gradient that is not finite."""
         optimizer = self.optimizer
         self.scaler.unscale_(optimizer)
@@ -163,7 +165,9 @@ class SERBrain(sb.Brain):
         """
         self._terms = terms
 
-    def on_fit_batch_end(self, batch, outputs, loss, should_step):
+    def on_fit_batch_end(
+        self, batch: PaddedBatch, outputs: Any, loss: Tensor, should_step: bool
+    ) -> None:
         """Adds the batch's terms to the epoch's averages unless it was skipped."""
         if self._step_is_finite and torch.isfinite(loss):
             self.history.add_batch(self._terms)
@@ -171,14 +175,18 @@ class SERBrain(sb.Brain):
         self.history.seconds += now - self._stage_start
         self._stage_start = now
 
-    def _should_save_intra_epoch_ckpt(self, last_ckpt_time, steps_since_ckpt):
+    def _should_save_intra_epoch_ckpt(
+        self, last_ckpt_time: float, steps_since_ckpt: int
+    ) -> bool:
         """Never between accumulated gradients: they are in no checkpoint."""
         between_steps = self.step % self.grad_accumulation_factor
         return not between_steps and super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
         )
 
-    def on_evaluate_start(self, max_key=None, min_key=None):
+    def on_evaluate_start(
+        self, max_key: str | None = None, min_key: str | None = None
+    ) -> None:
         """Loads the checkpoint to test, and the history of the whole training."""
         super().on_evaluate_start(max_key, min_key)
         if not self.history.epochs:
@@ -191,7 +199,7 @@ class SERBrain(sb.Brain):
         self.history.load(last.paramfiles["history"])
 
     @torch.no_grad()
-    def evaluate_batch(self, batch, stage):
+    def evaluate_batch(self, batch: PaddedBatch, stage: sb.Stage) -> Tensor:
         """Forward pass and loss, with the predictions kept for the end of the stage."""
         with self.evaluation_ctx:
             outputs = self.compute_forward(batch, stage)
@@ -244,7 +252,9 @@ class SERBrain(sb.Brain):
         )
         return valid | {"loss": loss}, valid[self.valid_metric]
 
-    def on_stage_end(self, stage, stage_loss, epoch=None):
+    def on_stage_end(
+        self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
+    ) -> None:
         """After validation: score, schedule, early stop, history, log, checkpoint."""
         if stage != sb.Stage.VALID:
             return

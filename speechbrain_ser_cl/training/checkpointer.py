@@ -2,6 +2,9 @@
 
 import logging
 import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
@@ -31,8 +34,12 @@ class AtomicCheckpointer(Checkpointer):
     """
 
     def save_checkpoint(
-        self, meta=None, end_of_epoch=True, name=None, verbosity=logging.INFO
-    ):
+        self,
+        meta: Mapping[str, Any] | None = None,
+        end_of_epoch: bool = True,
+        name: str | None = None,
+        verbosity: int = logging.INFO,
+    ) -> Checkpoint | None:
         """Saves all recoverables; see SpeechBrain's method of this name.
 
         Arguments
@@ -66,7 +73,9 @@ class AtomicCheckpointer(Checkpointer):
         ddp_barrier()
         return saved
 
-    def save_and_keep_only(self, *args, importance_keys=(), **kwargs):
+    def save_and_keep_only(
+        self, *args: Any, importance_keys: Sequence[Callable] = (), **kwargs: Any
+    ) -> None:
         """Saves, then deletes the least important; see SpeechBrain's method.
 
         Arguments
@@ -82,12 +91,12 @@ class AtomicCheckpointer(Checkpointer):
             *args, importance_keys=list(importance_keys), **kwargs
         )
 
-    def _new_checkpoint_dirpath(self):
+    def _new_checkpoint_dirpath(self) -> Path:
         return _unfinished(super()._new_checkpoint_dirpath())
 
-    def _custom_checkpoint_dirpath(self, name):
+    def _custom_checkpoint_dirpath(self, name: str) -> Path:
         return _unfinished(super()._custom_checkpoint_dirpath(name))
 
 
-def _unfinished(path):
+def _unfinished(path: Path) -> Path:
     return path.with_name(_UNFINISHED + path.name)

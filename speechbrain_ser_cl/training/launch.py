@@ -1,5 +1,7 @@
 """From a command line to the settings of a run."""
 
+import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches, unified_diff
 from pathlib import Path
@@ -140,16 +142,33 @@ def start_run(
     Raises
     ------
     ValueError
-        For an override of a key that is not there, and as ``check`` and
-        ``refuse_other_experiment`` do.
+        For an override of a key that is not there, for a value that a class does not
+        take, and as ``check`` and ``refuse_other_experiment`` do.
     """
     check(resolved_values(hparams_file, overrides))
     with open(hparams_file, encoding="utf-8") as file:
-        hparams = load_hyperpyyaml(file, dict(overrides))
+        try:
+            hparams = load_hyperpyyaml(file, dict(overrides))
+        except TypeError as error:
+            # HyperPyYAML's own words, and those of the class.
+            what, *why = error.args
+            if not (why and str(what).startswith("Invalid argument to")):
+                raise
+            raise ValueError(f"{hparams_file}: {what}: {why[0]}") from error
     folder = hparams["output_folder"]
     refuse_other_experiment(folder, hparams_file, overrides)
     sb.create_experiment_directory(folder, hparams_file, dict(overrides))
+    if if_main_process():
+        _keep_script(Path(folder))
     return hparams
+
+
+def _keep_script(folder: Path) -> None:
+    """SpeechBrain copies the file that calls it, this one: the recipe's is wanted."""
+    (folder / Path(__file__).name).unlink(missing_ok=True)
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script is not None:
+        shutil.copy(script, folder)
 
 
 def refuse_other_experiment(

@@ -35,7 +35,7 @@ RULES = {
         },
     ),
 }
-TOP = {"cli", "inference", "export"}
+TOP = {"cli", "demo", "inference", "export"}
 OPTIONAL = {
     "distributed",
     "matplotlib",

@@ -169,9 +169,9 @@ def test_rows_are_left_out_by_label_split_and_name(calls, tmp_path):
     ("old", "new", "told"),
     [
         # A typo in one word, a word of one's own, no word at all.
-        ("a2.wav;Freude", "a2.wav;Freunde", "'Freunde' 1 times did you mean 'freude'"),
-        ("a2.wav;Freude", "a2.wav;hapy", "'hapy' 1 times did you mean 'happy'"),
-        ("a2.wav;Freude", "a2.wav;", "'' 1 times"),
+        ("a2.wav;Freude", "a2.wav;Freunde", "'Freunde' 1× did you mean 'freude'"),
+        ("a2.wav;Freude", "a2.wav;hapy", "'hapy' 1× did you mean 'happy'"),
+        ("a2.wav;Freude", "a2.wav;", "'' 1×"),
         ("Gefühl", "Gefuehl", "no column 'Gefühl'; did you mean 'Gefuehl'"),
         ("Freude;Anna;", "Freude;Anna", "header has 4 columns, .*1: line 3 has 3"),
         ("Anmerkung", "Person", "columns of the same name .1: Person"),
@@ -212,11 +212,16 @@ def test_a_guess_at_the_columns(tmp_path):
 
 
 def test_a_folder_with_no_table_or_several(tmp_path):
-    with pytest.raises(CorpusError, match="expected one table .*found none"):
+    with pytest.raises(CorpusError, match="found none. Say which: table: labels.csv"):
+        read_table(tmp_path)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "ratings.tsv").touch()
+    told = "found none but, in its folders, meta/ratings.tsv. .*table: meta/ratings.tsv"
+    with pytest.raises(CorpusError, match=told):
         read_table(tmp_path)
     for name in ("a.csv", "b.csv"):
         (tmp_path / name).write_text("")
-    with pytest.raises(CorpusError, match=r"found a\.csv, b\.csv.*table: labels.csv"):
+    with pytest.raises(CorpusError, match=r"found a\.csv, b\.csv.*table: a.csv"):
         read_table(tmp_path)
     with pytest.raises(CorpusError, match="the table is empty"):
         read_table(tmp_path, table="a.csv")
@@ -394,7 +399,7 @@ def test_a_folder_per_class(classes):
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, r"'Wut' 2 times.*labels: \{\"Wut\": …\}"),
+        ({}, r"'Wut' 2×.*labels: \{\"Wut\": …\}"),
         ({"pattern": "{split}/{emotion}/{person}_*"}, "unknown .person.; known are"),
         ({"pattern": "{split}/{speaker}_*"}, "does not say where the .emotion. stands"),
         ({"pattern": "{split}/{emotion}/anna_*"}, r"does not fit \(2: dev/Joy/ben-x_"),

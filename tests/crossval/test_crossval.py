@@ -179,6 +179,16 @@ def test_folds_and_seeds_to_tables(words, tmp_path, capsys):
     assert rows[0][-2:] == ["–", "–"]
     assert all(p == "< 0.001" or 0 < float(p) < 0.05 for p in rows[1][-2:])
 
+    assert main(["compare", str(tmp_path), "--json"]) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert told["corpus"] == "synthetic_source" and told["class_names"]
+    first, second = told["settings"]
+    assert (first["setting"], second["setting"]) == ("noise 0.1", "other")
+    assert first["summary"]["mean"]["uar"] == pytest.approx(results["mean"]["uar"])
+    assert second["summary"]["mean"]["uar"] == 1.0
+    assert first["against_first"] is None
+    assert 0 <= second["against_first"]["t_test_holm"] < 0.05
+
 
 def test_folds_can_be_chosen_and_added_later(words, tmp_path):
     out = tmp_path / "out"

@@ -266,7 +266,7 @@ def misspell(folder):
     [
         (silence, "1 error: silent files.*1: my_corpus_take 3.; exclude them"),
         (repeat, "the same audio in two parts, 1 in test/train/valid; exclude all but"),
-        (misspell, "1: 'Truaer' 1 times did you mean 'trauer'"),
+        (misspell, "1: 'Truaer' 1× did you mean 'trauer'"),
         (lambda folder: (folder / "take 7.wav").unlink(), "missing.*1: take 7"),
     ],
 )

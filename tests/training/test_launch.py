@@ -1,5 +1,6 @@
 """From a command line to the settings of a run."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,9 +104,26 @@ def test_a_run_starts_with_its_values_and_a_folder(experiment, tmp_path):
     assert "lr: 0.2" in (tmp_path / "run" / "hyperparams.yaml").read_text()
 
 
+def test_the_script_is_kept(experiment, tmp_path, monkeypatch):
+    script = tmp_path / "my_train.py"
+    script.write_text("# what ran")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+    experiment()
+    kept = {path.name: path.read_text() for path in (tmp_path / "run").glob("*.py")}
+    assert kept == {"my_train.py": "# what ran"}
+
+
 def test_a_misspelt_key_is_an_error_that_says_which_is_meant(experiment, tmp_path):
     with pytest.raises(ValueError, match=r"x\.yaml has no key sead; did you mean seed"):
         experiment(sead=2)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_value_of_a_wrong_type_is_told_with_its_class(experiment, tmp_path):
+    yaml = YAML + "epochs: !new:speechbrain_ser_cl.training.RoundCounter\n"
+    yaml += "    n_rounds: many\n    phases: 1\n"
+    with pytest.raises(ValueError, match=r"x\.yaml: Invalid argument to class .*Round"):
+        experiment(yaml)
     assert not (tmp_path / "run").exists()
 
 

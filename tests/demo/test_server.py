@@ -1,0 +1,198 @@
+"""The demo's server by plain HTTP: the model's own answers, and many refusals."""
+
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from speechbrain_ser_cl.cli import main
+from tests.demo.conftest import CLASSES
+
+UPLOAD = {"Content-Type": "application/octet-stream"}
+
+
+@pytest.fixture
+def ask(server):
+    """Sends a request; returns status, headers and body."""
+
+    def ask(method, path, body=None, headers=None):
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_address[1])
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        content = answer.read()
+        connection.close()
+        return answer.status, answer.headers, content
+
+    return ask
+
+
+@pytest.fixture
+def classify(ask):
+    """Sends a file; returns status and what JSON says."""
+
+    def classify(path, window=None, **headers):
+        query = "" if window is None else f"?window={window}"
+        body = path.read_bytes()
+        found = ask("POST", f"/classify{query}", body, UPLOAD | headers)
+        assert found[1]["Content-Type"].startswith("application/json")
+        return found[0], json.loads(found[2])
+
+    return classify
+
+
+@pytest.mark.parametrize("window", [0.5, 1, 3, 30])
+def test_it_says_what_the_recognizer_says(classify, recognizer, speech, window):
+    status, found = classify(speech, window)
+    assert status == 200
+    timeline = recognizer.classify_file(speech, window).as_dict()["timeline"]
+    assert found == recognizer.classify_file(speech).as_dict() | {"timeline": timeline}
+    assert (len(timeline) > 0) == (window < 5)
+
+
+def test_every_refused_file_is_told_why(classify, bad):
+    for path, told in bad.items():
+        status, found = classify(path)
+        assert 400 <= status < 500, path
+        assert told.replace("it has", "the file has") in found["error"]
+        assert "upload" not in found["error"] and "/" not in found["error"]
+
+
+def test_a_window_out_of_range_is_refused(classify, speech):
+    for window in (31, 0, -1, "nan", "two"):
+        status, found = classify(speech, window)
+        assert status == 400
+        assert "window is" in found["error"] or "two" in found["error"]
+
+
+def test_nothing_is_kept(classify, speech, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert classify(speech)[0] == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_needs_nothing_from_elsewhere(ask):
+    status, headers, page = ask("GET", "/")
+    page = page.decode()
+    assert status == 200
+    assert "happy &amp; &lt;b&gt;" in page and "<b>" not in page
+    policy = headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy and "http" not in policy
+    for address in re.findall(r'(?:src|href)="([^"]+)"', page):
+        if address != "data:,":
+            status, headers, content = ask("GET", address)
+            assert status == 200 and headers["X-Content-Type-Options"] == "nosniff"
+            assert "://" not in content.decode()
+    for address in ("/nothing", "/../server.py", "/style.css/../server.py"):
+        assert ask("GET", address)[0] == 404
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
+@pytest.mark.parametrize("port", ["", ":9999"])
+def test_this_machine_by_any_of_its_names_and_tunnels(classify, speech, name, port):
+    host = name + port
+    assert classify(speech, Host=host)[0] == 200
+    assert classify(speech, Host=host, Origin=f"http://{host}")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", "[::1]"]
+    + ["127.0.0.1@evil.example", "127.0.0.1:80@evil.example", "0.0.0.0", ""],
+)
+def test_names_that_were_made_to_point_here_are_refused(ask, classify, speech, host):
+    status, found = classify(speech, Host=host)
+    assert status == 403 and "only" in found["error"]
+    status, _, page = ask("GET", "/", headers={"Host": host})
+    assert status == 403 and CLASSES[0].encode() not in page
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["https://evil.example", "null", "", "http://127.0.0.1:1", "http://localhost.evil"],
+)
+def test_pages_of_others_get_no_answer(ask, classify, server, speech, origin):
+    status, found = classify(speech, Origin=origin)
+    assert status == 403 and "not answered" in found["error"]
+    # What a form or a script may send without asking.
+    for kind in (
+        "text/plain",
+        "multipart/form-data",
+        "application/x-www-form-urlencoded",
+    ):
+        body = speech.read_bytes()
+        assert ask("POST", "/classify", body, {"Content-Type": kind})[0] == 415
+    # And asking is in vain.
+    preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    status, headers, _ = ask("OPTIONS", "/classify", headers=preflight)
+    assert status >= 400
+    assert not any(name.startswith("Access-Control") for name in headers)
+
+
+def test_odd_requests_leave_it_running(ask, server, classify, speech):
+    assert ask("POST", "/elsewhere", b"1", UPLOAD)[0] == 404
+    chunked = UPLOAD | {"Transfer-Encoding": "chunked"}
+    assert ask("POST", "/classify", iter([b"1"]), chunked)[0] == 411
+    for request in (
+        b"nonsense\r\n\r\n",
+        b"POST /classify HTTP/1.0\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"POST /classify HTTP/1.0\r\nHost: localhost\r\nContent-Length: 50\r\n"
+        b"Content-Type: application/octet-stream\r\n\r\nhalf",
+    ):
+        with socket.create_connection(server.server_address) as connection:
+            connection.sendall(request)
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(10_000)
+            assert b" 200 " not in answer.partition(b"\r\n")[0]
+    assert classify(speech)[0] == 200
+
+
+def test_it_is_on_loopback_only(server):
+    assert server.server_address[0] == "127.0.0.1"
+
+
+# The command
+
+
+def test_a_port_in_use_is_one_line(server, model, capsys):
+    port = server.server_address[1]
+    assert main(["demo", str(model), "--no-browser", "--port", str(port)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"port {port} of 127.0.0.1 is used by another program" in error
+    assert "--port 0" in error
+
+
+def test_what_is_no_model_and_no_port_is_told(tmp_path, model, capsys):
+    assert main(["demo", str(tmp_path / "none"), "--no-browser"]) == 2
+    assert "no folder" in capsys.readouterr().err
+    for port in ("70000", "-1", "web"):
+        with pytest.raises(SystemExit):
+            main(["demo", str(model), f"--port={port}"])
+        assert "from 0 to 65535" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing on Windows")
+def test_ctrl_c_stops_it(model):
+    command = [sys.executable, "-m", "speechbrain_ser_cl.cli", "demo", str(model)]
+    with subprocess.Popen(
+        [*command, "--no-browser", "--port", "0", "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        line = process.stdout.readline()
+        port = int(re.match(r"http://127\.0\.0\.1:(\d+)/ ", line)[1])
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/")
+        assert b"my_model" in connection.getresponse().read()
+        process.send_signal(signal.SIGINT)
+        out, error = process.communicate(timeout=20)
+    assert (process.returncode, out.strip(), error) == (0, "stopped", "")
