@@ -9,6 +9,8 @@ The tables stand between marks, each on its own line; FOLDER is relative to the 
   <!-- results: begin FOLDER -->  and  <!-- results: end -->   one row per setting
   <!-- crossval: begin FOLDER --> and  <!-- crossval: end -->  the same, over folds
   <!-- costs: begin FOLDER -->    and  <!-- costs: end -->     its time and memory
+  <!-- few_labels: begin FOLDER --> and  <!-- few_labels: end -->  per share of labels
+  <!-- alignment: begin FOLDER --> and  <!-- alignment: end -->  PWCCA between views
 """
 
 
