@@ -347,7 +347,7 @@ def test_a_view_of_ones_own_and_one_without_opensmile(
     hparams = tmp_path / "mine.yaml"
     hparams.write_text(text)
     corpus = write_synthetic(
-        tmp_path / "corpus", "synthetic_source", n_speakers=6, utterances_per_speaker=3
+        tmp_path / "corpus", "synthetic_source", n_speakers=6, utterances_per_speaker=4
     )
     wavs = sorted((corpus / "wav").glob("*.wav"))
     soundfile.write(wavs[0], np.zeros(16000), 16000)
