@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones.encoders import architecture, check_architecture
 from speechbrain_ser_cl.backbones.features import check_input
+from speechbrain_ser_cl.backbones.masked_norm import MaskedBatchNorm
 from speechbrain_ser_cl.backbones.weighted_ssl import WeightedSSL
-from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
+from speechbrain_ser_cl.nnet.lengths import length_mask, steps_mask, valid_counts
 from speechbrain_ser_cl.registry import BACKBONES
 
 
@@ -142,7 +143,8 @@ class PointwiseCNN(nn.Module):
     softmax (Pepino et al. divide by the sum of the weights).
 
     A frame depends on its own time alone, so padding cannot change it where it
-    does not change the encoder's, see :class:`WeightedSSL`.
+    does not change the encoder's, see :class:`WeightedSSL`. With ``batch_norm`` the
+    padding is left out of the statistics.
 
     Arguments
     ---------
@@ -161,6 +163,11 @@ class PointwiseCNN(nn.Module):
         Of a source on the hub.
     average : int
         With a source, how many of its frames are replaced by their mean.
+    batch_norm : bool
+        Standardise the sum first (batch normalisation without its affine part, so that
+        it adds no parameters; not the paper's). The frames of some encoders, Whisper
+        among them, are nearly the same for all utterances: their mean is far larger
+        than what sets them apart.
 
     Attributes
     ----------
@@ -194,6 +201,7 @@ class PointwiseCNN(nn.Module):
         dropout: float = 0.0,
         revision: str | None = None,
         average: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.features = None
@@ -206,6 +214,7 @@ class PointwiseCNN(nn.Module):
         self.input_size = input_size
         self.output_size = channels[-1]
         self.layer_weights = nn.Parameter(torch.zeros(n_layers + 1))
+        self.norm = MaskedBatchNorm(input_size, affine=False) if batch_norm else None
         # A convolution of one step is a linear layer on each frame.
         layers = []
         for n_in, n_out in zip((input_size, *channels), channels, strict=False):
@@ -239,6 +248,7 @@ class PointwiseCNN(nn.Module):
             "n_layers": len(self.layer_weights) - 1,
             "channels": [layer.out_features for layer in linear],
             "dropout": self.layers[0].p,
+            "batch_norm": self.norm is not None,
         }
 
     @classmethod
@@ -286,9 +296,14 @@ class PointwiseCNN(nn.Module):
         ValueError
             If a shape is not as above, or there is no source.
         """
-        return self.encode(self._source().each(wavs, lengths))
+        hidden_states = self._source().each(wavs, lengths)
+        if lengths is not None:
+            lengths = self.frame_lengths(lengths, wavs.shape[1])
+        return self.encode(hidden_states, lengths)
 
-    def encode(self, hidden_states: Tensor | Iterable[Tensor]) -> Tensor:
+    def encode(
+        self, hidden_states: Tensor | Iterable[Tensor], lengths: Tensor | None = None
+    ) -> Tensor:
         """Encodes the representations of the frozen encoder.
 
         Arguments
@@ -296,6 +311,9 @@ class PointwiseCNN(nn.Module):
         hidden_states : torch.Tensor or iterable of torch.Tensor
             All n_layers + 1 of them, (B, n_layers + 1, T', D) or one (B, T', D) after
             the other, of any floating-point type.
+        lengths : torch.Tensor, optional
+            Relative lengths in frames (B,), of no effect without ``batch_norm``. None:
+            no padding.
 
         Returns
         -------
@@ -314,7 +332,14 @@ class PointwiseCNN(nn.Module):
             hidden_states = hidden_states.unbind(1)
         layers = zip(weights, hidden_states, strict=True)
         x = sum(weight * hidden.to(weight.dtype) for weight, hidden in layers)
+        if self.norm is not None:
+            mask = None if lengths is None else length_mask(lengths, x.shape[1])
+            x = self.norm(x.mT, mask).mT
         return self.layers(x)
+
+    def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
+        """Relative lengths of what :meth:`encode` returns: they stay the same."""
+        return lengths
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
         """Relative lengths in frames, for a pooling over the output.

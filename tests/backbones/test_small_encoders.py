@@ -38,7 +38,9 @@ BUILD = {
     "spectrogram_crnn": lambda: SpectrogramCRNN(dropout=0, transformer_dropout=0),
     "mel_cnn": MelCNN,
     "pointwise_cnn": lambda: PointwiseCNN(WAV2VEC2),
-    "pointwise_cnn of means": lambda: PointwiseCNN(WAV2VEC2, average=3),
+    "pointwise_cnn of means": lambda: PointwiseCNN(
+        WAV2VEC2, average=3, batch_norm=True
+    ),
 }
 
 
@@ -266,7 +268,9 @@ def test_features_may_be_computed_before(encoder):
     if isinstance(encoder, PointwiseCNN):
         kept = encoder.features(wavs, lengths)
         assert kept.shape[:2] == (2, 4)
-        without_source = PointwiseCNN(input_size=32, n_layers=3)
+        without_source = PointwiseCNN(
+            input_size=32, n_layers=3, batch_norm=encoder.norm is not None
+        ).eval()
         names = without_source.state_dict().keys()
         state = encoder.state_dict()
         without_source.load_state_dict({name: state[name] for name in names})
