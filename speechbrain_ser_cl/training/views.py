@@ -66,7 +66,8 @@ class View(nn.Module):
         self.encoder = encoder
         self.pooling = MeanPooling()
         self.output_size = encoder.output_size
-        if any(True for _ in encoder.features.parameters()):
+        front_end = encoder.features
+        if front_end is not None and any(True for _ in front_end.parameters()):
             encoder.features = None
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -212,8 +213,8 @@ class ViewFeatures:
             return
         told = (
             f"{type(self.front_end).__name__}: no features of {len(self.unusable)} of "
-            f"{len(utterances)} utterances ({_counted(self.unusable.values())}: "
-            f"{offenders(sorted(self.unusable))})"
+            f"{len(utterances)} utterances: {_counted(self.unusable.values())} "
+            f"({offenders(self.unusable)})"
         )
         if 2 * len(self.unusable) > len(utterances):
             raise ValueError(f"{told}; is this the right corpus, or view?")

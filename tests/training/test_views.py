@@ -84,7 +84,7 @@ def test_silent_short_and_failing_utterances_are_noted(
         "u4": "vocal: silent",
         "u5": "vocal: too short",
     }
-    assert "2 of 6 utterances (1 silent, 1 too short: 2: u4, u5)" in caplog.text
+    assert "2 of 6 utterances: 1 silent, 1 too short (2: u4, u5)" in caplog.text
     x, _ = features.batch(["u0", "u1"])
     assert x.dtype == torch.float32 and x.shape == (2, 85)
     with pytest.raises(ValueError, match="is this the right corpus, or view"):
