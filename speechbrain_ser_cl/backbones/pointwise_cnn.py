@@ -329,9 +329,12 @@ class PointwiseCNN(nn.Module):
         if isinstance(hidden_states, Tensor):
             shape = (len(weights), -1, self.input_size)
             check_input("PointwiseCNN", hidden_states, None, *shape)
-            hidden_states = hidden_states.unbind(1)
-        layers = zip(weights, hidden_states, strict=True)
-        x = sum(weight * hidden.to(weight.dtype) for weight, hidden in layers)
+            hidden_states = hidden_states.to(weights.dtype)
+            # One product, and not a copy per layer.
+            x = (weights @ hidden_states.flatten(2)).view_as(hidden_states[:, 0])
+        else:
+            layers = zip(weights, hidden_states, strict=True)
+            x = sum(weight * hidden.to(weight.dtype) for weight, hidden in layers)
         if self.norm is not None:
             mask = None if lengths is None else length_mask(lengths, x.shape[1])
             x = self.norm(x.mT, mask).mT

@@ -289,7 +289,7 @@ def make_views(hparams, names):
 # ---------------------------------------------------------------- stage 1
 
 
-def pretrain(hparams, run_opts, views, features, train, valid):
+def pretrain(hparams, run_opts, views, features, train, valid, durations):
     """Stage 1: trains the views in place; the best epoch on validation data counts.
 
     Arguments
@@ -302,6 +302,8 @@ def pretrain(hparams, run_opts, views, features, train, valid):
         By name of the view.
     train, valid : list of str
         Ids of utterances.
+    durations : dict
+        Id to seconds.
 
     Returns
     -------
@@ -322,12 +324,14 @@ def pretrain(hparams, run_opts, views, features, train, valid):
         return DataLoader(_Ids(ids), batch_sampler=batches, **options)
 
     size = hparams["pretrain_batch_size"]
-    # All alike in length, as it were: batches are random.
-    stream = LengthBucketedStream([1.0] * len(train), size, hparams["seed"])
+    seconds = [durations[name] for name in train]
+    stream = stream_of(hparams, seconds, size, hparams["seed"])
     phase = Phase("pretraining", range(len(train)), stream, stream.batches_per_pass)
     sampler = AlternatingBatchSampler([phase])
     # The same batches in each epoch, of nearly the same size: losses depend on it.
     order = sorted(range(len(valid)), key=lambda i: random_rank(0, valid[i]))
+    if hparams["bucketing"]:
+        order.sort(key=lambda i: durations[valid[i]])
     fixed = np.array_split(order, -(-len(valid) // size))
     brain = PretrainBrain(
         modules=modules,
@@ -350,6 +354,13 @@ def pretrain(hparams, run_opts, views, features, train, valid):
     brain.fit(brain.epoch_counter, loader(sampler, train), valid_loader)
     brain.on_evaluate_start(max_key="score")
     return brain
+
+
+def stream_of(hparams, seconds, size, seed):
+    """Batches of similar length, or at random: all are alike in length, as it were."""
+    if not hparams["bucketing"]:
+        seconds = [1.0] * len(seconds)
+    return LengthBucketedStream(seconds, size, seed)
 
 
 class _Ids(torch.utils.data.Dataset):
@@ -392,13 +403,17 @@ def fine_tune(hparams, model, parts, classes, seed):
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = hparams["opt_class"](trained, lr=hparams["tune_lr"])
     schedule = hparams["tune_schedule"](optimizer)
-    history, start, rng = History(), time.time(), np.random.default_rng(seed)
+    history, start = History(), time.time()
+    seconds = [item.utterance.duration for item in parts["train"]]
+    stream = stream_of(hparams, seconds, hparams["tune_batch_size"], seed)
+    n_batches = max(stream.batches_per_pass, hparams["tune_least_batches"])
     ids = [item.utterance.id for item in parts["train"]]
     labels = torch.tensor([classes.index(item.label) for item in parts["train"]])
     best, waited = -1.0, 0
     for epoch in range(1, hparams["tune_epochs"] + 1):
         model.train()
-        for rows in shuffled_batches(hparams, len(ids), rng):
+        for k in range(n_batches):
+            rows = stream.batch((epoch - 1) * n_batches + k)
             logits, _ = model([ids[row] for row in rows])
             loss = cross_entropy(logits, labels[rows].to(model.device))
             if not torch.isfinite(loss):
@@ -421,13 +436,6 @@ def fine_tune(hparams, model, parts, classes, seed):
     model.load_state_dict(state)
     history.seconds = time.time() - start
     return history
-
-
-def shuffled_batches(hparams, count, rng):
-    """Rows of an epoch's batches, of nearly the same size; more passes if few."""
-    per_pass = -(-count // hparams["tune_batch_size"])
-    for _ in range(-(-hparams["tune_least_batches"] // per_pass)):
-        yield from np.array_split(rng.permutation(count), per_pass)
 
 
 @torch.no_grad()
@@ -652,7 +660,8 @@ def run(hparams_file, run_opts, overrides):
     train, valid = (
         pretraining_part(hparams, parts, unlabelled, name) for name in PARTS[:2]
     )
-    brain = pretrain(hparams, run_opts, pretrained, features, train, valid)
+    durations = {utterance.id: utterance.duration for utterance in everybody}
+    brain = pretrain(hparams, run_opts, pretrained, features, train, valid, durations)
     torch.manual_seed(hparams["seed"])
     untrained = {
         name: from_scratch(view).to(device) for name, view in untrained.items()
