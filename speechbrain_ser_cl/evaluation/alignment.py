@@ -131,7 +131,8 @@ def alignment_table(folder: str | Path) -> str:
     demo = ", DEMO on synthetic speech" if about["demo"] else ""
     lines = [
         f"**{' + '.join(about['corpora'])}, {about['encoder']}{demo}** "
-        f"({len(folds)} folds of {size} utterances not trained on)",
+        f"({len(folds)} fold{'s' * (len(folds) > 1)} of {size} utterances not trained "
+        "on)",
         "",
         "| model | " + " | ".join(pairs) + " |",
         "| " + " | ".join(["---"] * (len(pairs) + 1)) + " |",

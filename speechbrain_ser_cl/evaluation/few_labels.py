@@ -296,7 +296,7 @@ def few_label_table(about: Mapping, points: Sequence[Point]) -> str:
     demo = ", DEMO on synthetic speech" if about["demo"] else ""
     lines = [
         f"**{' + '.join(about['corpora'])}, {about['encoder']}{demo}** "
-        f"({points[0].folds} folds, chance: UAR {100 * about['chance']:.1f} %)",
+        f"({_folds(points[0].folds)}, chance: UAR {100 * about['chance']:.1f} %)",
         "",
         "| " + " | ".join(titles) + " |",
         "| " + " | ".join(["---"] * len(titles)) + " |",
@@ -326,3 +326,7 @@ def few_label_table(about: Mapping, points: Sequence[Point]) -> str:
         "two-sided, Holm-corrected over the table."
     )
     return "\n".join([*lines, "", note]) + "\n"
+
+
+def _folds(count: int) -> str:
+    return "1 fold" if count == 1 else f"{count} folds"

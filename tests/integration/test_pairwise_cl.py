@@ -282,34 +282,26 @@ def kill_when(process, is_time):
 
 
 def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp_path):
-    longer = {"pretrain_epochs": 12, "draws": 4}
-    killed = tmp_path / "killed"
+    longer = {"pretrain_epochs": 6, "draws": 3}
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
     words = command(settings, output_folder=killed, **longer)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    start = {"cwd": tmp_path, "env": ONE_THREAD} | quiet
     log, notes = killed / "pretraining" / "train_log.txt", killed / "few_labels.jsonl"
     kill_when(
-        subprocess.Popen(words, **start),
+        subprocess.Popen(words, cwd=tmp_path, env=ONE_THREAD, **quiet),
         lambda: log.exists() and len(log.read_text().splitlines()) > 2,
     )
     assert not notes.exists()
-    kill_when(
-        subprocess.Popen(words, **start),
-        lambda: notes.exists() and len(notes.read_text().splitlines()) > 5,
-    )
-    assert not (killed / "few_labels.json").exists()
     run("killed", **longer)
     run("whole", **longer)
-    for name in ("few_labels.json", "few_labels.csv"):
-        ours, theirs = (tmp_path / run / name for run in ("killed", "whole"))
-        assert sorted(ours.read_text().splitlines()) == sorted(
-            theirs.read_text().splitlines()
-        )
-    ours, theirs = (
-        read_json(tmp_path / run / "alignment.json") for run in ("killed", "whole")
-    )
-    assert ours == theirs
-    assert run("whole", **longer)["points"]  # a finished run says the same again
+    # As after a kill in the middle of a line, with some trainings to be done again.
+    lines = notes.read_text().splitlines(keepends=True)
+    notes.write_text("".join(lines[:5]) + lines[5][:20])
+    (killed / "few_labels.json").unlink()
+    again = run("killed", **longer)
+    for name in ("few_labels.json", "alignment.json"):
+        assert read_json(killed / name) == read_json(whole / name), name
+    assert run("whole", **longer)["points"] == again["points"]
 
 
 PLUG_IN = """
@@ -428,7 +420,7 @@ def test_iemocap_as_it_is_laid_out(run, recipe, settings, tmp_path):
 def test_cross_validation_and_its_tables(settings, tmp_path):
     own = settings | {"methods": ["supervised", "frozen"], "fractions": [1.0]}
     words = ["crossval", str(HPARAMS), "--output_folder", str(tmp_path / "out")]
-    words += ["--folds", "0", "2"]
+    words += ["--folds", "2"]
     for key, value in own.items():
         text = json.dumps(value) if isinstance(value, dict | list | None) else value
         words += [f"--{key}", str(text)]
@@ -438,7 +430,7 @@ def test_cross_validation_and_its_tables(settings, tmp_path):
         assert found["setting"] == "Pairwise-CL, frozen"
         assert found["encoder"].startswith(f"{view} view")
         folds = found["results"]["synthetic_source"]["folds"]
-        assert [row["fold"] for row in folds] == [0, 2]
+        assert [row["fold"] for row in folds] == [2]
     readme = tmp_path / "README.md"
     readme.write_text(
         "".join(
@@ -448,9 +440,11 @@ def test_cross_validation_and_its_tables(settings, tmp_path):
     )
     assert main(["table", str(readme)]) == 0
     text = readme.read_text()
-    assert "synthetic_source, whisper, DEMO on synthetic speech** (2 folds" in text
+    assert (
+        "synthetic_source, whisper, DEMO on synthetic speech** (1 fold, chance" in text
+    )
     assert re.search(r"\| mel \| 100 % \| 12 \| 1 \| \d+\.\d \| – \|", text)
-    assert "2 folds of 48 utterances" in text
+    assert "1 fold of 48 utterances" in text
     assert main(["table", str(readme), "--check"]) == 0
 
 
