@@ -18,8 +18,8 @@ from speechbrain_ser_cl.evaluation.few_labels import (
     read_few_labels,
     t_interval,
     write_few_labels,
-    write_points,
 )
+from speechbrain_ser_cl.evaluation.few_labels import main as draw
 from speechbrain_ser_cl.evaluation.pwcca import pwcca
 from speechbrain_ser_cl.evaluation.significance import holm
 from speechbrain_ser_cl.evaluation.tables import main
@@ -136,8 +136,10 @@ def test_a_readme_says_what_the_files_say(rows, tmp_path):
     p = "< 0.001" if point.p_holm < 0.001 else f"{point.p_holm:.3f}"
     assert f"| {100 * point.uar:.1f} | {low} to {high} | {p} |" in text
     assert main([str(readme), "--check"]) == 0
-    write_points(tmp_path / "points.csv", points)
-    with open(tmp_path / "points.csv", encoding="utf-8", newline="") as file:
+    assert draw([str(tmp_path / "measured")]) == 0
+    figure = tmp_path / "measured" / "few_labels.png"
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    with open(figure.with_suffix(".csv"), encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert float(lines[1]["uar_low"]) == point.interval[0]
     assert lines[0]["p"] == "" and float(lines[1]["p"]) == point.p
