@@ -154,8 +154,12 @@ def test_a_group_norm_that_counts_padding_still_does(tmp_path):
 SMALL = {
     "spectrogram_crnn": ({"dropout": 0.3, "transformer_dropout": 0.4}, "mean"),
     "mel_cnn": ({"channels": [8, 6], "dropout": 0.3}, "mean"),
-    "pointwise_cnn": ({"source": WHISPER, "channels": [8, 6], "dropout": 0.3}, "mean"),
+    "pointwise_cnn": (
+        {"source": WHISPER, "channels": [8, 6], "average": 3, "batch_norm": True},
+        "mean",
+    ),
     "egemaps_mlp": ({"hidden_sizes": [8, 6], "dropout": 0.3}, None),
+    "vocal_mlp": ({"hidden_sizes": [8, 6], "dropout": 0.3}, None),
 }
 
 

@@ -1,9 +1,18 @@
 """Encoders: waveform to frames (B, T, D), or to one vector (B, D)."""
 
-from speechbrain_ser_cl.backbones.egemaps_mlp import EGeMAPSMLP
-from speechbrain_ser_cl.backbones.features import EGeMAPS, LogMel, LogSpectrogram
+from speechbrain_ser_cl.backbones.features import (
+    EGeMAPS,
+    LogMel,
+    LogSpectrogram,
+    VocalFunctionals,
+)
+from speechbrain_ser_cl.backbones.functionals_mlp import (
+    EGeMAPSMLP,
+    FunctionalsMLP,
+    VocalMLP,
+)
 from speechbrain_ser_cl.backbones.mel_cnn import MelCNN
-from speechbrain_ser_cl.backbones.pointwise_cnn import PointwiseCNN
+from speechbrain_ser_cl.backbones.pointwise_cnn import AllLayers, PointwiseCNN
 from speechbrain_ser_cl.backbones.spectrogram_crnn import SpectrogramCRNN
 from speechbrain_ser_cl.backbones.weighted_ssl import (
     WeightedSSL,
@@ -11,13 +20,17 @@ from speechbrain_ser_cl.backbones.weighted_ssl import (
 )
 
 __all__ = [
+    "AllLayers",
     "EGeMAPS",
     "EGeMAPSMLP",
+    "FunctionalsMLP",
     "LogMel",
     "LogSpectrogram",
     "MelCNN",
     "PointwiseCNN",
     "SpectrogramCRNN",
+    "VocalFunctionals",
+    "VocalMLP",
     "WeightedSSL",
     "write_untrained_encoder",
 ]

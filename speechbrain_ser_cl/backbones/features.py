@@ -308,3 +308,85 @@ def _smile():
         feature_set=opensmile.FeatureSet.eGeMAPSv02,
         feature_level=opensmile.FeatureLevel.Functionals,
     )
+
+
+class VocalFunctionals(nn.Module):
+    """Statistics of SpeechBrain's vocal features, one vector per utterance.
+
+    A stand-in for :class:`EGeMAPS` that may be used for anything: pitch, harmonicity,
+    jitter, shimmer, glottal noise, the shape of the spectrum and four MFCCs every 10 ms
+    (``speechbrain.lobes.features.VocalFeatures``, itself after openSMILE), of each its
+    mean, standard deviation and 20th, 50th and 80th percentile over the utterance.
+    Numbers are not those of eGeMAPS, nor are results.
+
+    Attributes
+    ----------
+    output_size : int
+        85: 17 features, five statistics.
+
+    Example
+    -------
+    >>> VocalFunctionals()(torch.randn(2, 8000)).shape
+    torch.Size([2, 85])
+    """
+
+    output_size = 85
+    # In VocalFeatures' order.
+    _features = ("f0", "hnr", "jitter", "shimmer", "gne", "centroid", "spread", "skew")
+    _features += ("kurtosis", "entropy", "flatness", "crest", "flux")
+    _features += ("mfcc0", "mfcc1", "mfcc2", "mfcc3")
+    _quantiles = (0.2, 0.5, 0.8)
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Computes the functionals of a batch.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            Functionals (B, 85), float32, in the order of ``names()``.
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above, or an utterance is shorter than a window of
+            50 ms.
+        """
+        check_input("VocalFunctionals", wavs, lengths, -1)
+        if lengths is None:
+            lengths = torch.ones(len(wavs), device=wavs.device)
+        counts = valid_counts(lengths, wavs.shape[1]).tolist()
+        vocal = _vocal_features().to(wavs.device)
+        levels = torch.tensor(self._quantiles, device=wavs.device)
+        rows = []
+        for i, (wav, count) in enumerate(zip(wavs.float(), counts, strict=True)):
+            if count < vocal.window_samples:
+                raise ValueError(
+                    f"VocalFunctionals needs {vocal.window_samples} samples; utterance "
+                    f"{i} of the batch, {count} samples, is too short: leave it out"
+                )
+            with torch.no_grad():
+                frames = vocal(wav[None, :count])[0]
+            std, mean = torch.std_mean(frames, dim=0, correction=0)
+            quantiles = frames.quantile(levels, dim=0)
+            rows.append(torch.cat([mean, std, *quantiles]))
+        return torch.stack(rows)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """What each functional is, such as ``"f0 mean"``; 85 names."""
+        kinds = ["mean", "std", *(f"{100 * q:.0f} %" for q in cls._quantiles)]
+        return [f"{feature} {kind}" for kind in kinds for feature in cls._features]
+
+
+@functools.cache
+def _vocal_features():
+    from speechbrain.lobes.features import VocalFeatures
+
+    return VocalFeatures().eval()

@@ -154,16 +154,30 @@ class MelCNN(nn.Module):
         torch.Tensor
             Valid frames over all frames (B,), in (0, 1].
         """
-        counts = valid_counts(lengths, n_samples)
-        return self._n_frames(counts) / self._n_frames(
-            torch.full_like(counts, n_samples)
-        )
+        n_steps = self.features.n_frames(torch.tensor(n_samples)).item()
+        lengths = self.features.frame_lengths(lengths, n_samples)
+        return self.encoded_lengths(lengths, n_steps)
 
-    def _n_frames(self, n_samples: Tensor) -> Tensor:
-        counts = self.features.n_frames(n_samples)
+    def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
+        """Relative lengths of what :meth:`encode` returns.
+
+        Arguments
+        ---------
+        lengths : torch.Tensor
+            Relative lengths in spectrogram frames (B,), in (0, 1].
+        n_steps : int
+            Padded length T of the spectrograms.
+
+        Returns
+        -------
+        torch.Tensor
+            Valid frames over all frames (B,), in (0, 1].
+        """
+        counts = valid_counts(lengths, n_steps)
+        longest = torch.full_like(counts, n_steps)
         for _ in self.convs:
-            counts = _halve(counts)
-        return counts
+            counts, longest = _halve(counts), _halve(longest)
+        return counts / longest
 
 
 def _halve(counts: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Pointwise convolutions over the layers of a frozen speech encoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -8,8 +8,118 @@ from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones.encoders import architecture, check_architecture
 from speechbrain_ser_cl.backbones.features import check_input
+from speechbrain_ser_cl.backbones.masked_norm import MaskedBatchNorm
 from speechbrain_ser_cl.backbones.weighted_ssl import WeightedSSL
+from speechbrain_ser_cl.nnet.lengths import length_mask, steps_mask, valid_counts
 from speechbrain_ser_cl.registry import BACKBONES
+
+
+class AllLayers(nn.Module):
+    """The representations of all layers of a frozen encoder.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path or dict
+        The encoder, as :class:`WeightedSSL` takes it.
+    revision : str, optional
+        Of a model of the hub.
+    average : int
+        How many frames in a row are replaced by their mean; the last mean of an
+        utterance may be of fewer. 1: none are. Emotions change slowly: means of some
+        tenths of a second are a fraction of the work.
+
+    Attributes
+    ----------
+    ssl : WeightedSSL
+        The frozen encoder.
+    output_size : int
+        Size D of a frame.
+    n_layers : int
+        Number L of its transformer layers.
+    hop : int
+        Samples from one frame to the next.
+
+    Example
+    -------
+    >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
+    ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    >>> layers = AllLayers(config, average=10)
+    >>> layers(torch.randn(2, 8000)).shape  # 25 frames
+    torch.Size([2, 3, 3, 16])
+    """
+
+    def __init__(
+        self,
+        source: str | Path | Mapping,
+        revision: str | None = None,
+        average: int = 1,
+    ) -> None:
+        super().__init__()
+        if average < 1:
+            raise ValueError(f"average is {average}, expected at least 1 frame")
+        self.ssl = WeightedSSL(source, revision=revision, freeze="all")
+        self.ssl.requires_grad_(False)
+        self.average = average
+        self.output_size, self.n_layers = self.ssl.output_size, self.ssl.n_layers
+        self.hop = self.ssl.hop * average
+
+    def arguments(self) -> dict:
+        """What there is to know of it besides the encoder's weights."""
+        return {"source": architecture(self.ssl.encoder), "average": self.average}
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            (B, n_layers + 1, T', D).
+        """
+        return torch.stack(list(self.each(wavs, lengths)), dim=1)
+
+    def each(self, wavs: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
+        """Yields the representations (B, T', D) one by one, to take less memory.
+
+        Arguments
+        ---------
+        wavs, lengths : torch.Tensor
+            As for :meth:`forward`.
+        """
+        states = self.ssl.hidden_states(wavs, lengths)
+        if self.average == 1:
+            yield from states
+            return
+        if lengths is None:
+            lengths = torch.ones(len(wavs), device=wavs.device)
+        lengths = self.ssl.frame_lengths(lengths, wavs.shape[1])
+        for state in states:
+            mask = steps_mask(valid_counts(lengths, state.shape[1]), state.shape[1])
+            mask = _groups(mask.unsqueeze(-1).to(state.dtype), self.average)
+            # Means of valid frames; groups without any become 0.
+            total = (_groups(state, self.average) * mask).sum(dim=2)
+            yield total / mask.sum(dim=2).clamp(min=1)
+
+    def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
+        """Relative lengths in frames (B,), from those in samples of T samples."""
+        counts = valid_counts(lengths, n_samples)
+        frames, longest = (
+            self.ssl.encoder.n_frames(n)
+            for n in (counts, torch.full_like(counts, n_samples))
+        )
+        return -(-frames // self.average) / -(-longest // self.average)
+
+
+def _groups(x: Tensor, size: int) -> Tensor:
+    """(B, T, D) to (B, ceil(T / size), size, D), 0 where there is nothing."""
+    x = nn.functional.pad(x, (0, 0, 0, -x.shape[1] % size))
+    return x.unflatten(1, (-1, size))
 
 
 @BACKBONES.register("pointwise_cnn")
@@ -33,7 +143,8 @@ class PointwiseCNN(nn.Module):
     softmax (Pepino et al. divide by the sum of the weights).
 
     A frame depends on its own time alone, so padding cannot change it where it
-    does not change the encoder's, see :class:`WeightedSSL`.
+    does not change the encoder's, see :class:`WeightedSSL`. With ``batch_norm`` the
+    padding is left out of the statistics.
 
     Arguments
     ---------
@@ -48,11 +159,22 @@ class PointwiseCNN(nn.Module):
         Outputs of each convolution.
     dropout : float
         Before each convolution.
+    revision : str, optional
+        Of a source on the hub.
+    average : int
+        With a source, how many of its frames are replaced by their mean.
+    batch_norm : bool
+        Standardise the sum first (batch normalisation without its affine part, so that
+        it adds no parameters; not the paper's). The frames of some encoders, Whisper
+        among them, are nearly the same for all utterances: their mean is far larger
+        than what sets them apart.
 
     Attributes
     ----------
+    features : AllLayers or None
+        The front end.
     ssl : WeightedSSL or None
-        The frozen encoder. Its own layer weights are not used.
+        The frozen encoder in it. Its own layer weights are not used.
     layer_weights : torch.nn.Parameter
         w (L + 1,), before the softmax.
     output_size : int
@@ -77,22 +199,32 @@ class PointwiseCNN(nn.Module):
         n_layers: int = 12,
         channels: tuple[int, ...] = (128, 128),
         dropout: float = 0.0,
+        revision: str | None = None,
+        average: int = 1,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        self.ssl = None
+        self.features = None
         self.hop = None
         if source is not None:
-            self.ssl = WeightedSSL(source, freeze="all").requires_grad_(False)
-            self.hop = self.ssl.hop
-            input_size, n_layers = self.ssl.output_size, self.ssl.n_layers
+            self.features = AllLayers(source, revision, average)
+            self.hop = self.features.hop
+            input_size = self.features.output_size
+            n_layers = self.features.n_layers
         self.input_size = input_size
         self.output_size = channels[-1]
         self.layer_weights = nn.Parameter(torch.zeros(n_layers + 1))
+        self.norm = MaskedBatchNorm(input_size, affine=False) if batch_norm else None
         # A convolution of one step is a linear layer on each frame.
         layers = []
         for n_in, n_out in zip((input_size, *channels), channels, strict=False):
             layers += [nn.Dropout(dropout), nn.Linear(n_in, n_out), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
+
+    @property
+    def ssl(self) -> WeightedSSL | None:
+        """The frozen encoder, if there is one."""
+        return None if self.features is None else self.features.ssl
 
     @property
     def weights(self) -> Tensor:
@@ -109,12 +241,14 @@ class PointwiseCNN(nn.Module):
             neither the hub nor the folder it came from is needed.
         """
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        front = {"source": None} if self.features is None else self.features.arguments()
         return {
-            "source": None if self.ssl is None else architecture(self.ssl.encoder),
+            **front,
             "input_size": self.input_size,
             "n_layers": len(self.layer_weights) - 1,
             "channels": [layer.out_features for layer in linear],
             "dropout": self.layers[0].p,
+            "batch_norm": self.norm is not None,
         }
 
     @classmethod
@@ -162,9 +296,14 @@ class PointwiseCNN(nn.Module):
         ValueError
             If a shape is not as above, or there is no source.
         """
-        return self.encode(self._source().hidden_states(wavs, lengths))
+        hidden_states = self._source().each(wavs, lengths)
+        if lengths is not None:
+            lengths = self.frame_lengths(lengths, wavs.shape[1])
+        return self.encode(hidden_states, lengths)
 
-    def encode(self, hidden_states: Tensor | Iterable[Tensor]) -> Tensor:
+    def encode(
+        self, hidden_states: Tensor | Iterable[Tensor], lengths: Tensor | None = None
+    ) -> Tensor:
         """Encodes the representations of the frozen encoder.
 
         Arguments
@@ -172,6 +311,9 @@ class PointwiseCNN(nn.Module):
         hidden_states : torch.Tensor or iterable of torch.Tensor
             All n_layers + 1 of them, (B, n_layers + 1, T', D) or one (B, T', D) after
             the other, of any floating-point type.
+        lengths : torch.Tensor, optional
+            Relative lengths in frames (B,), of no effect without ``batch_norm``. None:
+            no padding.
 
         Returns
         -------
@@ -187,10 +329,20 @@ class PointwiseCNN(nn.Module):
         if isinstance(hidden_states, Tensor):
             shape = (len(weights), -1, self.input_size)
             check_input("PointwiseCNN", hidden_states, None, *shape)
-            hidden_states = hidden_states.unbind(1)
-        layers = zip(weights, hidden_states, strict=True)
-        x = sum(weight * hidden.to(weight.dtype) for weight, hidden in layers)
+            hidden_states = hidden_states.to(weights.dtype)
+            # One product, and not a copy per layer.
+            x = (weights @ hidden_states.flatten(2)).view_as(hidden_states[:, 0])
+        else:
+            layers = zip(weights, hidden_states, strict=True)
+            x = sum(weight * hidden.to(weight.dtype) for weight, hidden in layers)
+        if self.norm is not None:
+            mask = None if lengths is None else length_mask(lengths, x.shape[1])
+            x = self.norm(x.mT, mask).mT
         return self.layers(x)
+
+    def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
+        """Relative lengths of what :meth:`encode` returns: they stay the same."""
+        return lengths
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
         """Relative lengths in frames, for a pooling over the output.
@@ -214,10 +366,10 @@ class PointwiseCNN(nn.Module):
         """
         return self._source().frame_lengths(lengths, n_samples)
 
-    def _source(self) -> WeightedSSL:
-        if self.ssl is None:
+    def _source(self) -> AllLayers:
+        if self.features is None:
             raise ValueError(
                 "this PointwiseCNN has no encoder for waveforms: give it a source, or "
                 "hidden states to encode()"
             )
-        return self.ssl
+        return self.features

@@ -12,6 +12,8 @@ marks, each on its own line; paths are relative to the README:
   <!-- results: begin FOLDER -->  and  <!-- results: end -->   one row per setting
   <!-- crossval: begin FOLDER --> and  <!-- crossval: end -->  the same, over folds
   <!-- costs: begin FOLDER -->    and  <!-- costs: end -->     its time and memory
+  <!-- few_labels: begin FOLDER --> and  <!-- few_labels: end -->  per share of labels
+  <!-- alignment: begin FOLDER --> and  <!-- alignment: end -->  PWCCA between views
   <!-- sweep: begin SWEEP.yaml folder=FOLDER --> and <!-- sweep: end -->
                                   a sweep's table, from crossval.json copied there
 

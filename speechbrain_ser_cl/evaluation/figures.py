@@ -419,6 +419,70 @@ def plot_layer_weights(
     _save(figure, path)
 
 
+def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> None:
+    """Draw UAR against the share of labels, with bands, a panel per view.
+
+    Arguments
+    ---------
+    points : sequence of Point
+        As ``few_labels.few_label_points`` returns them.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    chance : float
+        UAR of a guess, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to draw.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ser_cl.evaluation.few_labels import Point
+    >>> path = Path(tempfile.mkdtemp(), "few_labels.png")
+    >>> points = [
+    ...     Point("mel", "supervised", f, 9, 10, 5, 0.4 + f, 0.4, (0.3 + f, 0.5 + f))
+    ...     for f in (0.05, 0.1)
+    ... ]
+    >>> plot_few_labels(points, path, chance=0.25)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not points:
+        raise ValueError("no points to draw")
+    views = list(dict.fromkeys(point.view for point in points))
+    methods = list(dict.fromkeys(point.method for point in points))
+    fractions = sorted({point.fraction for point in points})
+    figure = _new_figure(0.8 + 3.6 * len(views), 3.6)
+    panels = figure.subplots(1, len(views), sharey=True, squeeze=False)[0]
+    for axes, view in zip(panels, views, strict=True):
+        for marker, method in zip(cycle("os^Dv"), methods):
+            own = [p for p in points if (p.view, p.method) == (view, method)]
+            x = [100 * point.fraction for point in own]
+            y = [100 * point.uar for point in own]
+            (line,) = axes.plot(x, y, marker=marker, markersize=5, label=method)
+            bounds = [p.interval or (p.uar, p.uar) for p in own]
+            low, high = 100 * np.array(bounds).reshape(-1, 2).T
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
+        axes.axhline(100 * chance, color="0.4", linestyle=":", label="chance")
+        axes.set_xscale("log")
+        axes.set_xticks(
+            [100 * f for f in fractions], [f"{100 * f:g}" for f in fractions]
+        )
+        axes.minorticks_off()
+        axes.set_title(view, fontsize=_FONT + 1)
+        axes.set_xlabel("labels in %", fontsize=_FONT)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_FONT - 1)
+    panels[0].set_ylabel("UAR in %, 95 % over draws", fontsize=_FONT)
+    panels[0].legend(fontsize=_FONT - 1, frameon=False)
+    _save(figure, path)
+
+
 def plot_tsne(
     embeddings: ArrayLike,
     colourings: Mapping[str, Sequence],

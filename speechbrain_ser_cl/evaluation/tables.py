@@ -12,6 +12,12 @@ The README marks where, with the folder relative to itself::
     <!-- costs: begin measured/two_stage -->
     <!-- costs: end -->
 
+    <!-- few_labels: begin measured -->
+    <!-- few_labels: end -->
+
+    <!-- alignment: begin measured -->
+    <!-- alignment: end -->
+
     <!-- sweep: begin tables/losses.yaml folder=measured/losses -->
     <!-- sweep: end -->
 
@@ -39,12 +45,18 @@ from pathlib import Path
 import numpy as np
 
 from speechbrain_ser_cl.corpora.files import replacing
+from speechbrain_ser_cl.evaluation.alignment import alignment_table
 from speechbrain_ser_cl.evaluation.costs import build_cost_table
 from speechbrain_ser_cl.evaluation.crossval import (
     FILE,
     CrossValidation,
     read_crossval,
     table_rows,
+)
+from speechbrain_ser_cl.evaluation.few_labels import (
+    few_label_points,
+    few_label_table,
+    read_few_labels,
 )
 from speechbrain_ser_cl.evaluation.significance import mean_interval
 from speechbrain_ser_cl.evaluation.sweep_tables import measured_table
@@ -53,13 +65,14 @@ _TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
+_KINDS = "results|crossval|costs|few_labels|alignment|sweep"
 _BLOCK = re.compile(
-    r"(?P<begin><!-- (?P<kind>results|crossval|costs|sweep): begin (?P<folder>\S+)"
+    rf"(?P<begin><!-- (?P<kind>{_KINDS}): begin (?P<folder>\S+)"
     r"(?: metric=(?P<metric>\S+))?(?: folder=(?P<measured>\S+))? -->\n)"
     r".*?(?P<end><!-- (?P=kind): end -->)",
     re.DOTALL,
 )
-_MARK = re.compile(r"<!-- (?:results|crossval|costs|sweep): (begin|end)")
+_MARK = re.compile(rf"<!-- (?:{_KINDS}): (begin|end)")
 _NOTE = (
     "± is the standard deviation over seeds. Over seeds: 95 % t-interval of the "
     "mean, from 3 seeds on; it says how far other seeds may move it. Over speakers: "
@@ -600,9 +613,9 @@ def _filled(readme_path: Path) -> str:
         raise ValueError(
             f"{readme_path}: {n_marks[0]} begin and {n_marks[1]} end markers make "
             f"{n_blocks} blocks; expected pairs of '<!-- results: begin FOLDER "
-            "[metric=uar] -->' and '<!-- results: end -->', or 'crossval' or 'costs' "
-            "instead of 'results', or '<!-- sweep: begin FILE folder=FOLDER -->', each "
-            "on its own line"
+            "[metric=uar] -->' and '<!-- results: end -->', or one of "
+            f"{_KINDS.replace('|', ', ')} instead of 'results', or '<!-- sweep: begin "
+            "FILE folder=FOLDER -->', each on its own line"
         )
 
     def fill(block: re.Match) -> str:
@@ -616,6 +629,13 @@ def _filled(readme_path: Path) -> str:
             paper = _read_paper(folder, metric)
             if block["kind"] == "costs":
                 table = build_cost_table(collect_crossvals([folder]))
+            elif block["kind"] == "few_labels":
+                about, rows = read_few_labels(folder)
+                table = few_label_table(
+                    about, few_label_points(rows, about["baseline"])
+                )
+            elif block["kind"] == "alignment":
+                table = alignment_table(folder)
             elif block["kind"] == "crossval":
                 table = build_crossval_table(collect_crossvals([folder]), paper, metric)
             else:

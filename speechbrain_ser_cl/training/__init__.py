@@ -20,6 +20,7 @@ from speechbrain_ser_cl.training.launch import (
 )
 from speechbrain_ser_cl.training.optim import parameter_groups
 from speechbrain_ser_cl.training.record import machine, package_versions, write_run
+from speechbrain_ser_cl.training.views import View, ViewFeatures, take_unusable
 
 __all__ = [
     "AtomicCheckpointer",
@@ -27,6 +28,8 @@ __all__ = [
     "History",
     "RoundCounter",
     "SERBrain",
+    "View",
+    "ViewFeatures",
     "encode",
     "find_hparams",
     "keep_frames",
@@ -38,6 +41,7 @@ __all__ = [
     "refuse_other_experiment",
     "resolved_values",
     "start_run",
+    "take_unusable",
     "unwrap",
     "waveform",
     "write_run",

@@ -18,7 +18,14 @@ RULES = {
     "augment": ({"registry"}, {"torch", "torch_audiomentations"}),
     "backbones": (
         {"registry", "nnet"},
-        {"torch", "transformers", "safetensors", "opensmile", "peft"},
+        {
+            "torch",
+            "transformers",
+            "safetensors",
+            "opensmile",
+            "peft",
+            "speechbrain",
+        },
     ),
     "corpora": ({"registry", "data"}, {"numpy", "scipy", "soundfile", "soxr", "tqdm"}),
     "data": (

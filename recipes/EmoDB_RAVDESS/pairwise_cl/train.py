@@ -1,0 +1,1 @@
+../../IEMOCAP/pairwise_cl/train.py

@@ -1,0 +1,177 @@
+"""Encoders of functionals: one vector per utterance, without time."""
+
+from torch import Tensor, nn
+
+from speechbrain_ser_cl.backbones.features import (
+    EGeMAPS,
+    VocalFunctionals,
+    check_input,
+)
+from speechbrain_ser_cl.registry import BACKBONES
+
+
+class FunctionalsMLP(nn.Module):
+    """Fully connected layers over functionals, ReLU after each.
+
+    Functionals are in units from Hz to dB: each one is normalised over the utterances
+    of the batch in training, by the mean of those statistics over all batches
+    afterwards. It adds no parameters.
+
+    Arguments
+    ---------
+    features : torch.nn.Module
+        The front end, waveforms to functionals (B, ``features.output_size``).
+    hidden_sizes : sequence of int
+        Units of each layer.
+    dropout : float
+        Before each layer but the first.
+
+    Attributes
+    ----------
+    features : torch.nn.Module
+        The front end.
+    output_size : int
+        Size of the vector.
+    hop : None
+        There is one vector per utterance.
+    """
+
+    hop = None
+
+    def __init__(
+        self,
+        features: nn.Module,
+        hidden_sizes: tuple[int, ...] = (128,),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.hidden_sizes, self.dropout = list(hidden_sizes), dropout
+        self.features = features
+        n_functionals = self.features.output_size
+        self.input_norm = nn.BatchNorm1d(n_functionals, momentum=None, affine=False)
+        layers = []
+        for n_in, n_out in zip(
+            (n_functionals, *hidden_sizes), hidden_sizes, strict=False
+        ):
+            layers += [nn.Dropout(dropout), nn.Linear(n_in, n_out), nn.ReLU()]
+        self.layers = nn.Sequential(*layers[1:])
+        self.output_size = hidden_sizes[-1]
+
+    def arguments(self) -> dict:
+        """Keyword arguments that build another one like this."""
+        return {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
+
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths in samples (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            One vector per utterance (B, output_size).
+
+        Raises
+        ------
+        ValueError
+            If a shape is not as above, or an utterance is too short for the front
+            end.
+        ImportError
+            If what the front end needs is not installed.
+        """
+        return self.encode(self.features(wavs, lengths))
+
+    def encode(self, functionals: Tensor) -> Tensor:
+        """Encodes functionals, for instance computed before.
+
+        Arguments
+        ---------
+        functionals : torch.Tensor
+            (B, ``features.output_size``), in the order of the front end's ``names()``,
+            of any floating-point type.
+
+        Returns
+        -------
+        torch.Tensor
+            One vector per utterance (B, output_size).
+
+        Raises
+        ------
+        ValueError
+            If the shape is not as above; in training, if B is 1.
+        """
+        size = self.features.output_size
+        check_input(type(self).__name__, functionals, None, size)
+        x = self.input_norm(functionals.float())
+        return self.layers(x.to(self.layers[0].weight.dtype))
+
+
+@BACKBONES.register("egemaps_mlp")
+class EGeMAPSMLP(FunctionalsMLP):
+    """Fully connected layers over the 88 functionals of eGeMAPS.
+
+    The eGeMAPS-88 view of Khaertdinov et al., "Exploring self-supervised multi-view
+    contrastive learning for speech emotion recognition with limited annotations"
+    (2024). Its Table 5 and its text disagree. The table's 0.011 M parameters are
+    those of one layer 88-128 (11 392), the default here, and its head's 0.018 M have
+    no round number to fit: ``ClassifierHead(128, 4, hidden_size=136)`` is near it. The
+    text, section 3.2, has two layers of 256 and 128, ``hidden_sizes=(256, 128)``
+    (55 680), and section 3.3 a linear head, ``ClassifierHead(128, 4)``.
+
+    Not printed and ours: ReLU after each layer, and how the functionals are
+    normalised, see :class:`FunctionalsMLP`.
+
+    Arguments
+    ---------
+    hidden_sizes : sequence of int
+        Units of each layer.
+    dropout : float
+        Before each layer but the first.
+
+    Example
+    -------
+    >>> import torch
+    >>> encoder = EGeMAPSMLP()
+    >>> sum(p.numel() for p in encoder.parameters())
+    11392
+    >>> functionals = torch.randn(4, 88)  # computed before
+    >>> encoder.encode(functionals).shape
+    torch.Size([4, 128])
+    """
+
+    def __init__(
+        self, hidden_sizes: tuple[int, ...] = (128,), dropout: float = 0.0
+    ) -> None:
+        super().__init__(EGeMAPS(), hidden_sizes, dropout)
+
+
+@BACKBONES.register("vocal_mlp")
+class VocalMLP(FunctionalsMLP):
+    """Fully connected layers over functionals of SpeechBrain's vocal features.
+
+    In place of :class:`EGeMAPSMLP` where openSMILE may not be used: it is free for
+    research only.
+
+    Arguments
+    ---------
+    hidden_sizes : sequence of int
+        Units of each layer.
+    dropout : float
+        Before each layer but the first.
+
+    Example
+    -------
+    >>> import torch
+    >>> VocalMLP()(torch.randn(4, 8000)).shape
+    torch.Size([4, 128])
+    """
+
+    def __init__(
+        self, hidden_sizes: tuple[int, ...] = (128,), dropout: float = 0.0
+    ) -> None:
+        super().__init__(VocalFunctionals(), hidden_sizes, dropout)
