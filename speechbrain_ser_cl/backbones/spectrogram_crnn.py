@@ -204,13 +204,33 @@ class SpectrogramCRNN(nn.Module):
         torch.Tensor
             Valid frames over all frames (B,), in (0, 1].
         """
-        counts = valid_counts(lengths, n_samples)
-        return self._n_frames(counts) / self._n_frames(
-            torch.full_like(counts, n_samples)
+        n_frames = self.features.n_frames(torch.tensor(n_samples)).item()
+        return self.encode_lengths(
+            self.features.frame_lengths(lengths, n_samples), n_frames
         )
 
-    def _n_frames(self, n_samples: Tensor) -> Tensor:
-        counts = self.features.n_frames(n_samples).clamp(min=self.receptive_field)
+    def encode_lengths(self, lengths: Tensor, n_frames: int) -> Tensor:
+        """Relative lengths in frames of what :meth:`encode` gives.
+
+        Arguments
+        ---------
+        lengths : torch.Tensor
+            Relative lengths in spectrogram frames (B,), in (0, 1].
+        n_frames : int
+            Padded length T of the spectrograms.
+
+        Returns
+        -------
+        torch.Tensor
+            Valid frames over all frames (B,), in (0, 1].
+        """
+        counts = valid_counts(lengths, n_frames)
+        return self._n_frames(counts) / self._n_frames(
+            torch.full_like(counts, n_frames)
+        )
+
+    def _n_frames(self, counts: Tensor) -> Tensor:
+        counts = counts.clamp(min=self.receptive_field)
         return _n_steps(self.conv2, _n_steps(self.conv1, counts))
 
 
