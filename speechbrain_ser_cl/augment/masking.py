@@ -7,10 +7,10 @@ from torch import Tensor
 class SpectrogramMasking:
     """Sets a stretch of time and a band of frequencies to zero, as drawn.
 
-    After Park et al., "SpecAugment", Interspeech 2019, with the sizes of the NTUA thesis
-    on contrastive losses for speech emotion recognition, section 4.4.2.4: up to 5 % of
-    the time, up to 10 bins. Sizes are drawn uniformly, 0 and the largest included, and
-    then the place, uniformly among those where the mask fits.
+    After Park et al., "SpecAugment", Interspeech 2019, with the sizes of the NTUA
+    thesis on contrastive losses for speech emotion recognition, section 4.4.2.4: up to
+    5 % of the time, up to 10 bins. Sizes are drawn uniformly, 0 and the largest
+    included, and then the place, uniformly among those where the mask fits.
 
     Arguments
     ---------

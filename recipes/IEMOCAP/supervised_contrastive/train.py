@@ -3,16 +3,17 @@
 
 An encoder of spectrograms is trained in one stage or several, with cross-entropy, with
 contrastive losses that know the labels or do not, or with sums of these; a linear
-classifier or a support vector machine on its embeddings recognises emotions. NTUA thesis
-on contrastive losses for speech emotion recognition, 2023; section, equation and table
-numbers are its own. Which stages a setting has stands in the YAML.
+classifier or a support vector machine on its embeddings recognises emotions. NTUA
+thesis on contrastive losses for speech emotion recognition, 2023; section, equation and
+table numbers are its own. Which stages a setting has stands in the YAML.
 
 To run the demo on a built-in synthetic corpus:
 > python train.py hparams/contrastive.yaml
 
 To run one fold of an experiment of the thesis, here with a loss of table 4.4:
 > python train.py hparams/contrastive.yaml --fold 0 --setting contrast_svm \
-      --contrast smooth_triplet --temperature 0.5 --corpora "{iemocap: /path/to/IEMOCAP}"
+      --contrast smooth_triplet --temperature 0.5 \
+      --corpora "{iemocap: /path/to/IEMOCAP}"
 
 Authors
  * The speechbrain_ser_cl contributors 2026
@@ -731,12 +732,12 @@ def check_switches(values):
             f"stages does not have; it has {', '.join(values['stages'])}."
         )
     augmented = any(values["stages"][name]["augmented"] for name in names)
-    if augmented and values["ssl_source"] is not None:
-        if values["augmentation"] == "mask":
-            raise ValueError(
-                "augmentation is mask, which is for spectrograms, and ssl_source "
-                f"{values['ssl_source']} reads waveforms. Set augmentation: waveform."
-            )
+    ssl_source = values["ssl_source"]
+    if augmented and ssl_source is not None and values["augmentation"] == "mask":
+        raise ValueError(
+            f"augmentation is mask, which is for spectrograms, and {ssl_source} "
+            "(ssl_source) reads waveforms. Set augmentation: waveform."
+        )
     for name in names:
         stage = values["stages"][name]
         if "self_supervised" in stage["weights"] and stage["views"] != 2:
@@ -857,8 +858,8 @@ def run_demo(hparams_file, run_opts, overrides):
     """
     if if_main_process():
         print(
-            "DEMO: no folder is given in corpora, so this runs on synthetic speech. Its "
-            "numbers are not results of any paper.",
+            "DEMO: no folder is given in corpora, so this runs on synthetic speech. "
+            "Its numbers are not results of any paper.",
             flush=True,
         )
     values = plain_values(hparams_file)["demo"]
