@@ -49,21 +49,21 @@ class SpectrogramMasking:
         Arguments
         ---------
         spectrogram : torch.Tensor
-            (T, F), without padding. Not changed.
+            (T, ..., F), without padding. Not changed.
         rng : numpy.random.Generator
             What sizes and places are drawn from.
 
         Returns
         -------
         torch.Tensor
-            A masked copy (T, F).
+            A masked copy.
         """
         masked = spectrogram.clone()
-        n_frames, n_bins = spectrogram.shape
+        n_frames, n_bins = spectrogram.shape[0], spectrogram.shape[-1]
         start, end = _stretch(rng, n_frames, int(self.time_share * n_frames))
         masked[start:end] = 0
         start, end = _stretch(rng, n_bins, min(self.frequency_bins, n_bins))
-        masked[:, start:end] = 0
+        masked[..., start:end] = 0
         return masked
 
 

@@ -101,11 +101,12 @@ OF_A_TERM = {
 class FeatureEncoder(torch.nn.Module):
     """Encoder f of section 4.3: spectrograms to one vector per utterance."""
 
-    def __init__(self, backbone, pooling):
+    def __init__(self, backbone, pooling, head=None):
         super().__init__()
         self.backbone = backbone
         self.pooling = pooling
-        self.output_size = backbone.output_size
+        self.head = head
+        self.output_size = (head or backbone).output_size
 
     def forward(self, features, lengths):
         """Spectrograms (B, T, 257), waveforms or states of frozen layers to (B, D)."""
@@ -114,7 +115,8 @@ class FeatureEncoder(torch.nn.Module):
             lengths = self.backbone.encode_lengths(lengths, features.shape[1])
         else:
             frames, lengths = encode(self.backbone, features, lengths)
-        return self.pooling(frames.float(), lengths)
+        h = self.pooling(frames.float(), lengths)
+        return h if self.head is None else self.head(h)
 
 
 class StageBrain(SERBrain):
@@ -293,6 +295,28 @@ def prepare_features(hparams, backbone, parts):
     return lambda utterance: cache[utterance.id]
 
 
+def build_encoder(hparams):
+    """The CRNN, or a pretrained encoder with pooling and head on top.
+
+    Arguments
+    ---------
+    hparams : dict
+        The YAML's values.
+
+    Returns
+    -------
+    FeatureEncoder
+        Initialised by the seed.
+    """
+    torch.manual_seed(hparams["seed"])
+    if hparams["ssl_source"] is None:
+        return FeatureEncoder(hparams["crnn"](), hparams["pooling"])
+    backbone = hparams["ssl"]()
+    size = backbone.output_size
+    pooling = hparams["ssl_pooling"](input_size=size)
+    return FeatureEncoder(backbone, pooling, hparams["ssl_head"](input_size=size))
+
+
 def view_maker(hparams, backbone):
     """How views of an utterance are made, and of what.
 
@@ -324,7 +348,7 @@ def view_maker(hparams, backbone):
     return augment, waveform
 
 
-def make_loaders(hparams, stage, parts, classes, read, views):
+def make_loaders(hparams, stage, parts, classes, read, views, steps_per_second):
     """Loaders of a stage, for training and validation.
 
     Arguments
@@ -341,6 +365,8 @@ def make_loaders(hparams, stage, parts, classes, read, views):
         Of ``prepare_features``.
     views : tuple
         Of ``view_maker``.
+    steps_per_second : float
+        Of what the encoder reads.
 
     Returns
     -------
@@ -363,8 +389,7 @@ def make_loaders(hparams, stage, parts, classes, read, views):
     sampler = AlternatingBatchSampler([phase], rank, world_size)
     longest = hparams["max_seconds"]
     if longest is not None:
-        waves = read_views is None and hparams["ssl_source"] is None
-        longest = round(longest * 100) if waves else round(longest * 16000)
+        longest = round(longest * steps_per_second)
     collate = partial(crop_or_pad_to_mean, max_steps=longest)
     options = hparams["loader_options"]
     loaders = [DataLoader(train, batch_sampler=sampler, collate_fn=collate, **options)]
@@ -528,19 +553,23 @@ def train_stages(hparams, run_opts, values, parts, split):
     cost : dict
         Epochs and seconds of each stage.
     """
-    torch.manual_seed(hparams["seed"])
-    make_backbone = hparams["crnn" if hparams["ssl_source"] is None else "ssl"]
-    backbone = make_backbone()
-    encoder = FeatureEncoder(backbone, hparams["pooling"])
+    encoder = build_encoder(hparams)
+    backbone = encoder.backbone
     start = time.time()
     read = prepare_features(hparams, backbone, parts)
     cost = {"features": {"seconds": round(time.time() - start, 1)}}
     views = view_maker(hparams, backbone)
+    hop = 1 if read is waveform else backbone.hop
+    # Views of waveforms stay waveforms for a pretrained encoder.
+    reads_wavs = views[1] is not None and hparams["ssl_source"] is not None
+    if hparams["ssl_source"] is None:
+        hop = backbone.features.hop
     classes = sorted({item.label for part in parts.values() for item in part})
     names = hparams["settings"][hparams["setting"]]
     for number, name in enumerate(names, start=1):
         stage = hparams["stages"][name]
-        train, valid = make_loaders(hparams, stage, parts, classes, read, views)
+        steps = 16000 / (1 if stage["augmented"] and reads_wavs else hop)
+        train, valid = make_loaders(hparams, stage, parts, classes, read, views, steps)
         folder = stage_path(
             hparams, values, names[:number], split.fingerprint, run_opts.precision
         )
@@ -732,11 +761,13 @@ def check_switches(values):
             f"stages does not have; it has {', '.join(values['stages'])}."
         )
     augmented = any(values["stages"][name]["augmented"] for name in names)
-    ssl_source = values["ssl_source"]
-    if augmented and ssl_source is not None and values["augmentation"] == "mask":
+    masked = augmented and values["augmentation"] == "mask"
+    reads_waveforms = values["freeze"] in ("none", "frontend")
+    if masked and values["ssl_source"] is not None and reads_waveforms:
         raise ValueError(
-            f"augmentation is mask, which is for spectrograms, and {ssl_source} "
-            "(ssl_source) reads waveforms. Set augmentation: waveform."
+            "augmentation is mask, which is for spectrograms and for frames of frozen "
+            f"layers, and freeze is {values['freeze']}, so that ssl_source reads "
+            "waveforms. Set augmentation: waveform, or freeze: all."
         )
     for name in names:
         stage = values["stages"][name]
@@ -811,7 +842,10 @@ def write_results(hparams, brain, parts, split, read, cost):
     model = None  # an SVM is not exported
     if by == "classifier":
         model = EmotionClassifier(
-            encoder.backbone, [unwrap(brain.modules.classifier)], encoder.pooling
+            encoder.backbone,
+            [unwrap(brain.modules.classifier)],
+            encoder.pooling,
+            encoder.head,
         )
     write_run(
         folder,
