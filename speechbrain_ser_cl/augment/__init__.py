@@ -1,5 +1,6 @@
-"""Waveform augmentation that says which pipeline each utterance got."""
+"""Augmentation of waveforms and of spectrograms."""
 
+from speechbrain_ser_cl.augment.masking import SpectrogramMasking
 from speechbrain_ser_cl.augment.pipelines import AugmentationPipelines
 
-__all__ = ["AugmentationPipelines"]
+__all__ = ["AugmentationPipelines", "SpectrogramMasking"]

@@ -23,6 +23,9 @@ class ProjectionHead(nn.Module):
         Rows of U.
     output_size : int
         Rows of V, the size of z.
+    batch_norm : bool
+        Standardise h first (batch normalisation without its affine part), as
+        :class:`ClassifierHead` does.
 
     Example
     -------
@@ -32,13 +35,20 @@ class ProjectionHead(nn.Module):
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int = 256, output_size: int = 128
+        self,
+        input_size: int,
+        hidden_size: int = 256,
+        output_size: int = 128,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.output_size = output_size
+        self.batch_norm = batch_norm
+        norm = [nn.BatchNorm1d(input_size, affine=False)] if batch_norm else []
         self.layers = nn.Sequential(
+            *norm,
             nn.Linear(input_size, hidden_size, bias=False),
             nn.ReLU(),
             nn.Linear(hidden_size, output_size, bias=False),
@@ -50,6 +60,7 @@ class ProjectionHead(nn.Module):
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
             "output_size": self.output_size,
+            "batch_norm": self.batch_norm,
         }
 
     def forward(self, h: Tensor) -> Tensor:

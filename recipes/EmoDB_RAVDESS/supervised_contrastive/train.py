@@ -1,0 +1,1 @@
+../../IEMOCAP/supervised_contrastive/train.py

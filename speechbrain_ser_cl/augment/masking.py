@@ -1,0 +1,73 @@
+"""Masks on spectrograms: a stretch of time and a band of frequencies at zero."""
+
+import numpy as np
+from torch import Tensor
+
+
+class SpectrogramMasking:
+    """Sets a stretch of time and a band of frequencies to zero, as drawn.
+
+    After Park et al., "SpecAugment", Interspeech 2019, with the sizes of the NTUA
+    thesis on contrastive losses for speech emotion recognition, section 4.4.2.4: up to
+    5 % of the time, up to 10 bins. Sizes are drawn uniformly, 0 and the largest
+    included, and then the place, uniformly among those where the mask fits.
+
+    Arguments
+    ---------
+    time_share : float
+        Longest stretch, as a share of the frames, in [0, 1].
+    frequency_bins : int
+        Widest band, at least 0.
+
+    Raises
+    ------
+    ValueError
+        If a size is out of its range.
+
+    Example
+    -------
+    >>> import torch
+    >>> masking = SpectrogramMasking(time_share=0.5, frequency_bins=2)
+    >>> masked = masking(torch.ones(8, 4), np.random.default_rng(3))
+    >>> masked.sum(dim=1).tolist()
+    [0.0, 0.0, 0.0, 0.0, 4.0, 4.0, 4.0, 4.0]
+    """
+
+    def __init__(self, time_share: float = 0.05, frequency_bins: int = 10) -> None:
+        if not 0 <= time_share <= 1:
+            raise ValueError(f"time_share must be in [0, 1], found {time_share}")
+        if frequency_bins < 0:
+            raise ValueError(
+                f"frequency_bins must be at least 0, found {frequency_bins}"
+            )
+        self.time_share = time_share
+        self.frequency_bins = frequency_bins
+
+    def __call__(self, spectrogram: Tensor, rng: np.random.Generator) -> Tensor:
+        """Masks one spectrogram.
+
+        Arguments
+        ---------
+        spectrogram : torch.Tensor
+            (T, ..., F), without padding. Not changed.
+        rng : numpy.random.Generator
+            What sizes and places are drawn from.
+
+        Returns
+        -------
+        torch.Tensor
+            A masked copy.
+        """
+        masked = spectrogram.clone()
+        n_frames, n_bins = spectrogram.shape[0], spectrogram.shape[-1]
+        start, end = _stretch(rng, n_frames, int(self.time_share * n_frames))
+        masked[start:end] = 0
+        start, end = _stretch(rng, n_bins, min(self.frequency_bins, n_bins))
+        masked[..., start:end] = 0
+        return masked
+
+
+def _stretch(rng: np.random.Generator, size: int, longest: int) -> tuple[int, int]:
+    length = rng.integers(longest + 1)
+    start = rng.integers(size - length + 1)
+    return int(start), int(start + length)
