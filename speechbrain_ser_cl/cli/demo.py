@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            print("\nstopped")
+            print("\nstopping", flush=True)
     return 0
 
 

@@ -87,7 +87,10 @@ class DemoServer(socketserver.ThreadingTCPServer):
     Example
     -------
     >>> from types import SimpleNamespace
-    >>> recognizer = SimpleNamespace(class_names=["sad", "happy"], max_seconds=30.0)
+    >>> import torch
+    >>> recognizer = SimpleNamespace(
+    ...     model=torch.nn.Identity(), class_names=["sad", "happy"], max_seconds=30.0
+    ... )
     >>> with DemoServer(recognizer, "my_model", port=0) as server:
     ...     server.url.startswith("http://127.0.0.1:")
     True
@@ -106,12 +109,26 @@ class DemoServer(socketserver.ThreadingTCPServer):
     ) -> None:
         self.recognizer, self.most_bytes = recognizer, most_bytes
         self.one_at_a_time = threading.Lock()
+        self._closing = threading.Event()
+        self._hook = recognizer.model.register_forward_pre_hook(self._go_on)
         self.pages = _pages(recognizer, name, most_bytes)
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
             raise ValueError(_why_no_port(port, error)) from error
         self.url = f"http://{HOST}:{self.server_address[1]}/"
+
+    def server_close(self) -> None:
+        """Ends the file in hand with its next batch: Python cannot end inside torch."""
+        super().server_close()
+        self._closing.set()
+        self.one_at_a_time.acquire()  # and nothing else begins
+        self._hook.remove()
+
+    def _go_on(self, *_: object) -> None:
+        """Runs before each batch."""
+        if self._closing.is_set():
+            raise ConnectionAbortedError("the server stops")
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A browser that goes away in the middle is no error."""

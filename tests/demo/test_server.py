@@ -8,8 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
+import numpy as np
 import pytest
+import soundfile
 
 from speechbrain_ser_cl.cli import main
 from tests.demo.conftest import CLASSES
@@ -180,7 +183,9 @@ def test_what_is_no_model_and_no_port_is_told(tmp_path, model, capsys):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing on Windows")
-def test_ctrl_c_stops_it(model):
+def test_ctrl_c_stops_it(model, tmp_path):
+    rng = np.random.default_rng(0)
+    soundfile.write(tmp_path / "long.flac", rng.normal(0, 0.1, 16000 * 240), 16000)
     command = [sys.executable, "-m", "speechbrain_ser_cl.cli", "demo", str(model)]
     with subprocess.Popen(
         [*command, "--no-browser", "--port", "0", "--device", "cpu"],
@@ -193,6 +198,11 @@ def test_ctrl_c_stops_it(model):
         connection = http.client.HTTPConnection("127.0.0.1", port)
         connection.request("GET", "/")
         assert b"my_model" in connection.getresponse().read()
+        # In the middle of a file, too.
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        body = (tmp_path / "long.flac").read_bytes()
+        connection.request("POST", "/classify?window=0.5", body, UPLOAD)
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
-        out, error = process.communicate(timeout=20)
-    assert (process.returncode, out.strip(), error) == (0, "stopped", "")
+        out, error = process.communicate(timeout=60)
+    assert (process.returncode, out.strip(), error) == (0, "stopping", "")
