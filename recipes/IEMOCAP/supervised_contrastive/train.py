@@ -25,6 +25,7 @@ import json
 import os
 import sys
 import time
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,7 @@ import numpy as np
 import speechbrain as sb
 import torch
 import yaml
+from filelock import FileLock
 from speechbrain.utils.distributed import get_rank, if_main_process, run_on_main
 from speechbrain.utils.train_logger import FileTrainLogger
 from torch.nn.functional import cross_entropy, normalize, one_hot
@@ -580,8 +582,10 @@ def train_stages(hparams, run_opts, values, parts, split):
             counts = torch.bincount(torch.tensor(train.dataset.labels)).float()
             weights = counts.sum() / len(counts) / counts
             brain.class_weights = weights.to(brain.device)
-        brain.fit(brain.epoch_counter, train, valid)
-        brain.take_best()
+        # Runs beside this one may share the stage: one trains it, the others wait.
+        with FileLock(folder / "lock") if if_main_process() else nullcontext():
+            brain.fit(brain.epoch_counter, train, valid)
+            brain.take_best()
         epochs, seconds = len(brain.history.epochs), brain.history.seconds
         cost[name] = {
             "epochs": epochs,
