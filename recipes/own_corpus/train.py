@@ -272,11 +272,13 @@ def run(hparams_file, run_opts, overrides, demo=False):
     if not if_main_process():
         return {}
     supcon = hparams["loss"].active("supcon")
+    contrast = type(hparams["supcon_loss"]).__name__.removesuffix("Loss")
+    weights = getattr(unwrap(brain.modules.backbone), "weights", None)
     results = write_run(
         folder,
         {
             "recipe": hparams["recipe"],
-            "setting": f"cross-entropy + {hparams['lambda_supcon']} SupCon"
+            "setting": f"cross-entropy + {hparams['lambda_supcon']} {contrast}"
             if supcon
             else "cross-entropy",
             "order": int(supcon),
@@ -295,7 +297,7 @@ def run(hparams_file, run_opts, overrides, demo=False):
                     finding.check: len(finding.names) for finding in report.findings
                 },
             },
-            "layer_weights": unwrap(brain.modules.backbone).weights.tolist(),
+            "layer_weights": None if weights is None else weights.tolist(),
         },
         predictions=brain.evaluated(),
         parts=parts,
