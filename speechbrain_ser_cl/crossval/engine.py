@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -63,7 +64,7 @@ def execute(
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         if "CUDA_VISIBLE_DEVICES" in os.environ:
             environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
-    lifeline = output.absolute() / f".running-{os.getpid()}"
+    lifeline = output.absolute() / f".running-{platform.node()}-{os.getpid()}"
     tasks = [
         joblib.delayed(_named)(
             Job(
