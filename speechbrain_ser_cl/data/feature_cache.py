@@ -2,7 +2,7 @@
 
 For every part of a recipe whose output does not change: frames of a frozen encoder,
 spectrograms. What is cached depends on a key, which says how features are computed, and
-on the audio of an utterance; a change of either computes anew, and nothing else does.
+on the audio of an utterance; a change of either computes anew, and nothing else does::
 
     <folder>/<hash of the key>/about.json      the key, to read
     <folder>/<hash of the key>/*.safetensors   a tensor per utterance, named by its id

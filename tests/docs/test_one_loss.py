@@ -1,4 +1,4 @@
-"""Every block of code in docs/ runs and does what the text around it says."""
+"""Every block of docs/one_loss.md runs and does what the text around it says."""
 
 import inspect
 import math
@@ -13,7 +13,7 @@ from hyperpyyaml import load_hyperpyyaml
 from speechbrain_ser_cl import losses
 from speechbrain_ser_cl.cli import main
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def blocks(name, language):

@@ -1,0 +1,331 @@
+"""Every block of the pages runs; what cannot is checked for what it names.
+
+A block with ``<!-- not run: why -->`` above it trains, installs or needs a licensed
+corpus. Its commands, recipes, options and keys have to exist all the same.
+"""
+
+import configparser
+import dataclasses
+import importlib
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from hyperpyyaml import load_hyperpyyaml
+from speechbrain.utils.run_opts import RunOptions
+
+from speechbrain_ser_cl import cli
+from speechbrain_ser_cl.cli.train import find_recipes
+from speechbrain_ser_cl.crossval.recipe import Recipe, find_script
+from speechbrain_ser_cl.data.experiment import read_corpus
+from speechbrain_ser_cl.data.protocols import resolve_protocol
+from speechbrain_ser_cl.registry import BACKBONES, LOSSES, Registry
+from speechbrain_ser_cl.training import parameter_groups, plain_values
+from tests.docs.pages import DOCS, ROOT, WRITTEN, blocks, commands, recipe_is_there
+
+HPARAMS = ROOT / "recipes" / "own_corpus" / "hparams" / "finetune.yaml"
+SPEECHBRAINS = {field.name for field in dataclasses.fields(RunOptions)}
+OTHERS = {"pre-commit", "pytest", "python3", "sbatch", "source"}
+PAGES = [page for page in WRITTEN if blocks(page)]
+
+
+def name_of(page):
+    return str(page.relative_to(DOCS))
+
+
+@pytest.fixture
+def here(tutorial, tmp_path, monkeypatch):
+    """A copy of the tutorial's folder to work in, and names that are not kept."""
+    folder = tmp_path / "here"
+    shutil.copytree(tutorial[0], folder)
+    shutil.copy(ROOT / "README.md", folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py"])
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    for registry in (LOSSES, BACKBONES):
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        monkeypatch.setattr(registry, "_sources", dict(registry._sources))
+    write_corpora_of_the_page(folder)
+    yield folder
+    for name in ("my_encoders", "my_losses"):
+        sys.modules.pop(name, None)
+
+
+def write_corpora_of_the_page(folder):
+    """The two corpora that corpus.md describes, of the tutorial's recordings."""
+    words = {"angry": "Wut", "happy": "Freude", "sad": "Trauer", "neutral": "Ruhe"}
+    rooms = {"angry": "anger", "happy": "joy", "sad": "sad", "neutral": "calmly"}
+    rows = ["Nr;Wer;Stimmung"]
+    (folder / "band" / "audio").mkdir(parents=True)
+    for n, wav in enumerate(sorted((folder / "calls" / "wav").glob("*.wav"))):
+        speaker, _, emotion = wav.stem.split("_")
+        shutil.copy(wav, folder / "band" / "audio" / f"{n:04d}.wav")
+        rows.append(f"{n:04d};{speaker};{words[emotion]}")
+        part = {"s00": "test", "s01": "dev"}.get(speaker, "train")
+        room = folder / "voices" / part / rooms[emotion]
+        room.mkdir(parents=True, exist_ok=True)
+        shutil.copy(wav, room / f"{speaker}_{n:04d}.wav")
+    rows[-1] = rows[-1].rpartition(";")[0] + ";unklar"
+    (folder / "band" / "takes.csv").write_text("\n".join(rows), encoding="utf-8")
+
+
+class Reader:
+    """Does what a reader of the page does, block after block, in one folder."""
+
+    def __init__(self):
+        self.names = {"__name__": "page"}
+        self.hparams = HPARAMS.read_text(encoding="utf-8")
+
+    def python(self, code):
+        torch.manual_seed(0)
+        file = re.match(r"# (\w+)\.py\n", code)
+        if file:
+            Path(f"{file[1]}.py").write_text(code, encoding="utf-8")
+            importlib.invalidate_caches()
+            importlib.import_module(file[1])
+        else:
+            exec(compile(code, "page", "exec"), self.names)
+
+    def bash(self, code):
+        for command in commands(code):
+            check_command(command)
+            program, *arguments = shlex.split(command)
+            assert program == "ser-cl", f"{program} is not run by this test"
+            try:
+                status = cli.main(arguments)
+            except SystemExit as end:  # --help
+                status = end.code
+            assert status == 0, command
+
+    def yaml(self, code):
+        """Puts the keys into the recipe's YAML in place of what they are there."""
+        if set(mapping(code)) <= set(plain_values(HPARAMS)):
+            self.hparams = edited(self.hparams, code)
+            overrides = {"ssl_source": "encoder", "ssl_revision": None}
+            values = load_hyperpyyaml(self.hparams, overrides)
+            parameter_groups(values["model"], values["learning_rates"])
+        else:
+            values = load_hyperpyyaml(code)
+        resolve_protocol(values.get("protocol", "random_kfold"))
+        for name, entry in values.get("corpora", {}).items():
+            if entry["folder"] is not None:
+                assert read_corpus(name, entry)
+        Path("my.yaml").write_text(self.hparams, encoding="utf-8")
+
+
+def mapping(code):
+    """The keys of a block of YAML, tags left out."""
+    return yaml.safe_load(re.sub(r"!\w+(:[\w.]+)?", "", code))
+
+
+def edited(text, code):
+    """A YAML with some of its top-level keys replaced, as one does in an editor."""
+    for key in mapping(code):
+        section = rf"^{key}:.*\n(?:[ #].*\n|\n(?=[ #]))*"
+        (mine,) = re.findall(section, code, re.MULTILINE)
+        assert len(re.findall(section, text, re.MULTILINE)) == 1, key
+        text = re.sub(section, lambda _, mine=mine: mine, text, flags=re.MULTILINE)
+    return text
+
+
+def check_command(command):
+    """A command names what there is: programs, options, recipes, keys, extras."""
+    program, *words = shlex.split(command)
+    if program == "ser-cl":
+        check_ser_cl(words)
+    elif program == "torchrun" or words[:1] and words[0].endswith("train.py"):
+        while words[0].startswith("--"):
+            words.pop(0)
+        script, hparams, *overrides = words
+        script = ROOT / script
+        check_overrides(script.parent / hparams, overrides)
+        assert find_script(script.parent / hparams) == script
+    elif program == "pip":
+        assert words[:2] == ["install", "-e"]
+        for extra in re.findall(r"\[(\w+)\]", words[2]):
+            config = configparser.ConfigParser()
+            config.read(ROOT / "setup.cfg")
+            assert extra in config["options.extras_require"], extra
+    elif program == "python":
+        assert words[0] == "-c" or (ROOT / words[0]).is_file(), words
+    else:
+        assert program in OTHERS, program
+
+
+def check_ser_cl(words):
+    """The arguments of ``ser-cl``, without running it."""
+    if words == ["--help"]:
+        return
+    arguments, overrides = cli._parser().parse_known_args(words)
+    if not getattr(arguments, "takes_more", False):
+        assert not overrides, words
+        return
+    if words[0] == "train":
+        recipe = arguments.recipe
+        if recipe is None:
+            return
+        path = Path(recipe) if recipe.endswith(".yaml") else find_recipes()[recipe]
+    else:
+        path = arguments.hparams if words[0] == "crossval" else arguments.what
+    if path.name == "my.yaml":  # a copy of it
+        path = HPARAMS
+    check_overrides(ROOT / path, overrides)
+
+
+def check_overrides(path, overrides):
+    """Keys of the recipe's YAML, with values that YAML can read."""
+    known = set(plain_values(path)) | SPEECHBRAINS
+    for key, value in Recipe(path, path, tuple(overrides)).overridden.items():
+        assert key in known, f"{path} has no key {key}"
+        yaml.safe_load(value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_what_is_not_run_names_what_there_is(page):
+    if page.parent.name == "papers" and not recipe_is_there(page):
+        pytest.skip("its recipe is not there")
+    for block in blocks(page):
+        where = f"{page.name}:{block.line}"
+        assert block.language in ("bash", "python", "text", "toml", "yaml"), where
+        if not block.why_not_run:
+            continue
+        assert block.language in ("bash", "yaml"), f"{where}: run it"
+        if block.language == "yaml":
+            assert set(mapping(block.code)) <= set(plain_values(HPARAMS)), where
+            continue
+        for command in commands(block.code):
+            check_command(re.sub(r"\$\w+", "0", command))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [p for p in PAGES if any(not b.why_not_run for b in blocks(p))],
+    ids=name_of,
+)
+@pytest.mark.filterwarnings("ignore")  # of what the examples are too small for
+def test_blocks_run_one_after_the_other(page, here):
+    if page.name == "one_loss.md":
+        pytest.skip("it has tests of its own")
+    reader = Reader()
+    for block in blocks(page):
+        if not block.why_not_run and block.language not in ("text", "toml"):
+            getattr(reader, block.language)(block.code)
+
+
+def test_the_check_of_commands_finds_what_is_not_there():
+    for command in (
+        "ser-cl predict --model m --formt json x.wav",
+        "ser-cl train own_corpus/finetune --foldr calls",
+        "ser-cl train own_corpus/finetuned",
+        "ser-cl crossval recipes/own_corpus/hparams/other.yaml",
+        "torchrun --nproc_per_node=2 recipes/own_corpus/train.py hparams/x.yaml",
+        "pip install -e '.[dics]'",
+        "ser-kl list",
+    ):
+        with pytest.raises((AssertionError, KeyError, OSError, SystemExit)):
+            check_command(command)
+
+
+def test_corpora_of_the_page_are_checked_and_classes_are_those_of_the_map(here, capsys):
+    reader = Reader()
+    table, folders, classes, _ = (
+        block.code for block in blocks(DOCS / "corpus.md") if block.language == "yaml"
+    )
+    n_files = len(list(Path("calls/wav").glob("*.wav")))
+    # A row of the table has a word that the block leaves out.
+    for corpora, n_utterances in ((table, n_files - 1), (folders, n_files)):
+        reader.yaml(corpora)
+        capsys.readouterr()
+        assert cli.main(["check", "my.yaml", "--json"]) == 0
+        parts = json.loads(capsys.readouterr().out)["parts"]
+        assert parts["all"]["utterances"] == n_utterances
+        assert parts["train"]["speakers"] == 3
+    text = (DOCS / "corpus.md").read_text(encoding="utf-8")
+    assert Path("band/takes.csv").read_text().splitlines()[0] in text
+    reader.yaml(classes)
+    assert cli.main(["check", "my.yaml"]) == 0
+    assert re.search("^positive +", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_an_encoder_and_a_loss_of_ones_own_are_trained_and_exported(here, capsys):
+    reader = Reader()
+    for name in ("encoder.md", "plugin.md"):
+        python, _, hparams, *_ = (
+            block.code
+            for block in blocks(DOCS / name)
+            if block.language in ("python", "yaml")
+        )
+        reader.python(python)
+        reader.yaml(hparams)
+    spec = importlib.util.spec_from_file_location(
+        "own_corpus_train", HPARAMS.parents[1] / "train.py"
+    )
+    recipe = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(recipe)
+    settings = {
+        "folder": "calls",
+        "corpora": {
+            "my_corpus": {
+                "columns": {"file": "recording", "emotion": "mood", "speaker": "who"},
+                "labels": {"flat": "neutral", "glad": "happy", "cross": "angry"},
+            }
+        },
+        "n_epochs": 1,
+        "batches_per_epoch": 2,
+        "loader_options": {"num_workers": 0},
+        "data_folder": "data",
+        "output_folder": "mine",
+    }
+    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
+    results = recipe.run(Path("my.yaml"), options, settings)
+    assert results["encoder"] == "band_mlp"
+    assert results["setting"] == "cross-entropy + 0.1 Centre"
+    assert cli.main(["export", "mine", "exported"]) == 0
+    assert cli.main(["predict", "--model", "exported", "new.wav"]) == 0
+    assert "new.wav" in capsys.readouterr().out
+
+
+def test_the_plug_in_of_the_page_is_found_by_its_name(here, tmp_path):
+    package, target = tmp_path / "package", tmp_path / "target"
+    package.mkdir()
+    page = blocks(DOCS / "plugin.md")
+    (package / "my_losses.py").write_text(page[0].code)
+    (toml,) = (block.code for block in page if block.language == "toml")
+    (package / "pyproject.toml").write_text(toml)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index"]
+    command += ["--no-deps", "--no-build-isolation", "--target", target, package]
+    subprocess.run(command, check=True)
+    sys.path.insert(0, str(target))
+    try:
+        fresh = Registry("loss", "losses", "speechbrain_ser_cl.losses")
+        assert fresh.names() == ["centre"]
+        assert fresh.source("centre") == "my-losses"
+        loss = fresh.build("centre", weight=2.0)
+        assert loss(torch.tensor([[0.0], [2.0]]), torch.tensor([0, 0])) == 2
+    finally:
+        sys.path.remove(str(target))
+
+
+def test_every_section_of_a_report_is_explained(tutorial):
+    page = (tutorial[0] / "report.html").read_text(encoding="utf-8")
+    titles = set(re.findall("<h3 id=[^>]*>([^<:]*)", page))
+    assert len(titles) >= 8
+    explained = (DOCS / "report.md").read_text(encoding="utf-8")
+    for title in titles | {"Comparison"}:
+        assert re.search(rf"\*\*{title}\.?\*\*", explained), title
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=name_of)
+def test_no_measured_number_is_typed(page):
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"\d\.\d+ ?%|\d ?±|UA[R ]* [0-9.]+\b", text)

@@ -1,0 +1,86 @@
+"""The site is built without a warning, is complete, and opens in a browser."""
+
+import ast
+import re
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+from tests.docs.pages import DOCS, ROOT
+
+pytest.importorskip("sphinx", reason="the extra docs")
+PACKAGE = ROOT / "speechbrain_ser_cl"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The folder with the site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    run = subprocess.run(
+        [*command, "-d", tmp_path_factory.mktemp("doctrees"), DOCS, folder],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+def test_every_name_that_a_package_gives_out_is_in_the_reference(site):
+    *_, packed = (site / "objects.inv").read_bytes().split(b"\n", 4)
+    lines = zlib.decompress(packed).decode().splitlines()
+    there = {line.split()[0] for line in lines if line.split()[1].startswith("py:")}
+    given_out = {
+        f"{PACKAGE.name}.{path.parent.name}.{name}"
+        for path in PACKAGE.glob("*/__init__.py")
+        if path.parent.name not in ("cli", "crossval", "demo")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+        for name in ast.literal_eval(node.value)
+    }
+    assert len(given_out) > 80
+    # Constants have no docstring.
+    assert (
+        not {name for name in given_out if not name.rpartition(".")[2].isupper()}
+        - there
+    )
+    for module in ("experiment", "feature_cache", "protocols", "splits"):
+        assert any(name.startswith(f"{PACKAGE.name}.data.{module}.") for name in there)
+
+
+def test_formulas_tables_and_the_tutorial_are_on_their_pages(site):
+    losses = (site / "api" / "losses.html").read_text(encoding="utf-8")
+    assert losses.count("<math") > 20 and r"\frac" not in losses
+    paper = (site / "papers" / "two_stage.html").read_text(encoding="utf-8")
+    readme = (
+        ROOT / "recipes" / "EmoDB_RAVDESS" / "two_stage" / "README.md"
+    ).read_text()
+    table = readme.split("<!-- crossval: begin measured -->")[1].split("<!--")[0]
+    numbers = re.findall(r"\d+\.\d", table)
+    assert numbers and all(number in paper for number in numbers)
+    tutorial = (site / "tutorial.html").read_text(encoding="utf-8")
+    text = re.sub("<[^>]*>", "", tutorial)
+    assert "Prediction" in text and "# %%" not in text.replace("knows # %%", "")
+    for line in (DOCS / "tutorial.py").read_text(encoding="utf-8").splitlines():
+        if line.startswith("ser_cl("):
+            plain = text.replace("&#39;", "'").replace("&quot;", '"')
+            assert line in plain
+
+
+@pytest.mark.parametrize("page", ["index", "api/losses", "papers/multitask_da"])
+def test_pages_open_without_complaints(site, chromium, page):
+    dom = chromium.open(site / f"{page}.html", "--dump-dom")
+    assert chromium.console == []
+    assert "</article>" in dom
+
+
+def test_nothing_is_loaded_from_elsewhere(site):
+    for page in site.rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(
+            r'<(?:script|img|link)[^>]*(?:src|href)="(https?:[^"]+)', text
+        )
+        assert not loaded, page
