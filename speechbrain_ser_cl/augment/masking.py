@@ -1,6 +1,6 @@
 """Masks on spectrograms: a stretch of time and a band of frequencies at zero."""
 
-import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -26,11 +26,10 @@ class SpectrogramMasking:
 
     Example
     -------
-    >>> import torch
     >>> masking = SpectrogramMasking(time_share=0.5, frequency_bins=2)
-    >>> masked = masking(torch.ones(8, 4), np.random.default_rng(3))
+    >>> masked = masking(torch.ones(8, 4), seed=3)
     >>> masked.sum(dim=1).tolist()
-    [0.0, 0.0, 0.0, 0.0, 4.0, 4.0, 4.0, 4.0]
+    [0.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0]
     """
 
     def __init__(self, time_share: float = 0.05, frequency_bins: int = 10) -> None:
@@ -43,14 +42,14 @@ class SpectrogramMasking:
         self.time_share = time_share
         self.frequency_bins = frequency_bins
 
-    def __call__(self, spectrogram: Tensor, rng: np.random.Generator) -> Tensor:
+    def __call__(self, spectrogram: Tensor, seed: int) -> Tensor:
         """Masks one spectrogram.
 
         Arguments
         ---------
         spectrogram : torch.Tensor
             (T, ..., F), without padding. Not changed.
-        rng : numpy.random.Generator
+        seed : int
             What sizes and places are drawn from.
 
         Returns
@@ -59,6 +58,7 @@ class SpectrogramMasking:
             A masked copy.
         """
         masked = spectrogram.clone()
+        rng = torch.Generator().manual_seed(seed)
         n_frames, n_bins = spectrogram.shape[0], spectrogram.shape[-1]
         start, end = _stretch(rng, n_frames, int(self.time_share * n_frames))
         masked[start:end] = 0
@@ -67,7 +67,7 @@ class SpectrogramMasking:
         return masked
 
 
-def _stretch(rng: np.random.Generator, size: int, longest: int) -> tuple[int, int]:
-    length = rng.integers(longest + 1)
-    start = rng.integers(size - length + 1)
-    return int(start), int(start + length)
+def _stretch(rng: torch.Generator, size: int, longest: int) -> tuple[int, int]:
+    length = int(torch.randint(longest + 1, (), generator=rng))
+    start = int(torch.randint(size - length + 1, (), generator=rng))
+    return start, start + length

@@ -156,7 +156,7 @@ class SpectrogramCRNN(nn.Module):
         counts = counts.clamp(min=self.receptive_field)
         x = F.pad(x, (0, 0, 0, max(0, self.receptive_field - x.shape[1])))
 
-        if x.device.type == "cpu":
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
             x, mask = self._convolutions_on_cpu(x, counts)
         else:
             x, mask = self._convolutions(x, counts)

@@ -4,7 +4,7 @@
 An encoder of spectrograms is trained in one stage or several, with cross-entropy, with
 contrastive losses that know the labels or do not, or with sums of these; a linear
 classifier or a support vector machine on its embeddings recognises emotions. NTUA
-thesis on contrastive losses for speech emotion recognition, 2023; section, equation and
+thesis on contrastive losses for speech emotion recognition; section, equation and
 table numbers are its own. Which stages a setting has stands in the YAML.
 
 To run the demo on a built-in synthetic corpus:
@@ -332,7 +332,7 @@ def view_maker(hparams, backbone):
     Returns
     -------
     augment : callable
-        ``augment(features, rng) -> features``.
+        ``augment(features, seed) -> features``.
     read : callable or None
         What it is given of an utterance; None: what the encoder reads.
     """
@@ -340,8 +340,8 @@ def view_maker(hparams, backbone):
         return hparams["masking"], None
     pipelines = hparams["pipelines"]()
 
-    def augment(wav, rng):
-        view, _ = pipelines(wav, int(rng.integers(2**31)))
+    def augment(wav, seed):
+        view, _ = pipelines(wav, seed)
         return view if spectrogram is None else spectrogram(view[None])[0]
 
     spectrogram = None
