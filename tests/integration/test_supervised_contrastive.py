@@ -119,12 +119,8 @@ def read_csv(path):
     [
         ({"setting": "cross_entropy_aug"}, "cross-entropy (aug)"),
         (
-            {"setting": "combined", "lambda_contrast": 0.1},
-            "cross-entropy + 0.1 SupCon τ = 0.1 (multi-aug)",
-        ),
-        (
-            {"setting": "combined_self"},
-            "cross-entropy + 1 SupCon τ = 0.1 + 0.5 self-supervised NT-Xent τ = 0.5 "
+            {"setting": "combined_self", "lambda_contrast": 0.1},
+            "cross-entropy + 0.1 SupCon τ = 0.1 + 0.5 self-supervised NT-Xent τ = 0.5 "
             "(multi-aug)",
         ),
         (
@@ -259,7 +255,7 @@ def test_the_exported_classifier_predicts_what_was_tested(run, tmp_path, own):
     "changes, message",
     [
         ({"setting": "tripled"}, "setting is 'tripled'.*cross_entropy"),
-        ({"contrast": "nce"}, "contrast is 'nce'.*smooth_triplet"),
+        ({"contrast": "infonce"}, "contrast is 'infonce'.*smooth_triplet"),
         ({"mining": "easy"}, "mining is 'easy'.*semihard_hard"),
         ({"settings": {"contrast_svm": ["scl", "fit"]}}, "stage fit.*combined"),
         ({"stages": {"sscl": {"views": 1}}, "setting": "self_svm"}, "sscl: views is 1"),
