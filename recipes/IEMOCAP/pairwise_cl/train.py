@@ -852,8 +852,9 @@ def few_label_runs(study, done):
         known[tuple(row[name] for name in names)] = row
     tasks = [
         (view_name, method, fraction, draw)
+        for draw in range(max(hparams["draws"], hparams["full_draws"]))
         for fraction in hparams["fractions"]
-        for draw in range(hparams["draws" if fraction < 1 else "full_draws"])
+        if draw < hparams["draws" if fraction < 1 else "full_draws"]
         for view_name in study.features
         for method in hparams["methods"]
     ]
