@@ -167,7 +167,7 @@ def check_ser_cl(words):
     if words == ["--help"]:
         return
     arguments, overrides = cli._parser().parse_known_args(words)
-    if not getattr(arguments, "takes_more", False):
+    if words[0] not in ("check", "crossval", "train"):
         assert not overrides, words
         return
     if words[0] == "train":
@@ -176,7 +176,7 @@ def check_ser_cl(words):
             return
         path = Path(recipe) if recipe.endswith(".yaml") else find_recipes()[recipe]
     else:
-        path = arguments.hparams if words[0] == "crossval" else arguments.what
+        path = Path(words[1])
     if path.name == "my.yaml":  # a copy of it
         path = HPARAMS
     check_overrides(ROOT / path, overrides)
