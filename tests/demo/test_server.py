@@ -192,6 +192,8 @@ def test_ctrl_c_stops_it(model, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Where the tests run in the background, Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         line = process.stdout.readline()
         port = int(re.match(r"http://127\.0\.0\.1:(\d+)/ ", line)[1])
