@@ -414,7 +414,9 @@ def test_iemocap_as_it_is_laid_out(run, recipe, settings, tmp_path):
     }
     assert results["pretrained_on"]["utterances"] > 5500
     few = read_json(tmp_path / "run" / "few_labels.json")["rows"]
-    assert {row["labelled"] for row in few if row["fraction"] == 0.01} == {33}
+    # A hundredth of each class; rounding moves each of the four by less than one.
+    labelled = {row["labelled"] for row in few if row["fraction"] == 0.01}
+    assert len(labelled) == 1 and abs(labelled.pop() - 0.01 * sizes["train"]) < 4
 
 
 def test_cross_validation_and_its_tables(settings, tmp_path):
