@@ -25,7 +25,7 @@ def chromium_program() -> str:
     """The path of a browser, where there is one."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip(f"no Chromium here: none of {', '.join(NAMES)}")
+        pytest.skip(f"needs a browser: Debian's package chromium, or one of {NAMES}")
     return program
 
 
@@ -40,7 +40,7 @@ def driven(chromium_program, tmp_path_factory) -> Iterator[Driven]:
     """A headless browser that is used as a person would."""
     driver = shutil.which("chromedriver")
     if driver is None:
-        pytest.skip("no chromedriver here")
+        pytest.skip("needs chromedriver: Debian's package chromium-driver")
     browser = Driven(driver, chromium_program, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()

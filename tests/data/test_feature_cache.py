@@ -137,7 +137,8 @@ def test_safetensors_reads_them_without_this_package(new_cache, utterances, extr
     read = {}
     for path in packs(cache):
         with safe_open(path, "pt") as file:
-            read |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = file.keys()  # it has no __iter__
+            read |= {name: file.get_tensor(name) for name in names}
     assert read.keys() == {u.id for u in utterances}
     for name, tensor in read.items():
         assert tensor.dtype == torch.bfloat16

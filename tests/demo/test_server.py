@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -182,7 +181,6 @@ def test_what_is_no_model_and_no_port_is_told(tmp_path, model, capsys):
         assert "from 0 to 65535" in capsys.readouterr().err
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is another thing on Windows")
 def test_ctrl_c_stops_it(model, tmp_path):
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "long.flac", rng.normal(0, 0.1, 16000 * 240), 16000)

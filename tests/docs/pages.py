@@ -38,12 +38,6 @@ def blocks(page):
     ]
 
 
-def recipe_is_there(page):
-    """Whether the YAML files that a paper's page names exist."""
-    text = page.read_text(encoding="utf-8")
-    return all((ROOT / yaml).exists() for yaml in re.findall(NAMED_YAML, text))
-
-
 def commands(code):
     """The commands of a bash block, continued lines in one, comments left out."""
     lines = code.replace("\\\n", " ").splitlines()

@@ -6,7 +6,7 @@ import re
 import pytest
 from ruamel.yaml import YAML
 
-from tests.docs.pages import DOCS, NAMED_YAML, ROOT, recipe_is_there
+from tests.docs.pages import DOCS, NAMED_YAML, ROOT
 
 PAPERS = sorted((DOCS / "papers").glob("*.md"))
 PACKAGE = ROOT / "speechbrain_ser_cl"
@@ -38,8 +38,6 @@ def objects(path):
 @pytest.mark.parametrize("page", PAPERS, ids=lambda page: page.stem)
 def test_files_objects_and_keys_exist(page):
     text = page.read_text(encoding="utf-8")
-    if not recipe_is_there(page):
-        pytest.skip("its recipe is not there")
     yamls = re.findall(NAMED_YAML, text)
     assert yamls
     keys = {
