@@ -119,6 +119,7 @@ class WaveformEncoder(nn.Module):
         """Number of frames that waveforms of so many samples have, at least 1."""
         return _at_least_one((n_samples - self.receptive_field) // self.hop + 1)
 
+    @torch.compiler.disable  # groups of utterances are of another number each time
     def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
         """The input of the first transformer layer.
 
@@ -463,6 +464,7 @@ class WhisperLogMelEncoder(nn.Module):
             log_mel = (torch.maximum(log_mel, loudest - 8) + 4) / 4
             return log_mel.masked_fill(padding, 0)
 
+    @torch.compiler.disable  # groups of utterances are of another number each time
     def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
         """The input of the first transformer layer.
 

@@ -35,7 +35,8 @@ def recomputed(function: Callable[..., Tensor], *arguments) -> Tensor:
     >>> torch.equal(recomputed(lambda x: layer(F.gelu(x)), x), layer(F.gelu(x)))
     True
     """
-    if not torch.is_grad_enabled():
+    # A compiler decides on its own what it keeps.
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return function(*arguments)
     return checkpoint(function, *arguments, use_reentrant=False)
 
@@ -227,6 +228,7 @@ class Packing:
         x = x.flatten(0, 1)
         return x if self._index is None else x.index_select(0, self._index)
 
+    @torch.compiler.disable
     def unpack(self, x: Tensor) -> Tensor:
         """Frames (N, D) as a batch (B, T', D), padding is 0."""
         if self._index is not None:
