@@ -29,13 +29,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from contextlib import nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
+
+from apart import measure_apart
 
 RESULTS = Path(__file__).parent / "results" / "encoders.json"
 WHO = {
@@ -216,27 +216,11 @@ def measure(arguments):
 
 
 def measured_apart(arguments, one):
-    """Starts this file once more for one measurement."""
-    command = [sys.executable, __file__, "--one", *one]
+    """One measurement, by this file started once more."""
+    words = ["--one", *one]
     for option in ("device", "batch_size", "seconds", "runs"):
-        value = str(getattr(arguments, option))
-        command += [f"--{option.replace('_', '-')}", value]
-    threads = str(arguments.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=arguments.timeout,
-        )
-    except subprocess.TimeoutExpired:
-        return {"failed": f"took more than {arguments.timeout} s"}
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return {"failed": lines[-1] if lines else f"exit status {done.returncode}"}
-    return json.loads(done.stdout.splitlines()[-1])
+        words += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
+    return measure_apart(__file__, words, arguments.threads, arguments.timeout)
 
 
 def about(arguments):
@@ -283,7 +267,8 @@ def compare(arguments, where, folder):
             for precision in arguments.precisions:
                 for compiled in arguments.compile:
                     wrapper = None
-                    for who in sorted(WHO[name], key=lambda who: who != "wrapper"):
+                    some = [who for who in WHO[name] if who in arguments.who]
+                    for who in sorted(some, key=lambda who: who != "wrapper"):
                         setting = [name, batch, precision, compiled, who]
                         load_before = os.getloadavg()[0]
                         row = {
@@ -316,11 +301,13 @@ def main():
     """Reads the command line and runs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoders", nargs="+", choices=WHO, default=list(WHO))
+    everyone = list(WHO["wav2vec2"])
     batches, precisions = ["equal", "mixed"], ["fp32", "bf16"]
     parser.add_argument("--batches", nargs="+", choices=batches, default=batches)
     parser.add_argument(
         "--precisions", nargs="+", choices=precisions, default=precisions
     )
+    parser.add_argument("--who", nargs="+", choices=everyone, default=everyone)
     parser.add_argument("--compile", nargs="+", choices=["off", "on"], default=["off"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, help="8, on a GPU 64")

@@ -23,11 +23,11 @@ import importlib.metadata
 import json
 import os
 import statistics
-import subprocess
-import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+
+from apart import measure_apart
 
 RESULTS = Path(__file__).parent / "results" / "losses.json"
 CLASSES, DIM = 4, 128
@@ -149,26 +149,10 @@ def measure(name, who, rows, device, limit):
 
 
 def measured_apart(arguments, name, who, rows):
-    """Starts this file once more for one measurement."""
-    command = [sys.executable, __file__, "--one", name, who, str(rows)]
-    command += ["--device", arguments.device]
-    command += ["--memory-limit", str(arguments.memory_limit)]
-    threads = str(arguments.threads)
-    environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-    try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            env=environment,
-            timeout=arguments.timeout,
-        )
-    except subprocess.TimeoutExpired:
-        return {"failed": f"took more than {arguments.timeout} s"}
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return {"failed": lines[-1] if lines else f"exit status {done.returncode}"}
-    return json.loads(done.stdout)
+    """One measurement, by this file started once more."""
+    words = ["--one", name, who, str(rows), "--device", arguments.device]
+    words += ["--memory-limit", str(arguments.memory_limit)]
+    return measure_apart(__file__, words, arguments.threads, arguments.timeout)
 
 
 def about(arguments):

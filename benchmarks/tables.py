@@ -149,6 +149,24 @@ def cache(found):
     return [*table(titles, rows), "", size + "values a frame. " + machine(found)]
 
 
+def cache_epoch(found):
+    """An epoch of pre-training, from cached features and from audio."""
+    epoch = found["results"]
+    rows = [
+        ["extraction, once", f"{epoch['seconds of extraction, once']:.0f}"],
+        ["epoch, from the cache", f"{epoch['seconds']:.1f}"],
+        ["epoch, extracted anew", f"{epoch['seconds without the cache']:.0f}"],
+    ]
+    batches = epoch["of which batches were measured"]
+    about = (
+        f"{epoch['utterances']} utterances of {epoch['epoch of']}, "
+        f"{epoch['hours']:.1f} h; {', '.join(epoch['views'].values())}; means of "
+        f"{epoch['frames averaged']} frames of the speech encoder. The last row is "
+        f"measured on {batches} of the batches of 128. "
+    )
+    return [*table(["what", "s"], rows), "", about + machine(found)]
+
+
 def training_step(found):
     """Where the time of a training step goes."""
     rows = [[part, f"{ms:.1f}"] for part, ms in found["median_ms"].items()]
@@ -166,6 +184,7 @@ def training_step(found):
 
 TABLES = {
     "cache": cache,
+    "cache_epoch_ravdess": cache_epoch,
     "training_step": training_step,
     "losses": losses,
     "losses_32768": losses,
