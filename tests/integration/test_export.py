@@ -2,7 +2,6 @@
 
 import ast
 import csv
-import importlib.util
 import io
 import json
 import shutil
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from speechbrain.utils.run_opts import RunOptions
 from torch.nn import functional as F
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -25,7 +23,8 @@ from speechbrain_ser_cl.evaluation import read_predictions
 from speechbrain_ser_cl.export import model_card
 from speechbrain_ser_cl.inference import EmotionRecognizer
 
-RECIPE = Path(__file__).resolve().parents[2] / "recipes" / "IEMOCAP_MSP"
+SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "IEMOCAP_MSP" / "train.py"
+HPARAMS = SCRIPT.parent / "hparams" / "multitask_da.yaml"
 # The kind that normalises over time in its first layer, as the paper's encoder does.
 ENCODER = {
     "model_type": "wav2vec2",
@@ -40,11 +39,8 @@ ENCODER = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
+def world(recipe, on_cpu, tmp_path_factory):
     """A finished run with domain norm and head, and the corpora it saw."""
-    spec = importlib.util.spec_from_file_location("export_train", RECIPE / "train.py")
-    recipe = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(recipe)
     world = tmp_path_factory.mktemp("world")
     for domain in ("source", "target"):
         write_synthetic(
@@ -77,8 +73,7 @@ def world(tmp_path_factory):
         "loader_options": {"num_workers": 0},
     }
     excepthook = sys.excepthook
-    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-    recipe.run(RECIPE / "hparams" / "multitask_da.yaml", options, settings)
+    recipe.run(HPARAMS, on_cpu(), settings)
     sys.excepthook = excepthook
     return world
 

@@ -5,7 +5,6 @@ rest calls the recipe's functions, which saves the import each time.
 """
 
 import csv
-import importlib.util
 import json
 import os
 import random
@@ -20,7 +19,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.data.parts import read_parts
@@ -41,30 +39,6 @@ ENCODER = {
     "activation_dropout": 0.1,
 }
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    """The recipe's script as a module."""
-    spec = importlib.util.spec_from_file_location("multitask_da_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many as the other processes have: torch sums in another order with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def excepthook(monkeypatch):
-    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
 @pytest.fixture(scope="module")
@@ -104,18 +78,6 @@ def settings(world):
         "lr": 0.003,
         "loader_options": {"num_workers": 0},
     }
-
-
-@pytest.fixture
-def run(recipe, settings, tmp_path):
-    """Runs the experiment with some settings changed."""
-
-    def run(name="run", **changes):
-        options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-        changes = {"output_folder": str(tmp_path / name)} | changes
-        return recipe.run(HPARAMS, options, settings | changes)
-
-    return run
 
 
 def command(settings, **changes):
@@ -363,11 +325,10 @@ def test_loading_in_workers_makes_no_difference(run, tmp_path, plain):
 
 
 @pytest.fixture(scope="module")
-def plain(recipe, settings, tmp_path_factory):
+def plain(recipe, settings, on_cpu, tmp_path_factory):
     """Folder of the experiment with nothing switched."""
     folder = tmp_path_factory.mktemp("plain") / "run"
-    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-    recipe.run(HPARAMS, options, settings | {"output_folder": str(folder)})
+    recipe.run(HPARAMS, on_cpu(), settings | {"output_folder": str(folder)})
     return folder
 
 

@@ -1,7 +1,6 @@
 """The recipe for a corpus of one's own, on corpora laid out as no recipe knows."""
 
 import csv
-import importlib.util
 import json
 import math
 import os
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
@@ -35,21 +33,6 @@ ENCODER = {
 WORDS = {"neutral": "sachlich", "happy": "Joy", "sad": "Trauer", "angry": "ANGER"}
 COLUMNS = {"file": "take {Nr}", "emotion": "Gefühl", "speaker": "Wer"}
 LABELS = {"sachlich": "neutral", "Trauer": "sad"}
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    """The recipe's script as a module."""
-    spec = importlib.util.spec_from_file_location("own_corpus_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def excepthook(monkeypatch):
-    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
 @pytest.fixture(scope="module")
@@ -97,12 +80,11 @@ def settings(world, tmp_path):
 
 
 @pytest.fixture
-def run(recipe, settings, capsys):
+def run(recipe, settings, on_cpu, capsys):
     """Runs the recipe with some settings changed; results, and what it printed."""
 
     def run(**changes):
-        options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-        results = recipe.run(HPARAMS, options, settings | changes)
+        results = recipe.run(HPARAMS, on_cpu(), settings | changes)
         return results, capsys.readouterr().out
 
     return run
@@ -147,7 +129,7 @@ def test_a_table_becomes_a_model_in_one_command(run, settings, tmp_path):
 
 
 def test_a_folder_per_class_with_a_given_split_and_supcon(
-    run, recipe, world, settings, tmp_path
+    run, recipe, world, settings, on_cpu, tmp_path
 ):
     yaml = tmp_path / "my.yaml"
     text = HPARAMS.read_text(encoding="utf-8")
@@ -165,8 +147,7 @@ def test_a_folder_per_class_with_a_given_split_and_supcon(
     yaml.write_text(text, encoding="utf-8")
     settings |= {"folder": str(world / "folders"), "lambda_supcon": 0.5}
     del settings["corpora"]
-    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-    results = recipe.run(yaml, options, settings)
+    results = recipe.run(yaml, on_cpu(), settings)
     assert results["setting"] == "cross-entropy + 0.5 SupCon"
     assert results["class_names"] == ["neutral", "happy", "angry"]
     assert [results["data"]["parts"][p]["utterances"] for p in ("train", "test")] == [

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.cli import main
@@ -37,30 +36,6 @@ ENCODER = {
 }
 LABELS = {"synthetic_source": {"angry": ["angry"], "sad": ["sad"]}}
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    """The recipe's script as a module."""
-    spec = importlib.util.spec_from_file_location("pairwise_cl_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many as the other processes have: torch sums in another order with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def excepthook(monkeypatch):
-    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +68,6 @@ def settings(world):
         "tsne": False,
         "loader_options": {"num_workers": 0},
     }
-
-
-@pytest.fixture
-def run(recipe, settings, tmp_path):
-    """Runs the experiment with some settings changed."""
-
-    def run(name="run", **changes):
-        options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-        changes = {"output_folder": str(tmp_path / name)} | changes
-        return recipe.run(HPARAMS, options, settings | changes)
-
-    return run
 
 
 def command(settings, **changes):
@@ -172,11 +135,10 @@ def test_the_main_command_runs_the_demo(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(recipe, settings, tmp_path_factory):
+def finished(recipe, settings, on_cpu, tmp_path_factory):
     """Folder of the experiment with nothing changed, and what it returned."""
     folder = tmp_path_factory.mktemp("finished") / "run"
-    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-    found = recipe.run(HPARAMS, options, settings | {"output_folder": str(folder)})
+    found = recipe.run(HPARAMS, on_cpu(), settings | {"output_folder": str(folder)})
     return folder, found
 
 
@@ -329,7 +291,7 @@ class LevelView(torch.nn.Module):
 
 
 def test_a_view_of_ones_own_and_one_without_opensmile(
-    recipe, settings, world, tmp_path, monkeypatch, capsys
+    run, recipe, tmp_path, monkeypatch, capsys
 ):
     """Utterances of which a view makes nothing are left out, and counted."""
     (tmp_path / "my_views.py").write_text(PLUG_IN)
@@ -351,19 +313,17 @@ def test_a_view_of_ones_own_and_one_without_opensmile(
         "find_spec",
         lambda name, *a: None if name == "opensmile" else missing(name, *a),
     )
-    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
     changes = {
         "corpora": {"synthetic_source": str(corpus)},
         "views": ["level", "egemaps"],
         "feature_folder": str(tmp_path / "features"),
-        "output_folder": str(tmp_path / "run"),
         "methods": ["supervised", "frozen"],
         "fractions": [1.0],
         "alignment": False,
     }
     # A model folder is for registered parts only.
     monkeypatch.setattr(recipe, "EmotionClassifier", lambda *a, **k: None)
-    found = recipe.run(hparams, options, settings | changes)
+    found = run(hparams=hparams, **changes)
     assert found["about"]["views"] == ["level", "vocal"]
     assert "no opensmile here" in found["about"]["replaced_views"]["egemaps"]
     assert "vocal in its place" in capsys.readouterr().err

@@ -1,7 +1,6 @@
 """The recipe for contrastive losses on spectrograms, run as a user runs it."""
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -16,7 +15,6 @@ import torch
 import yaml
 from sklearn.svm import SVC
 from speechbrain import Stage
-from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
@@ -32,30 +30,6 @@ SCRIPT = RECIPE / "train.py"
 HPARAMS = RECIPE / "hparams" / "contrastive.yaml"
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 NAME = "synthetic_source"
-
-
-@pytest.fixture(scope="module")
-def recipe():
-    """The recipe's script as a module."""
-    spec = importlib.util.spec_from_file_location("contrastive_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many as the other processes have: torch sums in another order with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def excepthook(monkeypatch):
-    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
 @pytest.fixture(scope="module")
@@ -92,18 +66,6 @@ def settings(world):
         "tsne": False,
         "loader_options": {"num_workers": 0},
     }
-
-
-@pytest.fixture
-def run(recipe, settings, tmp_path):
-    """Runs the experiment with some settings changed."""
-
-    def run(name="run", hparams=HPARAMS, **changes):
-        options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-        changes = {"output_folder": str(tmp_path / name)} | changes
-        return recipe.run(hparams, options, settings | changes)
-
-    return run
 
 
 def read_csv(path):

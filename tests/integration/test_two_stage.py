@@ -5,7 +5,6 @@ rest calls the recipe's functions, which saves the import each time.
 """
 
 import csv
-import importlib.util
 import json
 import os
 import re
@@ -19,7 +18,6 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import WeightedSSL, write_untrained_encoder
 from speechbrain_ser_cl.cli import main
@@ -63,30 +61,6 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
-def recipe():
-    """The recipe's script as a module."""
-    spec = importlib.util.spec_from_file_location("two_stage_train", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """As many as the other processes have: torch sums in another order with more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def excepthook(monkeypatch):
-    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Two corpora (6 speakers, 12 utterances each) and encoders with dropout."""
     world = tmp_path_factory.mktemp("world")
@@ -124,18 +98,6 @@ def settings(world):
         "similarity_utterances": 0,
         "loader_options": {"num_workers": 0},
     }
-
-
-@pytest.fixture
-def run(recipe, settings, tmp_path):
-    """Runs the experiment with some settings changed."""
-
-    def run(name="run", **changes):
-        options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-        changes = {"output_folder": str(tmp_path / name)} | changes
-        return recipe.run(HPARAMS, options, settings | changes)
-
-    return run
 
 
 def command(settings, **changes):
@@ -310,12 +272,11 @@ def test_a_finished_run_started_again_says_the_same(run):
 
 
 @pytest.fixture(scope="module")
-def two_stage(recipe, settings, tmp_path_factory):
+def two_stage(recipe, settings, on_cpu, tmp_path_factory):
     """Folder of the experiment with nothing changed, and what it returned."""
     folder = tmp_path_factory.mktemp("two_stage") / "run"
-    options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
     changes = {"output_folder": str(folder)}
-    return folder, recipe.run(HPARAMS, options, settings | changes)
+    return folder, recipe.run(HPARAMS, on_cpu(), settings | changes)
 
 
 def test_each_corpus_has_results_of_its_own_classes(two_stage):

@@ -1,0 +1,54 @@
+"""What tests of recipes share: the script under test as a module, and short runs.
+
+A test module names its script ``SCRIPT`` and its YAML ``HPARAMS`` and has a fixture
+``settings``, a very small experiment.
+"""
+
+import importlib.util
+import sys
+
+import pytest
+import torch
+from speechbrain.utils.run_opts import RunOptions
+
+
+@pytest.fixture(scope="module")
+def recipe(request):
+    """The recipe's script as a module."""
+    script = request.module.SCRIPT
+    spec = importlib.util.spec_from_file_location(f"{script.parent.name}_train", script)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """As many as the other processes have: torch sums in another order with more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def excepthook(monkeypatch):
+    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture(scope="session")
+def on_cpu():
+    """Makes the options of a run: each changes its own."""
+    return lambda: RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
+
+
+@pytest.fixture
+def run(request, recipe, settings, on_cpu, tmp_path):
+    """Runs the experiment with some settings changed."""
+
+    def run(name="run", hparams=request.module.HPARAMS, **changes):
+        changes = {"output_folder": str(tmp_path / name)} | changes
+        return recipe.run(hparams, on_cpu(), settings | changes)
+
+    return run
