@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from speechbrain_ser_cl.corpora.files import replacing
 from speechbrain_ser_cl.evaluation.pwcca import pwcca
+from speechbrain_ser_cl.evaluation.text import NONE
 
 FILE = "alignment.json"
 
@@ -142,7 +143,7 @@ def alignment_table(folder: str | Path) -> str:
         for pair in pairs:
             values = [found["pwcca"][model][pair] for _, found in folds]
             if None in values:
-                cells.append("–")
+                cells.append(NONE)
                 continue
             spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
             cells.append(f"{np.mean(values):.3f}{spread}")

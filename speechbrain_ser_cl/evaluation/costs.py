@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from speechbrain_ser_cl.evaluation.crossval import CrossValidation
+from speechbrain_ser_cl.evaluation.text import NONE
 
 _NOTE = (
     "Time and memory of one fold and seed: seconds are means over the runs, memory is "
@@ -61,13 +62,13 @@ def build_cost_table(settings: Sequence[CrossValidation]) -> str:
             _line(
                 [
                     one.about["setting"],
-                    ", ".join(one.corpora) or "–",
+                    ", ".join(one.corpora) or NONE,
                     one.protocol["kind"],
-                    str(runs or "–"),
-                    f"{seconds / runs:.0f}" if seconds else "–",
-                    "; ".join(map(_stage, (cost.get("stages") or {}).items())) or "–",
-                    f"{memory:.0f}" if memory else "–",
-                    "; ".join(map(_machine, cost.get("machines", []))) or "–",
+                    str(runs or NONE),
+                    f"{seconds / runs:.0f}" if seconds else NONE,
+                    "; ".join(map(_stage, (cost.get("stages") or {}).items())) or NONE,
+                    f"{memory:.0f}" if memory else NONE,
+                    "; ".join(map(_machine, cost.get("machines", []))) or NONE,
                 ]
             )
         )

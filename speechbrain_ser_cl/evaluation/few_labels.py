@@ -26,11 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import ArrayLike
 from scipy import stats
 
 from speechbrain_ser_cl.corpora.files import replacing
-from speechbrain_ser_cl.evaluation.significance import holm
+from speechbrain_ser_cl.evaluation.significance import holm, mean_interval
+from speechbrain_ser_cl.evaluation.text import NONE, bounds, p_value, percent
 
 FILE = "few_labels.json"
 _KEYS = ("about", "fold", "seed", "rows")
@@ -74,31 +74,6 @@ class Point:
     interval: tuple[float, float] | None
     p: float | None = None
     p_holm: float | None = None
-
-
-def t_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """95 % interval of a mean by Student's t.
-
-    Arguments
-    ---------
-    values : array_like of float
-        Shape (N,).
-
-    Returns
-    -------
-    tuple of float or None
-        Bounds; None with fewer than 3 values.
-
-    Example
-    -------
-    >>> [round(bound, 3) for bound in t_interval([1.0, 2.0, 3.0])]
-    [-0.484, 4.484]
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if len(values) < 3:
-        return None
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(values.mean() - half), float(values.mean() + half)
 
 
 def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[Point]:
@@ -177,7 +152,7 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[Point]:
                 len(folds),
                 float(values[key].mean()),
                 float(means("wa").mean()),
-                t_interval(values[key]),
+                mean_interval(values[key]),
             )
         )
     tests = []
@@ -315,15 +290,11 @@ def few_label_table(about: Mapping, points: Sequence[Point]) -> str:
             point = of_method.get(method)
             baseline = method == about["baseline"]
             if point is None:
-                cells += ["–"] * (2 if baseline else 3)
+                cells += [NONE] * (2 if baseline else 3)
                 continue
-            low, high = point.interval or (None, None)
-            cells.append(f"{100 * point.uar:.1f}")
-            cells.append("–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}")
+            cells += [percent(point.uar), bounds(point.interval)]
             if not baseline:
-                p = point.p_holm
-                tiny = p is not None and p < 0.001
-                cells.append("–" if p is None else "< 0.001" if tiny else f"{p:.3f}")
+                cells.append(p_value(point.p_holm))
         lines.append("| " + " | ".join(cells) + " |")
     note = (
         "Means over draws of the labels, each over all folds, with the 95 % t-interval "

@@ -24,9 +24,9 @@ from speechbrain_ser_cl.evaluation.sweep_file import (
     Sweep,
     read_sweep,
 )
+from speechbrain_ser_cl.evaluation.text import NONE, bounds, p_value
 
 NOT_RUN = "not run here"
-_NOTHING = "–"
 _NUMBERS = ("mean", "std", "low", "high", "pooled", "pooled_low", "pooled_high")
 _TESTS = ("t_test", "permutation")
 _LATEX = {
@@ -214,27 +214,27 @@ def build_sweep_table(
     rows = []
     for row in sweep.rows:
         one, corpus = done.get(row.name, (None, None))
-        cells = [row.name, *[_NOTHING] * n_counts]
+        cells = [row.name, *[NONE] * n_counts]
         if one:
             n_units = len(one.per_unit(corpus))
             counts = [n_units, len(one.seeds)] if one.unit == "fold" else [0, n_units]
-            cells[1:] = [str(n or _NOTHING) for n in counts[-n_counts:]]
+            cells[1:] = [str(n or NONE) for n in counts[-n_counts:]]
         for i, column in enumerate(sweep.columns):
-            empty = _NOTHING if one or i else results[row.name]
+            empty = NONE if one or i else results[row.name]
             cells.append(_mean(column, one, corpus) if one else empty)
             if column.metric in printed:
-                cells.append(row.printed.get(column.metric, _NOTHING))
+                cells.append(row.printed.get(column.metric, NONE))
         if one:
             pooled = one.summary(corpus)["pooled"][sweep.metric]
             cells += [
-                _interval(mean_interval(one.values(corpus, sweep.metric))),
+                bounds(mean_interval(one.values(corpus, sweep.metric))),
                 f"{100 * pooled['value']:.1f}",
-                _interval(pooled["interval"]),
+                bounds(pooled["interval"]),
             ]
         if tested:
             against = tested.get(row.name) or {}
-            cells += [_p(against.get(f"{test}_holm")) for test in _TESTS]
-        cells += [_NOTHING] * (len(header) - len(cells))
+            cells += [p_value(against.get(f"{test}_holm")) for test in _TESTS]
+        cells += [NONE] * (len(header) - len(cells))
         rows.append(cells)
     settings = [one for one, _ in done.values()]
     demo = any(one.about.get("demo") for one in settings)
@@ -296,22 +296,10 @@ def _against_baseline(
 def _mean(column: Column, one: CrossValidation, corpus: str) -> str:
     values = column.scale * np.array(one.values(corpus, column.metric))
     if not len(values):
-        return _NOTHING
+        return NONE
     digits = ".1f" if column.percent else ".3g"
     spread = f" ± {values.std(ddof=1):{digits}}" if len(values) > 1 else ""
     return f"{values.mean():{digits}}{spread}"
-
-
-def _interval(bounds: Sequence[float] | None) -> str:
-    if bounds is None:
-        return _NOTHING
-    return f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return _NOTHING
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _about(done: Sequence[tuple[CrossValidation, str]]) -> str:

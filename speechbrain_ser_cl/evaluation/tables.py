@@ -60,6 +60,7 @@ from speechbrain_ser_cl.evaluation.few_labels import (
 )
 from speechbrain_ser_cl.evaluation.significance import mean_interval
 from speechbrain_ser_cl.evaluation.sweep_tables import measured_table
+from speechbrain_ser_cl.evaluation.text import NONE, bounds, p_value, percent
 
 _TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 _GROUP = ("source", "target", "encoder", "target_split")
@@ -430,7 +431,7 @@ def _printed_only(paper: Sequence[Mapping], metric: str) -> str:
     titles = ["setting", *known, f"{_TITLES[metric]} %"]
     lines += [_line(titles), _line(["---"] * len(titles))]
     for row in paper:
-        about = [str(row.get(name, "–")) for name in known]
+        about = [str(row.get(name, NONE)) for name in known]
         figure = f"{row[metric]} ({row['note']})"
         lines.append(_line([row["setting"], *about, figure]))
     return "\n".join(lines) + "\n"
@@ -474,28 +475,20 @@ def _one_crossval_table(
             spread = "" if std is None else f" ± {100 * std:.1f}"
             cells.append(f"{100 * summary['mean'][name]:.1f}{spread}")
         pooled = summary["pooled"][metric]
-        low, high = pooled["interval"] or (None, None)
-        cells.append(f"{100 * pooled['value']:.1f}")
-        cells.append("–" if low is None else f"{100 * low:.1f} to {100 * high:.1f}")
+        cells += [percent(pooled["value"]), bounds(pooled["interval"])]
         if len(rows) > 1:
             cells += [
-                _p(against.get("t_test_holm")),
-                _p(against.get("permutation_holm")),
+                p_value(against.get("t_test_holm")),
+                p_value(against.get("permutation_holm")),
             ]
         if paper:
             known = printed.pop(row["setting"], None)
-            cells.append(f"{known[metric]} ({known['note']})" if known else "–")
+            cells.append(f"{known[metric]} ({known['note']})" if known else NONE)
         lines.append(_line(cells))
     for setting, row in printed.items():
-        cells = [setting, *["–"] * (len(titles) - 2), f"{row[metric]} ({row['note']})"]
+        cells = [setting, *[NONE] * (len(titles) - 2), f"{row[metric]} ({row['note']})"]
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _one_table(
@@ -542,10 +535,10 @@ def _one_table(
             cells += [_over_speakers(same, metric)] if over_speakers else []
             cells += [_mean(same, name) for name in others]
         else:
-            cells += ["–", "not run here"] + ["–"] * (len(titles) - 4)
+            cells += [NONE, "not run here"] + [NONE] * (len(titles) - 4)
         if paper:
             row = printed.get(setting)
-            cells.append(f"{row[metric]} ({row['note']})" if row else "–")
+            cells.append(f"{row[metric]} ({row['note']})" if row else NONE)
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
@@ -569,16 +562,12 @@ def _mean(runs: Sequence[Mapping], name: str) -> str:
 
 
 def _over_seeds(runs: Sequence[Mapping], name: str) -> str:
-    interval = mean_interval(_percent(runs, name))
-    return "–" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+    return bounds(mean_interval([run["test"][name]["value"] for run in runs]))
 
 
 def _over_speakers(runs: Sequence[Mapping], name: str) -> str:
-    bounds = [run["test"][name].get("interval_speakers") for run in runs]
-    if None in bounds:
-        return "–"
-    low, high = 100 * np.mean(bounds, axis=0)
-    return f"{low:.1f} to {high:.1f}"
+    intervals = [run["test"][name].get("interval_speakers") for run in runs]
+    return NONE if None in intervals else bounds(np.mean(intervals, axis=0))
 
 
 def _read_object(path: Path) -> dict:

@@ -16,7 +16,6 @@ from speechbrain_ser_cl.evaluation.few_labels import (
     few_label_points,
     few_label_table,
     read_few_labels,
-    t_interval,
     write_few_labels,
 )
 from speechbrain_ser_cl.evaluation.few_labels import main as draw
@@ -94,7 +93,6 @@ def test_few_draws_have_no_interval_and_no_test(rows):
     rows = [row for row in rows if row["draw"] < 2]
     points = few_label_points(rows, "supervised")
     assert {(p.interval, p.p) for p in points} == {(None, None)}
-    assert t_interval([1.0, 1.0]) is None
     assert "| – |" in few_label_table(ABOUT, points)
 
 

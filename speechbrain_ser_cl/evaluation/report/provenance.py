@@ -13,7 +13,7 @@ from speechbrain_ser_cl.evaluation.report.blocks import (
     Table,
 )
 from speechbrain_ser_cl.evaluation.report.runs import Run, Series
-from speechbrain_ser_cl.evaluation.report.text import NONE, duration
+from speechbrain_ser_cl.evaluation.text import NONE, duration
 
 _KEYS = ("speaker", "session", "text_id")
 _FACTS = {

@@ -20,7 +20,7 @@ from speechbrain_ser_cl.evaluation.report.blocks import (
 )
 from speechbrain_ser_cl.evaluation.report.charts import Row, interval_chart
 from speechbrain_ser_cl.evaluation.report.runs import Series
-from speechbrain_ser_cl.evaluation.report.text import (
+from speechbrain_ser_cl.evaluation.text import (
     NONE,
     TITLES,
     bounds,

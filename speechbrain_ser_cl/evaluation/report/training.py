@@ -8,7 +8,7 @@ from speechbrain_ser_cl.evaluation.metrics import METRICS
 from speechbrain_ser_cl.evaluation.report.blocks import Figure, Section, Table
 from speechbrain_ser_cl.evaluation.report.charts import bar_chart, line_chart
 from speechbrain_ser_cl.evaluation.report.runs import Series
-from speechbrain_ser_cl.evaluation.report.text import NONE, TITLES
+from speechbrain_ser_cl.evaluation.text import NONE, TITLES
 
 
 def learning_curves(series: Series) -> Section | None:

@@ -22,7 +22,7 @@ from speechbrain_ser_cl.evaluation.report.embedding_map import (
 )
 from speechbrain_ser_cl.evaluation.report.runs import Run, Series
 from speechbrain_ser_cl.evaluation.report.snippets import MOST_SECONDS, data_uri
-from speechbrain_ser_cl.evaluation.report.text import NONE, percent
+from speechbrain_ser_cl.evaluation.text import NONE, percent
 
 MOST_MISTAKES = 20
 _OWN = Licence("passed on by its owner's word", share_audio=True, source="own corpus")
