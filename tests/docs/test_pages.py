@@ -109,6 +109,10 @@ class Reader:
 
     def yaml(self, code):
         """Puts the keys into the recipe's YAML in place of what they are there."""
+        if "rows" in mapping(code):  # a sweep file
+            Path("my.yaml").write_text(self.hparams, encoding="utf-8")
+            Path("sweep.yaml").write_text(code, encoding="utf-8")
+            return
         if set(mapping(code)) <= set(plain_values(HPARAMS)):
             self.hparams = edited(self.hparams, code)
             overrides = {"ssl_source": "encoder", "ssl_revision": None}
