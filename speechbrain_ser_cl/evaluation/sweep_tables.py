@@ -47,17 +47,22 @@ _LATEX = {
     "→": r"$\rightarrow$",
     "≤": r"$\leq$",
     "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "≠": r"$\neq$",
+    "∞": r"$\infty$",
+    "−": "$-$",
+    "·": r"$\cdot$",
     "–": "--",
     "…": r"\ldots{}",
     "“": "``",
     "”": "''",
 }
-# Unicode spells λ in its own way; LaTeX has no names for ο and ς.
-_SPELT = {"λ": "lambda", "ο": "", "ς": ""}
-for _code in range(0x3B1, 0x3CA):  # α to ω
-    _letter = chr(_code)
-    if _spelt := _SPELT.get(_letter, name(_letter).split()[-1].lower()):
-        _LATEX[_letter] = rf"$\{_spelt}$"
+# The Greek letters that LaTeX has names for; Unicode spells λ in its own way.
+for _letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ":
+    _spelt = name(_letter).split()[-1].lower().replace("lamda", "lambda")
+    _LATEX[_letter] = rf"$\{_spelt.title() if _letter.isupper() else _spelt}$"
+# As wide as the column of text, where it would be wider.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
 
 
 @dataclass(frozen=True)
@@ -105,7 +110,7 @@ class Table:
         return "\n".join([*lines, ""])
 
     def latex(self, label: str) -> str:
-        r"""As a floating LaTeX table; the document needs the package ``booktabs``.
+        r"""As a floating LaTeX table; the document needs ``booktabs`` and ``graphicx``.
 
         Arguments
         ---------
@@ -123,18 +128,19 @@ class Table:
 
         about = f" ({self.about})" if self.about else ""
         lines = [
-            r"% \usepackage{booktabs}",
+            r"% \usepackage{booktabs, graphicx}",
             r"\begin{table}",
             r"  \centering",
             rf"  \caption{{{to_latex(self.caption + about)}}}",
             rf"  \label{{tab:{label}}}",
+            f"  {_FITTED}",
             rf"  \begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
             r"    \toprule",
             line(self.header),
             r"    \midrule",
             *map(line, self.rows),
             r"    \bottomrule",
-            r"  \end{tabular}",
+            r"  \end{tabular}}",
         ]
         if self.note:
             lines += ["", rf"  \footnotesize {to_latex(self.note)}"]

@@ -208,6 +208,9 @@ def test_a_value_is_read_back_as_it_was(value):
 
 def test_every_greek_letter_is_a_formula():
     assert to_latex("αλω") == r"$\alpha$$\lambda$$\omega$"
+    assert to_latex("ΓΛΩ") == r"$\Gamma$$\Lambda$$\Omega$"
+    small = {chr(code) for code in range(0x3B1, 0x3CA)} - set("ος")
+    assert all(to_latex(letter).startswith("$\\") for letter in small)
     assert to_latex("\\a{b}~^") == (
         r"\textbackslash{}a\{b\}\textasciitilde{}\textasciicircum{}"
     )
