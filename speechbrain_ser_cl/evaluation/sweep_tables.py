@@ -59,7 +59,7 @@ _LATEX = {
 }
 # The Greek letters that LaTeX has names for; Unicode spells λ in its own way.
 for _letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ":
-    _spelt = name(_letter).split()[-1].lower().replace("lamda", "lambda")
+    _spelt = "lambda" if _letter in "λΛ" else name(_letter).split()[-1].lower()
     _LATEX[_letter] = rf"$\{_spelt.title() if _letter.isupper() else _spelt}$"
 # As wide as the column of text, where it would be wider.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
