@@ -34,12 +34,12 @@ import json
 import math
 import os
 import random
-import subprocess
-import sys
 import tempfile
 import time
 from datetime import datetime, timezone
 from pathlib import Path
+
+from apart import measure_apart
 
 RESULTS = Path(__file__).parent / "results" / "cache.json"
 READERS = ("ours", "hdf5", "files", "copy")
@@ -191,12 +191,14 @@ def measure(who, kind, folder, arguments):
 
 
 def measured_apart(who, kind, folder, arguments):
-    """Starts this file once more for one measurement."""
-    command = [sys.executable, __file__, "--one", who, kind, str(folder)]
+    """One measurement, by this file started once more."""
+    words = ["--one", who, kind, str(folder)]
     for option in ("utterances", "layers", "dim"):
-        command += [f"--{option}", str(getattr(arguments, option))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+        words += [f"--{option}", str(getattr(arguments, option))]
+    found = measure_apart(__file__, words, os.cpu_count(), timeout=1200)
+    if "failed" in found:
+        raise SystemExit(f"{kind}, {who}: {found['failed']}")
+    return found
 
 
 def compare(arguments, folder):

@@ -20,12 +20,20 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def inductor() -> str:
+    """The backend of ``torch.compile`` that builds C++ code."""
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("torch.compile builds C++ here: install Debian's package g++")
+    return "inductor"
+
+
 @pytest.fixture(scope="session")
 def chromium_program() -> str:
     """The path of a browser, where there is one."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip(f"needs a browser: Debian's package chromium, or one of {NAMES}")
+        pytest.skip("opens pages in a browser: install Debian's package chromium")
     return program
 
 
@@ -40,7 +48,7 @@ def driven(chromium_program, tmp_path_factory) -> Iterator[Driven]:
     """A headless browser that is used as a person would."""
     driver = shutil.which("chromedriver")
     if driver is None:
-        pytest.skip("needs chromedriver: Debian's package chromium-driver")
+        pytest.skip("clicks in a browser: install Debian's package chromium-driver")
     browser = Driven(driver, chromium_program, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()

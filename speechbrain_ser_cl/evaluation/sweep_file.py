@@ -49,8 +49,8 @@ from ruamel.yaml.error import YAMLError
 
 from speechbrain_ser_cl.corpora.checks import did_you_mean
 from speechbrain_ser_cl.evaluation.metrics import METRICS
+from speechbrain_ser_cl.evaluation.text import TITLES
 
-TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 _OUTPUT = "{output}"
 _LONGEST = 100  # characters of a folder's name
 _FIGURE = re.compile(r"\d+(\.\d+)?( ± \d+(\.\d+)?)?")

@@ -18,13 +18,12 @@ from speechbrain_ser_cl.evaluation.crossval import (
 from speechbrain_ser_cl.evaluation.figures import plot_sweep
 from speechbrain_ser_cl.evaluation.significance import mean_interval
 from speechbrain_ser_cl.evaluation.sweep_file import (
-    TITLES,
     Column,
     Row,
     Sweep,
     read_sweep,
 )
-from speechbrain_ser_cl.evaluation.text import NONE, bounds, p_value
+from speechbrain_ser_cl.evaluation.text import NONE, TITLES, bounds, p_value
 
 NOT_RUN = "not run here"
 _NUMBERS = ("mean", "std", "low", "high", "pooled", "pooled_low", "pooled_high")

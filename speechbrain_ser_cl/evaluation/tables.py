@@ -60,9 +60,8 @@ from speechbrain_ser_cl.evaluation.few_labels import (
 )
 from speechbrain_ser_cl.evaluation.significance import mean_interval
 from speechbrain_ser_cl.evaluation.sweep_tables import measured_table
-from speechbrain_ser_cl.evaluation.text import NONE, bounds, p_value, percent
+from speechbrain_ser_cl.evaluation.text import NONE, TITLES, bounds, p_value, percent
 
-_TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
@@ -122,7 +121,7 @@ def collect_results(folder: str | Path) -> list[dict]:
         missing = [key for key in _REQUIRED if key not in run]
         missing += [
             f"test.{name}.value"
-            for name in _TITLES
+            for name in TITLES
             if "value" not in run.get("test", {}).get(name, {})
         ]
         if "chance" not in run.get("test", {}):
@@ -180,9 +179,9 @@ def build_table(
     <BLANKLINE>
     ± is the standard deviation over seeds. ...
     """
-    if metric not in _TITLES:
+    if metric not in TITLES:
         raise ValueError(
-            f"unknown metric {metric!r}, expected one of {', '.join(_TITLES)}"
+            f"unknown metric {metric!r}, expected one of {', '.join(TITLES)}"
         )
     if not results and not paper:
         raise ValueError("neither results nor a paper's figures to show")
@@ -308,9 +307,9 @@ def build_crossval_table(
     <BLANKLINE>
     ± is the standard deviation over folds. ...
     """
-    if metric not in _TITLES:
+    if metric not in TITLES:
         raise ValueError(
-            f"unknown metric {metric!r}, expected one of {', '.join(_TITLES)}"
+            f"unknown metric {metric!r}, expected one of {', '.join(TITLES)}"
         )
     if not settings and not paper:
         raise ValueError(f"neither a {FILE} nor a paper's figures to show")
@@ -397,7 +396,7 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
         open(part, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["setting", "corpus", "encoder", "protocol", "of", *_TITLES])
+        writer.writerow(["setting", "corpus", "encoder", "protocol", "of", *TITLES])
         for one in settings:
             for corpus in one.corpora:
                 summary = one.summary(corpus)
@@ -409,14 +408,14 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
                 }
                 lines |= {"mean": summary["mean"], "std": summary["std"]}
                 pooled = summary["pooled"]
-                lines["pooled"] = {name: pooled[name]["value"] for name in _TITLES}
+                lines["pooled"] = {name: pooled[name]["value"] for name in TITLES}
                 for i, bound in enumerate(("low", "high")):
                     lines[f"pooled_{bound}"] = {
                         name: (pooled[name]["interval"] or (None, None))[i]
-                        for name in _TITLES
+                        for name in TITLES
                     }
                 for of, values in lines.items():
-                    writer.writerow([*about, of, *(values[n] for n in _TITLES)])
+                    writer.writerow([*about, of, *(values[n] for n in TITLES)])
 
 
 def _protocol_name(protocol: Mapping) -> str:
@@ -428,7 +427,7 @@ def _protocol_name(protocol: Mapping) -> str:
 def _printed_only(paper: Sequence[Mapping], metric: str) -> str:
     lines = ["**As printed**", ""]
     known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
-    titles = ["setting", *known, f"{_TITLES[metric]} %"]
+    titles = ["setting", *known, f"{TITLES[metric]} %"]
     lines += [_line(titles), _line(["---"] * len(titles))]
     for row in paper:
         about = [str(row.get(name, NONE)) for name in known]
@@ -451,10 +450,10 @@ def _one_crossval_table(
     demo = any(one.about.get("demo") for one in settings)
     units = settings[0].unit + "s"
     # The metric that is tested first, as in the other tables.
-    names = [metric, *(name for name in _TITLES if name != metric)]
+    names = [metric, *(name for name in TITLES if name != metric)]
     titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
-    titles += [f"{_TITLES[name]} %" for name in names]
-    titles += [f"pooled {_TITLES[metric]} %", "95 % over speakers"]
+    titles += [f"{TITLES[name]} %" for name in names]
+    titles += [f"pooled {TITLES[metric]} %", "95 % over speakers"]
     titles += [f"p, {units}", "p, speakers"] if len(rows) > 1 else []
     titles += ["printed"] if paper else []
     lines = [
@@ -515,10 +514,10 @@ def _one_table(
         settings.setdefault(run["setting"], []).append(run)
     printed = {row["setting"]: row for row in paper}
     over_speakers = any(run["test"][metric].get("interval_speakers") for run in runs)
-    others = [name for name in _TITLES if name != metric]
-    titles = ["setting", "seeds", f"{_TITLES[metric]} %", "95 % over seeds"]
+    others = [name for name in TITLES if name != metric]
+    titles = ["setting", "seeds", f"{TITLES[metric]} %", "95 % over seeds"]
     titles += ["95 % over speakers"] if over_speakers else []
-    titles += [f"{_TITLES[name]} %" for name in others]
+    titles += [f"{TITLES[name]} %" for name in others]
     titles += ["printed"] if paper else []
     lines += [_line(titles), _line(["---"] * len(titles))]
     for setting in settings | printed:

@@ -20,7 +20,7 @@ from speechbrain_ser_cl.evaluation.few_labels import (
 )
 from speechbrain_ser_cl.evaluation.few_labels import main as draw
 from speechbrain_ser_cl.evaluation.pwcca import pwcca
-from speechbrain_ser_cl.evaluation.significance import holm
+from speechbrain_ser_cl.evaluation.significance import holm, mean_interval
 from speechbrain_ser_cl.evaluation.tables import main
 
 ABOUT = {
@@ -93,6 +93,7 @@ def test_few_draws_have_no_interval_and_no_test(rows):
     rows = [row for row in rows if row["draw"] < 2]
     points = few_label_points(rows, "supervised")
     assert {(p.interval, p.p) for p in points} == {(None, None)}
+    assert mean_interval([1.0, 1.0]) is None
     assert "| – |" in few_label_table(ABOUT, points)
 
 
