@@ -61,7 +61,7 @@ for _letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦ
     _spelt = "lambda" if _letter in "λΛ" else name(_letter).split()[-1].lower()
     _LATEX[_letter] = rf"$\{_spelt.title() if _letter.isupper() else _spelt}$"
 # As wide as the column of text, where it would be wider.
-_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{%"
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,7 @@ class Table:
             r"  \centering",
             rf"  \caption{{{to_latex(self.caption + about)}}}",
             rf"  \label{{tab:{label}}}",
-            f"  {_FITTED}",
-            rf"  \begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
+            rf"  {_FITTED}{{\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
             r"    \toprule",
             line(self.header),
             r"    \midrule",
