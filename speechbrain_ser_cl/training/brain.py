@@ -200,15 +200,15 @@ class SERBrain(sb.Brain):
 
     @torch.no_grad()
     def evaluate_batch(self, batch: PaddedBatch, stage: sb.Stage) -> Tensor:
-        """Forward pass and loss, with the predictions kept for the end of the stage."""
+        """Forward pass and loss, with the outputs kept for the end of the stage."""
         with self.evaluation_ctx:
             outputs = self.compute_forward(batch, stage)
             loss = self.compute_objectives(outputs, batch, stage)
         self._evaluated["id"] += batch.id
         self._evaluated["label"].append(batch.label.cpu())
-        self._evaluated["logits"].append(outputs["logits"].float().cpu())
-        if stage == sb.Stage.TEST and "embeddings" in outputs:
-            self._evaluated["embeddings"].append(outputs["embeddings"].float().cpu())
+        for name in ("logits", "embeddings"):
+            if name in outputs:
+                self._evaluated[name].append(outputs[name].float().cpu())
         return loss.detach().cpu()
 
     def evaluated(self) -> dict:
@@ -218,8 +218,8 @@ class SERBrain(sb.Brain):
         -------
         dict
             ``"id"`` (list of N str), ``"label"`` (N,), ``"prediction"`` (N,),
-            ``"probability"`` (N, C) and, after a test of a model that returns them,
-            ``"embeddings"`` (N, D), as numpy arrays.
+            ``"probability"`` (N, C) and, of a model that returns them, ``"embeddings"``
+            (N, D), as numpy arrays.
         """
         logits = torch.cat(self._evaluated["logits"])
         embeddings = self._evaluated["embeddings"]

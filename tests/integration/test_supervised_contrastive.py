@@ -162,6 +162,26 @@ def test_mining_goes_from_semihard_to_hard_at_four_fifths(recipe):
     assert mined("hard", Stage.VALID) == ["all"] * 10
 
 
+def test_the_epoch_can_be_chosen_by_recall_at_1(run, tmp_path):
+    results = run(
+        contrast="triplet",
+        mining="hard",
+        contrast_monitor="recall_at_1",
+        epochs=5,
+        batches_per_epoch=4,
+    )
+    assert results["setting"] == "triplet m = 0.05 (hard), epoch by Recall@1 → SVM"
+    epochs = json.loads((tmp_path / "run" / "history.json").read_text())
+    recalls = [epoch["valid"]["recall_at_1"] for epoch in epochs]
+    assert len(set(recalls)) > 1
+    best = max(range(5), key=lambda n: (recalls[n], n))  # of equals, the last one
+    assert results["tested_epoch"] == best + 1
+    assert results["stages"]["scl"]["best_epoch"] == best + 1
+    # It is of the embeddings that the run ends with, measured again.
+    again = results["probes"]["valid"]["recall_at_1"]
+    assert recalls[best] == again == results["valid"]["recall_at_1"]
+
+
 def test_frozen_epochs_train_the_classifier_alone(run, tmp_path):
     stages = str(tmp_path / "stages")
     run("one", setting="contrast_svm", stage_folder=stages)
@@ -222,6 +242,11 @@ def test_the_exported_classifier_predicts_what_was_tested(run, tmp_path, own):
         ({"settings": {"contrast_svm": ["scl", "fit"]}}, "stage fit.*combined"),
         ({"stages": {"sscl": {"views": 1}}, "setting": "self_svm"}, "sscl: views is 1"),
         ({"stages": {"scl": {"monitor": "uar"}}}, "scl: monitor is uar"),
+        ({"contrast_monitor": "recall"}, "scl: monitor is 'recall'.*recall_at_1"),
+        (
+            {"stages": {"sscl": {"monitor": "recall_at_1"}}, "setting": "self_svm"},
+            "sscl: monitor is recall_at_1.*weights has self_supervised",
+        ),
     ],
 )
 def test_switches_that_mean_nothing_are_refused_at_once(

@@ -83,6 +83,9 @@ from speechbrain_ser_cl.training import (
 # Share of the epochs after which `mining: semihard_hard` takes hard triplets.
 HARD_AFTER = 0.8
 
+# What `monitor` of a stage may be; all are of the validation part.
+MONITORS = ("uar", "loss", "recall_at_1")
+
 # Values that a trained stage does not depend on, or that its entry in `stages` repeats.
 NOT_OF_A_STAGE = {
     *("setting", "settings", "stages", "demo", "corpora", "protocol", "fold"),
@@ -90,6 +93,7 @@ NOT_OF_A_STAGE = {
     *("svm_C", "tsne", "test_batch_size", "loader_options", "epochs"),
     *("contrast_epochs", "fine_tune_epochs", "frozen_epochs", "lr", "low_lr"),
     *("batch_size", "contrast_batch_size", "lambda_contrast", "beta"),
+    "contrast_monitor",
 }
 OF_A_TERM = {
     "contrast": {"contrast", "contrast_losses", "margin", "mining", "temperature"},
@@ -213,17 +217,15 @@ class StageBrain(SERBrain):
 
     # ------------------------------------------------------------ bookkeeping
 
-    def evaluate_batch(self, batch, stage):
-        """Where no classifier is monitored, the loss is all there is."""
-        if self.stage["monitor"] == "uar":
-            return super().evaluate_batch(batch, stage)
-        return sb.Brain.evaluate_batch(self, batch, stage)
-
     def validated(self, loss):
-        """UAR of the classifier, or the loss, of which lower is better."""
+        """What the stage monitors: UAR, Recall@1 or the loss, where lower is better."""
         if self.stage["monitor"] == "uar":
             return super().validated(loss)
-        return {"loss": loss}, -loss
+        if self.stage["monitor"] == "loss":
+            return {"loss": loss}, -loss
+        labels, x = (torch.cat(self._evaluated[k]) for k in ("label", "embeddings"))
+        recall = recall_at_1(normalize(x).numpy(), labels.numpy())
+        return {"loss": loss, "recall_at_1": recall}, recall
 
     def take_best(self):
         """Loads the epoch that validated best, and the history of all of them."""
@@ -395,7 +397,7 @@ def make_loaders(hparams, stage, parts, classes, read, views, steps_per_second):
     collate = partial(crop_or_pad_to_mean, max_steps=longest)
     options = hparams["loader_options"]
     loaders = [DataLoader(train, batch_sampler=sampler, collate_fn=collate, **options)]
-    if stage["monitor"] == "uar":
+    if stage["monitor"] != "loss":
         whole = FeatureViews(parts["valid"], classes, read)
         return *loaders, whole_loader(hparams, whole)
     # The same views of the same batches in each epoch, so that losses can be compared.
@@ -725,6 +727,7 @@ def setting_title(hparams):
     stages = [hparams["stages"][n] for n in hparams["settings"][hparams["setting"]]]
     titles = [
         stage["title"].format(aug=aug, **weights, **loss_titles(hparams))
+        + (", epoch by Recall@1" if stage["monitor"] == "recall_at_1" else "")
         for stage in stages
     ]
     if "emotion" not in stages[-1]["weights"]:
@@ -780,10 +783,22 @@ def check_switches(values):
                 f"stages: {name}: views is {stage['views']}, but a self-supervised "
                 "loss compares 2."
             )
-        if stage["monitor"] == "uar" and "emotion" not in stage["weights"]:
+        monitor, weights = stage["monitor"], stage["weights"]
+        if monitor not in MONITORS:
+            raise ValueError(
+                f"stages: {name}: monitor is {monitor!r}, expected one of "
+                f"{', '.join(MONITORS)}."
+            )
+        if monitor == "uar" and "emotion" not in weights:
             raise ValueError(
                 f"stages: {name}: monitor is uar, but no classifier is trained. Set "
-                "monitor: loss."
+                "monitor: loss, or recall_at_1."
+            )
+        if monitor == "recall_at_1" and "contrast" not in weights:
+            raise ValueError(
+                f"stages: {name}: monitor is recall_at_1, which needs a contrastive "
+                f"loss that knows the labels; weights has {', '.join(weights)}. Set "
+                "monitor: loss, or uar where a classifier is trained."
             )
 
 
