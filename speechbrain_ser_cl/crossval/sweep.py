@@ -28,13 +28,13 @@ from speechbrain_ser_cl.data.protocols import SEEDS, resolve_protocol
 from speechbrain_ser_cl.evaluation.crossval import FILE, CrossValidation, read_crossval
 from speechbrain_ser_cl.evaluation.sweep_file import Row, Sweep, read_sweep
 from speechbrain_ser_cl.evaluation.sweep_tables import (
-    NOT_RUN,
     build_sweep_table,
     read_measured,
     sweep_points,
     write_curves,
     write_points,
 )
+from speechbrain_ser_cl.evaluation.text import NOT_RUN
 
 
 @dataclass

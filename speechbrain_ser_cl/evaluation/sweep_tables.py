@@ -23,9 +23,8 @@ from speechbrain_ser_cl.evaluation.sweep_file import (
     Sweep,
     read_sweep,
 )
-from speechbrain_ser_cl.evaluation.text import NONE, TITLES, bounds, p_value
+from speechbrain_ser_cl.evaluation.text import NONE, NOT_RUN, TITLES, bounds, p_value
 
-NOT_RUN = "not run here"
 _NUMBERS = ("mean", "std", "low", "high", "pooled", "pooled_low", "pooled_high")
 _TESTS = ("t_test", "permutation")
 _LATEX = {

@@ -60,7 +60,14 @@ from speechbrain_ser_cl.evaluation.few_labels import (
 )
 from speechbrain_ser_cl.evaluation.significance import mean_interval
 from speechbrain_ser_cl.evaluation.sweep_tables import measured_table
-from speechbrain_ser_cl.evaluation.text import NONE, TITLES, bounds, p_value, percent
+from speechbrain_ser_cl.evaluation.text import (
+    NONE,
+    NOT_RUN,
+    TITLES,
+    bounds,
+    p_value,
+    percent,
+)
 
 _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
@@ -427,12 +434,12 @@ def _protocol_name(protocol: Mapping) -> str:
 def _printed_only(paper: Sequence[Mapping], metric: str) -> str:
     lines = ["**As printed**", ""]
     known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
-    titles = ["setting", *known, f"{TITLES[metric]} %"]
+    titles = ["setting", *known, f"{TITLES[metric]} %", "printed"]
     lines += [_line(titles), _line(["---"] * len(titles))]
     for row in paper:
         about = [str(row.get(name, NONE)) for name in known]
         figure = f"{row[metric]} ({row['note']})"
-        lines.append(_line([row["setting"], *about, figure]))
+        lines.append(_line([row["setting"], *about, NOT_RUN, figure]))
     return "\n".join(lines) + "\n"
 
 
@@ -486,6 +493,7 @@ def _one_crossval_table(
         lines.append(_line(cells))
     for setting, row in printed.items():
         cells = [setting, *[NONE] * (len(titles) - 2), f"{row[metric]} ({row['note']})"]
+        cells[titles.index(f"{TITLES[metric]} %")] = NOT_RUN
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
@@ -534,7 +542,7 @@ def _one_table(
             cells += [_over_speakers(same, metric)] if over_speakers else []
             cells += [_mean(same, name) for name in others]
         else:
-            cells += [NONE, "not run here"] + [NONE] * (len(titles) - 4)
+            cells += [NONE, NOT_RUN] + [NONE] * (len(titles) - 4)
         if paper:
             row = printed.get(setting)
             cells.append(f"{row[metric]} ({row['note']})" if row else NONE)

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 NONE = "–"
 """What stands where there is no number."""
+NOT_RUN = "not run here"
+"""What stands in place of a result beside a paper's figure."""
 
 
 def percent(value: float | None) -> str:

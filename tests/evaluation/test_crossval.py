@@ -247,10 +247,13 @@ def test_printed_figures_stand_beside(setting, tmp_path):
     assert cells(first, "a")[-1] == "97.2 (a paper)"
     assert cells(second, "a")[-1] == "–"
     for table in (first, second):
-        assert cells(table, "z")[1:] == ["–"] * 7 + ["55.5 (a paper)"]
-    # Nothing was run: what is printed stands alone.
+        assert cells(table, "setting")[3] == "UAR %"
+        not_run = ["–", "–", "not run here"] + ["–"] * 4
+        assert cells(table, "z") == ["z", *not_run, "55.5 (a paper)"]
+    # Nothing was run: what is printed stands beside no result.
     alone = build_crossval_table([], rows)
-    assert cells(alone, "z") == ["z", "–", "55.5 (a paper)"]  # of any corpus
+    assert cells(alone, "setting")[-2:] == ["UAR %", "printed"]
+    assert cells(alone, "z")[1:] == ["–", "not run here", "55.5 (a paper)"]
 
 
 def test_costs_stand_in_a_readme_with_their_machine(tmp_path):
