@@ -13,13 +13,11 @@ t-interval, and a Mann–Whitney U test against the baseline with as many labels
 
 Of all folds below a folder, ``few_labels.csv`` and ``few_labels.png`` there::
 
-    python -m speechbrain_ser_cl.evaluation.few_labels results/pairwise_cl
+    ser-cl few-labels results/pairwise_cl
 """
 
-import argparse
 import csv
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -307,45 +305,3 @@ def few_label_table(about: Mapping, points: Sequence[Point]) -> str:
 
 def _folds(count: int) -> str:
     return "1 fold" if count == 1 else f"{count} folds"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line that the module's docstring shows.
-
-    Arguments
-    ---------
-    arguments : sequence of str, optional
-        Without the program's name; by default the process's own.
-
-    Returns
-    -------
-    int
-        0; 2 where there is nothing to show.
-
-    Example
-    -------
-    >>> main([str(getfixture("tmp_path"))])
-    2
-    """
-    from speechbrain_ser_cl.evaluation.figures import plot_few_labels
-
-    parser = argparse.ArgumentParser(
-        prog="python -m speechbrain_ser_cl.evaluation.few_labels",
-        description="Put the draws of all folds together, as a table and a figure.",
-    )
-    parser.add_argument("folder", type=Path)
-    folder = parser.parse_args(arguments).folder
-    try:
-        about, rows = read_few_labels(folder)
-        points = few_label_points(rows, about["baseline"])
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
-    write_points(folder / "few_labels.csv", points)
-    plot_few_labels(points, folder / "few_labels.png", about["chance"])
-    print(f"written: {folder / 'few_labels.csv'} and {folder / 'few_labels.png'}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

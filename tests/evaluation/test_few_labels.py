@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from speechbrain_ser_cl.cli import main as ser_cl
 from speechbrain_ser_cl.evaluation.alignment import (
     alignment_table,
     view_alignment,
@@ -18,7 +19,6 @@ from speechbrain_ser_cl.evaluation.few_labels import (
     read_few_labels,
     write_few_labels,
 )
-from speechbrain_ser_cl.evaluation.few_labels import main as draw
 from speechbrain_ser_cl.evaluation.pwcca import pwcca
 from speechbrain_ser_cl.evaluation.significance import holm, mean_interval
 from speechbrain_ser_cl.evaluation.tables import main
@@ -135,7 +135,7 @@ def test_a_readme_says_what_the_files_say(rows, tmp_path):
     p = "< 0.001" if point.p_holm < 0.001 else f"{point.p_holm:.3f}"
     assert f"| {100 * point.uar:.1f} | {low} to {high} | {p} |" in text
     assert main([str(readme), "--check"]) == 0
-    assert draw([str(tmp_path / "measured")]) == 0
+    assert ser_cl(["few-labels", str(tmp_path / "measured")]) == 0
     figure = tmp_path / "measured" / "few_labels.png"
     assert figure.read_bytes().startswith(b"\x89PNG")
     with open(figure.with_suffix(".csv"), encoding="utf-8", newline="") as file:
@@ -144,7 +144,9 @@ def test_a_readme_says_what_the_files_say(rows, tmp_path):
     assert lines[0]["p"] == "" and float(lines[1]["p"]) == point.p
 
 
-def test_files_that_are_something_else(rows, tmp_path):
+def test_files_that_are_something_else(rows, tmp_path, capsys):
+    assert ser_cl(["few-labels", str(tmp_path)]) == 2
+    assert "no few_labels.json in it" in capsys.readouterr().err
     with pytest.raises(ValueError, match="no few_labels.json in it"):
         read_few_labels(tmp_path)
     written(tmp_path, rows)

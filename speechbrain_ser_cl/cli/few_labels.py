@@ -1,0 +1,34 @@
+"""``ser-cl few-labels``: what pre-training is worth, over all folds."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "put few-label trainings of all folds together: numbers and figure"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="with few_labels.json files below it; few_labels.csv and few_labels.png "
+        "are written there",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes both files and prints where."""
+    from speechbrain_ser_cl.evaluation import (
+        few_label_points,
+        plot_few_labels,
+        read_few_labels,
+        write_points,
+    )
+
+    about, rows = read_few_labels(arguments.folder)
+    points = few_label_points(rows, about["baseline"])
+    numbers, figure = (arguments.folder / f"few_labels.{s}" for s in ("csv", "png"))
+    write_points(numbers, points)
+    plot_few_labels(points, figure, about["chance"])
+    print(f"written: {numbers} and {figure}")
+    return 0
