@@ -422,6 +422,8 @@ def plot_layer_weights(
 def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> None:
     """Draw UAR against the share of labels, with bands, a panel per view.
 
+    Points without an interval, those of one draw, have no band.
+
     Arguments
     ---------
     points : sequence of Point
@@ -464,7 +466,8 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
             x = [100 * point.fraction for point in own]
             y = [100 * point.uar for point in own]
             (line,) = axes.plot(x, y, marker=marker, markersize=5, label=method)
-            bounds = [p.interval or (p.uar, p.uar) for p in own]
+            # One draw has no interval, so that there the band ends.
+            bounds = [p.interval or (np.nan, np.nan) for p in own]
             low, high = 100 * np.array(bounds).reshape(-1, 2).T
             axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
         axes.axhline(100 * chance, color="0.4", linestyle=":", label="chance")

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.evaluation.few_labels import Point
 from speechbrain_ser_cl.evaluation.figures import (
     plot_confusion_matrix,
+    plot_few_labels,
     plot_layer_weights,
     plot_learning_curves,
     plot_tsne,
@@ -74,6 +76,24 @@ def test_confusion_matrix_of_any_size_and_with_an_empty_class(tmp_path, n_classe
     names = [f"emotion number {i}" for i in range(n_classes)]
     plot_confusion_matrix(matrix, names, tmp_path / "confusion.png", "long " * 20)
     assert pixels(tmp_path / "confusion.png").std() > 0
+
+
+def test_few_labels_have_a_band_only_where_there_is_an_interval(tmp_path):
+    from matplotlib.colors import to_rgb
+
+    points = [
+        Point("mel", "supervised", 0.05, 31, 10, 5, 0.5, 0.5, (0.3, 0.7)),
+        Point("mel", "supervised", 0.1, 61, 10, 5, 0.5, 0.5, (0.3, 0.7)),
+        Point("mel", "supervised", 1.0, 607, 1, 5, 0.5, 0.5, None),
+    ]
+    plot_few_labels(points, tmp_path / "few.png", chance=0.25)
+    band = 0.8 + 0.2 * np.array(to_rgb("C0"))  # a fifth of the line's colour on white
+    image = pixels(tmp_path / "few.png")
+    columns = np.isclose(image, band, atol=0.02).all(-1).sum(axis=0)
+    half = len(columns) // 2
+    # On the logarithmic axis 10 % lies left of the middle between 5 % and 100 %.
+    assert columns[:half].max() > 0.3 * len(image)
+    assert columns[half:].max() == 0
 
 
 def test_confusion_matrix_must_fit_the_names(tmp_path):
