@@ -24,7 +24,7 @@ def shared() -> Path:
 def inductor() -> str:
     """The backend of ``torch.compile`` that builds C++ code."""
     if not any(map(shutil.which, ("g++", "clang++"))):
-        pytest.skip("torch.compile builds C++ here: install Debian's package g++")
+        pytest.skip("no C++ compiler, which torch.compile needs: install g++")
     return "inductor"
 
 
@@ -33,7 +33,7 @@ def chromium_program() -> str:
     """The path of a browser, where there is one."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip("opens pages in a browser: install Debian's package chromium")
+        pytest.skip("no Chromium or Chrome, which opens the page: install chromium")
     return program
 
 
@@ -48,7 +48,7 @@ def driven(chromium_program, tmp_path_factory) -> Iterator[Driven]:
     """A headless browser that is used as a person would."""
     driver = shutil.which("chromedriver")
     if driver is None:
-        pytest.skip("clicks in a browser: install Debian's package chromium-driver")
+        pytest.skip("no chromedriver to click with: install chromium-driver")
     browser = Driven(driver, chromium_program, tmp_path_factory.mktemp("profile"))
     yield browser
     browser.close()

@@ -125,10 +125,6 @@ class ContrastiveBrain(EmbeddingBrain):
         self.log_terms(values)
         return total
 
-    def evaluate_batch(self, batch, stage):
-        """The loss of a validation batch: there is no classifier yet."""
-        return sb.Brain.evaluate_batch(self, batch, stage)
-
     def validated(self, loss):
         """The loss is all there is, and lower is better."""
         return {"loss": loss}, -loss

@@ -200,7 +200,7 @@ class SERBrain(sb.Brain):
 
     @torch.no_grad()
     def evaluate_batch(self, batch: PaddedBatch, stage: sb.Stage) -> Tensor:
-        """Forward pass and loss, with the outputs kept for the end of the stage."""
+        """Forward pass and loss; keeps logits and embeddings where a model has them."""
         with self.evaluation_ctx:
             outputs = self.compute_forward(batch, stage)
             loss = self.compute_objectives(outputs, batch, stage)

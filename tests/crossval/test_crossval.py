@@ -347,7 +347,7 @@ def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
     wait_until(lambda: processes_about(tmp_path) == [])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="prctl is a call of Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="guards use prctl, of Linux alone")
 def test_a_run_ends_with_its_guard(start, tmp_path):
     """As when an engine kills whatever its workers have started."""
     run = tmp_path / "out" / "fold-0" / "seed-3"
