@@ -68,7 +68,7 @@ def features(kind, index, seconds, layers, dim):
 def our_reader(folder, kind, ids, arguments):
     """Fills the cache, or finds it filled; returns what reads a padded batch."""
     from speechbrain_ser_cl.corpora import Utterance
-    from speechbrain_ser_cl.data.feature_cache import FeatureCache
+    from speechbrain_ser_cl.data.features.cache import FeatureCache
 
     utterances = []
     for name, seconds in ids.items():
@@ -238,7 +238,7 @@ class RandomFeatures:
     """Random features of a kind of view, of an utterance's duration, in the cache."""
 
     def __init__(self, folder, name, shape, per_second, dtype):
-        from speechbrain_ser_cl.data.feature_cache import FeatureCache
+        from speechbrain_ser_cl.data.features.cache import FeatureCache
 
         self.cache = FeatureCache(folder, {"random": name}, dtype)
         self.shape, self.per_second = shape, per_second
@@ -279,11 +279,12 @@ def epoch_of_pretraining(arguments, folder):
     import torch
 
     from speechbrain_ser_cl.backbones import EGeMAPSMLP, MelCNN, PointwiseCNN, VocalMLP
-    from speechbrain_ser_cl.data.audio import convert_to_16k_mono, load_audio
+    from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
     from speechbrain_ser_cl.data.experiment import read_corpus
     from speechbrain_ser_cl.losses import PairwiseViewLoss
     from speechbrain_ser_cl.nnet import ProjectionHead
     from speechbrain_ser_cl.training import View, ViewFeatures
+    from speechbrain_ser_cl.utils.audio import load_audio
 
     try:
         import opensmile  # noqa: F401

@@ -81,7 +81,10 @@ def add_modules(app, docname, source):
 
     def modules(found):
         folder = app.srcdir.parent / "speechbrain_ser_cl" / found[1]
-        names = {path.stem for path in folder.glob("[a-z]*.py")} - {"feature_pack"}
+        names = {
+            ".".join(path.relative_to(folder).with_suffix("").parts)
+            for path in folder.rglob("[a-z]*.py")
+        } - {"features.pack"}
         return "\n\n".join(
             f"## {found[1]}.{name}\n\n```{{eval-rst}}\n.. automodule:: "
             f"speechbrain_ser_cl.{found[1]}.{name}\n   :members:\n```"

@@ -15,9 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 from speechbrain_ser_cl.corpora.licences import licence_of
-from speechbrain_ser_cl.data.parts import read_parts
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.evaluation.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
 from speechbrain_ser_cl.model_folder import (
     DESCRIPTION,
@@ -26,6 +24,8 @@ from speechbrain_ser_cl.model_folder import (
     read_model,
 )
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
+from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
+from speechbrain_ser_cl.results.utterances import read_parts
 
 FORMATS = ("native", "speechbrain", "onnx")
 # What rounding, and evaluating with bf16, can do to a probability.
@@ -117,7 +117,7 @@ def model_card(
     results : mapping
         A run's ``results.json``.
     parts : mapping
-        Its utterances, see :func:`~speechbrain_ser_cl.data.parts.read_parts`.
+        Its utterances, see :func:`~speechbrain_ser_cl.results.utterances.read_parts`.
     tested : sequence of str
         Ids of the utterances that were tested.
     class_names : sequence of str

@@ -30,7 +30,6 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from speechbrain_ser_cl.data.audio import SAMPLE_RATE, AudioError, load_audio
 from speechbrain_ser_cl.model_folder import (
     DESCRIPTION,
     WEIGHTS,
@@ -38,6 +37,7 @@ from speechbrain_ser_cl.model_folder import (
     read_model,
 )
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, AudioError, load_audio
 
 # Longer files are cut into windows even if nobody asks for it.
 LONGEST_UTTERANCE = 60.0

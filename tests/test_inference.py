@@ -8,10 +8,10 @@ from scipy.signal import resample_poly
 
 from speechbrain_ser_cl import inference
 from speechbrain_ser_cl.backbones import WeightedSSL
-from speechbrain_ser_cl.data.audio import AudioError
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.model_folder import ModelError, write_model
 from speechbrain_ser_cl.nnet import ClassifierHead, EmotionClassifier, MeanPooling
+from speechbrain_ser_cl.utils.audio import AudioError
 
 WHISPER = {
     "model_type": "whisper",

@@ -39,7 +39,7 @@ from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.data.audio import convert_to_16k_mono
+from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.emotion_batches import EmotionBatchSampler
 from speechbrain_ser_cl.data.experiment import fold_split, read_corpora, used_corpora
 from speechbrain_ser_cl.data.protocols import select_parts
@@ -51,12 +51,9 @@ from speechbrain_ser_cl.data.samplers import (
 )
 from speechbrain_ser_cl.data.speech import LabelledSpeech
 from speechbrain_ser_cl.data.splits import Labelled, describe_part
-from speechbrain_ser_cl.evaluation import (
-    pair_similarities,
-    plot_similarities,
-    write_similarities,
-)
+from speechbrain_ser_cl.metrics import pair_similarities, write_similarities
 from speechbrain_ser_cl.nnet import DomainNorm, EmotionClassifier
+from speechbrain_ser_cl.report.figures import plot_similarities
 from speechbrain_ser_cl.training import (
     AtomicCheckpointer,
     RoundCounter,

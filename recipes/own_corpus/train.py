@@ -32,15 +32,11 @@ from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-from speechbrain_ser_cl.data.audio import (
-    SAMPLE_RATE,
-    convert_to_16k_mono,
-    load_audio,
-)
+from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.experiment import fold_split, map_corpora, read_corpus
-from speechbrain_ser_cl.data.listening import FACTS_FILE, audio_facts
 from speechbrain_ser_cl.data.protocols import select_parts
-from speechbrain_ser_cl.data.report import data_report
+from speechbrain_ser_cl.data.quality.audio_facts import FACTS_FILE, audio_facts
+from speechbrain_ser_cl.data.quality.report import data_report
 from speechbrain_ser_cl.data.samplers import (
     AlternatingBatchSampler,
     LengthBucketedStream,
@@ -49,8 +45,8 @@ from speechbrain_ser_cl.data.samplers import (
 )
 from speechbrain_ser_cl.data.speech import LabelledSpeech
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.evaluation.report import write_report
 from speechbrain_ser_cl.nnet import EmotionClassifier
+from speechbrain_ser_cl.report import write_report
 from speechbrain_ser_cl.training import (
     SERBrain,
     find_hparams,
@@ -60,6 +56,7 @@ from speechbrain_ser_cl.training import (
     unwrap,
     write_run,
 )
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, load_audio
 
 
 class FineTuningBrain(SERBrain):

@@ -14,7 +14,7 @@ from speechbrain_ser_cl.cli.completion import registered_names
 from speechbrain_ser_cl.cli.train import find_recipes, hparams_file
 
 if TYPE_CHECKING:
-    from speechbrain_ser_cl.data.report import DataReport
+    from speechbrain_ser_cl.data.quality.report import DataReport
 
 SUMMARY = "listen to a corpus, report what is wrong with it"
 DESCRIPTION = """\
@@ -90,8 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _of_corpus(name: str, folder: Path) -> DataReport:
     from speechbrain_ser_cl.corpora.utterance import EMOTIONS
     from speechbrain_ser_cl.data.experiment import read_corpus
-    from speechbrain_ser_cl.data.listening import audio_facts
-    from speechbrain_ser_cl.data.report import data_report
+    from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
+    from speechbrain_ser_cl.data.quality.report import data_report
     from speechbrain_ser_cl.data.splits import Labelled
 
     # What is missing is told with everything else.
@@ -104,11 +104,11 @@ def _of_corpus(name: str, folder: Path) -> DataReport:
 
 
 def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
-    from speechbrain_ser_cl.crossval.recipe import Recipe
     from speechbrain_ser_cl.data.experiment import fold_split, map_corpora, read_corpus
-    from speechbrain_ser_cl.data.listening import FACTS_FILE, audio_facts
     from speechbrain_ser_cl.data.protocols import SEEDS, select_parts
-    from speechbrain_ser_cl.data.report import ERROR, Finding, data_report
+    from speechbrain_ser_cl.data.quality.audio_facts import FACTS_FILE, audio_facts
+    from speechbrain_ser_cl.data.quality.report import ERROR, Finding, data_report
+    from speechbrain_ser_cl.sweeps.recipe import Recipe
 
     values = Recipe(hparams_file, hparams_file, tuple(overrides)).values
     lacking = [key for key in ("corpora", "emotion_map") if key not in values]

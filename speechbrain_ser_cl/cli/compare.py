@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the tables."""
-    from speechbrain_ser_cl.evaluation.tables import (
+    from speechbrain_ser_cl.results.tables import (
         build_crossval_table,
         collect_crossvals,
         crossval_rows,

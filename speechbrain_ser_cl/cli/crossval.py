@@ -93,8 +93,8 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs what is left to do, prints the table or what failed."""
-    from speechbrain_ser_cl.crossval.command import crossval
-    from speechbrain_ser_cl.crossval.recipe import Recipe, find_script
+    from speechbrain_ser_cl.sweeps.command import crossval
+    from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
 
     hparams = hparams_file(str(arguments.hparams))
     script = arguments.script or find_script(hparams)

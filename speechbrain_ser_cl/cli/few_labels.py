@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes both files and prints where."""
-    from speechbrain_ser_cl.evaluation import (
+    from speechbrain_ser_cl.report.figures import plot_few_labels
+    from speechbrain_ser_cl.results import (
         few_label_points,
-        plot_few_labels,
         read_few_labels,
         write_points,
     )

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the page and prints where."""
-    from speechbrain_ser_cl.evaluation.report import write_report
+    from speechbrain_ser_cl.report import write_report
 
     folders = arguments.folders
     output = arguments.output

@@ -37,7 +37,7 @@ examples:
   ser-cl table my_table.yaml --jobs 2 --resume --corpora "{emodb: /data/EmoDB}"
 
 exit status: 0; 1 a README is out of date, or runs failed; 2 it cannot work as asked;
-130 interrupted. speechbrain_ser_cl/evaluation/sweep_file.py describes sweep files.
+130 interrupted. speechbrain_ser_cl/sweeps/sweep_file.py describes sweep files.
 """
 SUFFIXES = (".yaml", ".yml")
 
@@ -108,15 +108,15 @@ def run(arguments: argparse.Namespace) -> int:
             f"{' '.join(wrong)}: not with a README; expected a sweep file "
             f"({' or '.join(SUFFIXES)}), found {arguments.file}"
         )
-    from speechbrain_ser_cl.evaluation.tables import main as fill_tables
+    from speechbrain_ser_cl.results.tables import main as fill_tables
 
     check = ["--check"] if arguments.check else []
     return fill_tables([str(arguments.file), *check])
 
 
 def _run_sweep(arguments: argparse.Namespace) -> int:
-    from speechbrain_ser_cl.crossval.recipe import Recipe
-    from speechbrain_ser_cl.crossval.sweep import run_sweep
+    from speechbrain_ser_cl.sweeps.recipe import Recipe
+    from speechbrain_ser_cl.sweeps.sweep import run_sweep
 
     return run_sweep(
         arguments.file,

@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the recipe in a process of its own; its exit status is the command's."""
     if arguments.recipe is None:
         return _list(arguments)
-    from speechbrain_ser_cl.crossval.recipe import find_script
+    from speechbrain_ser_cl.sweeps.recipe import find_script
 
     hparams = hparams_file(arguments.recipe)
     script = find_script(hparams)
@@ -70,7 +70,7 @@ def find_recipes() -> dict[str, Path]:
         ``{"EmoDB_RAVDESS/multitask_da": Path(".../multitask_da.yaml"), …}``. Of two of
         the same name the one found first counts.
     """
-    from speechbrain_ser_cl.crossval.recipe import recipe_folders
+    from speechbrain_ser_cl.sweeps.recipe import recipe_folders
 
     found: dict[str, Path] = {}
     for folder in recipe_folders():

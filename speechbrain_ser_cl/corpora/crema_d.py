@@ -11,11 +11,11 @@ from speechbrain_ser_cl.corpora.checks import (
     emotion_of,
     finish,
     locate,
-    offenders,
     parse_names,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.errors import offenders
 
 # One file of the corpus has the intensity X instead of XX.
 NAME = re.compile(

@@ -10,9 +10,7 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
     below,
-    did_you_mean,
     finish,
-    offenders,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.corpora.words import (
@@ -23,6 +21,7 @@ from speechbrain_ser_cl.corpora.words import (
     translate,
 )
 from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 
 logger = logging.getLogger(__name__)
 

@@ -17,9 +17,9 @@ import numpy
 import soundfile
 
 from speechbrain_ser_cl.corpora.checks import Candidate, finish, locate
-from speechbrain_ser_cl.corpora.files import replacing
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.files import replacing
 
 SAMPLE_RATE = 16000
 CONTENTS = "corpus.json"

@@ -20,9 +20,7 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
     below,
-    did_you_mean,
     finish,
-    offenders,
     visible,
 )
 from speechbrain_ser_cl.corpora.folders import READABLE
@@ -35,6 +33,7 @@ from speechbrain_ser_cl.corpora.words import (
     translate,
 )
 from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 
 logger = logging.getLogger(__name__)
 
@@ -484,7 +483,7 @@ def _cut(
     where: str,
 ) -> list[Path | None]:
     """Writes the parts of files that rows are about."""
-    from speechbrain_ser_cl.data.audio import AudioError, cut_audio
+    from speechbrain_ser_cl.utils.audio import AudioError, cut_audio
 
     if cut_into is None:
         raise CorpusError(

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from speechbrain_ser_cl.corpora.checks import CorpusError, did_you_mean, offenders
+from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, PARTS
+from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 
 # Words that need no explanation, in lower case.
 EMOTION_WORDS = dict(zip(EMOTIONS, EMOTIONS, strict=True)) | {

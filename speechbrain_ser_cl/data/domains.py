@@ -8,7 +8,7 @@ from pathlib import Path
 
 from speechbrain.dataio.dataset import DynamicItemDataset
 
-from speechbrain_ser_cl.data.audio import convert_to_16k_mono, load_audio
+from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.splits import (
     Labelled,
     check_leaks,
@@ -18,6 +18,7 @@ from speechbrain_ser_cl.data.splits import (
     split_fraction,
 )
 from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.audio import load_audio
 
 logger = logging.getLogger(__name__)
 

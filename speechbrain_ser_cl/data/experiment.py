@@ -7,11 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from speechbrain_ser_cl.corpora.checks import did_you_mean
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.protocols import Split, make_folds, read_split
 from speechbrain_ser_cl.data.splits import Labelled, map_emotions
 from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
 

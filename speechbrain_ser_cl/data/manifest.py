@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from speechbrain_ser_cl.corpora.checks import offenders
-from speechbrain_ser_cl.corpora.files import replacing
 from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import replacing
 
 PLACEHOLDER = "{data_root}"
 FIELDS = (

@@ -38,8 +38,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from speechbrain_ser_cl.corpora.checks import offenders
-from speechbrain_ser_cl.corpora.files import replacing
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.splits import (
     Labelled,
@@ -48,6 +46,8 @@ from speechbrain_ser_cl.data.splits import (
     fingerprint,
     random_rank,
 )
+from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import replacing
 
 PARTS = ("train", "valid", "test")
 LEAK_KEYS = ("speaker", "session", "text_id")

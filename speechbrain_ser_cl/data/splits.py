@@ -12,8 +12,8 @@ from itertools import combinations
 from operator import attrgetter
 from typing import NamedTuple
 
-from speechbrain_ser_cl.corpora.checks import did_you_mean, offenders
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
+from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 
 
 class LeakError(ValueError):

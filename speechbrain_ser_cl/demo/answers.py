@@ -4,9 +4,9 @@ from pathlib import Path
 
 import soundfile
 
-from speechbrain_ser_cl.data.audio import AudioError, load_audio
-from speechbrain_ser_cl.data.listening import SILENT_PEAK
+from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK
 from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.utils.audio import AudioError, load_audio
 
 # What a small compressed file can grow to: both bound time and memory.
 LONGEST = 15 * 60.0  # s

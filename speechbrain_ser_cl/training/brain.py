@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import Sampler
 
-from speechbrain_ser_cl.evaluation.metrics import METRICS, classification_metrics
+from speechbrain_ser_cl.metrics.classification import METRICS, classification_metrics
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.data.audio import load_audio
-from speechbrain_ser_cl.data.feature_cache import FeatureCache, weights_hash
+from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
 from speechbrain_ser_cl.nnet import MeanPooling
 from speechbrain_ser_cl.training.brain import unwrap
+from speechbrain_ser_cl.utils.audio import load_audio
 
 Read = Callable[[Utterance], Tensor]
 """What a model gets of an utterance, time first."""

@@ -12,17 +12,17 @@ from pathlib import Path
 
 import torch
 
-from speechbrain_ser_cl.data.parts import write_parts
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.evaluation.embeddings import write_embeddings
-from speechbrain_ser_cl.evaluation.figures import (
+from speechbrain_ser_cl.metrics.classification import summary
+from speechbrain_ser_cl.model_folder import write_model
+from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
+from speechbrain_ser_cl.report.figures import (
     plot_confusion_matrix,
     plot_learning_curves,
 )
-from speechbrain_ser_cl.evaluation.metrics import summary
-from speechbrain_ser_cl.evaluation.predictions import write_predictions
-from speechbrain_ser_cl.model_folder import write_model
-from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
+from speechbrain_ser_cl.results.embeddings import write_embeddings
+from speechbrain_ser_cl.results.predictions import write_predictions
+from speechbrain_ser_cl.results.utterances import write_parts
 from speechbrain_ser_cl.training.history import History
 
 logger = logging.getLogger(__name__)

@@ -23,12 +23,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from speechbrain_ser_cl.corpora.checks import offenders
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.data.audio import SAMPLE_RATE
-from speechbrain_ser_cl.data.feature_cache import FeatureCache, weights_hash
-from speechbrain_ser_cl.data.listening import SILENT_PEAK
+from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
+from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK
 from speechbrain_ser_cl.nnet import MeanPooling
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
+from speechbrain_ser_cl.utils.errors import offenders
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "speechbrain_ser_cl"
 
-MODELS = {"losses", "nnet", "augment", "backbones"}
 # part of the package -> (parts it may import, outside packages it may import)
+SCIENCE = {"numpy", "scipy", "sklearn"}
 RULES = {
     "registry": (set(), set()),
+    "utils": (set(), {"numpy", "soundfile", "soxr", "torch"}),
     "losses": ({"registry"}, {"torch"}),
     "nnet": ({"registry"}, {"torch"}),
     "augment": ({"registry"}, {"torch", "torch_audiomentations"}),
@@ -27,9 +28,12 @@ RULES = {
             "speechbrain",
         },
     ),
-    "corpora": ({"registry", "data"}, {"numpy", "scipy", "soundfile", "soxr", "tqdm"}),
+    "corpora": (
+        {"registry", "utils"},
+        {"numpy", "scipy", "soundfile", "soxr", "tqdm"},
+    ),
     "data": (
-        {"registry", "corpora"},
+        {"registry", "utils", "corpora"},
         {
             "numpy",
             "scipy",
@@ -41,6 +45,8 @@ RULES = {
             "speechbrain",
         },
     ),
+    "metrics": ({"utils"}, SCIENCE),
+    "results": ({"utils", "corpora", "data", "metrics", "sweeps"}, SCIENCE),
 }
 TOP = {"cli", "demo", "inference", "export"}
 OPTIONAL = {

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_ser_cl.evaluation.tables import main
+from speechbrain_ser_cl.results.tables import main
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = [

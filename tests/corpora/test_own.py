@@ -7,9 +7,9 @@ import pytest
 import soundfile
 
 from speechbrain_ser_cl.corpora import CorpusError, read_folders, read_table
-from speechbrain_ser_cl.data.audio import load_audio
 from speechbrain_ser_cl.data.experiment import read_corpora, read_corpus
 from speechbrain_ser_cl.data.protocols import make_folds
+from speechbrain_ser_cl.utils.audio import load_audio
 
 # German words, none of which anybody knows, and columns to match.
 COLUMNS = {"file": "Datei", "emotion": "Gefühl", "speaker": "Person"}

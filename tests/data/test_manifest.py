@@ -9,8 +9,8 @@ import torch
 from speechbrain.dataio.dataset import DynamicItemDataset
 
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-from speechbrain_ser_cl.data.audio import load_audio
 from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
+from speechbrain_ser_cl.utils.audio import load_audio
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-from speechbrain_ser_cl.data.audio import load_audio
 from speechbrain_ser_cl.data.samplers import Draw
 from speechbrain_ser_cl.data.speech import LabelledSpeech
 from speechbrain_ser_cl.data.splits import map_emotions
+from speechbrain_ser_cl.utils.audio import load_audio
 
 CLASSES = {"low": ["sad", "neutral"], "high": ["angry", "happy"]}
 

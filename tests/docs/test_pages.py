@@ -24,10 +24,10 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl import cli
 from speechbrain_ser_cl.cli.train import find_recipes
-from speechbrain_ser_cl.crossval.recipe import Recipe, find_script
 from speechbrain_ser_cl.data.experiment import read_corpus
 from speechbrain_ser_cl.data.protocols import resolve_protocol
 from speechbrain_ser_cl.registry import BACKBONES, LOSSES, Registry
+from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
 from speechbrain_ser_cl.training import parameter_groups, plain_values
 from tests.docs.pages import DOCS, ROOT, WRITTEN, blocks, commands
 

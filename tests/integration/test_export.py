@@ -17,11 +17,11 @@ from transformers import Wav2Vec2FeatureExtractor
 
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-from speechbrain_ser_cl.data.audio import load_audio
-from speechbrain_ser_cl.data.parts import read_parts
-from speechbrain_ser_cl.evaluation import read_predictions
 from speechbrain_ser_cl.export import model_card
 from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.results import read_predictions
+from speechbrain_ser_cl.results.utterances import read_parts
+from speechbrain_ser_cl.utils.audio import load_audio
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "IEMOCAP_MSP" / "train.py"
 HPARAMS = SCRIPT.parent / "hparams" / "multitask_da.yaml"

@@ -21,8 +21,8 @@ import torch
 import yaml
 
 from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.data.parts import read_parts
-from speechbrain_ser_cl.evaluation import read_embeddings
+from speechbrain_ser_cl.results import read_embeddings
+from speechbrain_ser_cl.results.utterances import read_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP_MSP"

@@ -20,8 +20,8 @@ from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.data.experiment import read_corpora
 from speechbrain_ser_cl.data.protocols import make_folds
-from speechbrain_ser_cl.evaluation import read_embeddings
 from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.results import read_embeddings
 from tests.hollow import write_iemocap
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,7 +6,6 @@ from torch import nn
 
 from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-from speechbrain_ser_cl.data.audio import load_audio
 from speechbrain_ser_cl.nnet import (
     ClassifierHead,
     MeanPooling,
@@ -20,6 +19,7 @@ from speechbrain_ser_cl.training import (
     keep_states,
     waveform,
 )
+from speechbrain_ser_cl.utils.audio import load_audio
 
 SMALL = {
     "hidden_size": 16,

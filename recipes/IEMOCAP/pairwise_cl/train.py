@@ -43,8 +43,7 @@ from tqdm import tqdm
 
 from speechbrain_ser_cl.backbones import AllLayers, write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.corpora.files import replacing
-from speechbrain_ser_cl.data.audio import convert_to_16k_mono
+from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.experiment import (
     fold_split,
     map_corpora,
@@ -60,18 +59,17 @@ from speechbrain_ser_cl.data.samplers import (
     Phase,
 )
 from speechbrain_ser_cl.data.splits import Labelled, describe_part, random_rank
-from speechbrain_ser_cl.evaluation import (
-    classification_metrics,
+from speechbrain_ser_cl.metrics import classification_metrics
+from speechbrain_ser_cl.nnet import EmotionClassifier
+from speechbrain_ser_cl.report.figures import plot_few_labels, plot_tsne
+from speechbrain_ser_cl.results import (
     few_label_points,
     few_label_table,
-    plot_few_labels,
-    plot_tsne,
     view_alignment,
     write_alignment,
     write_few_labels,
     write_points,
 )
-from speechbrain_ser_cl.nnet import EmotionClassifier
 from speechbrain_ser_cl.training import (
     AtomicCheckpointer,
     History,
@@ -85,6 +83,7 @@ from speechbrain_ser_cl.training import (
     take_unusable,
     write_run,
 )
+from speechbrain_ser_cl.utils.files import replacing
 
 # Name in tables, and place there.
 METHODS = {

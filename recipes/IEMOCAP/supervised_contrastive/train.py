@@ -40,14 +40,14 @@ from torch.nn.functional import cross_entropy, normalize, one_hot
 from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.data.audio import convert_to_16k_mono
+from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.experiment import fold_split, read_corpora, used_corpora
-from speechbrain_ser_cl.data.feature_cache import FeatureCache
 from speechbrain_ser_cl.data.feature_views import (
     FeatureViews,
     crop_or_pad_to_mean,
     pad_to_longest,
 )
+from speechbrain_ser_cl.data.features.cache import FeatureCache
 from speechbrain_ser_cl.data.protocols import select_parts
 from speechbrain_ser_cl.data.samplers import (
     AlternatingBatchSampler,
@@ -57,14 +57,14 @@ from speechbrain_ser_cl.data.samplers import (
     Phase,
 )
 from speechbrain_ser_cl.data.splits import Labelled, describe_part
-from speechbrain_ser_cl.evaluation import (
+from speechbrain_ser_cl.metrics import (
     classification_metrics,
     clustering_scores,
     linear_svm,
-    plot_tsne,
     recall_at_1,
 )
 from speechbrain_ser_cl.nnet import ClassifierHead, EmotionClassifier, ProjectionHead
+from speechbrain_ser_cl.report.figures import plot_tsne
 from speechbrain_ser_cl.training import (
     AtomicCheckpointer,
     RoundCounter,

@@ -1,0 +1,113 @@
+"""Convert audio to 16 kHz mono once, into a cache folder."""
+
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.utils.audio import (
+    SAMPLE_RATE,
+    AudioError,
+    cache_name,
+    load_audio,
+    write_flac,
+)
+from speechbrain_ser_cl.utils.errors import offenders
+
+
+def convert_to_16k_mono(
+    utterances: Iterable[Utterance],
+    cache_folder: str | Path,
+    workers: int | None = None,
+) -> list[Utterance]:
+    """Convert what is not 16 kHz mono, once, into a cache folder.
+
+    Files that are 16 kHz mono wav or flac already are used where they lie. The
+    others become 16-bit FLAC in the cache folder. A source that changes (size or
+    time of modification) is converted again. Each file is written under a temporary
+    name and then renamed, so that an interrupted conversion goes on where it was.
+
+    Arguments
+    ---------
+    utterances : iterable of Utterance
+        What to convert.
+    cache_folder : str or pathlib.Path
+        Made if it is not there.
+    workers : int, optional
+        Number of threads; as many as there are cores by default.
+
+    Returns
+    -------
+    list of Utterance
+        In the given order, ``path`` and ``duration`` of the converted ones replaced.
+
+    Raises
+    ------
+    AudioError
+        If files cannot be read; names up to ten, after all others are done.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = getfixture("tmp_path")
+    >>> corpus = write_synthetic(
+    ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
+    ... )
+    >>> utterances = read_synthetic(corpus)
+    >>> convert_to_16k_mono(utterances, folder / "cache") == utterances
+    True
+    """
+    utterances = list(utterances)
+    cache_folder = Path(cache_folder)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        usable = list(pool.map(_is_16k_mono, [u.path for u in utterances]))
+        foreign = [
+            u for u, is_usable in zip(utterances, usable, strict=True) if not is_usable
+        ]
+        if not foreign:
+            return utterances
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        results = list(
+            tqdm(
+                pool.map(lambda u: _convert(u, cache_folder), foreign),
+                total=len(foreign),
+                desc="converting to 16 kHz mono",
+            )
+        )
+    errors = [result for result in results if isinstance(result, AudioError)]
+    if errors:
+        raise AudioError(f"audio files that cannot be converted: {offenders(errors)}")
+    converted = {utterance.id: utterance for utterance in results}
+    return [converted.get(utterance.id, utterance) for utterance in utterances]
+
+
+def _is_16k_mono(path: Path) -> bool:
+    try:
+        info = soundfile.info(path)
+    except (soundfile.SoundFileError, OSError):
+        return False  # converting it will say what is wrong
+    return (info.samplerate, info.channels) == (SAMPLE_RATE, 1) and info.format in (
+        "WAV",
+        "WAVEX",
+        "FLAC",
+    )
+
+
+def _convert(utterance: Utterance, cache_folder: Path) -> Utterance | AudioError:
+    """Convert one file; errors are returned, so that all can be named at once."""
+    try:
+        target = cache_folder / cache_name(utterance.path, utterance.id)
+        if not target.exists():
+            write_flac(target, load_audio(utterance.path))
+    except AudioError as error:
+        return error
+    return replace(
+        utterance,
+        path=target,
+        duration=soundfile.info(target).frames / SAMPLE_RATE,
+    )

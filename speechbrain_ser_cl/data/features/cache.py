@@ -1,0 +1,539 @@
+"""Features of utterances, computed once and read by memory map.
+
+For every part of a recipe whose output does not change: frames of a frozen encoder,
+spectrograms. What is cached depends on a key, which says how features are computed, and
+on the audio of an utterance; a change of either computes anew, and nothing else does::
+
+    <folder>/<hash of the key>/about.json      the key, to read
+    <folder>/<hash of the key>/*.safetensors   a tensor per utterance, named by its id
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import math
+import os
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor, distributed, multiprocessing, nn
+from tqdm import tqdm
+
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.data.features.pack import (
+    DTYPES,
+    Entry,
+    Pack,
+    PackError,
+    PackWriter,
+    finish_abandoned,
+)
+from speechbrain_ser_cl.utils.audio import AudioError, load_audio
+from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import replacing
+
+logger = logging.getLogger(__name__)
+
+# Set for the processes that fill() starts.
+_CHILD = "SPEECHBRAIN_SER_CL_FILLS_A_CACHE"
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
+
+
+def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
+    """A hash that two models share exactly if their weights are equal.
+
+    Arguments
+    ---------
+    weights : torch.nn.Module or mapping of str to torch.Tensor
+        A model or its ``state_dict``, on any device.
+
+    Returns
+    -------
+    str
+        Sha256 over names, types, shapes and values, 64 hexadecimal digits.
+
+    Example
+    -------
+    >>> a, b = nn.Linear(3, 2), nn.Linear(3, 2)
+    >>> weights_hash(a) == weights_hash(b)
+    False
+    >>> _ = b.load_state_dict(a.state_dict())
+    >>> weights_hash(a) == weights_hash(b)
+    True
+    """
+    if isinstance(weights, nn.Module):
+        weights = weights.state_dict()
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+class FeatureCache:
+    """Features by utterance id, in a folder.
+
+    :meth:`fill` computes what is not there yet. After it, ``cache[id]`` is the
+    feature, a view of a memory-mapped file that all processes on the machine share:
+    loader workers (the cache can be pickled), ranks, other runs.
+
+    The files are safetensors and need nothing of this package to be read::
+
+        from safetensors import safe_open
+        with safe_open(path, "pt") as file:
+            frames = file.get_tensor("emodb_03a01Fa")
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Folder of all caches; this one has its own folder in it, named by a hash of
+        the key.
+    key : mapping
+        Everything that decides what the features of an audio file are, as JSON: for a
+        model its ``weights_hash``, revision and settings; for a spectrogram
+        its parameters.
+    dtype : str
+        ``"float16"``, ``"bfloat16"`` or ``"float32"``: how values are stored. Part of
+        the key.
+
+    Raises
+    ------
+    ValueError
+        For another dtype, or a key that cannot be written as JSON.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = getfixture("tmp_path")
+    >>> corpus = write_synthetic(
+    ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
+    ... )
+    >>> utterances = read_synthetic(corpus)
+    >>> cache = FeatureCache(folder / "cache", {"kind": "100 samples per frame"})
+    >>> cache.fill(utterances, lambda wav: wav[: len(wav) // 100 * 100].view(-1, 100))
+    8
+    >>> cache[utterances[0].id].dtype
+    torch.float16
+    >>> cache.fill(utterances, None)  # all are there
+    0
+    """
+
+    def __init__(
+        self, folder: str | Path, key: Mapping[str, Any], dtype: str = "float16"
+    ) -> None:
+        if dtype not in _DTYPES:
+            raise ValueError(
+                f"dtype is {dtype!r}, expected one of {', '.join(_DTYPES)}"
+            )
+        self.dtype = _DTYPES[dtype]
+        try:
+            self._key = json.dumps({**key, "dtype": dtype}, sort_keys=True)
+        except TypeError as error:
+            raise ValueError(
+                f"the key of a feature cache must be plain JSON: {error}"
+            ) from error
+        name = hashlib.sha256(self._key.encode()).hexdigest()[:16]
+        self.folder = Path(folder) / name
+        self._places: dict[str, tuple[Pack, Entry]] = {}
+
+    def __getitem__(self, utterance_id: str) -> Tensor:
+        try:
+            pack, entry = self._places[utterance_id]
+        except KeyError:
+            raise KeyError(
+                f"{utterance_id}: not in the feature cache {self.folder}; it was not "
+                "among the utterances given to fill()"
+            ) from None
+        return pack.read(entry)
+
+    def __contains__(self, utterance_id: str) -> bool:
+        return utterance_id in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def batch(
+        self, ids: Sequence[str], out: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Features of some utterances, padded with zeros.
+
+        Arguments
+        ---------
+        ids : sequence of str
+            B ids.
+        out : torch.Tensor, optional
+            What to write into, flat and large enough. Memory that is used again (and
+            pinned, for a GPU) is faster than new memory for every batch.
+
+        Returns
+        -------
+        torch.Tensor
+            For features (..., T, D): (B, ..., longest T, D). Features that are all of
+            one shape, such as pooled ones, are stacked.
+        torch.Tensor
+            Relative lengths (B,): T / longest T, or ones.
+
+        Raises
+        ------
+        KeyError
+            For an id that was not given to :meth:`fill`.
+        ValueError
+            If ``out`` is of another type or too small.
+        """
+        features = [self[utterance_id] for utterance_id in ids]
+        shape = features[0].shape
+        stacked = all(feature.shape == shape for feature in features)
+        if not stacked:
+            counts = torch.tensor([feature.shape[-2] for feature in features])
+            shape = (*shape[:-2], int(counts.max()), shape[-1])
+        shape = (len(features), *shape)
+        size = math.prod(shape)
+        if out is None:
+            out = torch.empty(size, dtype=self.dtype)
+        elif out.dtype != self.dtype or out.dim() != 1 or len(out) < size:
+            raise ValueError(
+                f"out must be flat, {self.dtype}, with {size} elements or more; it is "
+                f"{tuple(out.shape)}, {out.dtype}"
+            )
+        batch = out[:size].view(shape)
+        if stacked:
+            return torch.stack(features, out=batch), torch.ones(len(features))
+        for row, feature in zip(batch, features, strict=True):
+            row[..., : feature.shape[-2], :] = feature
+            row[..., feature.shape[-2] :, :] = 0
+        return batch, counts / shape[-2]
+
+    def fill(
+        self,
+        utterances: Iterable[Utterance],
+        extract: Callable[[Tensor], Tensor],
+        processes: int = 1,
+        read: Callable[[Utterance], Tensor] | None = None,
+    ) -> int:
+        """Computes what is not there and makes all the utterances' features readable.
+
+        Each utterance is on disk when it has been computed: a killed run goes on with
+        the next one. Before the bulk of them the size is estimated and shown, and the
+        free space is checked. Checksums of what is there are compared; a damaged
+        file is named in a warning and what it lost is computed again.
+
+        In a distributed run (``torch.distributed`` is initialised, as torchrun's
+        scripts do) all ranks call this with the same utterances on the same folder,
+        and each computes its share. Runs that fill the same cache at the same time
+        wait for each other.
+
+        Arguments
+        ---------
+        utterances : iterable of Utterance
+            In any order.
+        extract : callable
+            ``extract(wav) -> features``: a waveform (T,), float32, 16 kHz, to a tensor
+            of any shape, on any device. Called without gradients for one utterance at
+            a time, so that no padding has a part in what is stored.
+        processes : int
+            How many processes compute, for each rank. More than one need an
+            ``extract`` that can be pickled, and a script that can be imported (what it
+            does stands under ``if __name__ == "__main__":``).
+        read : callable, optional
+            What ``extract`` gets of an utterance in place of its waveform, such as the
+            features of another cache.
+
+        Returns
+        -------
+        int
+            How many utterances this rank has computed.
+
+        Raises
+        ------
+        ValueError
+            For ids that occur twice, features that are empty or not finite, and values
+            that are too large for the dtype.
+        OSError
+            If there is not enough space.
+        AudioError
+            If an audio file cannot be read.
+        """
+        if _CHILD in os.environ:
+            raise RuntimeError(
+                "fill(processes=...) starts processes, which import your script: put "
+                'what it does under `if __name__ == "__main__":`'
+            )
+        extract = partial(_extract_from, read or _waveform, extract)
+        utterances = sorted(utterances, key=lambda u: (-u.duration, u.id))
+        repeated = [i for i, n in Counter(u.id for u in utterances).items() if n > 1]
+        if repeated:
+            raise ValueError(f"ids that occur more than once ({offenders(repeated)})")
+        contents = _contents(utterances)
+        jobs: dict[str, Utterance] = {}
+        for utterance in utterances:
+            jobs.setdefault(contents[utterance.id], utterance)
+
+        rank, world_size = _rank_and_world_size()
+        computed = 0
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / "lock")
+        try:
+            if rank == 0:
+                _acquire(lock)
+                self._write_about()
+                finish_abandoned(self.folder)
+                self._repair(jobs)
+                computed += self._probe(jobs, extract)
+            _barrier()
+            there = self._index()
+            # An utterance's rank does not depend on what is there, which may already
+            # be more for a rank that looks later.
+            share = [
+                (content, jobs[content])
+                for content in list(jobs)[rank::world_size]
+                if content not in there
+            ]
+            self._extract_all(share, extract, processes, rank, world_size)
+            computed += len(share)
+            _barrier()
+        finally:
+            lock.release()
+        there = self._index()
+        self._places |= {u.id: there[contents[u.id]] for u in utterances}
+        return computed
+
+    def _write_about(self) -> None:
+        with replacing(self.folder / "about.json") as part:
+            part.write_text(json.dumps(json.loads(self._key), indent=1))
+
+    def _packs(self) -> tuple[list[Pack], list[PackError]]:
+        """The packs in the folder, and what is wrong with files that are none."""
+        packs, errors = [], []
+        for path in sorted(self.folder.glob("*.safetensors")):
+            try:
+                pack = Pack(path)
+                if pack.key != self._key:
+                    raise PackError(f"{path}: it has features for another key")
+                packs.append(pack)
+            except PackError as error:
+                errors.append(error)
+        return packs, errors
+
+    def _index(self) -> dict[str, tuple[Pack, Entry]]:
+        """What is there, by content."""
+        packs, _ = self._packs()
+        return {e.content: (pack, e) for pack in packs for e in pack.entries}
+
+    def _repair(self, jobs: Mapping[str, Utterance]) -> None:
+        """Compares checksums; of a damaged pack only the good part is left."""
+        packs, errors = self._packs()
+        for error in errors:
+            logger.warning(
+                "%s. The file is not used; what is missing without it is computed. "
+                "Delete it if it is of no use.",
+                error,
+            )
+        for pack in packs:
+            wanted = [entry for entry in pack.entries if entry.content in jobs]
+            if pack.is_whole and all(_in_threads(pack.is_intact, wanted, "checking")):
+                continue
+            intact = _in_threads(pack.is_intact, pack.entries, "checking")
+            good = list(itertools.compress(pack.entries, intact))
+            lost = [
+                e.name for e, ok in zip(pack.entries, intact, strict=True) if not ok
+            ]
+            logger.warning(
+                "%s: the file is damaged; the features of %d of its %d utterances are "
+                "computed again (%s)",
+                pack.path,
+                len(lost),
+                len(pack.entries),
+                offenders(lost),
+            )
+            with PackWriter(self.folder, self._key, [e.name for e in good]) as writer:
+                for entry in good:
+                    writer.add(entry.name, entry.content, pack.read(entry))
+            pack.path.unlink()
+
+    def _probe(
+        self, jobs: Mapping[str, Utterance], extract: Callable[[Utterance], Tensor]
+    ) -> int:
+        """Computes the longest and the shortest; says how much all will be."""
+        there = self._index()
+        missing = [(c, u) for c, u in jobs.items() if c not in there]
+        if not missing:
+            return 0
+        ends = missing[:1] + missing[1:][-1:]
+        sizes = []
+        with PackWriter(self.folder, self._key, [u.id for _, u in ends]) as writer:
+            for content, utterance in ends:
+                features = self._compute(utterance, extract)
+                writer.add(utterance.id, content, features)
+                sizes.append(features.nbytes)
+        durations = [u.duration for _, u in reversed(ends)]
+        expected = numpy.interp(
+            [u.duration for _, u in missing], durations, sizes[::-1]
+        )
+        total = int(expected.sum())
+        to_come, free = total - sum(sizes), shutil.disk_usage(self.folder).free
+        tqdm.write(
+            f"feature cache {self.folder}: {len(missing)} utterances to compute, about "
+            f"{_human(total)}; free: {_human(free)}",
+            file=sys.stderr,
+        )
+        if to_come > free:
+            raise OSError(
+                f"{self.folder}: the features of {len(missing)} utterances need about "
+                f"{_human(to_come)} and {_human(free)} are free. Make room or "
+                "choose a cache folder on another disk."
+            )
+        return len(ends)
+
+    def _extract_all(
+        self,
+        share: Sequence[tuple[str, Utterance]],
+        extract: Callable[[Utterance], Tensor],
+        processes: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        bar = tqdm(
+            total=len(share),
+            desc="features" + (f", share 1 of {world_size}" if world_size > 1 else ""),
+            unit="utt",
+            disable=rank > 0 or not share,
+        )
+        with bar:
+            if processes == 1 or not share:
+                self._extract(share, extract, bar.update)
+                return
+            done = torch.zeros(processes, dtype=torch.long).share_memory_()
+            os.environ[_CHILD] = "1"
+            try:
+                context = multiprocessing.start_processes(
+                    _extract_in_process,
+                    (self, share, extract, done),
+                    processes,
+                    join=False,
+                    start_method="spawn",
+                )
+            finally:
+                del os.environ[_CHILD]
+            while not context.join(timeout=0.2):
+                bar.update(int(done.sum()) - bar.n)
+            bar.update(int(done.sum()) - bar.n)
+
+    def _extract(
+        self,
+        share: Sequence[tuple[str, Utterance]],
+        extract: Callable[[Utterance], Tensor],
+        progress: Callable[[int], object],
+    ) -> None:
+        names = [utterance.id for _, utterance in share]
+        with PackWriter(self.folder, self._key, names) as writer:
+            for content, utterance in share:
+                writer.add(utterance.id, content, self._compute(utterance, extract))
+                progress(1)
+
+    def _compute(
+        self, utterance: Utterance, extract: Callable[[Utterance], Tensor]
+    ) -> Tensor:
+        with torch.inference_mode():
+            features = extract(utterance).cpu()
+            stored = features.to(self.dtype)
+        if stored.numel() == 0 or not features.isfinite().all():
+            what = "empty" if stored.numel() == 0 else "not finite"
+            raise ValueError(f"{utterance.id} ({utterance.path}): features are {what}")
+        if not stored.isfinite().all():
+            raise ValueError(
+                f"{utterance.id} ({utterance.path}): features of up to "
+                f"{features.abs().max():g} do not fit into {self.dtype}; "
+                "take bfloat16"
+            )
+        return stored
+
+
+def _waveform(utterance: Utterance) -> Tensor:
+    return load_audio(utterance.path)
+
+
+def _extract_from(
+    read: Callable[[Utterance], Tensor],
+    extract: Callable[[Tensor], Tensor],
+    utterance: Utterance,
+) -> Tensor:
+    return extract(read(utterance))
+
+
+def _extract_in_process(
+    index: int,
+    cache: FeatureCache,
+    share: Sequence[tuple[str, Utterance]],
+    extract: Callable[[Utterance], Tensor],
+    done: Tensor,
+) -> None:
+    """Every ``len(done)``-th utterance of a share, in a process of its own."""
+    torch.set_num_threads(max(1, torch.get_num_threads() // len(done)))
+
+    def progress(count: int) -> None:
+        done[index] += count
+        if not multiprocessing.parent_process().is_alive():
+            raise SystemExit("the process that filled the cache is gone")
+
+    cache._extract(share[index :: len(done)], extract, progress)
+
+
+def _contents(utterances: Sequence[Utterance]) -> dict[str, str]:
+    """Id to a hash of the bytes of the audio file."""
+
+    def content(utterance: Utterance) -> str:
+        try:
+            return hashlib.sha256(utterance.path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise AudioError(
+                f"{utterance.path}: not a readable file ({error})"
+            ) from error
+
+    hashes = _in_threads(content, utterances, "hashing audio")
+    return {u.id: hashed for u, hashed in zip(utterances, hashes, strict=True)}
+
+
+def _in_threads(function: Callable, items: Sequence, title: str) -> list:
+    """Results in order; a progress bar appears if it takes long."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(function, items)
+        return list(tqdm(results, title, len(items), delay=2, leave=False))
+
+
+def _rank_and_world_size() -> tuple[int, int]:
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _barrier() -> None:
+    if _rank_and_world_size()[1] > 1:
+        distributed.barrier()
+
+
+def _acquire(lock: FileLock) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.info("waiting for another run that fills %s", lock.lock_file)
+        lock.acquire()
+
+
+def _human(n_bytes: float) -> str:
+    """A number of bytes with three digits."""
+    power = min(4, int(math.log(max(n_bytes, 1), 1000)))
+    return f"{n_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

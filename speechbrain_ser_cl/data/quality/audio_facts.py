@@ -1,0 +1,185 @@
+"""What listening to every audio file of a corpus tells."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.utils.audio import AudioError, read_samples
+
+# Where recipes keep what was found, in their ``data_folder``.
+FACTS_FILE = "audio_facts.jsonl"
+SILENT_PEAK = 0.001  # -60 dB of full scale
+# A run of at least so many samples at the largest magnitude is clipped.
+_CLIPPED_RUN = 3
+
+
+@dataclass(frozen=True)
+class AudioFacts:
+    """What listening to one file tells.
+
+    Arguments
+    ---------
+    peak : float
+        Largest magnitude of the mean over channels, its offset taken away; full scale
+        is 1.
+    clipped : float
+        Share of samples in runs at the file's largest magnitude, in [0, 1].
+    digest : str
+        The same for files that sound the same: hash of the 16-bit samples of the mean
+        over channels, zeros at both ends taken away, and of the sampling rate.
+    rate : int
+        Samples per second.
+    channels : int
+        How many.
+    problem : str or None
+        Why the file cannot be read; the rest means nothing then.
+
+    Example
+    -------
+    >>> AudioFacts(0.5, 0.0, "9f2c", 16000, 1).problem is None
+    True
+    """
+
+    peak: float
+    clipped: float
+    digest: str
+    rate: int
+    channels: int
+    problem: str | None = None
+
+
+def audio_facts(
+    utterances: Iterable[Utterance],
+    cache_file: str | Path | None = None,
+    workers: int | None = None,
+) -> dict[str, AudioFacts]:
+    """Listen to every file, once.
+
+    Arguments
+    ---------
+    utterances : iterable of Utterance
+        In any order.
+    cache_file : str or pathlib.Path, optional
+        Where to note what was found, a line per file as it comes, so that a killed
+        process loses nothing. A file that changed (size or time of modification) is
+        listened to again.
+    workers : int, optional
+        Number of threads; as many as there are cores by default.
+
+    Returns
+    -------
+    dict
+        Id to facts. Files that cannot be read have a ``problem``.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> corpus = write_synthetic(
+    ...     getfixture("tmp_path"),
+    ...     "synthetic_source",
+    ...     n_speakers=1,
+    ...     utterances_per_speaker=1,
+    ... )
+    >>> facts = audio_facts(read_synthetic(corpus))
+    >>> facts["synthetic_source_s00_u000_neutral"].rate
+    16000
+    """
+    utterances = list(utterances)
+    known = dict(_noted(cache_file)) if cache_file else {}
+    keys = {u.id: _file_key(u.path) for u in utterances}
+    todo = [u for u in utterances if keys[u.id] not in known]
+    with (
+        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        _notes(cache_file) as note,
+    ):
+        found = pool.map(lambda u: _listen(u.path), todo)
+        bar = tqdm(
+            zip(todo, found, strict=True),
+            total=len(todo),
+            desc="listening to the files",
+            disable=None if todo else True,
+        )
+        for utterance, facts in bar:
+            known[keys[utterance.id]] = facts
+            note(keys[utterance.id], facts)
+    return {u.id: known[keys[u.id]] for u in utterances}
+
+
+def _listen(path: Path) -> AudioFacts:
+    try:
+        samples, rate = read_samples(path)
+    except AudioError as error:
+        return AudioFacts(0.0, 0.0, "", 0, 0, str(error))
+    mono = samples.mean(axis=1)
+    # As 16-bit files have them; a copy in another format sounds the same.
+    steps = np.round(mono * 2**15).astype(np.int32)
+    digest = hashlib.sha256(str(rate).encode())
+    digest.update(np.trim_zeros(steps).tobytes())
+    return AudioFacts(
+        peak=float(np.abs(mono - mono.mean()).max()),
+        clipped=max(_clipped(channel) for channel in samples.T),
+        digest=digest.hexdigest()[:32],
+        rate=rate,
+        channels=samples.shape[1],
+    )
+
+
+def _clipped(samples: np.ndarray) -> float:
+    """Share of samples in runs that stay at the largest magnitude."""
+    magnitude = np.abs(samples)
+    peak = float(magnitude.max())
+    if peak < SILENT_PEAK:
+        return 0.0
+    # A 16-bit step below the peak; full scale where a codec overshoots it.
+    at_peak = magnitude >= min(peak - 2**-15, 1 - 2**-10)
+    edges = np.flatnonzero(np.diff(at_peak, prepend=False, append=False))
+    lengths = edges[1::2] - edges[::2]
+    return float(lengths[lengths >= _CLIPPED_RUN].sum() / len(samples))
+
+
+def _file_key(path: Path) -> str:
+    try:
+        stat = path.stat()
+    except OSError:
+        return str(path)
+    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+
+
+def _noted(path: str | Path) -> Iterator[tuple[str, AudioFacts]]:
+    """What an earlier process noted; a line that it did not finish is passed over."""
+    if not Path(path).exists():
+        return
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                key, values = json.loads(line)
+                yield key, AudioFacts(**values)
+            except (ValueError, TypeError):
+                continue
+
+
+@contextmanager
+def _notes(path: str | Path | None) -> Iterator[Callable[[str, AudioFacts], None]]:
+    """Notes facts, a line each. Several processes may note into one file."""
+    if path is None:
+        yield lambda key, facts: None
+        return
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        # After a line that a killed process did not finish.
+        file.write("\n")
+
+        def note(key: str, facts: AudioFacts) -> None:
+            file.write(json.dumps([key, asdict(facts)]) + "\n")
+            file.flush()
+
+        yield note

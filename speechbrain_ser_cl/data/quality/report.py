@@ -1,0 +1,474 @@
+"""What is in the data and what is wrong with it, told before any training."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK, AudioFacts
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import replacing
+
+# Of samples in runs at the largest magnitude.
+CLIPPED_SHARE = 0.001
+SHORT_SECONDS = 0.3
+LONG_SECONDS = 30.0
+TINY_CLASS = 10
+# How much better than the most frequent class the recording may tell the class.
+CONFOUNDED = 0.1
+
+ERROR, WARNING = "error", "warning"
+
+
+class DataError(ValueError):
+    """Data that nothing should be trained or tested on."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was found to be wrong.
+
+    Arguments
+    ---------
+    check : str
+        Which check found it, such as ``"silent"``.
+    level : str
+        ``"error"``: no training; ``"warning"``: counted.
+    message : str
+        What was found and what to do.
+    names : list of str
+        Ids of all utterances concerned, or names of classes or speakers.
+    leave_out : list of str
+        Ids of the utterances without which all is well.
+
+    Example
+    -------
+    >>> Finding("silent", "error", "silent files (1: a)", ["a"], ["a"]).level
+    'error'
+    """
+
+    check: str
+    level: str
+    message: str
+    names: list[str]
+    leave_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """The data of an experiment, counted and checked.
+
+    Arguments
+    ---------
+    parts : dict
+        Name of each part, and ``"all"``, to its ``"classes"`` (utterances of each),
+        ``"utterances"``, ``"speakers"`` (None where not all are known) and
+        ``"hours"``.
+    seconds : dict
+        ``"shortest"``, ``"median"`` and ``"longest"`` duration.
+    shared : dict
+        For speakers, sessions and texts, as far as they are known, how many each two
+        parts share; empty without parts.
+    left_out : dict
+        Emotions that are in no class, and how many utterances have them.
+    findings : list of Finding
+        Errors first.
+
+    Example
+    -------
+    >>> finding = Finding("silent", "error", "all silent", [])
+    >>> report = DataReport({}, {}, {}, {}, [finding])
+    >>> report.refuse_errors()
+    Traceback (most recent call last):
+    speechbrain_ser_cl.data.quality.report.DataError: the data have 1 error: all silent
+    """
+
+    parts: dict
+    seconds: dict
+    shared: dict
+    left_out: dict
+    findings: list[Finding]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What forbids training."""
+        return [finding for finding in self.findings if finding.level == ERROR]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What should be looked at."""
+        return [finding for finding in self.findings if finding.level == WARNING]
+
+    def leave_out(self) -> list[str]:
+        """Ids of the utterances without which the errors and repetitions are gone."""
+        return sorted({name for f in self.findings for name in f.leave_out})
+
+    def refuse_errors(self) -> None:
+        """Raise a ``DataError`` that tells all errors, if there are any."""
+        if self.errors:
+            told = "; ".join(finding.message for finding in self.errors)
+            raise DataError(f"the data have {_number(self.errors, ERROR)}: {told}")
+
+    def as_dict(self) -> dict:
+        """All of it, for JSON."""
+        return asdict(self)
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON, every name included.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The file; its folder is made if it is not there.
+        """
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            text = json.dumps(self.as_dict(), indent=1, ensure_ascii=False)
+            part.write_text(text + "\n", encoding="utf-8")
+
+    def text(self) -> str:
+        """The report for a terminal."""
+        blocks = [_table(self.parts), self._facts(), self._findings()]
+        return "\n\n".join("\n".join(lines) for lines in blocks)
+
+    def _facts(self) -> list[str]:
+        lines = [
+            f"duration: {self.seconds['shortest']:.2f} to "
+            f"{self.seconds['longest']:.2f} s, median {self.seconds['median']:.2f} s"
+        ]
+        for key, pairs in self.shared.items():
+            told = ", ".join(f"{n} in {pair}" for pair, n in pairs.items() if n)
+            lines.append(f"{key} in two parts: {told or 'none that is known'}")
+        if self.left_out:
+            told = ", ".join(f"{n} {emotion}" for emotion, n in self.left_out.items())
+            lines.append(f"left out, in no class of emotion_map: {told}")
+        return lines
+
+    def _findings(self) -> list[str]:
+        lines = [
+            f"{finding.level.upper()}: {finding.message}" for finding in self.findings
+        ]
+        numbers = (_number(self.errors, ERROR), _number(self.warnings, WARNING))
+        return [*lines, ", ".join(numbers)]
+
+
+def data_report(
+    items: Sequence[Labelled],
+    facts: Mapping[str, AudioFacts],
+    class_names: Sequence[str],
+    parts: Mapping[str, Sequence[Labelled]] | None = None,
+    shared: Mapping[str, Mapping[str, int]] | None = None,
+    left_out: Mapping[str, int] | None = None,
+    allow_missing: bool = False,
+) -> DataReport:
+    """Count and check the data of an experiment.
+
+    Errors are audio that cannot be read, silence (no sample above -60 dB of full
+    scale), the same audio in two parts, and a class that training or test does not
+    have. Warnings are clipped, very short and very long files, small classes, the same
+    audio twice within a part, with two classes or by two speakers, speakers with one
+    class only or with names that are nearly alike, speakers that are not known, and
+    classes that the way of recording gives away. That parts share no speaker, session
+    or text is for ``make_folds`` and ``select_parts`` to check.
+
+    Arguments
+    ---------
+    items : sequence of Labelled
+        All utterances.
+    facts : mapping
+        Of ``audio_facts``, for all of them.
+    class_names : sequence of str
+        The classes, in order.
+    parts : mapping, optional
+        ``"train"``, ``"valid"`` and ``"test"`` to their utterances.
+    shared : mapping, optional
+        What the parts share, as ``Split`` has it.
+    left_out : mapping, optional
+        Emotions that are in no class, and how many utterances have them.
+    allow_missing : bool
+        Whether silence is a warning only.
+
+    Returns
+    -------
+    DataReport
+        To be shown, written, and refused if it has errors.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import Utterance
+    >>> utterance = Utterance(id="toy_1", path=Path("1.wav"), duration=1.0,
+    ...     corpus="toy", speaker="toy_s1", session=None, gender=None, language="en",
+    ...     text_id=None, emotion="sad")
+    >>> silent = {"toy_1": AudioFacts(0.0, 0.0, "", 16000, 1)}
+    >>> report = data_report([Labelled(utterance, "low")], silent, ["low"])
+    >>> [finding.check for finding in report.errors]
+    ['silent']
+    """
+    usable = [i for i in items if facts[i.utterance.id].problem is None]
+    findings = [
+        *_bad_files(items, facts, allow_missing),
+        *_repeated_audio(usable, facts, parts or {}),
+        *_classes(items, class_names, parts),
+        *_speakers(items),
+        *_recordings(usable, facts),
+    ]
+    every = dict(parts or {}) | {"all": items}
+    seconds = np.array([item.utterance.duration for item in items])
+    return DataReport(
+        parts={name: _counts(part, class_names) for name, part in every.items()},
+        seconds={
+            "shortest": float(seconds.min()),
+            "median": float(np.median(seconds)),
+            "longest": float(seconds.max()),
+        },
+        shared={
+            key: dict(pairs)
+            for key, pairs in (shared or {}).items()
+            if any(getattr(item.utterance, key) is not None for item in items)
+        },
+        left_out=dict(left_out or {}),
+        findings=sorted(findings, key=lambda finding: finding.level != ERROR),
+    )
+
+
+def _bad_files(
+    items: Sequence[Labelled], facts: Mapping[str, AudioFacts], allow_missing: bool
+) -> Iterator[Finding]:
+    """What a single file has wrong."""
+    known = [(item.utterance, facts[item.utterance.id]) for item in items]
+    problems = [fact.problem for _, fact in known if fact.problem]
+    if problems:
+        names = [utterance.id for utterance, fact in known if fact.problem]
+        yield Finding(
+            "unreadable",
+            ERROR,
+            f"files that cannot be read ({offenders(problems)}); exclude them",
+            names,
+            names,
+        )
+    known = [(utterance, fact) for utterance, fact in known if not fact.problem]
+    silent = [u.id for u, fact in known if fact.peak < SILENT_PEAK]
+    if silent:
+        cure = "exclude them, or set allow_missing: True to go on"
+        yield Finding(
+            "silent",
+            WARNING if allow_missing else ERROR,
+            f"silent files, no sample above -60 dB ({offenders(silent)}); {cure}",
+            silent,
+            silent,
+        )
+    clipped = [
+        u.id
+        for u, fact in known
+        if fact.clipped > CLIPPED_SHARE and fact.peak >= SILENT_PEAK
+    ]
+    short = [u.id for u, _ in known if u.duration < SHORT_SECONDS]
+    long = [u.id for u, _ in known if u.duration > LONG_SECONDS]
+    for check, names, what in (
+        ("clipped", clipped, f"over {CLIPPED_SHARE:.1%} of their samples are clipped"),
+        ("short", short, f"files shorter than {SHORT_SECONDS} s"),
+        ("long", long, f"files longer than {LONG_SECONDS:.0f} s"),
+    ):
+        if names:
+            yield Finding(check, WARNING, f"{what} ({offenders(names)})", names)
+
+
+def _repeated_audio(
+    items: Sequence[Labelled],
+    facts: Mapping[str, AudioFacts],
+    parts: Mapping[str, Sequence[Labelled]],
+) -> Iterator[Finding]:
+    """Files that sound exactly alike."""
+    part_of = {i.utterance.id: name for name, part in parts.items() for i in part}
+    alike = defaultdict(list)
+    for item in sorted(items, key=lambda item: item.utterance.id):
+        fact = facts[item.utterance.id]
+        if fact.peak >= SILENT_PEAK:
+            alike[fact.digest].append(item)
+    groups = [group for group in alike.values() if len(group) > 1]
+
+    def differ(value_of: Callable[[Labelled], object]) -> list[list[Labelled]]:
+        return [g for g in groups if len({value_of(i) for i in g} - {None}) > 1]
+
+    def finding(check: str, level: str, found: list[list[Labelled]], what: str = ""):
+        ids = [[item.utterance.id for item in group] for group in found]
+        # Where two classes are given nobody knows which one is right.
+        doubtful = [
+            names if len({item.label for item in group}) > 1 else names[1:]
+            for names, group in zip(ids, found, strict=True)
+        ]
+        return Finding(
+            check,
+            level,
+            f"the {check}{what} ({offenders(' = '.join(names) for names in ids)})",
+            sum(ids, []),
+            sum(doubtful, []),
+        )
+
+    across = differ(lambda item: part_of.get(item.utterance.id))
+    if across:
+        pairs = Counter(
+            "/".join(sorted({part_of.get(i.utterance.id) for i in group} - {None}))
+            for group in across
+        )
+        told = ", ".join(f"{n} in {pair}" for pair, n in sorted(pairs.items()))
+        cure = "exclude all but one of each"
+        yield finding("same audio in two parts", ERROR, across, f", {told}; {cure}")
+    for check, found in (
+        ("same audio twice", [group for group in groups if group not in across]),
+        ("same audio with two classes", differ(lambda item: item.label)),
+        ("same audio by two speakers", differ(lambda item: item.utterance.speaker)),
+    ):
+        if found:
+            yield finding(check, WARNING, found)
+
+
+def _classes(
+    items: Sequence[Labelled],
+    class_names: Sequence[str],
+    parts: Mapping[str, Sequence[Labelled]] | None,
+) -> Iterator[Finding]:
+    """Classes that are absent from a part, or small."""
+    absent, tiny = {ERROR: [], WARNING: []}, []
+    for name, part in (parts or {"all": items}).items():
+        counts = Counter(item.label for item in part)
+        for label in class_names:
+            if not counts[label]:
+                level = WARNING if name == "valid" else ERROR
+                absent[level].append(f"{label} in {name}")
+            elif counts[label] < TINY_CLASS:
+                tiny.append(f"{label} {counts[label]} in {name}")
+    for level, names in absent.items():
+        if names:
+            yield Finding(
+                "absent class",
+                level,
+                f"classes without an utterance ({offenders(names)}). Choose another "
+                "protocol, or leave the class out of emotion_map",
+                names,
+            )
+    if tiny:
+        yield Finding(
+            "tiny class",
+            WARNING,
+            f"classes with fewer than {TINY_CLASS} utterances ({offenders(tiny)})",
+            tiny,
+        )
+
+
+def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
+    """Speakers who are unknown, who have one class only, or who may be one person."""
+    unknown = [i.utterance.id for i in items if i.utterance.speaker is None]
+    if unknown:
+        yield Finding(
+            "unknown speaker",
+            WARNING,
+            f"the speaker is not known ({offenders(unknown)}): nothing tells whether "
+            "somebody is in training and in test",
+            unknown,
+        )
+    classes, forms = defaultdict(set), defaultdict(set)
+    for utterance, label in items:
+        if utterance.speaker is not None:
+            classes[utterance.speaker].add(label)
+            plain = re.sub(r"[\W_]+", "", utterance.speaker.casefold())
+            forms[plain].add(utterance.speaker)
+    if len({label for _, label in items}) > 1:
+        single = [name for name, labels in classes.items() if len(labels) == 1]
+        if single:
+            yield Finding(
+                "speaker with one class",
+                WARNING,
+                f"speakers with utterances of one class only ({offenders(single)}): "
+                "who speaks tells the class",
+                single,
+            )
+    alike = [" = ".join(sorted(names)) for names in forms.values() if len(names) > 1]
+    if alike:
+        yield Finding(
+            "speakers alike",
+            WARNING,
+            f"names of speakers that differ in case, blanks or marks only "
+            f"({offenders(alike)}): one person may be in training and in test",
+            alike,
+        )
+
+
+def _recordings(
+    items: Sequence[Labelled], facts: Mapping[str, AudioFacts]
+) -> Iterator[Finding]:
+    """Classes that the form of the files gives away."""
+    if not items:
+        return
+    of_form = defaultdict(Counter)
+    for utterance, label in items:
+        fact = facts[utterance.id]
+        form = f"{fact.rate} Hz, {fact.channels} channels, {utterance.path.suffix}"
+        of_form[form][label] += 1
+    guess = sum(max(counts.values()) for counts in of_form.values()) / len(items)
+    usual = max(Counter(item.label for item in items).values()) / len(items)
+    if guess > usual + CONFOUNDED:
+        forms = [
+            f"{form}: "
+            + ", ".join(f"{n} {label}" for label, n in sorted(counts.items()))
+            for form, counts in of_form.items()
+        ]
+        yield Finding(
+            "recorded otherwise",
+            WARNING,
+            f"the form of the files tells the class of {guess:.0%}, the most frequent "
+            f"class is {usual:.0%} ({offenders(forms)}): a model may learn how classes "
+            "were recorded",
+            forms,
+        )
+
+
+def _counts(items: Sequence[Labelled], class_names: Sequence[str]) -> dict:
+    counts = Counter(item.label for item in items)
+    speakers = {item.utterance.speaker for item in items}
+    return {
+        "classes": {name: counts[name] for name in class_names},
+        "utterances": len(items),
+        "speakers": None if None in speakers else len(speakers),
+        "hours": round(sum(item.utterance.duration for item in items) / 3600, 4),
+    }
+
+
+def _table(parts: Mapping[str, Mapping]) -> list[str]:
+    """Lines of a table: a column for each part."""
+    names = list(parts["all"]["classes"])
+    rows = [["", *parts]]
+    rows += [
+        [name, *(part["classes"][name] for part in parts.values())] for name in names
+    ]
+    rows += [
+        [key, *(part[key] for part in parts.values())]
+        for key in ("utterances", "speakers", "hours")
+    ]
+    cells = [
+        [
+            "unknown" if c is None else f"{c:.2f}" if isinstance(c, float) else str(c)
+            for c in row
+        ]
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in cells
+    ]
+    rule = "-" * len(lines[0])
+    return [lines[0], rule, *lines[1 : 1 + len(names)], rule, *lines[1 + len(names) :]]
+
+
+def _number(findings: Sequence[Finding], what: str) -> str:
+    return f"{len(findings)} {what}{'' if len(findings) == 1 else 's'}"

@@ -1,0 +1,621 @@
+"""Figures of a run, as PNG files.
+
+Drawn on figure objects of their own, so that the caller's pyplot state and
+backend stay as they are.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+_FONT = 11  # points; at 150 dots per inch readable at half size, too
+_MAX_LEGEND = 24  # so many colours can still be told apart, more or less
+_DASHED = ", validation"
+
+
+def _new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib Figure, in inches, that ``savefig`` draws with Agg."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "figures need matplotlib, which is not installed; "
+            'install the extra: pip install "speechbrain_ser_cl[plots]"'
+        ) from error
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure: Any, path: str | Path) -> None:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The layout knows how long the tick labels are only once they have been drawn.
+    figure.canvas.draw()
+    figure.savefig(path, format="png")
+
+
+def plot_confusion_matrix(
+    matrix: ArrayLike,
+    class_names: Sequence[str],
+    path: str | Path,
+    title: str | None = None,
+) -> None:
+    """Draw a confusion matrix: counts, and shares of each true class.
+
+    Arguments
+    ---------
+    matrix : array_like of int
+        Counts, shape (C, C), one row per true class.
+    class_names : sequence of str
+        C names.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    title : str, optional
+        Above the matrix.
+
+    Raises
+    ------
+    ValueError
+        When the matrix does not fit the names.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "confusion.png")
+    >>> plot_confusion_matrix([[8, 2], [1, 9]], ["positive", "negative"], path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    counts = np.asarray(matrix)
+    n_classes = len(class_names)
+    if counts.shape != (n_classes, n_classes):
+        raise ValueError(
+            f"confusion matrix of shape {counts.shape} for {n_classes} class names; "
+            f"expected ({n_classes}, {n_classes})"
+        )
+    totals = counts.sum(1, keepdims=True)
+    shares = counts / np.maximum(totals, 1)
+    side = 2.0 + 0.85 * n_classes
+    figure = _new_figure(side + 0.6, side)
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for row in range(n_classes):
+        for column in range(n_classes):
+            share = f"{100 * shares[row, column]:.1f} %" if totals[row] else "–"
+            axes.text(
+                column,
+                row,
+                f"{counts[row, column]}\n{share}",
+                ha="center",
+                va="center",
+                fontsize=_FONT,
+                color="white" if shares[row, column] > 0.55 else "black",
+            )
+    axes.set_xticks(range(n_classes), class_names, fontsize=_FONT)
+    axes.set_yticks(range(n_classes), class_names, fontsize=_FONT)
+    if max(map(len, class_names)) > 8:
+        axes.tick_params(axis="x", rotation=35)
+        for label in axes.get_xticklabels():
+            label.set_ha("right")
+            label.set_rotation_mode("anchor")
+    axes.set_xlabel("predicted", fontsize=_FONT)
+    axes.set_ylabel("true (rows add up to 100 %)", fontsize=_FONT)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    if title:
+        # The figure's, not the axes': it has the whole width, and wraps.
+        figure.suptitle(title, fontsize=_FONT + 1, wrap=True)
+    _save(figure, path)
+
+
+def plot_learning_curves(history: Sequence[Mapping], path: str | Path) -> None:
+    """Draw loss terms, validation metrics and, if given, learning rates.
+
+    Arguments
+    ---------
+    history : sequence of mapping
+        One entry per epoch::
+
+            {"epoch": 1, "train": {"loss": 1.2, "emotion": 0.7},
+             "valid": {"loss": 1.1, "uar": 0.61}, "lr": 1e-4}
+
+        ``lr`` may also be a mapping from parameter group to rate. Everything
+        but ``epoch`` may be missing in some entries or in all. Names of
+        ``valid`` that also occur in ``train`` are drawn dashed among the losses.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to draw.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "curves.png")
+    >>> history = [
+    ...     {"epoch": 1, "train": {"loss": 0.9}, "valid": {"uar": 0.5}},
+    ...     {"epoch": 2, "train": {"loss": 0.7}, "valid": {"uar": 0.6}},
+    ... ]
+    >>> plot_learning_curves(history, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    train = _curves(history, "train")
+    valid = _curves(history, "valid")
+    losses_too = {name + _DASHED: valid.pop(name) for name in train if name in valid}
+    panels = {
+        "loss": train | losses_too,
+        "validation": valid,
+        "learning rate": _curves(history, "lr"),
+    }
+    panels = {title: curves for title, curves in panels.items() if curves}
+    if not panels:
+        raise ValueError(
+            "the history has no number to draw; expected entries like "
+            '{"epoch": 1, "train": {"loss": 1.2}, "valid": {"uar": 0.6}}'
+        )
+    epochs = [entry["epoch"] for entry in history]
+    legend_rows = max(len(curves) for curves in panels.values())
+    figure = _new_figure(4.2 * len(panels), 3.4 + 0.22 * legend_rows)
+    for axes, (title, curves) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
+    ):
+        colors: dict[str, str] = {}
+        for name, points in curves.items():
+            term = name.removesuffix(_DASHED)
+            axes.plot(
+                *zip(*points, strict=True),
+                label=name,
+                color=colors.setdefault(term, f"C{len(colors)}"),
+                linestyle="--" if name.endswith(_DASHED) else "-",
+                marker="o" if len(points) < 30 else None,
+                markersize=3.5,
+            )
+        axes.set_title(title, fontsize=_FONT + 1)
+        axes.set_xlabel("epoch", fontsize=_FONT)
+        axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_FONT - 1)
+        if title == "learning rate":
+            axes.set_yscale("log")
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.2),
+            fontsize=_FONT - 1,
+            frameon=False,
+        )
+    _save(figure, path)
+
+
+def plot_similarities(
+    similarities: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str | Path
+) -> None:
+    """Draw the similarity of positive and negative pairs in each layer.
+
+    Arguments
+    ---------
+    similarities : mapping
+        Name of a model to the means of positive and of negative pairs in each layer,
+        as ``pair_similarities`` returns them; a panel each.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "similarity.png")
+    >>> plot_similarities({"pretrained": ([0.9, 0.9], [0.9, 0.8])}, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    figure = _new_figure(0.6 + 3.6 * len(similarities), 3.4)
+    panels = figure.subplots(1, len(similarities), sharey=True, squeeze=False)[0]
+    for axes, (title, (positive, negative)) in zip(
+        panels, similarities.items(), strict=True
+    ):
+        axes.plot(positive, "o-", label="same emotion")
+        axes.plot(negative, "s--", label="different emotions")
+        axes.set_title(title, fontsize=_FONT + 1)
+        axes.set_xlabel("layer", fontsize=_FONT)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_FONT - 1)
+    panels[0].set_ylabel("mean cosine similarity of pairs", fontsize=_FONT)
+    panels[0].legend(fontsize=_FONT - 1, frameon=False)
+    _save(figure, path)
+
+
+def plot_sweep(
+    panels: Mapping[str, Mapping[str, Sequence[tuple]]],
+    path: str | Path,
+    xlabel: str,
+    baseline: Mapping[str, tuple] | None = None,
+) -> None:
+    """Draw metrics against a value that was varied, with their intervals.
+
+    Arguments
+    ---------
+    panels : mapping
+        Title of a metric to its curves: name to points (value, mean, low, high). The
+        bounds may be None. Values that are all numbers are to scale, logarithmic where
+        they are positive and go over more than a decade; others are side by side.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    xlabel : str
+        What was varied.
+    baseline : mapping, optional
+        Title of a metric to (name, mean, low, high) of what is compared with.
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to draw.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "margin.png")
+    >>> curve = [(0.1, 52.0, 50.1, 53.9), (0.2, 53.0, 51.5, 54.5)]
+    >>> plot_sweep({"UAR %": {"Triplet": curve}}, path, "margin")
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    curves = [curve for panel in panels.values() for curve in panel.values()]
+    values = list(dict.fromkeys(point[0] for curve in curves for point in curve))
+    if not values:
+        raise ValueError("no points to draw; expected at least one curve with one")
+    to_scale = all(isinstance(value, int | float) for value in values)
+    if to_scale:
+        values.sort()
+        place = {value: value for value in values}
+    else:
+        place = {value: i for i, value in enumerate(values)}
+    n_lines = max(map(len, panels.values())) + bool(baseline)
+    slanted = len(values) > 6 or max(len(str(value)) for value in values) > 8
+    n_columns = min(3, len(panels))
+    n_rows = -(-len(panels) // n_columns)
+    figure = _new_figure(0.6 + 4.0 * n_columns, n_rows * (3.4 + 0.22 * n_lines))
+    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
+    for axes in grid[len(panels) :]:
+        axes.set_axis_off()
+    for axes, (title, panel) in zip(grid, panels.items(), strict=False):
+        if baseline and title in baseline:
+            name, mean, low, high = baseline[title]
+            axes.axhline(mean, color="0.4", linestyle=":", label=name, zorder=1)
+            if low is not None:
+                axes.axhspan(low, high, color="0.4", alpha=0.12, linewidth=0)
+        for marker, (name, curve) in zip(cycle("os^Dv"), panel.items()):
+            points = sorted(curve, key=lambda point: place[point[0]])
+            x = np.array([place[point[0]] for point in points])
+            mean, low, high = np.array([p[1:] for p in points], dtype=float).T
+            (line,) = axes.plot(
+                x,
+                mean,
+                marker=marker,
+                markersize=5,
+                linestyle="-" if to_scale else "none",
+                label=name,
+            )
+            if to_scale:
+                axes.fill_between(
+                    x, low, high, color=line.get_color(), alpha=0.2, linewidth=0
+                )
+            else:
+                axes.vlines(x, low, high, color=line.get_color())
+        if to_scale and values[0] > 0 and values[-1] / values[0] > 10:
+            axes.set_xscale("log")
+        axes.set_xticks(list(place.values()), list(map(str, values)))
+        axes.set_xticks([], minor=True)
+        axes.tick_params(labelsize=_FONT - 1)
+        if slanted:
+            axes.tick_params(axis="x", rotation=45)
+        axes.set_title(title, fontsize=_FONT + 1)
+        axes.set_xlabel(xlabel, fontsize=_FONT)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.32 if slanted else -0.2),
+            fontsize=_FONT - 1,
+            frameon=False,
+        )
+    _save(figure, path)
+
+
+def plot_layer_weights(
+    weights: Mapping[str, ArrayLike],
+    path: str | Path,
+    layers: Sequence[int] | None = None,
+) -> None:
+    """Draw the share of each layer in a weighted sum of layers.
+
+    Arguments
+    ---------
+    weights : mapping
+        Name of a model to its shares, which add up to 1, such as
+        ``WeightedSSL.weights.detach()``, shape (L,), or those of several runs,
+        (runs, L), of which the mean is drawn and the range shaded.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    layers : sequence of int, optional
+        Numbers of the layers (L,), ``WeightedSSL.layers``; 0 is the input of the first.
+        None: 0 to L - 1.
+
+    Raises
+    ------
+    ValueError
+        When the shares do not add up to 1 or do not fit the layers.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "layers.png")
+    >>> plot_layer_weights({"frozen": [0.2, 0.5, 0.3]}, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    shares = {name: np.atleast_2d(np.asarray(w, float)) for name, w in weights.items()}
+    if not shares:
+        raise ValueError("no layer weights to draw; expected at least one model's")
+    if layers is None:
+        layers = range(next(iter(shares.values())).shape[-1])
+    for name, runs in shares.items():
+        if runs.ndim != 2 or runs.shape[1] != len(layers):
+            raise ValueError(
+                f"layer weights of {name} have shape {runs.shape}; expected "
+                f"({len(layers)},) or (runs, {len(layers)})"
+            )
+        if (runs < 0).any() or not np.allclose(runs.sum(axis=1), 1, atol=1e-3):
+            raise ValueError(
+                f"layer weights of {name} add up to {runs.sum(axis=1)}; expected "
+                "shares that add up to 1, such as WeightedSSL.weights.detach()"
+            )
+    figure = _new_figure(max(4.2, 1.2 + 0.35 * len(layers)), 3.4)
+    axes = figure.add_subplot()
+    axes.axhline(
+        100 / len(layers), color="0.4", linestyle=":", label="equal shares", zorder=1
+    )
+    for marker, (name, runs) in zip(cycle("os^Dv"), shares.items()):
+        (line,) = axes.plot(
+            layers, 100 * runs.mean(axis=0), marker=marker, markersize=5, label=name
+        )
+        if len(runs) > 1:
+            low, high = 100 * runs.min(axis=0), 100 * runs.max(axis=0)
+            axes.fill_between(
+                layers, low, high, color=line.get_color(), alpha=0.2, linewidth=0
+            )
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("layer (0: input of the first)", fontsize=_FONT)
+    axes.set_ylabel("share in %", fontsize=_FONT)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=_FONT - 1)
+    axes.legend(fontsize=_FONT - 1, frameon=False)
+    _save(figure, path)
+
+
+def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> None:
+    """Draw UAR against the share of labels, with bands, a panel per view.
+
+    Points without an interval, those of one draw, have no band.
+
+    Arguments
+    ---------
+    points : sequence of Point
+        As ``few_labels.few_label_points`` returns them.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    chance : float
+        UAR of a guess, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        When there is nothing to draw.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> from speechbrain_ser_cl.results.few_labels import Point
+    >>> path = Path(tempfile.mkdtemp(), "few_labels.png")
+    >>> points = [
+    ...     Point("mel", "supervised", f, 9, 10, 5, 0.4 + f, 0.4, (0.3 + f, 0.5 + f))
+    ...     for f in (0.05, 0.1)
+    ... ]
+    >>> plot_few_labels(points, path, chance=0.25)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not points:
+        raise ValueError("no points to draw")
+    views = list(dict.fromkeys(point.view for point in points))
+    methods = list(dict.fromkeys(point.method for point in points))
+    fractions = sorted({point.fraction for point in points})
+    figure = _new_figure(0.8 + 3.6 * len(views), 3.6)
+    panels = figure.subplots(1, len(views), sharey=True, squeeze=False)[0]
+    for axes, view in zip(panels, views, strict=True):
+        for marker, method in zip(cycle("os^Dv"), methods):
+            own = [p for p in points if (p.view, p.method) == (view, method)]
+            x = [100 * point.fraction for point in own]
+            y = [100 * point.uar for point in own]
+            (line,) = axes.plot(x, y, marker=marker, markersize=5, label=method)
+            # One draw has no interval, so that there the band ends.
+            bounds = [p.interval or (np.nan, np.nan) for p in own]
+            low, high = 100 * np.array(bounds).reshape(-1, 2).T
+            axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
+        axes.axhline(100 * chance, color="0.4", linestyle=":", label="chance")
+        axes.set_xscale("log")
+        axes.set_xticks(
+            [100 * f for f in fractions], [f"{100 * f:g}" for f in fractions]
+        )
+        axes.minorticks_off()
+        axes.set_title(view, fontsize=_FONT + 1)
+        axes.set_xlabel("labels in %", fontsize=_FONT)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_FONT - 1)
+    panels[0].set_ylabel("UAR in %, 95 % over draws", fontsize=_FONT)
+    panels[0].legend(fontsize=_FONT - 1, frameon=False)
+    _save(figure, path)
+
+
+def plot_tsne(
+    embeddings: ArrayLike,
+    colourings: Mapping[str, Sequence],
+    path: str | Path,
+    title: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Draw embeddings in two dimensions, once for each way to colour them.
+
+    t-SNE (van der Maaten and Hinton 2008) keeps neighbours together; distances
+    between groups and their sizes mean nothing. All panels show the same points.
+
+    Arguments
+    ---------
+    embeddings : array_like of float
+        Shape (N, D), N at least 4.
+    colourings : mapping of str to sequence
+        For instance ``{"emotion": [...], "speaker": [...]}``: a panel's title, and a
+        group for each utterance. Beyond 24 groups there is no legend, but their
+        number.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+    title : str, optional
+        Above the panels.
+    seed : int
+        Of t-SNE.
+
+    Raises
+    ------
+    ValueError
+        When there are too few embeddings, one is not finite, or a colouring does not
+        fit them.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp(), "tsne.png")
+    >>> embeddings = np.random.default_rng(0).normal(size=(12, 3))
+    >>> plot_tsne(embeddings, {"emotion": ["sad", "happy"] * 6}, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    from sklearn.manifold import TSNE
+
+    embeddings = np.asarray(embeddings, dtype=np.float64)
+    if embeddings.ndim != 2 or len(embeddings) < 4:
+        raise ValueError(
+            f"expected embeddings (N, D), N at least 4; found shape {embeddings.shape}"
+        )
+    if not np.isfinite(embeddings).all():
+        raise ValueError("embeddings hold values that are not finite")
+    if not colourings:
+        raise ValueError("expected at least one colouring")
+    for name, groups in colourings.items():
+        if len(groups) != len(embeddings):
+            raise ValueError(
+                f"{name}: {len(groups)} groups for {len(embeddings)} embeddings"
+            )
+    # At its default of 30 where there are enough points for that.
+    perplexity = min(30, (len(embeddings) - 1) / 3)
+    points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(embeddings)
+
+    middle = (points.max(axis=0) + points.min(axis=0)) / 2
+    half_side = 0.54 * np.ptp(points, axis=0).max()
+    limits = np.stack([middle - half_side, middle + half_side])
+
+    panels = {
+        name: {group: np.equal(groups, group) for group in sorted(set(groups))}
+        for name, groups in colourings.items()
+    }
+    legends = [list(map(str, p)) for p in panels.values() if len(p) <= _MAX_LEGEND]
+    rows = max((-(-len(names) // _columns(names)) for names in legends), default=0)
+    figure = _new_figure(5.2 * len(panels), 4.8 + 0.2 * rows)
+    for axes, (name, members) in zip(
+        np.atleast_1d(figure.subplots(1, len(panels))), panels.items(), strict=True
+    ):
+        colors = _colors(len(members))
+        for (group, chosen), color in zip(members.items(), colors, strict=True):
+            axes.scatter(*points[chosen].T, s=9, color=color, label=str(group))
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set(xlim=limits[:, 0], ylim=limits[:, 1], box_aspect=1)
+        if len(members) > _MAX_LEGEND:
+            axes.set_title(f"{name} ({len(members)})", fontsize=_FONT + 1)
+            continue
+        axes.set_title(name, fontsize=_FONT + 1)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.02),
+            ncols=_columns(list(map(str, members))),
+            fontsize=_FONT - 2,
+            frameon=False,
+            markerscale=2,
+            handletextpad=0.1,
+        )
+    if title:
+        figure.suptitle(title, fontsize=_FONT + 1, wrap=True)
+    _save(figure, path)
+
+
+def _columns(names: Sequence[str]) -> int:
+    """How many columns of such names a legend as wide as a panel has."""
+    return max(1, 60 // (max(map(len, names)) + 6))
+
+
+def _colors(count: int) -> Any:
+    """Colours (count, 4) that are as different as so many can be."""
+    from matplotlib import colormaps
+
+    if count <= 10:
+        return colormaps["tab10"](range(count))
+    if count <= 20:
+        return colormaps["tab20"](range(count))
+    return colormaps["turbo"](np.linspace(0, 1, count))
+
+
+def _curves(
+    history: Sequence[Mapping], key: str
+) -> dict[str, list[tuple[float, float]]]:
+    """Name to (epoch, value) of everything below ``key``, gaps left out."""
+    curves: dict[str, list[tuple[float, float]]] = {}
+    for entry in history:
+        values = entry.get(key)
+        if values is None:
+            continue
+        for name, value in (
+            values.items() if isinstance(values, Mapping) else [(key, values)]
+        ):
+            if value is not None and np.isfinite(value):
+                curves.setdefault(name, []).append((entry["epoch"], float(value)))
+    return curves

@@ -1,0 +1,125 @@
+"""The page: its sections in order, through the template into one file."""
+
+from collections.abc import Callable, Collection, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from tqdm import tqdm
+
+from speechbrain_ser_cl import __version__
+from speechbrain_ser_cl.report import (
+    provenance,
+    results,
+    training,
+    utterances,
+)
+from speechbrain_ser_cl.report.blocks import Section
+from speechbrain_ser_cl.report.charts import SHAPES
+from speechbrain_ser_cl.report.runs import Series, read_series
+from speechbrain_ser_cl.utils.files import replacing
+
+
+def write_report(
+    paths: Sequence[str | Path],
+    output: str | Path,
+    audio: bool = False,
+    own_corpora: Collection[str] = (),
+) -> None:
+    """Write a report on finished runs or cross-validations as one HTML file.
+
+    Style, script, charts and sounds are inside the file: it opens from disk, without
+    a network. The first setting is the one that others are compared with.
+
+    Arguments
+    ---------
+    paths : sequence of str or pathlib.Path
+        Folders of runs or cross-validations, or of several of them.
+    output : str or pathlib.Path
+        The file; it appears whole or not at all.
+    audio : bool
+        Whether the worst mistakes can be listened to, where the corpus' terms allow it
+        and the audio is still where it was.
+    own_corpora : collection of str
+        Corpora of which nobody has declared terms, and the reader's own word is that
+        their audio may be passed on.
+
+    Raises
+    ------
+    ValueError
+        If a folder has nothing to report on, or a file is damaged.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> import json
+    >>> test = {"confusion_matrix": [[8, 2], [1, 9]]}
+    >>> _ = (folder / "results.json").write_text(json.dumps({"seed": 1, "test": test}))
+    >>> write_report([folder], folder / "report.html")
+    >>> "UAR 85.0 %" in (folder / "report.html").read_text()
+    True
+    """
+    all_series = read_series([Path(path) for path in paths])
+    environment = Environment(
+        loader=PackageLoader(__package__, "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    here = files(__package__)
+    page = environment.get_template("page.html.jinja").render(
+        title=_title(all_series),
+        demo=any(series.demo for series in all_series),
+        comparison=results.comparison(all_series) if len(all_series) > 1 else None,
+        parts=[
+            (series.name, _sections(series, own_corpora if audio else None))
+            for series in tqdm(all_series, desc="settings", disable=None)
+        ],
+        style=(here / "style.css").read_text(encoding="utf-8"),
+        script=(here / "script.js").read_text(encoding="utf-8"),
+        shapes=SHAPES,
+        version=__version__,
+    )
+    output = Path(output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output) as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def _title(all_series: Sequence[Series]) -> str:
+    if len(all_series) == 1:
+        return all_series[0].name
+    return f"{len(all_series)} settings compared"
+
+
+def _sections(series: Series, own_corpora: Collection[str] | None) -> list[Section]:
+    """All sections of one setting that its files have something for.
+
+    ``own_corpora`` is None where no audio is asked for.
+    """
+    corpora = series.crossval.corpora
+
+    def each(key: str, title: str, blocks_of: Callable, *more) -> list[Section]:
+        return [
+            Section(
+                f"{key}-{number}" if len(corpora) > 1 else key,
+                f"{title}: {corpus}" if len(corpora) > 1 else title,
+                blocks_of(series, corpus, *more),
+            )
+            for number, corpus in enumerate(corpora)
+        ]
+
+    found = [
+        *each("results", "Results", results.metrics),
+        provenance.what_ran(series),
+        provenance.data(series),
+        training.learning_curves(series),
+        *each("confusion", "Confusion matrix", results.confusion),
+        *each("classes", "Results per class", results.per_class),
+        *each("speakers", "Results per speaker", results.per_speaker),
+        training.layer_weights(series),
+        utterances.embeddings(series),
+        *each("mistakes", "Worst mistakes", utterances.mistakes, own_corpora),
+    ]
+    return [section for section in found if section is not None]

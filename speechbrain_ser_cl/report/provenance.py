@@ -1,0 +1,282 @@
+"""Where results come from: settings, cost, data, and what its parts share."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from speechbrain_ser_cl.data.protocols import SEEDS
+from speechbrain_ser_cl.data.splits import LeakError, check_leaks, fingerprint
+from speechbrain_ser_cl.report.blocks import (
+    Code,
+    Facts,
+    Note,
+    Section,
+    Table,
+)
+from speechbrain_ser_cl.report.runs import Run, Series
+from speechbrain_ser_cl.results.text import NONE, duration
+
+_KEYS = ("speaker", "session", "text_id")
+_FACTS = {
+    "recipe": "recipe",
+    "setting": "setting",
+    "source": "source corpus",
+    "target": "target corpus",
+    "target_split": "target split by",
+    "encoder": "encoder",
+    "seed": "seed",
+    "precision": "precision",
+    "epochs": "epochs",
+    "tested_epoch": "tested epoch",
+    "nonfinite_batches": "batches skipped, gradient not finite",
+}
+# Told in sections of their own, or not for people.
+_ELSEWHERE = {"order", "demo", "data", "layer_weights", "class_names", "test", "valid"}
+_ELSEWHERE |= {"training_seconds", "versions", "machine", "peak_memory_mb"}
+
+
+def what_ran(series: Series) -> Section:
+    """Recipe, settings, time, memory, versions."""
+    records = [run.results for run in series.runs]
+    crossval, items = series.crossval, []
+    keys = [*_FACTS, *sorted({key for record in records for key in record})]
+    for key in dict.fromkeys(keys):
+        values = [record[key] for record in records if key in record]
+        if not values and key in crossval.about:
+            values = [crossval.about[key]]
+        plain = all(isinstance(v, str | int | float | bool) for v in values)
+        if values and plain and key not in _ELSEWHERE:
+            items.append((_FACTS.get(key, key.replace("_", " ")), _all_of(values)))
+    told = [r.get("data", {}) for r in records]
+    protocols = [d["protocol"] for d in told if "protocol" in d]
+    if crossval.protocol.get("kind") != SEEDS:
+        protocols = [crossval.protocol]
+    if protocols:
+        items.append(("protocol", _all_of(map(_plain, protocols))))
+    folds = [one.fold for one in crossval.tested if one.fold is not None]
+    folds = folds or [d["fold"] for d in told if "fold" in d]
+    if folds:
+        items.append(("folds" if len(set(folds)) > 1 else "fold", _all_of(folds)))
+    if not records:
+        items.append(("seed", _all_of(crossval.seeds)))
+    items += _cost(records or [], crossval.cost)
+    marks = {d.get("fingerprint") for d in told} - {None}
+    if len(marks) == 1:
+        items.append(("fingerprint of the split", marks.pop()))
+    elif marks:
+        items.append(("fingerprints of the splits", f"{len(marks)} different ones"))
+    blocks = [Facts(items)]
+    texts = dict.fromkeys(run.settings for run in series.runs if run.settings)
+    if texts:
+        which = f" of {series.runs[0].name}" if len(texts) > 1 else ""
+        blocks.append(
+            Code(f"All settings{which} (hyperparams.yaml)", next(iter(texts)))
+        )
+    return Section("ran", "What ran", blocks)
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k}: {_plain(v)}" for k, v in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _all_of(values: Iterable) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def _cost(records: Sequence[Mapping], cost: Mapping) -> list[tuple[str, str]]:
+    """Time, memory, machine, versions."""
+    items = []
+    seconds = [r["training_seconds"] for r in records if "training_seconds" in r]
+    total = sum(seconds) if seconds else cost.get("training_seconds")
+    if total is not None:
+        runs = len(seconds) or cost.get("runs", 1)
+        each = f" ({duration(total / runs)} for each of {runs} runs)"
+        items.append(("training time", duration(total) + (each if runs > 1 else "")))
+    peaks = [r["peak_memory_mb"] for r in records if "peak_memory_mb" in r]
+    peaks = peaks or [cost.get("peak_memory_mb") or {}]
+    for kind, name in (("resident", "peak memory"), ("gpu", "peak memory of the GPU")):
+        found = [peak[kind] for peak in peaks if kind in peak]
+        if found:
+            items.append((name, f"{max(found):.0f} MB"))
+    machines = [r["machine"] for r in records if "machine" in r] or cost.get("machines")
+    if machines:
+        items.append(("machine", "; ".join(dict.fromkeys(map(_machine, machines)))))
+    versions = [r["versions"] for r in records if "versions" in r]
+    versions = versions or cost.get("versions") or []
+    if versions:
+        told = dict.fromkeys(
+            ", ".join(f"{k} {v}" for k, v in one.items()) for one in versions
+        )
+        items.append(("versions", "; ".join(told)))
+    return items
+
+
+def _machine(machine: Mapping) -> str:
+    cores = f"{machine.get('threads')} of {machine.get('cores')} cores"
+    parts = [machine.get("gpu") or "no GPU", machine.get("processor"), cores]
+    return ", ".join(str(part) for part in parts if part)
+
+
+def data(series: Series) -> Section:
+    """Counts per part, class and speaker, and the leak check."""
+    blocks: list = []
+    runs = [run for run in series.runs if run.parts]
+    recorded = [r.results["data"] for r in series.runs if "data" in r.results]
+    if runs:
+        blocks += _counts(runs[0], len(series.runs) > 1)
+    elif recorded and "parts" in recorded[0]:
+        blocks.append(_recorded_counts(recorded[0]["parts"]))
+        blocks.append(
+            Note("Counts per speaker: no utterances.csv lies beside the results.")
+        )
+    else:
+        for corpus in series.crossval.corpora:
+            counts = sum(series.crossval.per_speaker(corpus).values()).sum(1)
+            names = series.crossval.class_names
+            rows = [
+                [n, str(c)] for n, c in zip(names, counts.tolist(), strict=True) if c
+            ]
+            blocks.append(
+                Table(f"Tested utterances of {corpus}", ["class", "utterances"], rows)
+            )
+    findings = recorded[0].get("findings", {}) if recorded else {}
+    if findings:
+        text = "; ".join(f"{check}: {count}" for check, count in findings.items())
+        blocks.append(Note(f"What the check of the data has found: {text}."))
+    blocks += _leaks(runs, recorded)
+    return Section("data", "Data and leak check", blocks)
+
+
+def _counts(run: Run, one_of_several: bool) -> list:
+    which = f" ({run.name}; other runs have other parts)" if one_of_several else ""
+    labels = sorted({i.label for part in run.parts.values() for i in part})
+    of_parts, of_speakers = [], []
+    for name, part in run.parts.items():
+        corpora = _all_of(sorted({item.utterance.corpus for item in part}))
+        hours = sum(item.utterance.duration for item in part) / 3600
+        speakers: dict[tuple, Counter] = defaultdict(Counter)
+        for item in part:
+            key = (item.utterance.speaker or NONE, item.utterance.gender or NONE)
+            speakers[key][item.label] += 1
+        known = {item.utterance.speaker for item in part} - {None}
+        classes = sum(speakers.values(), Counter())
+        shown = name.replace("_", " ")
+        of_parts.append(
+            [shown, corpora, str(len(part)), str(len(known)), f"{hours:.2f}"]
+            + [str(classes[label]) for label in labels]
+        )
+        of_speakers += [
+            [*key, shown, *(str(counts[label]) for label in labels)]
+            for key, counts in speakers.items()
+        ]
+    header = ["part", "corpus", "utterances", "speakers", "hours", *labels]
+    return [
+        Table(f"Parts of the data{which}", header, of_parts, texts=2),
+        Table(
+            f"Utterances of each speaker by part and class{which}",
+            ["speaker", "gender", "part", *labels],
+            sorted(of_speakers),
+            texts=3,
+            folded=True,
+        ),
+    ]
+
+
+def _recorded_counts(parts: Mapping) -> Table:
+    labels = sorted({label for part in parts.values() for label in part["classes"]})
+    rows = [
+        [name.replace("_", " "), str(part["utterances"]), str(part["speakers"])]
+        + [f"{part['hours']:.2f}"]
+        + [str(part["classes"].get(label, 0)) for label in labels]
+        for name, part in parts.items()
+    ]
+    header = ["part", "utterances", "speakers", "hours", *labels]
+    return Table("Parts of the data", header, rows)
+
+
+def _leaks(runs: Sequence[Run], recorded: Sequence[Mapping]) -> list:
+    """What parts share: counted anew where the utterances are known."""
+    shared: dict[str, Counter] = {key: Counter() for key in _KEYS}
+    blocks: list = []
+    told = [_flat(one.get("shared_between_parts", {})) for one in recorded]
+    checked = set()
+    for run in runs:
+        mark = fingerprint(run.parts)
+        said = run.results.get("data", {}).get("fingerprint")
+        if said and mark != said:
+            text = (
+                f"{run.name}: utterances.csv is not the split that results.json was "
+                "made with: their fingerprints differ."
+            )
+            blocks.append(Note(text, warning=True))
+        if mark in checked:
+            continue
+        checked.add(mark)
+        try:
+            told.append(check_leaks(run.parts, _KEYS, _KEYS))
+        except LeakError as error:
+            blocks.append(Note(f"Leak in {run.name}: {error}.", warning=True))
+    for one in told:
+        for key, pairs in one.items():
+            for pair, count in pairs.items():
+                known = shared.setdefault(key, Counter())
+                known[pair] = max(known[pair], count)
+    pairs = list(dict.fromkeys(pair for counts in shared.values() for pair in counts))
+    if not pairs:
+        return [*blocks, Note("What the parts share was not recorded.")]
+    rows = [
+        [pair.replace("_", " ").replace("/", " and ")]
+        + [str(shared[key][pair]) if pair in shared[key] else NONE for key in _KEYS]
+        for pair in pairs
+    ]
+    how = (
+        "counted anew from utterances.csv"
+        if runs
+        else "as results.json has recorded it"
+    )
+    most = ", the most of any run" if max(len(runs), len(recorded)) > 1 else ""
+    header = ["parts", "speakers", "sessions", "texts"]
+    blocks.append(Table(f"Shared between parts ({how}{most})", header, rows))
+    met = {pair: n for pair, n in shared["speaker"].items() if _is_training(pair)}
+    return [*blocks, *_verdict(met, runs)]
+
+
+def _is_training(pair: str) -> bool:
+    """Whether a pair is of a training part and the test part."""
+    return "train" in pair and "test" in pair
+
+
+def _verdict(met: Mapping[str, int], runs: Sequence[Run]) -> list[Note]:
+    """What the speakers that training and test share mean."""
+    if any(met.values()):
+        told = "; ".join(
+            f"{pair.replace('_', ' ').replace('/', ' and ')}: {count}"
+            for pair, count in met.items()
+            if count
+        )
+        text = (
+            f"A training part and the test part share speakers ({told}). Where that "
+            "part is trained on, the results below say nothing about speakers whom the "
+            "model has not heard."
+        )
+        return [Note(text, warning=True)]
+    items = [item for run in runs for part in run.parts.values() for item in part]
+    unknown = len({i.utterance.id for i in items if i.utterance.speaker is None})
+    if unknown:
+        text = (
+            f"Of {unknown} utterances nobody has said who speaks: the test may have "
+            "speakers who are in training, too."
+        )
+        return [Note(text, warning=True)]
+    return [Note("The test shares no speaker with a training part.")] if met else []
+
+
+def _flat(told: Mapping) -> dict[str, dict[str, int]]:
+    """Key to pair to count, whether told for each corpus or for all at once."""
+    flat: dict[str, dict[str, int]] = {}
+    for key, value in told.items():
+        inner = {key: value} if key in _KEYS else value
+        for name, pairs in inner.items():
+            flat.setdefault(name, {}).update(pairs)
+    return flat

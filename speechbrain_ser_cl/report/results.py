@@ -1,0 +1,354 @@
+"""What came out: of all, of each class and speaker, and beside other settings."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from speechbrain_ser_cl.metrics.classification import (
+    METRICS,
+    bootstrap_intervals,
+    metrics_of_confusion,
+)
+from speechbrain_ser_cl.report.blocks import (
+    Confusion,
+    Figure,
+    Note,
+    Section,
+    Table,
+)
+from speechbrain_ser_cl.report.charts import Row, interval_chart
+from speechbrain_ser_cl.report.runs import Series
+from speechbrain_ser_cl.results.crossval import table_rows
+from speechbrain_ser_cl.results.text import (
+    NONE,
+    TITLES,
+    bounds,
+    p_value,
+    percent,
+)
+
+LONG_TITLES = {
+    "uar": "UAR (unweighted average recall)",
+    "wa": "WA (share of correct utterances)",
+    "macro_f1": "macro-F1",
+}
+MOST_IN_CHART = 30
+FEW_SPEAKERS = 20  # see bootstrap_intervals
+
+
+def metrics(series: Series, corpus: str) -> list:
+    """UAR, WA and macro-F1 with intervals and chance."""
+    summary = series.crossval.summary(corpus)
+    confusion = np.array(summary["confusion_matrix"])
+    mean, chance = summary["mean"], summary["chance"]
+    frequent = float(confusion.sum(1).max() / confusion.sum())
+    by_chance = {"uar": chance, "wa": frequent, "macro_f1": None}
+    units = f"{series.crossval.unit}s"
+    per_unit = summary[units]
+    intervals = {name: speaker_interval(series, corpus, name) for name in METRICS}
+    test = series.runs[0].results.get("test", {}) if len(series.runs) == 1 else {}
+    header = ["metric", "value"]
+    header += [f"std over {units}"] if series.several else []
+    header += [] if series.several else ["95 % over utterances"]
+    header += ["95 % over speakers", "by chance"]
+    rows = []
+    for name in METRICS:
+        cells = [LONG_TITLES[name], percent(mean[name])]
+        if series.several:
+            cells.append(percent(summary["std"][name]))
+        else:
+            cells.append(bounds(test.get(name, {}).get("interval")))
+        rows.append([*cells, bounds(intervals[name]), percent(by_chance[name])])
+    caption = "Test results, %"
+    if series.several:
+        caption += f": mean over {len(per_unit)} {units}; intervals are "
+        pooled = series.speakers_known(corpus)
+        caption += "of all runs together" if pooled else "means of the runs' bounds"
+    chart = interval_chart(
+        [
+            Row(
+                TITLES[name],
+                mean[name],
+                intervals[name],
+                [one[name] for one in per_unit] if series.several else (),
+            )
+            for name in METRICS
+        ],
+        f"Test results on {corpus}",
+        _sentence(series, corpus),
+        chance,
+    )
+    what = "Bars: 95 % bootstrap intervals over speakers. Dashed: chance level of UAR."
+    what += f" Small dots: single {units}." if series.several else ""
+    blocks = [
+        Note(_sentence(series, corpus)),
+        Figure([chart], what, Table(caption, header, rows)),
+    ]
+    if series.several:
+        unit = series.crossval.unit
+        seeds = ", mean over seeds" if unit == "fold" else ""
+        rows = [
+            [f"{unit} {one[unit]}", *(percent(one[name]) for name in METRICS)]
+            for one in per_unit
+        ]
+        blocks.append(
+            Table(f"Each {unit}, %{seeds}", [unit, *TITLES.values()], rows, folded=True)
+        )
+    return blocks
+
+
+def _sentence(series: Series, corpus: str) -> str:
+    """The result in words."""
+    summary = series.crossval.summary(corpus)
+    uar, chance = summary["mean"]["uar"], summary["chance"]
+    interval = speaker_interval(series, corpus, "uar")
+    speakers = summary["speakers"] if series.speakers_known(corpus) else None
+    if speakers is None and len(series.runs) == 1:
+        speakers = series.runs[0].results.get("test", {}).get("speakers")
+    of = f" of {speakers} speakers" if speakers else ""
+    each = (
+        f", all {len(series.crossval.tested)} runs together," if series.several else ""
+    )
+    text = (
+        f"UAR {percent(uar)} % on {summary['utterances']} test utterances{of} "
+        f"({corpus}){each} where guessing gives {percent(chance)} %."
+    )
+    if interval is None:
+        missing = [
+            run.results.get("test", {}).get("interval_speakers_missing")
+            for run in series.runs
+        ]
+        reason = next((m for m in missing if m), "too few speakers, or unknown ones")
+        return f"{text} There is no interval over speakers: {reason}."
+    verdict = "above chance" if interval[0] > chance else "not clearly above chance"
+    if interval[1] < chance:
+        verdict = "below chance"
+    few = speakers is not None and speakers < FEW_SPEAKERS
+    narrow = f" From {speakers} speakers alone such an interval is rather too narrow."
+    return (
+        f"{text} With other speakers of the same kind it may be {bounds(interval)} % "
+        f"(95 %): {verdict}.{narrow if few else ''}"
+    )
+
+
+def speaker_interval(series: Series, corpus: str, metric: str) -> tuple | None:
+    """95 % interval over speakers, of the pooled counts or as the runs say."""
+    if series.speakers_known(corpus):
+        return series.crossval.summary(corpus)["pooled"][metric]["interval"]
+    found = [run.results.get("test", {}).get(metric, {}) for run in series.runs]
+    intervals = [one.get("interval_speakers") for one in found]
+    if not intervals or None in intervals:
+        return None
+    return tuple(float(bound) for bound in np.mean(intervals, axis=0))
+
+
+def confusion(series: Series, corpus: str) -> list:
+    """Counts and shares of each true class."""
+    counts = sum(series.crossval.per_speaker(corpus).values())
+    names = series.crossval.class_names
+    used = [k for k in range(len(names)) if counts[k].sum() or counts[:, k].sum()]
+    rows = [
+        (
+            names[k],
+            [(int(counts[k, j]), counts[k, j] / max(counts[k].sum(), 1)) for j in used],
+        )
+        for k in used
+    ]
+    n_runs = len(series.crossval.tested)
+    sums = f", {n_runs} runs added up" if n_runs > 1 else ""
+    caption = f"Utterances by true class (rows) and prediction (columns){sums}; "
+    caption += "below each count its share of the row"
+    return [Confusion(caption, [names[k] for k in used], rows)]
+
+
+def per_class(series: Series, corpus: str) -> list:
+    """Recall with an interval, precision and F1 of each class."""
+    per_speaker = series.crossval.per_speaker(corpus)
+    counts = sum(per_speaker.values())
+    names, known = series.crossval.class_names, series.speakers_known(corpus)
+    rows, chart = [], []
+    for k, name in enumerate(names):
+        actual, predicted, hits = counts[k].sum(), counts[:, k].sum(), counts[k, k]
+        if not actual:
+            continue
+        recall = float(hits / actual)
+        interval = _recall_interval(per_speaker, k) if known else None
+        precision = float(hits / predicted) if predicted else None
+        f1 = float(2 * hits / (actual + predicted))
+        chart.append(Row(name, recall, interval))
+        rows.append(
+            [name, str(actual), percent(recall), bounds(interval)]
+            + [percent(precision), percent(f1)]
+        )
+    header = ["class", "utterances", "recall", "95 % over speakers", "precision", "F1"]
+    picture = interval_chart(
+        chart,
+        f"Recall of each class, {corpus}",
+        "; ".join(f"{row.label} {percent(row.value)} %" for row in chart) + ".",
+        1 / len(chart),
+    )
+    caption = "Recall: how many of a class were found."
+    caption += " Bars: 95 % bootstrap intervals over speakers." if known else ""
+    return [Figure([picture], caption, Table("Results per class, %", header, rows))]
+
+
+def _recall_interval(per_speaker: Mapping, k: int) -> tuple | None:
+    """95 % bootstrap interval over speakers of one class' recall."""
+    # Where one class alone is tested, UAR is its recall.
+    counts = np.stack([per_speaker[name][k] for name in sorted(per_speaker)])
+    speaker, prediction = (
+        np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
+    )
+    labels = np.full(len(speaker), k)
+    n_classes = counts.shape[1]
+    return bootstrap_intervals(labels, prediction, n_classes, groups=speaker)["uar"]
+
+
+def per_speaker(series: Series, corpus: str) -> list:
+    """Results of each speaker, the worst first."""
+    if not series.speakers_known(corpus):
+        return [
+            Note("The files do not say who speaks: there are no results per speaker.")
+        ]
+    counts = series.crossval.per_speaker(corpus)
+    genders = {
+        item.utterance.speaker: item.utterance.gender
+        for run in series.runs
+        for item in run.utterances.values()
+    }
+    rows = []
+    for speaker, matrix in counts.items():
+        values = metrics_of_confusion(matrix)
+        present = int((matrix.sum(1) > 0).sum())
+        rows.append(
+            (float(values["uar"]), float(values["wa"]), speaker, matrix, present)
+        )
+    rows.sort(key=lambda row: (row[0], row[2]))
+    shown = rows[:MOST_IN_CHART]
+    summary = series.crossval.summary(corpus)
+    worst, best = rows[0], rows[-1]
+    description = (
+        f"From {percent(worst[0])} % ({worst[2]}) to {percent(best[0])} % ({best[2]})."
+    )
+    chart = interval_chart(
+        [Row(speaker, uar) for uar, _, speaker, _, _ in shown],
+        f"UAR of each speaker, {corpus}",
+        description,
+        summary["chance"],
+    )
+    some = f" Shown: the {len(shown)} lowest of {len(rows)}." if shown != rows else ""
+    table = Table(
+        "Results per speaker, %, the lowest UAR first",
+        ["speaker", "gender", "utterances", "classes", "UAR", "WA"],
+        [
+            [speaker, genders.get(speaker) or NONE, str(matrix.sum()), str(present)]
+            + [percent(uar), percent(wa)]
+            for uar, wa, speaker, matrix, present in rows
+        ],
+        texts=2,
+        folded=len(rows) > 12,
+    )
+    blocks = [
+        Figure(
+            [chart], f"UAR over the classes a speaker has. {description}{some}", table
+        )
+    ]
+    groups = defaultdict(list)
+    for speaker, matrix in counts.items():
+        groups[genders.get(speaker)].append(matrix)
+    if len(groups) > 1 and None not in groups:
+        blocks.append(
+            Table(
+                "Women and men, %",
+                ["gender", "speakers", "UAR", "WA"],
+                [
+                    [gender, str(len(matrices))]
+                    + [
+                        percent(float(metrics_of_confusion(sum(matrices))[name]))
+                        for name in ("uar", "wa")
+                    ]
+                    for gender, matrices in sorted(groups.items())
+                ],
+            )
+        )
+    return blocks
+
+
+def comparison(all_series: Sequence[Series]) -> Section:
+    """Settings beside each other, each tested against the first."""
+    groups: dict[tuple, list[Series]] = {}
+    for series in all_series:
+        for corpus in series.crossval.corpora:
+            key = (corpus, tuple(series.crossval.class_names))
+            groups.setdefault(key, []).append(series)
+    blocks: list = []
+    tested = False
+    for (corpus, _), same in groups.items():
+        rows = table_rows([series.crossval for series in same], corpus)
+        chance = rows[0]["summary"]["chance"]
+        cells, chart = [], []
+        for series, row in zip(same, rows, strict=True):
+            summary, against = row["summary"], row["against_first"] or {}
+            tested |= bool(against)
+            unit = series.crossval.unit
+            interval = speaker_interval(series, corpus, "uar")
+            n_units = len(summary[f"{unit}s"])
+            chart.append(
+                Row(
+                    series.name,
+                    summary["mean"]["uar"],
+                    interval,
+                    [one["uar"] for one in summary[f"{unit}s"]] if n_units > 1 else (),
+                )
+            )
+            difference = against.get("difference")
+            cells.append(
+                [series.name, _runs(series)]
+                + [_spread(summary, "uar"), bounds(interval)]
+                + [_spread(summary, name) for name in ("wa", "macro_f1")]
+                + [NONE if difference is None else f"{100 * difference:+.1f}"]
+                + [p_value(against.get(f"{t}_holm")) for t in ("t_test", "permutation")]
+            )
+        header = ["setting", "runs", "UAR", "95 % over speakers", "WA", "macro-F1"]
+        header += ["UAR less the first's", "p, over runs", "p, over speakers"]
+        picture = interval_chart(
+            chart,
+            f"UAR of each setting on {corpus}",
+            "; ".join(f"{row.label}: {percent(row.value)} %" for row in chart) + ".",
+            chance,
+        )
+        caption = f"UAR on {corpus}. Bars: 95 % bootstrap intervals over speakers. "
+        caption += "Small dots: single runs."
+        table = Table(f"Settings tested on {corpus}, %", header, cells, texts=2)
+        blocks.append(Figure([picture], caption, table))
+    if tested:
+        text = (
+            "p: two-sided, against the first setting, Holm-corrected over the rows. "
+            "Over runs: paired t-test over the folds, or seeds. Over speakers: "
+            "permutation test that exchanges the predictions of the two settings, all "
+            "of a speaker at once."
+        )
+        blocks.append(Note(text))
+    blocks.append(
+        Note(
+            "No p where two settings were not tested on the same folds, seeds and "
+            "utterances, or where there are fewer than 2 runs or 5 speakers."
+        )
+    )
+    return Section("comparison", "Comparison", blocks)
+
+
+def _spread(summary: Mapping, name: str) -> str:
+    std = summary["std"][name]
+    return percent(summary["mean"][name]) + (
+        "" if std is None else f" ± {percent(std)}"
+    )
+
+
+def _runs(series: Series) -> str:
+    """How many folds and seeds."""
+    folds = {one.fold for one in series.crossval.tested} - {None}
+    told = [(len(folds), "fold"), (len(series.crossval.seeds), "seed")]
+    words = [f"{n}\u00a0{name}{'s' if n > 1 else ''}" for n, name in told if n]
+    return "\u00a0× ".join(words)

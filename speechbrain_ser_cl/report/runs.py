@@ -1,0 +1,357 @@
+"""What runs and cross-validations have left, read and put together by setting."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from speechbrain_ser_cl.data.protocols import SEEDS
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.results.crossval import (
+    FILE,
+    CrossValidation,
+    Outcome,
+    read_crossval,
+)
+from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
+from speechbrain_ser_cl.results.utterances import read_parts
+
+UNKNOWN = "unknown"
+"""The speaker of those whose speakers are not known, as in ``crossval.json``."""
+
+_ABOUT = ("recipe", "setting", "order", "encoder", "demo")
+_CORPORA = ("source", "target", "target_split")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training has left; all but ``results`` may be missing.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where.
+    results : dict
+        ``results.json``.
+    history : list of dict
+        ``history.json``: a row per epoch.
+    predictions : Predictions or None
+        ``predictions.csv``.
+    parts : dict
+        ``utterances.csv``: name of the part to its utterances.
+    settings : str
+        ``hyperparams.yaml``.
+
+    Example
+    -------
+    >>> Run(Path("results/fold-2/seed-1"), {"seed": 1}, [], None, {}, "").name
+    'fold 2, seed 1'
+    """
+
+    folder: Path
+    results: dict
+    history: list[dict]
+    predictions: Predictions | None
+    parts: dict[str, list[Labelled]]
+    settings: str
+
+    @property
+    def fold(self) -> int | None:
+        """From the names of the folders, as ``ser-cl crossval`` gives them."""
+        names = [re.fullmatch(r"fold-(\d+)", name) for name in self.folder.parts]
+        folds = [int(match[1]) for match in names if match]
+        return folds[-1] if folds else None
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        fold = "" if self.fold is None else f"fold {self.fold}, "
+        return f"{fold}seed {self.results.get('seed', '?')}"
+
+    @property
+    def embeddings(self) -> Path | None:
+        """``embeddings.npz``, where there is one."""
+        path = self.folder / "embeddings.npz"
+        return path if path.exists() else None
+
+    @cached_property
+    def utterances(self) -> dict[str, Labelled]:
+        """Id to utterance, of all parts."""
+        return {i.utterance.id: i for part in self.parts.values() for i in part}
+
+    @property
+    def class_names(self) -> list[str]:
+        """As far as the files say."""
+        if self.predictions is not None:
+            return self.predictions.class_names
+        if "class_names" in self.results:
+            return list(self.results["class_names"])
+        n_classes = len(self.results["test"]["confusion_matrix"])
+        return [f"class {k}" for k in range(n_classes)]
+
+    def counts(self) -> dict[str, dict[str, np.ndarray]]:
+        """Corpus to speaker to confusion counts (C, C)."""
+        corpus = self.results.get("target", "test")
+        if self.predictions is None:
+            return {
+                corpus: {UNKNOWN: np.array(self.results["test"]["confusion_matrix"])}
+            }
+        found, n_classes = self.predictions, len(self.class_names)
+        known = self.utterances
+        counts: dict[str, dict[str, np.ndarray]] = {}
+        for i, name in enumerate(found.ids):
+            of, speaker = corpus, UNKNOWN
+            if name in known:
+                utterance = known[name].utterance
+                of, speaker = utterance.corpus, utterance.speaker or UNKNOWN
+            own = counts.setdefault(of, {}).setdefault(
+                speaker, np.zeros((n_classes, n_classes), dtype=np.int64)
+            )
+            own[found.labels[i], found.predictions[i]] += 1
+        return counts
+
+
+@dataclass
+class Series:
+    """The runs of one setting: one run, seeds, or all folds of a cross-validation.
+
+    Arguments
+    ---------
+    name : str
+        Of the setting.
+    runs : list of Run
+        None where only ``crossval.json`` is there.
+    crossval : CrossValidation
+        The same as confusion counts by corpus and speaker.
+
+    Example
+    -------
+    >>> counts = {"toy": {"s": np.eye(2, dtype=int)}}
+    >>> one = CrossValidation({}, {}, ["a", "b"], [Outcome(None, 0, None, counts)], {})
+    >>> Series("probe", [], one).several
+    False
+    """
+
+    name: str
+    runs: list[Run]
+    crossval: CrossValidation
+
+    @property
+    def several(self) -> bool:
+        """Whether it is more than one training."""
+        return len(self.crossval.tested) > 1
+
+    @property
+    def demo(self) -> bool:
+        """Whether it is about synthetic speech."""
+        return bool(self.crossval.about.get("demo"))
+
+    def speakers_known(self, corpus: str) -> bool:
+        """Whether all speakers of a corpus are known."""
+        return UNKNOWN not in self.crossval.per_speaker(corpus)
+
+
+@dataclass
+class _Group:
+    about: dict
+    corpora: dict  # those that a run without folds names
+    crossval: Path | None = None
+    runs: list[Run] = field(default_factory=list)
+
+    def takes(self, about: dict, corpora: dict) -> bool:
+        """Whether a run belongs here."""
+        same_corpora = self.crossval is not None or self.corpora == corpora
+        return self.about == about and same_corpora
+
+
+def read_run(path: Path) -> Run:
+    """Read what a run has left.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        Its ``results.json``.
+
+    Returns
+    -------
+    Run
+        With what lies beside it.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged, or there are neither test results nor predictions; with
+        the file's name.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "results.json"
+    >>> _ = path.write_text("{}")
+    >>> read_run(path)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...results.json: no key test, and no predictions.csv beside it; ...
+    """
+    folder = path.parent
+    results = _read_json(path, dict)
+    history, csv = folder / "history.json", folder / "predictions.csv"
+    parts, settings = folder / "utterances.csv", folder / "hyperparams.yaml"
+    if not csv.exists() and "confusion_matrix" not in results.get("test", {}):
+        raise ValueError(
+            f"{path}: no key test, and no predictions.csv beside it; expected what a "
+            "recipe of this package leaves when a run is finished"
+        )
+    return Run(
+        folder,
+        results,
+        _read_json(history, list) if history.exists() else [],
+        read_predictions(csv) if csv.exists() else None,
+        read_parts(parts) if parts.exists() else {},
+        settings.read_text(encoding="utf-8") if settings.exists() else "",
+    )
+
+
+def read_series(paths: Sequence[Path]) -> list[Series]:
+    """Read runs and cross-validations, put together by setting.
+
+    Arguments
+    ---------
+    paths : sequence of pathlib.Path
+        Folders with ``results.json`` or ``crossval.json`` in them or below.
+
+    Returns
+    -------
+    list of Series
+        In the order of the paths; of one path by the settings' ``order``.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing in a folder, or a file is damaged.
+
+    Example
+    -------
+    >>> read_series([getfixture("tmp_path")])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: ...: neither results.json nor crossval.json in this folder or below...
+    """
+    found: list[tuple[Path, _Group]] = []
+    for path in paths:
+        groups = _groups(path)
+        if not groups:
+            raise ValueError(
+                f"{path}: neither results.json nor {FILE} in this folder or below; "
+                "expected a finished run or cross-validation"
+            )
+        found += [(path, group) for group in groups]
+    return [
+        Series(name, group.runs, _crossval(group))
+        for name, (_, group) in zip(_names(found), found, strict=True)
+    ]
+
+
+def _groups(path: Path) -> list[_Group]:
+    """What lies below a path, by setting."""
+    if not path.is_dir():
+        raise ValueError(f"there is no folder {path}")
+    groups = [
+        _Group(_some(_read_json(file, dict), _ABOUT), {}, file)
+        for file in _below(path, FILE)
+    ]
+    for file in tqdm(_below(path, "results.json"), desc="runs", disable=None):
+        run = read_run(file)
+        about, corpora = (_some(run.results, keys) for keys in (_ABOUT, _CORPORA))
+        same = [group for group in groups if group.takes(about, corpora)]
+        if not same:
+            same = [_Group(about, corpora)]
+            groups += same
+        # Of several cross-validations of one setting, the one it lies in.
+        nearest = max(same, key=lambda group: _shared_depth(group.crossval, file))
+        nearest.runs.append(run)
+    for group in groups:
+        group.runs.sort(key=lambda run: (run.fold or 0, run.results.get("seed", 0)))
+    return sorted(groups, key=lambda group: group.about.get("order", 0))
+
+
+def _below(path: Path, name: str) -> list[Path]:
+    """Files of a name, not those in checkpoints."""
+    found = []
+    for folder, inner, files in os.walk(path):
+        inner[:] = sorted(i for i in inner if i not in ("save", "data", "splits"))
+        found += [Path(folder) / name] if name in files else []
+    return found
+
+
+def _some(contents: Mapping, keys: Iterable[str]) -> dict:
+    usual = {"setting": "all"} if "setting" in keys else {}
+    return usual | {key: contents[key] for key in keys if key in contents}
+
+
+def _shared_depth(crossval: Path | None, file: Path) -> int:
+    if crossval is None:
+        return 0
+    return len(Path(os.path.commonpath([crossval.parent, file])).parts)
+
+
+def _names(found: Sequence[tuple[Path, _Group]]) -> list[str]:
+    """Settings, and of those with the same name what tells them apart."""
+    folders = [path.resolve() for path, _ in found]
+    above = Path(os.path.commonpath(folders))
+    known = []
+    for folder, (_, group) in zip(folders, found, strict=True):
+        pair = [group.corpora[key] for key in _CORPORA[:2] if key in group.corpora]
+        split = group.corpora.get("target_split")
+        known.append(
+            {
+                "setting": group.about["setting"],
+                "corpora": " → ".join(pair),
+                "split": f"{split} split" if split else "",
+                "encoder": group.about.get("encoder", ""),
+                "folder": folder.relative_to(above).as_posix(),
+            }
+        )
+    names = []
+    for own in known:
+        twins = [other for other in known if other["setting"] == own["setting"]]
+        differ = [key for key in own if len({twin[key] for twin in twins}) > 1]
+        told = ", ".join(own[key] for key in differ if own[key])
+        names.append(f"{own['setting']} ({told})" if told else own["setting"])
+    return names
+
+
+def _crossval(group: _Group) -> CrossValidation:
+    if group.crossval is not None:
+        return read_crossval(group.crossval)
+    names = {tuple(run.class_names) for run in group.runs}
+    if len(names) > 1:
+        raise ValueError(
+            f"{group.runs[0].folder} and others: runs of one setting with different "
+            f"classes: {'; '.join(map(', '.join, sorted(names)))}. Report on them apart"
+        )
+    tested = [
+        Outcome(
+            run.fold,
+            run.results.get("seed", 0),
+            run.results.get("data", {}).get("fingerprint"),
+            run.counts(),
+        )
+        for run in group.runs
+    ]
+    return CrossValidation(
+        group.about, {"kind": SEEDS}, list(next(iter(names))), tested, {}
+    )
+
+
+def _read_json(path: Path, kind: type) -> dict | list:
+    try:
+        contents = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(contents, kind):
+        raise ValueError(f"{path}: expected a JSON {kind.__name__}")
+    return contents

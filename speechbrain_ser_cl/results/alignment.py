@@ -1,0 +1,156 @@
+"""How alike the representations of several views are, by PWCCA.
+
+A run of one fold leaves an ``alignment.json``::
+
+    {"about": {"encoder": …, "corpora": […], "demo": false}, "fold": 0,
+     "utterances": 790,
+     "pwcca": {"random": {"w2v2 – mel": 0.31, …}, "Pairwise-CL": {…}, …}}
+"""
+
+import json
+import warnings
+from collections.abc import Mapping
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from speechbrain_ser_cl.metrics.pwcca import pwcca
+from speechbrain_ser_cl.results.text import NONE
+from speechbrain_ser_cl.utils.files import replacing
+
+FILE = "alignment.json"
+
+
+def view_alignment(
+    embeddings: Mapping[str, Mapping[str, ArrayLike]],
+) -> dict[str, dict[str, float | None]]:
+    """PWCCA of each pair of views, mean of both directions.
+
+    Arguments
+    ---------
+    embeddings : mapping
+        Name of a model to the name of a view to its embeddings (N, D) of the same N
+        utterances.
+
+    Returns
+    -------
+    dict
+        Name of the model to ``"one view – other view"`` to the value, in [0, 1], or
+        None where there are too few utterances for so many dimensions.
+
+    Raises
+    ------
+    ValueError
+        As :func:`pwcca` does, with the names of model and views.
+
+    Example
+    -------
+    >>> x = np.random.default_rng(0).normal(size=(50, 3))
+    >>> found = view_alignment({"random": {"a": x, "b": 2 * x + 1}})
+    >>> round(found["random"]["a – b"], 6)
+    1.0
+    """
+    found: dict[str, dict[str, float | None]] = {}
+    for model, views in embeddings.items():
+        found[model] = {}
+        for (a, x), (b, y) in combinations(views.items(), 2):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("error", UserWarning)
+                    value = (pwcca(x, y) + pwcca(y, x)) / 2
+            except UserWarning:  # some correlations are 1 whatever the data
+                value = None
+            except ValueError as error:
+                raise ValueError(f"{model}, {a} and {b}: {error}") from error
+            found[model][f"{a} – {b}"] = value
+    return found
+
+
+def write_alignment(
+    path: str | Path, about: Mapping, fold: int, utterances: int, found: Mapping
+) -> None:
+    """Writes what a run of one fold gave.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file; it appears whole or not at all.
+    about : mapping
+        See the module's docstring.
+    fold : int
+        Which one.
+    utterances : int
+        How many the embeddings are of.
+    found : mapping
+        As :func:`view_alignment` returns it.
+    """
+    contents = {"about": about, "fold": fold, "utterances": utterances, "pwcca": found}
+    with replacing(Path(path)) as part:
+        part.write_text(
+            json.dumps(contents, indent=1, ensure_ascii=False) + "\n", "utf-8"
+        )
+
+
+def alignment_table(folder: str | Path) -> str:
+    """A Markdown table of the ``alignment.json`` of all folds below a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Searched with all its sub-folders.
+
+    Returns
+    -------
+    str
+        Ending in a newline.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one is something else, or they are of different experiments.
+    """
+    files = sorted(Path(folder).rglob(FILE))
+    if not files:
+        raise ValueError(f"{folder}: no {FILE} in it or below it")
+    folds = []
+    for path in files:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            about = found["about"]
+            shape = [about, [(m, list(v)) for m, v in found["pwcca"].items()]]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}: not a {FILE} ({error})") from error
+        folds.append((shape, found))
+    if any(shape != folds[0][0] for shape, _ in folds):
+        raise ValueError(f"{folder}: the {FILE} files are of different experiments")
+    about, models = folds[0][0]
+    pairs = models[0][1]
+    size = sorted({found["utterances"] for _, found in folds})
+    size = f"{size[0]} to {size[-1]}" if len(size) > 1 else f"{size[0]}"
+    demo = ", DEMO on synthetic speech" if about["demo"] else ""
+    lines = [
+        f"**{' + '.join(about['corpora'])}, {about['encoder']}{demo}** "
+        f"({len(folds)} fold{'s' * (len(folds) > 1)} of {size} utterances not trained "
+        "on)",
+        "",
+        "| model | " + " | ".join(pairs) + " |",
+        "| " + " | ".join(["---"] * (len(pairs) + 1)) + " |",
+    ]
+    for model, _ in models:
+        cells = []
+        for pair in pairs:
+            values = [found["pwcca"][model][pair] for _, found in folds]
+            if None in values:
+                cells.append(NONE)
+                continue
+            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+            cells.append(f"{np.mean(values):.3f}{spread}")
+        lines.append(f"| {model} | " + " | ".join(cells) + " |")
+    note = (
+        "PWCCA, mean of both directions; ± is the standard deviation over folds. It "
+        "grows with fewer utterances for the same number of dimensions: compare with "
+        "the row of random encoders, not with other tables."
+    )
+    return "\n".join([*lines, "", note]) + "\n"

@@ -1,0 +1,96 @@
+"""What the runs of a cross-validation cost: time and memory, with the machine."""
+
+from collections.abc import Sequence
+
+from speechbrain_ser_cl.results.crossval import CrossValidation
+from speechbrain_ser_cl.results.text import NONE
+
+_NOTE = (
+    "Time and memory of one fold and seed: seconds are means over the runs, memory is "
+    "the largest of them, resident, or of the GPU where one is named. Per epoch: number"
+    " of epochs × seconds with validation; stages without epochs pass over the corpora "
+    "once. What corpora have in common stands with each; its time is shared by them."
+)
+
+
+def build_cost_table(settings: Sequence[CrossValidation]) -> str:
+    """Write a Markdown table: one row per setting, corpus and protocol.
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        In the table's order.
+
+    Returns
+    -------
+    table : str
+        Markdown, ending in a newline.
+
+    Raises
+    ------
+    ValueError
+        When there are none.
+
+    Example
+    -------
+    >>> cost = {
+    ...     "runs": 2,
+    ...     "training_seconds": 30.0,
+    ...     "stages": {"classifier": {"epochs": 20, "seconds_per_epoch": 0.5}},
+    ...     "peak_memory_mb": {"resident": 812.4},
+    ...     "machines": [{"processor": "CPU", "cores": 4, "threads": 2, "gpu": None}],
+    ... }
+    >>> one = CrossValidation({"setting": "probe"}, {"kind": "seeds"}, [], [], cost)
+    >>> print(build_cost_table([one]))  # doctest: +ELLIPSIS
+    | setting | corpus | protocol | runs | s per run | per epoch | MB | machine |
+    | --- | --- | --- | --- | --- | --- | --- | --- |
+    | probe | – | seeds | 2 | 15 | classifier 20 × 0.50 s | 812 | CPU, 2 of 4 cores |
+    <BLANKLINE>
+    Time and memory of one fold and seed: ...
+    """
+    if not settings:
+        raise ValueError("no crossval.json to show the cost of")
+    titles = ["setting", "corpus", "protocol", "runs"]
+    titles += ["s per run", "per epoch", "MB", "machine"]
+    lines = [_line(titles), _line(["---"] * len(titles))]
+    for one in settings:
+        cost = one.cost
+        seconds, runs = cost.get("training_seconds"), cost.get("runs")
+        peaks = cost.get("peak_memory_mb") or {}
+        memory = peaks.get("gpu", peaks.get("resident"))
+        lines.append(
+            _line(
+                [
+                    one.about["setting"],
+                    ", ".join(one.corpora) or NONE,
+                    one.protocol["kind"],
+                    str(runs or NONE),
+                    f"{seconds / runs:.0f}" if seconds else NONE,
+                    "; ".join(map(_stage, (cost.get("stages") or {}).items())) or NONE,
+                    f"{memory:.0f}" if memory else NONE,
+                    "; ".join(map(_machine, cost.get("machines", []))) or NONE,
+                ]
+            )
+        )
+    return "\n".join([*lines, "", _NOTE, ""])
+
+
+def _stage(stage: tuple[str, dict]) -> str:
+    name, values = stage
+    name = name.replace("_", " ")
+    if "seconds_per_epoch" in values:
+        return f"{name} {values['epochs']:g} × {values['seconds_per_epoch']:.2f} s"
+    return f"{name} {values['seconds']:.1f} s"
+
+
+def _machine(machine: dict) -> str:
+    if machine.get("gpu"):
+        return machine["gpu"]
+    return (
+        f"{machine['processor']}, {machine['threads']} of {machine['cores']} "
+        f"core{'s' * (machine['cores'] > 1)}"
+    )
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,536 @@
+"""What came out of a cross-validation: folds together, settings beside each other.
+
+All that is shown is computed from one thing, which ``crossval.json`` holds: how often
+each speaker's utterances of a class were taken for which class, for each fold and seed.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_ser_cl.metrics.classification import (
+    METRICS,
+    MIN_GROUPS,
+    bootstrap_intervals,
+    metrics_of_confusion,
+)
+from speechbrain_ser_cl.metrics.significance import (
+    holm,
+    paired_fold_tests,
+    speaker_permutation_test,
+)
+from speechbrain_ser_cl.results.predictions import read_predictions
+from speechbrain_ser_cl.results.utterances import read_parts
+from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import replacing
+
+FILE = "crossval.json"
+_ABOUT = ("recipe", "setting", "order", "encoder", "demo")
+# Of results.json: not results, or made anew from the counts.
+_NO_NUMBERS = {
+    *("order", "seed", "fold", "n_folds", "protocol", "data"),
+    *("stages", "machine", "versions"),
+    *(
+        f"test.{name}"
+        for name in (*METRICS, "chance", "utterances", "speakers", "confusion_matrix")
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one fold and seed gave.
+
+    Arguments
+    ---------
+    fold : int or None
+        None where only seeds are repeated.
+    seed : int
+        Of the training.
+    fingerprint : str or None
+        Of the split.
+    counts : dict
+        Corpus to speaker to confusion counts (C, C), true class first.
+    numbers : dict
+        What else ``results.json`` says in numbers, such as ``valid.uar``.
+
+    Example
+    -------
+    >>> counts = {"toy": {"s1": np.eye(2, dtype=int)}}
+    >>> Outcome(0, 1, None, counts).confusion("toy").tolist()
+    [[1, 0], [0, 1]]
+    """
+
+    fold: int | None
+    seed: int
+    fingerprint: str | None
+    counts: dict[str, dict[str, np.ndarray]]
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def confusion(self, corpus: str) -> np.ndarray:
+        """Counts (C, C) of all speakers."""
+        return sum(self.counts[corpus].values())
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """One setting of a recipe, tested on all folds with all seeds.
+
+    Arguments
+    ---------
+    about : dict
+        ``recipe``, ``setting`` (its name in tables), ``order`` (its place there),
+        ``encoder`` and ``demo``, as the runs' ``results.json`` say.
+    protocol : dict
+        As ``resolve_protocol`` returns it.
+    class_names : list of str
+        C names.
+    tested : list of Outcome
+        One for each fold and seed.
+    cost : dict
+        What the runs say of time, memory, machines and versions.
+
+    Example
+    -------
+    >>> one = Outcome(0, 1, None, {"toy": {"s1": np.eye(2, dtype=int)}})
+    >>> CrossValidation({}, {"kind": "seeds"}, ["sad", "happy"], [one], {}).corpora
+    ['toy']
+    """
+
+    about: dict
+    protocol: dict
+    class_names: list[str]
+    tested: list[Outcome]
+    cost: dict
+
+    @property
+    def corpora(self) -> list[str]:
+        """Names of the corpora that were tested."""
+        return sorted({name for one in self.tested for name in one.counts})
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of the trainings."""
+        return sorted({one.seed for one in self.tested})
+
+    @property
+    def unit(self) -> str:
+        """What varies: ``fold``, or ``seed`` where there are no folds."""
+        return "seed" if any(one.fold is None for one in self.tested) else "fold"
+
+    def per_unit(self, corpus: str) -> dict[int, dict[str, float]]:
+        """Fold (or seed) to metrics, averaged over the seeds."""
+        values: dict[int, list] = {}
+        for one in self.tested:
+            metrics = metrics_of_confusion(one.confusion(corpus))
+            values.setdefault(getattr(one, self.unit), []).append(metrics)
+        return {
+            unit: {
+                name: float(np.mean([metrics[name] for metrics in same]))
+                for name in METRICS
+            }
+            for unit, same in sorted(values.items())
+        }
+
+    def values(self, corpus: str, metric: str) -> list[float]:
+        """One number for each fold (or seed), averaged over the seeds.
+
+        Arguments
+        ---------
+        corpus : str
+            One of ``corpora``.
+        metric : str
+            ``uar``, ``wa``, ``macro_f1``, or the name of one of the runs' numbers.
+
+        Returns
+        -------
+        list of float
+            In the order of folds; empty where a run lacks that number.
+        """
+        if metric in METRICS:
+            return [metrics[metric] for metrics in self.per_unit(corpus).values()]
+        values: dict[int, list] = {}
+        for one in self.tested:
+            if metric not in one.numbers:
+                return []
+            unit = getattr(one, self.unit)
+            values.setdefault(unit, []).append(one.numbers[metric])
+        return [float(np.mean(same)) for _, same in sorted(values.items())]
+
+    def per_speaker(self, corpus: str) -> dict[str, np.ndarray]:
+        """Speaker to confusion counts (C, C) over all folds and seeds."""
+        pooled: dict[str, np.ndarray] = {}
+        for one in self.tested:
+            for speaker, counts in one.counts[corpus].items():
+                pooled[speaker] = pooled.get(speaker, 0) + counts
+        return pooled
+
+    def summary(self, corpus: str) -> dict:
+        """Metrics of one corpus, for people and for ``crossval.json``.
+
+        Arguments
+        ---------
+        corpus : str
+            One of ``corpora``.
+
+        Returns
+        -------
+        dict
+            ``folds`` (or ``seeds``): the metrics of each, averaged over seeds;
+            ``mean`` and ``std`` over them (std: of a sample, None for one fold);
+            ``pooled``: each metric over all test utterances together, with its 95 %
+            bootstrap ``interval`` over speakers (None with fewer than 5);
+            ``confusion_matrix`` (C, C), ``utterances`` (each counted once per seed),
+            ``speakers``, and ``chance`` of the UAR: 1 over the corpus' own classes.
+        """
+        per_unit = self.per_unit(corpus)
+        per_speaker = self.per_speaker(corpus)
+        confusion = sum(per_speaker.values())
+        pooled = metrics_of_confusion(confusion)
+        intervals = _speaker_intervals(per_speaker)
+        values = {name: [m[name] for m in per_unit.values()] for name in METRICS}
+        several = len(per_unit) > 1
+        return {
+            f"{self.unit}s": [{self.unit: k} | m for k, m in per_unit.items()],
+            "mean": {name: float(np.mean(v)) for name, v in values.items()},
+            "std": {
+                name: float(np.std(v, ddof=1)) if several else None
+                for name, v in values.items()
+            },
+            "pooled": {
+                name: {"value": float(pooled[name]), "interval": intervals[name]}
+                for name in METRICS
+            },
+            "confusion_matrix": confusion.tolist(),
+            "utterances": int(confusion.sum()),
+            "speakers": len(per_speaker),
+            "chance": 1 / int((confusion.sum(1) > 0).sum()),
+        }
+
+    def write(self, path: str | Path) -> None:
+        """Write it as JSON, with the summary of each corpus.
+
+        Arguments
+        ---------
+        path : str or pathlib.Path
+            The file; it appears whole or not at all.
+        """
+        runs = [
+            {
+                "fold": one.fold,
+                "seed": one.seed,
+                "fingerprint": one.fingerprint,
+                "counts": {
+                    corpus: {
+                        speaker: counts.tolist()
+                        for speaker, counts in sorted(of_speaker.items())
+                    }
+                    for corpus, of_speaker in sorted(one.counts.items())
+                },
+                "numbers": one.numbers,
+            }
+            for one in self.tested
+        ]
+        head = self.about | {
+            "protocol": self.protocol,
+            "class_names": self.class_names,
+            "results": {corpus: self.summary(corpus) for corpus in self.corpora},
+            "cost": self.cost,
+        }
+        # One line per run: the counts are not for reading.
+        lines = json.dumps(head, indent=1)[:-2]
+        lines += ',\n "runs": [\n  '
+        lines += ",\n  ".join(json.dumps(run, separators=(",", ":")) for run in runs)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as part:
+            part.write_text(lines + "\n ]\n}\n", encoding="utf-8")
+
+
+def _speaker_intervals(
+    per_speaker: Mapping[str, np.ndarray],
+) -> dict[str, tuple[float, float] | None]:
+    counts = np.stack([per_speaker[name] for name in sorted(per_speaker)])
+    n_speakers, n_classes, _ = counts.shape
+    if n_speakers < MIN_GROUPS:
+        return dict.fromkeys(METRICS)
+    speaker, label, prediction = (
+        np.indices(counts.shape).reshape(3, -1).repeat(counts.ravel(), axis=1)
+    )
+    return bootstrap_intervals(label, prediction, n_classes, groups=speaker)
+
+
+def read_crossval(path: str | Path) -> CrossValidation:
+    """Read what ``CrossValidation.write`` wrote.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A ``crossval.json``.
+
+    Returns
+    -------
+    CrossValidation
+        The setting.
+
+    Raises
+    ------
+    ValueError
+        If the file is something else.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "crossval.json"
+    >>> one = Outcome(0, 1, None, {"toy": {"s1": np.eye(2, dtype=int)}})
+    >>> about, protocol = {"setting": "probe"}, {"kind": "seeds"}
+    >>> CrossValidation(about, protocol, ["sad", "happy"], [one], {}).write(path)
+    >>> read_crossval(path).about["setting"]
+    'probe'
+    """
+    try:
+        contents = json.loads(Path(path).read_text(encoding="utf-8"))
+        tested = [
+            Outcome(
+                run["fold"],
+                run["seed"],
+                run["fingerprint"],
+                {
+                    corpus: {
+                        speaker: np.array(counts, dtype=np.int64)
+                        for speaker, counts in of_speaker.items()
+                    }
+                    for corpus, of_speaker in run["counts"].items()
+                },
+                run.get("numbers", {}),
+            )
+            for run in contents["runs"]
+        ]
+        about = {key: contents[key] for key in _ABOUT if key in contents}
+        return CrossValidation(
+            about,
+            contents["protocol"],
+            contents["class_names"],
+            tested,
+            contents["cost"],
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a {FILE} ({type(error).__name__}: {error})"
+        ) from error
+
+
+def collect(
+    results: Iterable[tuple[int | None, int, str | None, Path]], protocol: Mapping
+) -> CrossValidation:
+    """Put the runs of one setting together.
+
+    Arguments
+    ---------
+    results : iterable of (fold, seed, fingerprint, path)
+        Of each run, with the path of its ``results.json``; ``predictions.csv`` and
+        ``utterances.csv`` lie beside it. The fold may be None; so may the split's
+        fingerprint, which is then that of ``results.json``.
+    protocol : mapping
+        As ``resolve_protocol`` returns it.
+
+    Returns
+    -------
+    CrossValidation
+        The setting.
+
+    Raises
+    ------
+    ValueError
+        If files are missing, or are of different settings or classes.
+    """
+    tested, abouts, classes, records = [], {}, {}, []
+    for fold, seed, fingerprint, path in results:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        about = {key: record[key] for key in _ABOUT if key in record}
+        abouts[json.dumps(about, sort_keys=True)] = about
+        fingerprint = fingerprint or record.get("data", {}).get("fingerprint")
+        names, counts = _counts(Path(path).parent)
+        classes[json.dumps(names)] = names
+        records.append(record)
+        numbers = dict(_numbers(record))
+        tested.append(Outcome(fold, seed, fingerprint, counts, numbers))
+    for what, different in (("settings", abouts), ("classes", classes)):
+        if len(different) != 1:
+            raise ValueError(
+                f"expected runs of one setting, found these {what}: "
+                f"{'; '.join(different) or 'none'}"
+            )
+    (about,), (class_names,) = abouts.values(), classes.values()
+    return CrossValidation(
+        {"setting": "all"} | about, dict(protocol), class_names, tested, _cost(records)
+    )
+
+
+def _numbers(entry: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Numbers of a results.json with their dotted names; an interval is left out."""
+    for key, value in entry.items():
+        name = f"{prefix}{key}"
+        if name in _NO_NUMBERS or isinstance(value, bool):
+            continue
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{name}.")
+        elif isinstance(value, int | float) and np.isfinite(value):
+            yield name.removesuffix(".value"), value
+
+
+def _counts(folder: Path) -> tuple[list[str], dict[str, dict[str, np.ndarray]]]:
+    """Names of the classes; corpus to speaker to confusion counts."""
+    for name in ("predictions.csv", "utterances.csv"):
+        if not (folder / name).exists():
+            raise ValueError(f"{folder}: a results.json without {name} beside it")
+    found = read_predictions(folder / "predictions.csv")
+    parts = read_parts(folder / "utterances.csv")
+    utterances = {i.utterance.id: i.utterance for part in parts.values() for i in part}
+    unknown = set(found.ids) - set(utterances)
+    if unknown:
+        raise ValueError(
+            f"{folder}: utterances of predictions.csv that are not in utterances.csv "
+            f"({offenders(unknown)})"
+        )
+    n_classes = len(found.class_names)
+    counts: dict[str, dict[str, np.ndarray]] = {}
+    for name, label, prediction in zip(
+        found.ids, found.labels, found.predictions, strict=True
+    ):
+        utterance = utterances[name]
+        of_speaker = counts.setdefault(utterance.corpus, {})
+        # Unknown speakers may all be one: too few for intervals and tests.
+        speaker = utterance.speaker or "unknown"
+        if speaker not in of_speaker:
+            of_speaker[speaker] = np.zeros((n_classes, n_classes), np.int64)
+        of_speaker[speaker][label, prediction] += 1
+    return found.class_names, counts
+
+
+def _cost(records: Sequence[Mapping]) -> dict:
+    """What the runs say of time, memory, machines and versions."""
+
+    def different(key: str) -> list:
+        values = {
+            json.dumps(r[key], sort_keys=True): r[key] for r in records if key in r
+        }
+        return list(values.values())
+
+    seconds = [r["training_seconds"] for r in records if "training_seconds" in r]
+    stages = {}
+    for record in records:
+        for stage, values in record.get("stages", {}).items():
+            for key, value in values.items():
+                stages.setdefault(stage, {}).setdefault(key, []).append(value)
+    peaks = [r["peak_memory_mb"] for r in records if "peak_memory_mb" in r]
+    return {
+        "runs": len(records),
+        "training_seconds": round(sum(seconds), 1) if seconds else None,
+        "stages": {  # means over the runs
+            stage: {key: round(float(np.mean(v)), 2) for key, v in values.items()}
+            for stage, values in stages.items()
+        },
+        "peak_memory_mb": {
+            kind: max(peak[kind] for peak in peaks if kind in peak)
+            for kind in sorted({kind for peak in peaks for kind in peak})
+        },
+        "machines": different("machine"),
+        "versions": different("versions"),
+    }
+
+
+def compare(
+    one: CrossValidation, other: CrossValidation, corpus: str, metric: str = "uar"
+) -> dict:
+    """Two settings on the same folds and seeds.
+
+    Arguments
+    ---------
+    one, other : CrossValidation
+        The settings.
+    corpus : str
+        A corpus that both were tested on.
+    metric : str
+        ``uar``, ``wa`` or ``macro_f1``.
+
+    Returns
+    -------
+    dict
+        ``difference``: of the pooled metric, one less the other; ``t_test`` and
+        ``wilcoxon``: p over folds (or seeds); ``permutation``: p over speakers, None
+        with fewer than 5, where it could not be small.
+
+    Raises
+    ------
+    ValueError
+        If folds, seeds, classes or test utterances are not the same.
+    """
+    runs = [
+        sorted((str(t.fold), t.seed, str(t.fingerprint)) for t in setting.tested)
+        for setting in (one, other)
+    ]
+    if runs[0] != runs[1] or one.class_names != other.class_names:
+        raise ValueError(
+            f"{one.about['setting']!r} and {other.about['setting']!r} were not run on "
+            "the same folds, seeds and classes"
+        )
+    units = [
+        [metrics[metric] for metrics in setting.per_unit(corpus).values()]
+        for setting in (one, other)
+    ]
+    speakers = [setting.per_speaker(corpus) for setting in (one, other)]
+    pooled = [float(metrics_of_confusion(sum(s.values()))[metric]) for s in speakers]
+    enough = len(speakers[0]) >= MIN_GROUPS
+    return {
+        "difference": pooled[0] - pooled[1],
+        **paired_fold_tests(*units),
+        "permutation": (
+            speaker_permutation_test(*speakers, metric=metric) if enough else None
+        ),
+    }
+
+
+def table_rows(
+    settings: Sequence[CrossValidation], corpus: str, metric: str = "uar"
+) -> list[dict]:
+    """Settings of a table, each compared with the first.
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        In the table's order.
+    corpus : str
+        The one that the table is about.
+    metric : str
+        That settings are compared by.
+
+    Returns
+    -------
+    list of dict
+        For each its ``setting``, the ``summary`` and ``against_first``: what
+        ``compare`` returns, with ``t_test_holm``, ``wilcoxon_holm`` and
+        ``permutation_holm``, corrected over the rows; None for the first row, and for
+        rows on other folds, seeds or utterances.
+    """
+    rows = []
+    for setting in settings:
+        try:
+            against = compare(setting, settings[0], corpus, metric)
+        except ValueError:
+            against = None
+        rows.append(
+            {
+                "setting": setting.about["setting"],
+                "summary": setting.summary(corpus),
+                "against_first": against if rows else None,
+            }
+        )
+    for test in ("t_test", "wilcoxon", "permutation"):
+        tested = [row["against_first"] for row in rows if row["against_first"]]
+        adjusted = holm([against[test] for against in tested])
+        for against, p in zip(tested, adjusted, strict=True):
+            against[f"{test}_holm"] = p
+    return rows

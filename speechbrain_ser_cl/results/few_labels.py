@@ -1,0 +1,307 @@
+"""How much a kind of pre-training is worth with few labels: draws, intervals, tests.
+
+A run of one fold leaves a ``few_labels.json``::
+
+    {"about": {"recipe": …, "encoder": …, "corpora": […], "protocol": …, "chance": 0.25,
+               "baseline": "supervised", "demo": false},
+     "fold": 0, "seed": 1986,
+     "rows": [{"view": "mel", "method": "supervised", "fraction": 0.05, "draw": 0,
+               "labelled": 30, "uar": 0.41, "wa": 0.43}, …]}
+
+Of a draw counts the mean over the folds; over the draws there is a mean with a
+t-interval, and a Mann–Whitney U test against the baseline with as many labels.
+
+Of all folds below a folder, ``few_labels.csv`` and ``few_labels.png`` there::
+
+    ser-cl few-labels results/pairwise_cl
+"""
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from speechbrain_ser_cl.metrics.significance import holm, mean_interval
+from speechbrain_ser_cl.results.text import NONE, bounds, p_value, percent
+from speechbrain_ser_cl.utils.files import replacing
+
+FILE = "few_labels.json"
+_KEYS = ("about", "fold", "seed", "rows")
+_ROW_KEYS = ("view", "method", "fraction", "draw", "labelled", "uar", "wa")
+_COLUMNS = ("view", "method", "fraction", "labelled", "draws", "folds")
+_COLUMNS += ("uar", "uar_low", "uar_high", "wa", "p", "p_holm")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method on one view with so many labels.
+
+    Arguments
+    ---------
+    view, method : str
+        Names.
+    fraction : float
+        Of the labels of each class, in (0, 1].
+    labelled : float
+        Utterances that is, on average over folds.
+    draws, folds : int
+        How many.
+    uar, wa : float
+        Means over draws and folds, in [0, 1].
+    interval : tuple of float or None
+        95 % t-interval of the UAR over draws; None with fewer than 3.
+    p, p_holm : float or None
+        Of the Mann–Whitney U test against the baseline, two-sided, as it is and
+        corrected for the number of tests; None for the baseline, and with fewer than
+        3 draws of either.
+    """
+
+    view: str
+    method: str
+    fraction: float
+    labelled: float
+    draws: int
+    folds: int
+    uar: float
+    wa: float
+    interval: tuple[float, float] | None
+    p: float | None = None
+    p_holm: float | None = None
+
+
+def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[Point]:
+    """Summarises draws and compares methods.
+
+    Arguments
+    ---------
+    rows : sequence of mapping
+        Of all folds, each with its ``fold`` and what the module's docstring shows.
+    baseline : str
+        The method that others are compared with.
+
+    Returns
+    -------
+    list of Point
+        In the order of the rows' views, fractions and methods. P values are corrected
+        by Holm's method over all of them.
+
+    Raises
+    ------
+    ValueError
+        If a draw is there twice, or not on all the folds that others are on.
+
+    Example
+    -------
+    >>> rows = [
+    ...     {"view": "mel", "method": method, "fraction": 0.1, "labelled": 9, "fold": 0,
+    ...      "draw": draw, "uar": uar + draw / 100, "wa": uar}
+    ...     for method, uar in (("supervised", 0.4), ("pre-trained", 0.5))
+    ...     for draw in range(5)
+    ... ]
+    >>> one, other = few_label_points(rows, "supervised")
+    >>> round(one.uar, 3), round(other.uar, 3), round(other.p, 4)
+    (0.42, 0.52, 0.0079)
+    """
+    folds = sorted({row["fold"] for row in rows})
+    cells: dict[tuple, dict] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        cell = cells[row["view"], row["fraction"], row["method"]]
+        if row["fold"] in cell[row["draw"]]:
+            raise ValueError(
+                f"{row['view']}, {row['method']}, {row['fraction']:g} of the labels: "
+                f"draw {row['draw']} of fold {row['fold']} is there twice"
+            )
+        cell[row["draw"]][row["fold"]] = row
+    points, values = [], {}
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    methods.sort(key=lambda name: name != baseline)
+    views = list(dict.fromkeys(row["view"] for row in rows))
+    fractions = sorted({row["fraction"] for row in rows})
+    for key in ((v, f, m) for v in views for f in fractions for m in methods):
+        if key not in cells:
+            continue
+        view, fraction, method = key
+        draws = cells[key]
+        for draw, of_fold in draws.items():
+            missing = sorted(set(folds) - set(of_fold))
+            if missing:
+                raise ValueError(
+                    f"{view}, {method}, {fraction:g} of the labels: draw {draw} lacks "
+                    f"the folds {', '.join(map(str, missing))}"
+                )
+
+        def means(name: str, draws: Mapping = draws) -> np.ndarray:
+            of = [[row[name] for row in one.values()] for one in draws.values()]
+            return np.array(of).mean(axis=1)
+
+        values[key] = means("uar")
+        points.append(
+            Point(
+                view,
+                method,
+                fraction,
+                float(means("labelled").mean()),
+                len(draws),
+                len(folds),
+                float(values[key].mean()),
+                float(means("wa").mean()),
+                mean_interval(values[key]),
+            )
+        )
+    tests = []
+    for point in points:
+        own = values[point.view, point.fraction, point.method]
+        other = values.get((point.view, point.fraction, baseline), [])
+        few = min(len(own), len(other)) < 3
+        tests.append(
+            None
+            if point.method == baseline or few
+            else float(stats.mannwhitneyu(own, other).pvalue)
+        )
+    return [
+        Point(**{**vars(point), "p": p, "p_holm": corrected})
+        for point, p, corrected in zip(points, tests, holm(tests), strict=True)
+    ]
+
+
+def read_few_labels(folder: str | Path) -> tuple[dict, list[dict]]:
+    """Reads the ``few_labels.json`` of all folds below a folder.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Searched with all its sub-folders.
+
+    Returns
+    -------
+    about : dict
+        What the runs have in common.
+    rows : list of dict
+        Their rows, each with its ``fold``.
+
+    Raises
+    ------
+    ValueError
+        If there is none, one is something else, or they are of different experiments.
+    """
+    abouts, rows = {}, []
+    for path in sorted(Path(folder).rglob(FILE)):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            missing = [key for key in _KEYS if key not in found]
+            missing += [k for row in found["rows"] for k in _ROW_KEYS if k not in row]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}: not a {FILE} ({error})") from error
+        if missing:
+            raise ValueError(f"{path}: not a {FILE}, it lacks {missing[0]}")
+        abouts.setdefault(json.dumps(found["about"], sort_keys=True), path)
+        rows += [row | {"fold": found["fold"]} for row in found["rows"]]
+    if not abouts:
+        raise ValueError(f"{folder}: no {FILE} in it or below it")
+    if len(abouts) > 1:
+        one, other = list(abouts.values())[:2]
+        raise ValueError(f"{one} and {other} are of different experiments")
+    return json.loads(next(iter(abouts))), rows
+
+
+def write_few_labels(
+    path: str | Path, about: Mapping, fold: int, seed: int, rows: Sequence[Mapping]
+) -> None:
+    """Writes what a run of one fold gave; a line per row.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file; it appears whole or not at all.
+    about, fold, seed, rows
+        See the module's docstring.
+    """
+    head = json.dumps({"about": about, "fold": fold, "seed": seed}, indent=1)[:-2]
+    body = ",\n  ".join(json.dumps(row) for row in rows)
+    with replacing(Path(path)) as part:
+        part.write_text(f'{head},\n "rows": [\n  {body}\n ]\n}}\n', encoding="utf-8")
+
+
+def write_points(path: str | Path, points: Sequence[Point]) -> None:
+    """Writes points as CSV, for figures; what is None is empty.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file; it appears whole or not at all.
+    points : sequence of Point
+        As :func:`few_label_points` returns them.
+    """
+    with (
+        replacing(Path(path)) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for point in points:
+            low, high = point.interval or (None, None)
+            row = {**vars(point), "uar_low": low, "uar_high": high}
+            writer.writerow({name: row[name] for name in _COLUMNS})
+
+
+def few_label_table(about: Mapping, points: Sequence[Point]) -> str:
+    """A Markdown table: a row per view and fraction, methods beside each other.
+
+    Arguments
+    ---------
+    about : mapping
+        See the module's docstring.
+    points : sequence of Point
+        As :func:`few_label_points` returns them.
+
+    Returns
+    -------
+    str
+        Ending in a newline.
+    """
+    methods = list(dict.fromkeys(point.method for point in points))
+    titles = ["view", "labels", "utterances", "draws"]
+    for method in methods:
+        titles += [f"{method}: UAR %", "95 %"]
+        titles += [] if method == about["baseline"] else ["p"]
+    rows = defaultdict(dict)
+    for point in points:
+        rows[point.view, point.fraction][point.method] = point
+    demo = ", DEMO on synthetic speech" if about["demo"] else ""
+    lines = [
+        f"**{' + '.join(about['corpora'])}, {about['encoder']}{demo}** "
+        f"({_folds(points[0].folds)}, chance: UAR {100 * about['chance']:.1f} %)",
+        "",
+        "| " + " | ".join(titles) + " |",
+        "| " + " | ".join(["---"] * len(titles)) + " |",
+    ]
+    for (view, fraction), of_method in rows.items():
+        any_one = next(iter(of_method.values()))
+        cells = [view, f"{100 * fraction:g} %", f"{any_one.labelled:.0f}"]
+        cells.append(" / ".join(sorted({str(p.draws) for p in of_method.values()})))
+        for method in methods:
+            point = of_method.get(method)
+            baseline = method == about["baseline"]
+            if point is None:
+                cells += [NONE] * (2 if baseline else 3)
+                continue
+            cells += [percent(point.uar), bounds(point.interval)]
+            if not baseline:
+                cells.append(p_value(point.p_holm))
+        lines.append("| " + " | ".join(cells) + " |")
+    note = (
+        "Means over draws of the labels, each over all folds, with the 95 % t-interval "
+        "over draws: it says how far other labels and other starts may move it, not "
+        f"other speakers. p: Mann–Whitney U test against {about['baseline']}, "
+        "two-sided, Holm-corrected over the table."
+    )
+    return "\n".join([*lines, "", note]) + "\n"
+
+
+def _folds(count: int) -> str:
+    return "1 fold" if count == 1 else f"{count} folds"

@@ -1,0 +1,729 @@
+"""Tables of results in a README, written from the runs' ``results.json`` files, or from
+the ``crossval.json`` files of cross-validations.
+
+The README marks where, with the folder relative to itself::
+
+    <!-- results: begin results/ravdess_crema_d metric=uar -->
+    <!-- results: end -->
+
+    <!-- crossval: begin measured/two_stage metric=uar -->
+    <!-- crossval: end -->
+
+    <!-- costs: begin measured/two_stage -->
+    <!-- costs: end -->
+
+    <!-- few_labels: begin measured -->
+    <!-- few_labels: end -->
+
+    <!-- alignment: begin measured -->
+    <!-- alignment: end -->
+
+    <!-- sweep: begin tables/losses.yaml folder=measured/losses -->
+    <!-- sweep: end -->
+
+Fill it in, or find out whether it is up to date (exit status 1 if not)::
+
+    python -m speechbrain_ser_cl.results.tables README.md
+    python -m speechbrain_ser_cl.results.tables README.md --check
+
+A file ``paper.json`` in that folder adds a column with a paper's figures, in
+percent. A row stands in each table whose ``source``, ``target``, ``encoder`` and
+``target_split``, or ``corpus``, ``encoder`` and ``protocol``, it does not contradict::
+
+    {"rows": [{"setting": "full, 5 % labels", "uar": 69.25,
+               "note": "Ahn et al. 2023", "source": "iemocap"}]}
+"""
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from speechbrain_ser_cl.metrics.significance import mean_interval
+from speechbrain_ser_cl.results.alignment import alignment_table
+from speechbrain_ser_cl.results.costs import build_cost_table
+from speechbrain_ser_cl.results.crossval import (
+    FILE,
+    CrossValidation,
+    read_crossval,
+    table_rows,
+)
+from speechbrain_ser_cl.results.few_labels import (
+    few_label_points,
+    few_label_table,
+    read_few_labels,
+)
+from speechbrain_ser_cl.results.text import (
+    NONE,
+    NOT_RUN,
+    TITLES,
+    bounds,
+    p_value,
+    percent,
+)
+from speechbrain_ser_cl.sweeps.sweep_tables import measured_table
+from speechbrain_ser_cl.utils.files import replacing
+
+_GROUP = ("source", "target", "encoder", "target_split")
+_CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
+_REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
+_KINDS = "results|crossval|costs|few_labels|alignment|sweep"
+_BLOCK = re.compile(
+    rf"(?P<begin><!-- (?P<kind>{_KINDS}): begin (?P<folder>\S+)"
+    r"(?: metric=(?P<metric>\S+))?(?: folder=(?P<measured>\S+))? -->\n)"
+    r".*?(?P<end><!-- (?P=kind): end -->)",
+    re.DOTALL,
+)
+_MARK = re.compile(rf"<!-- (?:{_KINDS}): (begin|end)")
+_NOTE = (
+    "± is the standard deviation over seeds. Over seeds: 95 % t-interval of the "
+    "mean, from 3 seeds on; it says how far other seeds may move it. Over speakers: "
+    "95 % bootstrap interval of one run over the test speakers, its bounds averaged "
+    "over the seeds; it says how far other speakers may move it."
+)
+_CROSSVAL_NOTE = (
+    "± is the standard deviation over {units}{averaged}. Pooled: over all test "
+    "utterances together, with the 95 % bootstrap interval over speakers.{tests}"
+)
+_TESTS_NOTE = (
+    " p: against the first row, two-sided, Holm-corrected over the rows. Over "
+    "{units}: paired t-test. Over speakers: permutation test that exchanges the two "
+    "settings' predictions, all of a speaker at once. No p where splits or seeds are "
+    "not the same."
+)
+
+
+def collect_results(folder: str | Path) -> list[dict]:
+    """Read every ``results.json`` below a folder.
+
+    Arguments
+    ---------
+    folder : str or Path
+        Searched with all its sub-folders.
+
+    Returns
+    -------
+    results : list of dict
+        The files' contents, sorted by path, each with its path as ``file``.
+
+    Raises
+    ------
+    ValueError
+        When a file is no JSON object, lacks a key or comes from a demo run.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> collect_results(tempfile.mkdtemp())
+    []
+    """
+    results = []
+    for path in sorted(Path(folder).rglob("results.json")):
+        run = _read_object(path)
+        missing = [key for key in _REQUIRED if key not in run]
+        missing += [
+            f"test.{name}.value"
+            for name in TITLES
+            if "value" not in run.get("test", {}).get(name, {})
+        ]
+        if "chance" not in run.get("test", {}):
+            missing.append("test.chance")
+        if missing:
+            raise ValueError(f"{path}: missing {', '.join(missing)}")
+        if run["demo"]:
+            raise ValueError(
+                f"{path} is from a demo run on synthetic speech, which says nothing "
+                "about real speech; move its folder elsewhere"
+            )
+        results.append(run | {"file": str(path)})
+    return results
+
+
+def build_table(
+    results: Sequence[Mapping], paper: Sequence[Mapping] = (), metric: str = "uar"
+) -> str:
+    """Write Markdown tables: one per pair of corpora, encoder and target split.
+
+    One row per setting, in the order of the runs' ``order``, then of the names.
+
+    Arguments
+    ---------
+    results : sequence of mapping
+        Runs, as ``collect_results`` returns them.
+    paper : sequence of mapping
+        The ``rows`` of a ``paper.json``.
+    metric : str
+        ``uar``, ``wa`` or ``macro_f1``: the one that gets intervals.
+
+    Returns
+    -------
+    table : str
+        Markdown, ending in a newline.
+
+    Raises
+    ------
+    ValueError
+        When the metric is unknown, there is nothing to show, or two runs have
+        the same setting and seed.
+
+    Example
+    -------
+    >>> run = {"setting": "full", "source": "a", "target": "b", "encoder": "tiny"}
+    >>> test = {"uar": {"value": 0.8}, "wa": {"value": 0.7}, "chance": 0.5}
+    >>> test["macro_f1"] = {"value": 0.6}
+    >>> runs = [run | {"seed": seed, "test": test} for seed in range(3)]
+    >>> print(build_table(runs))  # doctest: +ELLIPSIS
+    **a → b, tiny** (chance: UAR 50.0 %)
+    <BLANKLINE>
+    | setting | seeds | UAR % | 95 % over seeds | WA % | macro-F1 % |
+    | --- | --- | --- | --- | --- | --- |
+    | full | 3 | 80.0 ± 0.0 | 80.0 to 80.0 | 70.0 ± 0.0 | 60.0 ± 0.0 |
+    <BLANKLINE>
+    ± is the standard deviation over seeds. ...
+    """
+    if metric not in TITLES:
+        raise ValueError(
+            f"unknown metric {metric!r}, expected one of {', '.join(TITLES)}"
+        )
+    if not results and not paper:
+        raise ValueError("neither results nor a paper's figures to show")
+    runs_of: dict[tuple, list[Mapping]] = {}
+    for run in results:
+        key = tuple(run.get(name) for name in _GROUP)
+        runs_of.setdefault(key, []).append(run)
+    paper_of: dict[tuple, list[Mapping]] = {}
+    for row in paper:
+        own = tuple(row.get(name) for name in _GROUP)
+        fitting = [
+            key
+            for key in runs_of
+            if all(a is None or a == b for a, b in zip(own, key, strict=True))
+        ]
+        for key in fitting or [own]:
+            paper_of.setdefault(key, []).append(row)
+    tables = [
+        _one_table(key, runs_of.get(key, []), paper_of.get(key, []), metric)
+        for key in sorted(runs_of | paper_of, key=str)
+    ]
+    return "\n".join(tables + ([_NOTE + "\n"] if results else []))
+
+
+def collect_crossvals(
+    folders: Sequence[str | Path], demos: bool = False
+) -> list[CrossValidation]:
+    """Read every ``crossval.json`` below some folders.
+
+    Arguments
+    ---------
+    folders : sequence of str or Path
+        Searched with all their sub-folders; or the files themselves.
+    demos : bool
+        Whether demo runs on synthetic speech may be among them.
+
+    Returns
+    -------
+    settings : list of CrossValidation
+        By their ``order``, then by name.
+
+    Raises
+    ------
+    ValueError
+        When a file cannot be read, two have the same setting in all respects, or one
+        is a demo.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> collect_crossvals([tempfile.mkdtemp()])
+    []
+    """
+    settings: dict[str, tuple[CrossValidation, Path]] = {}
+    for folder in map(Path, folders):
+        for path in [folder] if folder.is_file() else sorted(folder.rglob(FILE)):
+            one = read_crossval(path)
+            if one.about.get("demo") and not demos:
+                raise ValueError(
+                    f"{path} is from a demo run on synthetic speech, which says "
+                    "nothing about real speech; move it elsewhere"
+                )
+            key = json.dumps(
+                [one.about, one.protocol, one.corpora, one.class_names], sort_keys=True
+            )
+            if key in settings:
+                raise ValueError(
+                    f"{settings[key][1]} and {path} are of the same setting "
+                    f"{one.about['setting']!r}; keep one of them"
+                )
+            settings[key] = (one, path)
+
+    def place(one: CrossValidation) -> tuple:
+        return one.about.get("order", np.inf), one.about["setting"]
+
+    return sorted((one for one, _ in settings.values()), key=place)
+
+
+def build_crossval_table(
+    settings: Sequence[CrossValidation],
+    paper: Sequence[Mapping] = (),
+    metric: str = "uar",
+) -> str:
+    """Write Markdown tables: one per corpus, encoder, classes and protocol.
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        The rows, in their order; others are compared with the first.
+    paper : sequence of mapping
+        The ``rows`` of a ``paper.json``.
+    metric : str
+        ``uar``, ``wa`` or ``macro_f1``: the one that is pooled and tested.
+
+    Returns
+    -------
+    table : str
+        Markdown, ending in a newline.
+
+    Raises
+    ------
+    ValueError
+        When the metric is unknown or there is nothing to show.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.results.crossval import Outcome
+    >>> def fold(k):
+    ...     return Outcome(k, 0, str(k), {"toy": {f"s{k}": np.array([[3, 1], [0, 4]])}})
+    >>> one = CrossValidation(
+    ...     {"setting": "probe", "encoder": "tiny"},
+    ...     {"kind": "speaker_kfold", "n_folds": 3, "valid": "next"},
+    ...     ["sad", "happy"],
+    ...     [fold(k) for k in range(3)],
+    ...     {},
+    ... )
+    >>> print(build_crossval_table([one]))  # doctest: +ELLIPSIS
+    **toy, tiny, speaker_kfold** (2 classes, chance: UAR 50.0 %)
+    <BLANKLINE>
+    | setting | folds | seeds | UAR % | WA % | macro-F1 % | pooled UAR % | 95 % ... |
+    | --- | --- | --- | --- | --- | --- | --- | --- |
+    | probe | 3 | 1 | 87.5 ± 0.0 | 87.5 ± 0.0 | 87.3 ± 0.0 | 87.5 | – |
+    <BLANKLINE>
+    ± is the standard deviation over folds. ...
+    """
+    if metric not in TITLES:
+        raise ValueError(
+            f"unknown metric {metric!r}, expected one of {', '.join(TITLES)}"
+        )
+    if not settings and not paper:
+        raise ValueError(f"neither a {FILE} nor a paper's figures to show")
+    groups = _groups(settings)
+    if not groups:
+        return _printed_only(paper, metric)
+    tables = []
+    for (corpus, encoder, protocol, _), same in groups:
+        own = {"corpus": corpus, "encoder": encoder, "protocol": protocol}
+        fitting = [
+            row
+            for row in paper
+            if all(row.get(name) in (None, value) for name, value in own.items())
+        ]
+        caption = ", ".join(name for name in own.values() if name)
+        tables.append(_one_crossval_table(caption, corpus, same, fitting, metric))
+    units = sorted({f"{one.unit}s" for one in settings})
+    units = " or ".join(units)
+    several = any(one.unit == "fold" and len(one.seeds) > 1 for one in settings)
+    tests = any(len(same) > 1 for _, same in groups)
+    note = _CROSSVAL_NOTE.format(
+        units=units,
+        averaged=", each averaged over seeds" if several else "",
+        tests=_TESTS_NOTE.format(units=units) if tests else "",
+    )
+    return "\n".join([*tables, note + "\n"])
+
+
+def crossval_rows(
+    settings: Sequence[CrossValidation], metric: str = "uar"
+) -> list[dict]:
+    """What ``build_crossval_table`` shows, as plain values for JSON.
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        The rows, in their order; others are compared with the first.
+    metric : str
+        ``uar``, ``wa`` or ``macro_f1``: the one that is tested.
+
+    Returns
+    -------
+    list of dict
+        For each table ``corpus``, ``encoder``, ``protocol``, ``class_names`` and its
+        ``settings``, see :func:`~speechbrain_ser_cl.results.crossval.table_rows`.
+    """
+    names = ("corpus", "encoder", "protocol", "class_names")
+    return [
+        dict(zip(names, key, strict=True))
+        | {"metric": metric, "settings": table_rows(same, key[0], metric)}
+        for key, same in _groups(settings)
+    ]
+
+
+def _groups(
+    settings: Sequence[CrossValidation],
+) -> list[tuple[tuple, list[CrossValidation]]]:
+    """Settings that one table can hold, under corpus, encoder, protocol, classes."""
+    groups: dict[tuple, list[CrossValidation]] = {}
+    for one in settings:
+        for corpus in one.corpora:
+            own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
+            key = (corpus, one.about.get("encoder"), _protocol_name(own))
+            groups.setdefault((*key, tuple(one.class_names)), []).append(one)
+    return sorted(groups.items(), key=lambda group: str(group[0]))
+
+
+def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
+    """Write what cross-validations gave as CSV, in long form.
+
+    Columns: ``setting``, ``corpus``, ``encoder``, ``protocol``, ``of`` and the three
+    metrics, in [0, 1]. ``of`` is ``fold 0`` …, ``mean``, ``std``, ``pooled``,
+    ``pooled_low`` and ``pooled_high`` (the bounds of the interval over speakers).
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        In any order.
+    path : str or Path
+        The file; it appears whole or not at all.
+    """
+    with (
+        replacing(Path(path)) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["setting", "corpus", "encoder", "protocol", "of", *TITLES])
+        for one in settings:
+            for corpus in one.corpora:
+                summary = one.summary(corpus)
+                own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
+                about = [one.about["setting"], corpus, one.about.get("encoder")]
+                about.append(_protocol_name(own))
+                lines = {
+                    f"{one.unit} {u[one.unit]}": u for u in summary[f"{one.unit}s"]
+                }
+                lines |= {"mean": summary["mean"], "std": summary["std"]}
+                pooled = summary["pooled"]
+                lines["pooled"] = {name: pooled[name]["value"] for name in TITLES}
+                for i, bound in enumerate(("low", "high")):
+                    lines[f"pooled_{bound}"] = {
+                        name: (pooled[name]["interval"] or (None, None))[i]
+                        for name in TITLES
+                    }
+                for of, values in lines.items():
+                    writer.writerow([*about, of, *(values[n] for n in TITLES)])
+
+
+def _protocol_name(protocol: Mapping) -> str:
+    name = protocol["kind"]
+    usual = {"session_speaker_swap": "swap"}.get(name, "next")
+    return name if protocol.get("valid", usual) == usual else f"{name} with swap"
+
+
+def _printed_only(paper: Sequence[Mapping], metric: str) -> str:
+    lines = ["**As printed**", ""]
+    known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
+    titles = ["setting", *known, f"{TITLES[metric]} %", "printed"]
+    lines += [_line(titles), _line(["---"] * len(titles))]
+    for row in paper:
+        about = [str(row.get(name, NONE)) for name in known]
+        figure = f"{row[metric]} ({row['note']})"
+        lines.append(_line([row["setting"], *about, NOT_RUN, figure]))
+    return "\n".join(lines) + "\n"
+
+
+def _one_crossval_table(
+    caption: str,
+    corpus: str,
+    settings: Sequence[CrossValidation],
+    paper: Sequence[Mapping],
+    metric: str,
+) -> str:
+    """Caption, empty line and table of one group."""
+    rows = table_rows(settings, corpus, metric)
+    first = rows[0]["summary"]
+    n_classes = round(1 / first["chance"])
+    demo = any(one.about.get("demo") for one in settings)
+    units = settings[0].unit + "s"
+    # The metric that is tested first, as in the other tables.
+    names = [metric, *(name for name in TITLES if name != metric)]
+    titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
+    titles += [f"{TITLES[name]} %" for name in names]
+    titles += [f"pooled {TITLES[metric]} %", "95 % over speakers"]
+    titles += [f"p, {units}", "p, speakers"] if len(rows) > 1 else []
+    titles += ["printed"] if paper else []
+    lines = [
+        f"**{caption}{', DEMO on synthetic speech' if demo else ''}** "
+        f"({n_classes} classes, chance: UAR {100 * first['chance']:.1f} %)",
+        "",
+        _line(titles),
+        _line(["---"] * len(titles)),
+    ]
+    printed = {row["setting"]: row for row in paper}
+    for one, row in zip(settings, rows, strict=True):
+        summary, against = row["summary"], row["against_first"] or {}
+        n_units = len(summary[units])
+        cells = [row["setting"], *([str(n_units)] if units == "folds" else [])]
+        cells += [str(len(one.seeds))]
+        for name in names:
+            std = summary["std"][name]
+            spread = "" if std is None else f" ± {100 * std:.1f}"
+            cells.append(f"{100 * summary['mean'][name]:.1f}{spread}")
+        pooled = summary["pooled"][metric]
+        cells += [percent(pooled["value"]), bounds(pooled["interval"])]
+        if len(rows) > 1:
+            cells += [
+                p_value(against.get("t_test_holm")),
+                p_value(against.get("permutation_holm")),
+            ]
+        if paper:
+            known = printed.pop(row["setting"], None)
+            cells.append(f"{known[metric]} ({known['note']})" if known else NONE)
+        lines.append(_line(cells))
+    for setting, row in printed.items():
+        cells = [setting, *[NONE] * (len(titles) - 2), f"{row[metric]} ({row['note']})"]
+        cells[titles.index(f"{TITLES[metric]} %")] = NOT_RUN
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _one_table(
+    key: tuple, runs: list[Mapping], paper: list[Mapping], metric: str
+) -> str:
+    """Caption, empty line and table of one group."""
+    source, target, encoder, split = key
+    caption = [f"{source} → {target}"] if source or target else ["As printed"]
+    caption += [encoder] if encoder else []
+    caption += [f"{split} target split"] if split else []
+    chances = sorted({run["test"]["chance"] for run in runs})
+    if len(chances) > 1:
+        raise ValueError(
+            f"{', '.join(caption)}: runs with different chance levels {chances}, so "
+            f"with different classes, do not fit one table: {_files(runs)}"
+        )
+    lines = [
+        f"**{', '.join(caption)}**"
+        + "".join(f" (chance: UAR {100 * chance:.1f} %)" for chance in chances),
+        "",
+    ]
+    settings: dict[str, list[Mapping]] = {}
+    for run in sorted(runs, key=lambda run: (run.get("order", np.inf), run["setting"])):
+        settings.setdefault(run["setting"], []).append(run)
+    printed = {row["setting"]: row for row in paper}
+    over_speakers = any(run["test"][metric].get("interval_speakers") for run in runs)
+    others = [name for name in TITLES if name != metric]
+    titles = ["setting", "seeds", f"{TITLES[metric]} %", "95 % over seeds"]
+    titles += ["95 % over speakers"] if over_speakers else []
+    titles += [f"{TITLES[name]} %" for name in others]
+    titles += ["printed"] if paper else []
+    lines += [_line(titles), _line(["---"] * len(titles))]
+    for setting in settings | printed:
+        cells = [setting]
+        if setting in settings:
+            same = settings[setting]
+            seeds = [run["seed"] for run in same]
+            if len(set(seeds)) < len(seeds):
+                raise ValueError(
+                    f"{setting!r}: one seed has several runs: {_files(same)}; "
+                    "keep one of them"
+                )
+            cells += [str(len(seeds)), _mean(same, metric), _over_seeds(same, metric)]
+            cells += [_over_speakers(same, metric)] if over_speakers else []
+            cells += [_mean(same, name) for name in others]
+        else:
+            cells += [NONE, NOT_RUN] + [NONE] * (len(titles) - 4)
+        if paper:
+            row = printed.get(setting)
+            cells.append(f"{row[metric]} ({row['note']})" if row else NONE)
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+
+
+def _files(runs: Sequence[Mapping]) -> str:
+    return ", ".join(str(run.get("file", run["setting"])) for run in runs)
+
+
+def _percent(runs: Sequence[Mapping], name: str) -> np.ndarray:
+    return 100 * np.array([run["test"][name]["value"] for run in runs])
+
+
+def _mean(runs: Sequence[Mapping], name: str) -> str:
+    values = _percent(runs, name)
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread}"
+
+
+def _over_seeds(runs: Sequence[Mapping], name: str) -> str:
+    return bounds(mean_interval([run["test"][name]["value"] for run in runs]))
+
+
+def _over_speakers(runs: Sequence[Mapping], name: str) -> str:
+    intervals = [run["test"][name].get("interval_speakers") for run in runs]
+    return NONE if None in intervals else bounds(np.mean(intervals, axis=0))
+
+
+def _read_object(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content
+
+
+def _read_paper(folder: Path, metric: str) -> list[dict]:
+    path = folder / "paper.json"
+    if not path.exists():
+        return []
+    rows = _read_object(path).get("rows", [])
+    for row in rows:
+        missing = [key for key in ("setting", metric, "note") if key not in row]
+        if missing:
+            raise ValueError(f"{path}: row {row} lacks {', '.join(missing)}")
+    return rows
+
+
+def _filled(readme_path: Path) -> str:
+    """The README's text as it should be."""
+    text = readme_path.read_text(encoding="utf-8")
+    n_blocks = len(_BLOCK.findall(text))
+    marks = _MARK.findall(text)
+    n_marks = (marks.count("begin"), marks.count("end"))
+    if n_blocks == 0 or n_marks != (n_blocks, n_blocks):
+        raise ValueError(
+            f"{readme_path}: {n_marks[0]} begin and {n_marks[1]} end markers make "
+            f"{n_blocks} blocks; expected pairs of '<!-- results: begin FOLDER "
+            "[metric=uar] -->' and '<!-- results: end -->', or one of "
+            f"{_KINDS.replace('|', ', ')} instead of 'results', or '<!-- sweep: begin "
+            "FILE folder=FOLDER -->', each on its own line"
+        )
+
+    def fill(block: re.Match) -> str:
+        folder = readme_path.parent / block["folder"]
+        metric = block["metric"] or "uar"
+        try:
+            if block["kind"] == "sweep":
+                measured = readme_path.parent / (block["measured"] or "measured")
+                table = measured_table(folder, measured)
+                return f"{block['begin']}\n{table}\n{block['end']}"
+            paper = _read_paper(folder, metric)
+            if block["kind"] == "costs":
+                table = build_cost_table(collect_crossvals([folder]))
+            elif block["kind"] == "few_labels":
+                about, rows = read_few_labels(folder)
+                table = few_label_table(
+                    about, few_label_points(rows, about["baseline"])
+                )
+            elif block["kind"] == "alignment":
+                table = alignment_table(folder)
+            elif block["kind"] == "crossval":
+                table = build_crossval_table(collect_crossvals([folder]), paper, metric)
+            else:
+                table = build_table(collect_results(folder), paper, metric)
+        except ValueError as error:
+            raise ValueError(f"{readme_path}, {block['folder']}: {error}") from error
+        return f"{block['begin']}\n{table}\n{block['end']}"
+
+    return _BLOCK.sub(fill, text)
+
+
+def fill_readme(readme_path: str | Path) -> bool:
+    r"""Write the tables between a README's markers.
+
+    Arguments
+    ---------
+    readme_path : str or Path
+        A Markdown file with at least one pair of markers.
+
+    Returns
+    -------
+    changed : bool
+        False when the tables were up to date and the file was left alone.
+
+    Raises
+    ------
+    ValueError
+        When markers do not pair up, or a folder's results cannot be shown.
+
+    Example
+    -------
+    >>> import tempfile
+    >>> readme = Path(tempfile.mkdtemp(), "README.md")
+    >>> _ = readme.write_text("<!-- results: begin runs -->\n<!-- results: end -->")
+    >>> fill_readme(readme)
+    Traceback (most recent call last):
+    ...
+    ValueError: ...README.md, runs: neither results nor a paper's figures to show
+    """
+    readme_path = Path(readme_path)
+    text = _filled(readme_path)
+    if text == readme_path.read_text(encoding="utf-8"):
+        return False
+    readme_path.write_text(text, encoding="utf-8")
+    return True
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line that the module's docstring shows.
+
+    Arguments
+    ---------
+    arguments : sequence of str, optional
+        Without the program's name; by default the process's own.
+
+    Returns
+    -------
+    status : int
+        0; 1 when ``--check`` found an outdated README; 2 when it cannot be
+        filled in.
+
+    Example
+    -------
+    >>> main(["no_such_folder/README.md"])
+    2
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m speechbrain_ser_cl.results.tables",
+        description="Write the results tables of a README from results.json files.",
+    )
+    parser.add_argument("readme", type=Path)
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; exit 1 if out of date"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if not options.check:
+            changed = fill_readme(options.readme)
+            print(f"{options.readme}: {'written' if changed else 'was up to date'}")
+            return 0
+        if _filled(options.readme) == options.readme.read_text(encoding="utf-8"):
+            return 0
+    except (OSError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(
+        f"{options.readme}: the tables are not those of the results.json files; run "
+        f"python -m speechbrain_ser_cl.results.tables {options.readme}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

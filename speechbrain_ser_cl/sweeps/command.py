@@ -1,0 +1,193 @@
+"""``ser-cl crossval``: from a recipe to a table."""
+
+import contextlib
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from speechbrain_ser_cl.data.protocols import SEEDS
+from speechbrain_ser_cl.report.figures import plot_confusion_matrix
+from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, collect
+from speechbrain_ser_cl.results.tables import build_crossval_table, write_csv
+from speechbrain_ser_cl.sweeps.engine import execute
+from speechbrain_ser_cl.sweeps.plan import Run, left_to_do, plan, save_splits
+from speechbrain_ser_cl.sweeps.process import tail
+from speechbrain_ser_cl.sweeps.recipe import Recipe
+from speechbrain_ser_cl.utils.files import replacing
+
+
+def report_failures(failed: Mapping[str, str], runs: Sequence[Run]) -> str:
+    """What failed, each with the end of its log.
+
+    Arguments
+    ---------
+    failed : mapping
+        As ``execute`` returns it.
+    runs : sequence of Run
+        At least those.
+
+    Returns
+    -------
+    str
+        For the terminal.
+
+    Example
+    -------
+    >>> report_failures({}, [])
+    '0 of 0 runs failed:'
+    """
+    folder_of = {run.name: run.folder for run in runs}
+    lines = [f"{len(failed)} of {len(runs)} runs failed:"]
+    for name, problem in failed.items():
+        log = folder_of[name] / "crossval.log"
+        lines.append(f"{name}: {problem}; the end of {log}:")
+        lines += [f"    {line}" for line in tail(log)]
+    return "\n".join(lines)
+
+
+def aggregate(runs: Sequence[Run], output: Path) -> str:
+    """Put finished runs together: JSON, CSV, Markdown and figures.
+
+    ``crossval.json`` stands in the folder itself; where runs have several results (a
+    demo that compares settings) in a sub-folder for each. ``crossval.csv`` and
+    ``crossval.md`` are about all of them.
+
+    Arguments
+    ---------
+    runs : sequence of Run
+        All runs, finished.
+    output : pathlib.Path
+        Where everything goes.
+
+    Returns
+    -------
+    str
+        The table.
+
+    Raises
+    ------
+    ValueError
+        If the runs' results do not belong together.
+    """
+    found: dict[str, list] = {}
+    for run in runs:
+        fold = run.split.fold if run.split else None
+        fingerprint = run.split.fingerprint if run.split else None
+        for path in run.results():
+            name = path.parent.relative_to(run.folder).as_posix()
+            found.setdefault(name, []).append((fold, run.seed, fingerprint, path))
+    split = runs[0].split
+    settings = []
+    for name, results in found.items():
+        if len(results) != len(runs):
+            raise ValueError(f"{output}: not all runs have results in {name}")
+        one = collect(results, split.protocol if split else {"kind": SEEDS})
+        one.write(output / name / FILE)
+        _plot(one, output / name)
+        settings.append(one)
+    settings.sort(key=lambda one: one.about.get("order", 0))
+    write_csv(settings, output / "crossval.csv")
+    table = build_crossval_table(settings)
+    with replacing(output / "crossval.md") as part:
+        part.write_text(table, encoding="utf-8")
+    return table
+
+
+def _plot(one: CrossValidation, folder: Path) -> None:
+    for corpus in one.corpora:
+        confusion = sum(one.per_speaker(corpus).values())
+        path = folder / f"confusion_matrix_{corpus}.png"
+        # Without matplotlib the numbers have to do.
+        with contextlib.suppress(ImportError):
+            plot_confusion_matrix(confusion, one.class_names, path)
+
+
+def describe_splits(runs: Sequence[Run]) -> list[str]:
+    """One line about each fold: its size, and what its parts share.
+
+    Arguments
+    ---------
+    runs : sequence of Run
+        All runs.
+
+    Returns
+    -------
+    list of str
+        For the terminal; none where there are no folds.
+
+    Example
+    -------
+    >>> recipe = Recipe(Path("my.yaml"), Path("train.py"), ())
+    >>> describe_splits([Run(recipe, Path("results/seed-1"), 1, None, None)])
+    []
+    """
+    lines = []
+    for split in {run.split.fold: run.split for run in runs if run.split}.values():
+        sizes = ", ".join(f"{len(part)} {name}" for name, part in split.parts().items())
+        shared = ", ".join(
+            f"{pairs['train/test']} {key}s"
+            for key, pairs in split.shared.items()
+            if pairs["train/test"]
+        )
+        leak = f"; train and test share {shared}" if shared else ""
+        lines.append(f"fold {split.fold}: {sizes}{leak}")
+    return lines
+
+
+def crossval(
+    recipe: Recipe,
+    *,
+    seeds: Sequence[int] | None = None,
+    folds: Sequence[int] | None = None,
+    splits: Path | None = None,
+    resume: bool = False,
+    **engine: object,
+) -> int:
+    """Cross-validate a recipe.
+
+    Arguments
+    ---------
+    recipe : Recipe
+        The recipe with its overrides.
+    seeds, folds, splits
+        See ``plan``.
+    resume : bool
+        Whether to go on with what is there.
+    **engine
+        ``jobs``, ``backend``, ``cluster`` and ``runs_per_gpu``, see ``execute``.
+
+    Returns
+    -------
+    int
+        0 when all runs are finished, 1 when some failed, 130 after Ctrl-C.
+
+    Raises
+    ------
+    ValueError
+        Before anything runs, if it cannot work.
+    """
+    output = Path(recipe.values.get("output_folder", ""))
+    if "output_folder" not in recipe.overridden:
+        output = output / "crossval"
+    runs = plan(recipe, output, seeds, folds, splits)
+    todo = left_to_do(runs, resume)
+    save_splits(runs)
+    for line in describe_splits(runs):
+        print(line)
+    n_done = len(runs) - len(todo)
+    print(f"{len(runs)} runs, {n_done} of them finished before; results in {output}")
+    try:
+        failed = execute(todo, output, n_done, **engine) if todo else {}
+    except KeyboardInterrupt:
+        print("Interrupted; the same command with --resume goes on", file=sys.stderr)
+        return 130
+    if failed:
+        print(report_failures(failed, runs), file=sys.stderr)
+        print(
+            "The same command with --resume runs only what is not finished",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"\n{aggregate(runs, output)}")
+    print(f"{FILE}, crossval.csv, crossval.md and figures: {output}")
+    return 0

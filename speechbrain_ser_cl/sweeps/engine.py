@@ -1,0 +1,187 @@
+"""Runs as processes, several at a time, through joblib."""
+
+import contextlib
+import fcntl
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import joblib
+from tqdm import tqdm
+
+from speechbrain_ser_cl.sweeps.plan import Run, finish
+from speechbrain_ser_cl.sweeps.process import Job, run_job, visible_gpus
+
+BACKENDS = ("loky", "dask", "ray")
+_PATIENCE = 20.0  # seconds that processes get to end after Ctrl-C
+
+
+def execute(
+    runs: Sequence[Run],
+    output: Path,
+    n_done: int = 0,
+    jobs: int | None = None,
+    backend: str = "loky",
+    cluster: str | None = None,
+    runs_per_gpu: int = 1,
+) -> dict[str, str]:
+    """Run what is left to do, with a progress bar.
+
+    Arguments
+    ---------
+    runs : sequence of Run
+        What is left to do; they have names of their own.
+    output : pathlib.Path
+        Where everything goes; all machines must see it.
+    n_done : int
+        How many runs were finished before, for the progress bar.
+    jobs : int, optional
+        Processes at a time; by default one per GPU, or one.
+    backend : str
+        ``loky`` (this machine), ``dask`` or ``ray``.
+    cluster : str, optional
+        Address of a dask scheduler or a ray cluster; by default one of ``jobs``
+        workers is started on this machine.
+    runs_per_gpu : int
+        How many processes may share a GPU.
+
+    Returns
+    -------
+    dict
+        Name of each run that failed, and why.
+    """
+    on_gpu = [run.recipe.overridden.get("device") != "cpu" for run in runs]
+    gpus = visible_gpus(os.environ) if any(on_gpu) else []
+    given, jobs = jobs, jobs or max(1, len(gpus) * runs_per_gpu)
+    jobs = max(1, min(jobs, len(runs)))
+    environment = {"PYTHONUNBUFFERED": "1"}
+    if cluster is None:
+        # An engine's workers may have an environment of their own.
+        threads = max(1, (os.cpu_count() or 1) // jobs)
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
+        if "CUDA_VISIBLE_DEVICES" in os.environ:
+            environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"]
+    lifeline = output.absolute() / f".running-{platform.node()}-{os.getpid()}"
+    tasks = [
+        joblib.delayed(_named)(
+            Job(
+                name=run.name,
+                arguments=run.arguments(),
+                folder=run.folder.absolute(),
+                working_folder=Path.cwd(),
+                lifeline=lifeline,
+                master=os.getpid(),
+                environment=environment,
+                use_gpu=use_gpu,
+                runs_per_gpu=runs_per_gpu,
+            )
+        )
+        for run, use_gpu in zip(runs, on_gpu, strict=True)
+    ]
+    by_name = {run.name: run for run in runs}
+    failed = {}
+    with (
+        _engine(backend, jobs, given, cluster) as parallel,
+        tqdm(total=n_done + len(runs), initial=n_done, desc=output.name) as bar,
+        _held(lifeline, runs),
+    ):
+        for run in runs:
+            run.note(run.settings())
+        for name, problem in parallel(tasks):
+            problem = problem or finish(by_name[name])
+            if problem:
+                failed[name] = problem
+                tqdm.write(f"{name}: {problem}", file=sys.stderr)
+                bar.set_postfix(failed=len(failed))
+            bar.update()
+    return failed
+
+
+@contextlib.contextmanager
+def _held(lifeline: Path, runs: Iterable[Run]) -> Iterator[None]:
+    """The file that runs live by; waits for their end if something comes between."""
+    lifeline.parent.mkdir(parents=True, exist_ok=True)
+    lifeline.touch()
+    try:
+        yield
+    except BaseException:
+        lifeline.unlink(missing_ok=True)
+        _wait_for_all(runs)
+        raise
+    lifeline.unlink(missing_ok=True)
+
+
+def _named(job: Job) -> tuple[str, str | None]:
+    return job.name, run_job(job)
+
+
+@contextlib.contextmanager
+def _engine(
+    backend: str, jobs: int, given: int | None, cluster: str | None
+) -> Iterator[joblib.Parallel]:
+    """A joblib.Parallel that gives results as they come."""
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}"
+        )
+    options = {"batch_size": 1, "pre_dispatch": jobs}
+    if backend == "loky":
+        if cluster is not None:
+            raise ValueError("--cluster needs --backend dask or ray")
+        with joblib.Parallel(
+            jobs, backend="loky", return_as="generator_unordered", **options
+        ) as parallel:
+            yield parallel
+    elif backend == "dask":
+        try:
+            from distributed import Client, LocalCluster
+        except ImportError as error:
+            raise ImportError(
+                "--backend dask needs dask: pip install 'speechbrain_ser_cl[dask]'"
+            ) from error
+        # An idle worker for each run, and no page to look at them.
+        with contextlib.ExitStack() as stack:
+            address = cluster or stack.enter_context(
+                LocalCluster(
+                    n_workers=jobs, threads_per_worker=1, dashboard_address=None
+                )
+            )
+            client = stack.enter_context(Client(address))
+            if cluster and given is None:
+                options["pre_dispatch"] = "all"
+            stack.enter_context(joblib.parallel_config("dask", client=client))
+            yield joblib.Parallel(return_as="generator_unordered", **options)
+    else:
+        try:
+            import ray
+            from ray.util.joblib import register_ray
+        except ImportError as error:
+            raise ImportError(
+                "--backend ray needs ray: pip install 'speechbrain_ser_cl[ray]'"
+            ) from error
+        ray.init(cluster, **({} if cluster else {"num_cpus": jobs}))
+        try:
+            register_ray()
+            with joblib.parallel_config("ray", n_jobs=jobs):
+                # Its results come all together.
+                yield joblib.Parallel(**options)
+        finally:
+            ray.shutdown()
+
+
+def _wait_for_all(runs: Iterable[Run]) -> None:
+    """Until no run's process is left; they end by themselves."""
+    end = time.monotonic() + _PATIENCE
+    for run in runs:
+        lock = run.folder / ".crossval.lock"
+        while lock.exists() and time.monotonic() < end:
+            with open(lock) as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    pass
+            time.sleep(0.05)

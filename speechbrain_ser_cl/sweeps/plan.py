@@ -1,0 +1,374 @@
+"""The runs of a cross-validation: which there are, and which are finished."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from speechbrain_ser_cl.data.experiment import read_corpora
+from speechbrain_ser_cl.data.protocols import (
+    SEEDS,
+    Split,
+    make_folds,
+    read_split,
+    resolve_protocol,
+    write_split,
+)
+from speechbrain_ser_cl.sweeps.recipe import Recipe
+from speechbrain_ser_cl.utils.files import replacing
+
+# Of the YAML; what a recipe with folds must have.
+FOLD_KEYS = ("corpora", "emotion_map", "protocol", "fold", "split_file")
+# Given to train.py by this command.
+OWN_KEYS = {"fold": "--folds", "split_file": "--splits"}
+_RECORD = "crossval_run.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fold of a recipe with one seed.
+
+    Arguments
+    ---------
+    recipe : Recipe
+        What runs.
+    folder : pathlib.Path
+        Where its results go.
+    seed : int
+        Of the training.
+    split : Split or None
+        The fold; None where the recipe splits by its seed.
+    split_file : pathlib.Path or None
+        Where the fold is saved.
+    row : str
+        Of a table with several recipes, for people.
+
+    Example
+    -------
+    >>> recipe = Recipe(Path("my.yaml"), Path("train.py"), ())
+    >>> Run(recipe, Path("results/seed-1"), 1, None, None).name
+    'seed 1'
+    """
+
+    recipe: Recipe
+    folder: Path
+    seed: int
+    split: Split | None
+    split_file: Path | None
+    row: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        row = f"{self.row}: " if self.row else ""
+        fold = f"fold {self.split.fold}, " if self.split else ""
+        return f"{row}{fold}seed {self.seed}"
+
+    def arguments(self) -> list[str]:
+        """The script and its arguments."""
+        given = [str(self.recipe.script), str(self.recipe.hparams_file)]
+        if self.split:
+            given += ["--split_file", str(self.split_file)]
+            given += ["--fold", str(self.split.fold)]
+        given += ["--seed", str(self.seed), "--output_folder", str(self.folder)]
+        for key, text in self.overrides().items():
+            given += [f"--{key}", text] if text else [f"--{key}"]
+        return given
+
+    def overrides(self) -> dict[str, str]:
+        """The user's overrides, ``{fold}`` and ``{seed}`` replaced."""
+        fold = str(self.split.fold) if self.split else ""
+        return {
+            key: text.replace("{fold}", fold).replace("{seed}", str(self.seed))
+            for key, text in self.recipe.overridden.items()
+            if key not in ("seed", "output_folder")
+        }
+
+    def settings(self) -> dict:
+        """What has to be the same for a finished run to count."""
+        overrides = self.overrides()
+        return {
+            "script": self.recipe.script.name,
+            "yaml": self.recipe.resolve(overrides),
+            "overrides": overrides,
+            "seed": self.seed,
+            "split": self.split.fingerprint if self.split else None,
+        }
+
+    def earlier(self) -> dict | None:
+        """What an earlier start of this run has left, if there was one."""
+        path = self.folder / _RECORD
+        if not path.exists():
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def note(self, settings: Mapping, results: Sequence[str] = ()) -> None:
+        """Write down what runs here, and at the end which results it has."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / _RECORD) as part:
+            record = {"settings": settings, "results": list(results)}
+            part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def results(self) -> list[Path]:
+        """The ``results.json`` of a finished run; none if it is not finished."""
+        whole = self.folder / "results.json"
+        if whole.exists():
+            return [whole]
+        earlier = self.earlier()
+        noted = [self.folder / name for name in earlier["results"]] if earlier else []
+        return noted if all(path.exists() for path in noted) else []
+
+
+def plan(
+    recipe: Recipe,
+    output: Path,
+    seeds: Sequence[int] | None,
+    folds: Sequence[int] | None = None,
+    splits: Path | Sequence[Split] | None = None,
+    row: str = "",
+) -> list[Run]:
+    """All runs of a cross-validation; their splits are made, and saved later.
+
+    Arguments
+    ---------
+    recipe : Recipe
+        What is cross-validated.
+    output : pathlib.Path
+        Where everything goes.
+    seeds : sequence of int, optional
+        Of the trainings; by default the YAML's one.
+    folds : sequence of int, optional
+        Only these.
+    splits : pathlib.Path or sequence of Split, optional
+        A folder of ``fold-<k>.json``, or all folds, instead of splits made here.
+    row : str
+        Of a table, for the runs' names.
+
+    Returns
+    -------
+    list of Run
+        Fold by fold.
+
+    Raises
+    ------
+    ValueError
+        For a recipe that cannot be cross-validated so, or if there are other splits
+        in the folder.
+    """
+    values = recipe.values
+    for key in ("seed", "output_folder"):
+        if key not in values:
+            raise ValueError(f"{recipe.hparams_file}: no key {key}, which is needed")
+    for key, option in OWN_KEYS.items():
+        if key in recipe.overridden:
+            raise ValueError(
+                f"--{key} is set by this command; choose with {option} instead"
+            )
+    seeds = [values["seed"]] if seeds is None else list(seeds)
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds: each once, found {' '.join(map(str, seeds))}")
+    protocol = resolve_protocol(values.get("protocol") or SEEDS)
+    if protocol.get("kind") == SEEDS and splits is None:
+        if folds is not None:
+            raise ValueError(f"--folds: protocol {SEEDS} has none")
+        return [
+            Run(recipe, output / f"seed-{seed}", seed, None, None, row)
+            for seed in seeds
+        ]
+    missing = [key for key in FOLD_KEYS if key not in values]
+    if missing:
+        raise ValueError(
+            f"{recipe.hparams_file}: no key {', '.join(missing)}, which a recipe with "
+            f"folds needs; without them only --protocol {SEEDS} is possible"
+        )
+    if splits is None or isinstance(splits, Path):
+        splits = make_splits(recipe, splits)
+    chosen = range(len(splits)) if folds is None else sorted(set(folds))
+    wrong = [k for k in chosen if not 0 <= k < len(splits)]
+    if wrong:
+        raise ValueError(
+            f"--folds {' '.join(map(str, wrong))}: the protocol makes {len(splits)} "
+            f"folds: 0 to {len(splits) - 1}"
+        )
+    runs = []
+    for k in chosen:
+        path = output / "splits" / f"fold-{k}.json"
+        if path.exists() and read_split(path).fingerprint != splits[k].fingerprint:
+            raise ValueError(
+                f"{path} is another split than the one made now: the protocol, the "
+                "seed, the classes or the corpora are others. Choose another "
+                "--output_folder"
+            )
+        folder = output / f"fold-{k}"
+        runs += [
+            Run(recipe, folder / f"seed-{seed}", seed, splits[k], path, row)
+            for seed in seeds
+        ]
+    return runs
+
+
+def save_splits(runs: Iterable[Run]) -> None:
+    """Save the folds of runs where ``train.py`` will read them.
+
+    Arguments
+    ---------
+    runs : iterable of Run
+        As ``plan`` makes them.
+    """
+    for run in runs:
+        if run.split and not run.split_file.exists():
+            write_split(run.split, run.split_file)
+
+
+def make_splits(recipe: Recipe, folder: Path | None = None) -> list[Split]:
+    """All folds of a recipe.
+
+    Arguments
+    ---------
+    recipe : Recipe
+        One with folds; its YAML's ``seed`` is that of the folds.
+    folder : pathlib.Path, optional
+        Of ``fold-<k>.json``, instead of the YAML's protocol.
+
+    Returns
+    -------
+    list of Split
+        By their number.
+
+    Raises
+    ------
+    ValueError
+        If files are missing, or as the corpora's readers and ``make_folds`` do.
+    """
+    if folder is not None:
+        paths = sorted(folder.glob("fold-*.json"))
+        splits = sorted(map(read_split, paths), key=lambda split: split.fold)
+        if [split.fold for split in splits] != list(range(len(splits))) or not splits:
+            raise ValueError(
+                f"{folder}: expected fold-0.json, fold-1.json, … without a gap, found "
+                f"{', '.join(path.name for path in paths) or 'none'}"
+            )
+        return splits
+    values = recipe.values
+    corpora = values["corpora"]
+    if not isinstance(corpora, Mapping):
+        raise ValueError(
+            f"corpora is {json.dumps(corpora)}, expected the folder of each corpus, as "
+            'in --corpora "{emodb: /data/EmoDB}"'
+        )
+    items = read_corpora(
+        corpora, values["emotion_map"], bool(values.get("allow_missing", False))
+    )
+    return make_folds(items, resolve_protocol(values["protocol"]), values["seed"])
+
+
+def left_to_do(runs: Sequence[Run], resume: bool) -> list[Run]:
+    """The runs that are not finished.
+
+    Arguments
+    ---------
+    runs : sequence of Run
+        All runs.
+    resume : bool
+        Whether there may be earlier ones.
+
+    Returns
+    -------
+    list of Run
+        In the same order.
+
+    Raises
+    ------
+    ValueError
+        If there are earlier runs and ``resume`` is False, or if they are not the same.
+    """
+    todo = []
+    for run in runs:
+        earlier = run.earlier()
+        found = earlier or run.results()
+        if found and not resume:
+            raise ValueError(
+                f"{run.folder} holds a run already. --resume goes on: it does what is "
+                "not finished. Or choose another --output_folder"
+            )
+        if not earlier:
+            todo.append(run)
+            continue
+        # What was read back from JSON is compared with what JSON makes of it.
+        now = json.loads(json.dumps(run.settings()))
+        if earlier["settings"] != now:
+            differ = "; ".join(_differences(earlier["settings"], now))
+            raise ValueError(
+                f"{run.folder} holds a run with other settings ({differ}). Choose "
+                "another --output_folder, or delete that one"
+            )
+        results = run.results()
+        if results:
+            check_split(run, results)
+        else:
+            todo.append(run)
+    return todo
+
+
+def _differences(there: Mapping, now: Mapping, prefix: str = "") -> list[str]:
+    """What differs, by the names of the values."""
+    differences = []
+    for key in sorted(there.keys() | now.keys(), key=str):
+        one, other = there.get(key), now.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            differences += _differences(one, other, f"{prefix}{key}: ")
+        elif one != other:
+            differences.append(f"{prefix}{key}: {one} there, {other} now")
+    return differences
+
+
+def check_split(run: Run, results: Iterable[Path]) -> None:
+    """Refuse results of another split than the run's.
+
+    Arguments
+    ---------
+    run : Run
+        The run.
+    results : iterable of pathlib.Path
+        Its ``results.json``.
+
+    Raises
+    ------
+    ValueError
+        If a ``data.fingerprint`` there is another one, or is missing.
+    """
+    for path in results if run.split else ():
+        told = json.loads(path.read_text(encoding="utf-8"))
+        found = told.get("data", {}).get("fingerprint")
+        if found != run.split.fingerprint:
+            raise ValueError(
+                f"{path}: data.fingerprint is {found}, expected the split's "
+                f"{run.split.fingerprint}: the script did not use --split_file"
+            )
+
+
+def finish(run: Run) -> str | None:
+    """Look at what a run that ended well has left, and note it.
+
+    Arguments
+    ---------
+    run : Run
+        The run.
+
+    Returns
+    -------
+    str or None
+        Why it does not count; None if it is finished.
+    """
+    found = [run.folder / "results.json"]
+    if not found[0].exists():
+        found = sorted(run.folder.rglob("results.json"))
+    if not found:
+        return f"ended, but left no results.json in {run.folder}"
+    try:
+        check_split(run, found)
+    except ValueError as error:
+        return str(error)
+    names = [path.relative_to(run.folder).as_posix() for path in found]
+    run.note(run.settings(), names)
+    return None

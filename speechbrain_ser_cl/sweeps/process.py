@@ -1,0 +1,269 @@
+"""One run of a recipe as a process: what a joblib worker does."""
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from speechbrain_ser_cl.sweeps.guard import BUSY
+
+GUARD = Path(__file__).with_name("guard.py")
+STOPPED = "stopped"
+_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know about a run.
+
+    Arguments
+    ---------
+    name : str
+        For messages, such as ``"fold 3, seed 0"``.
+    arguments : list of str
+        The script and its arguments.
+    folder : pathlib.Path
+        Of the run. The process' output is added to ``crossval.log`` in it.
+    working_folder : pathlib.Path
+        Where the process starts, so that relative paths mean what they meant to the
+        user.
+    lifeline : pathlib.Path
+        A file; the process is ended when it vanishes.
+    master : int
+        Process that all this is done for; if the worker is its child, then the run
+        ends with it.
+    environment : dict
+        Changes to the environment.
+    use_gpu : bool
+        Whether the process gets a GPU of its own where there are GPUs.
+    runs_per_gpu : int
+        How many processes may share one.
+
+    Example
+    -------
+    >>> here = Path("results")
+    >>> Job("fold 0", ["train.py"], here, here, here / "running", 1).use_gpu
+    True
+    """
+
+    name: str
+    arguments: Sequence[str]
+    folder: Path
+    working_folder: Path
+    lifeline: Path
+    master: int
+    environment: Mapping[str, str] = field(default_factory=dict)
+    use_gpu: bool = True
+    runs_per_gpu: int = 1
+
+    @property
+    def log(self) -> Path:
+        """The file with the process' output."""
+        return self.folder / "crossval.log"
+
+
+def run_job(job: Job) -> str | None:
+    """Run a process to its end.
+
+    Arguments
+    ---------
+    job : Job
+        The run.
+
+    Returns
+    -------
+    str or None
+        None when the process ended with status 0, ``STOPPED`` when it was ended
+        because nobody waits for it any more, else what happened to it.
+    """
+    in_master = os.getpid() == job.master
+    child_of_master = os.getppid() == job.master
+
+    def wanted() -> bool:
+        orphaned = child_of_master and os.getppid() != job.master
+        return job.lifeline.exists() and (in_master or not orphaned)
+
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        environment = os.environ | job.environment
+        gpus = visible_gpus(environment) if job.use_gpu else []
+        if gpus:
+            slot = stack.enter_context(gpu_slot(gpus, job.runs_per_gpu, wanted))
+            if slot is None:
+                return STOPPED
+            environment["CUDA_VISIBLE_DEVICES"] = slot
+        log = stack.enter_context(open(job.log, "ab"))
+        lock = job.folder / ".crossval.lock"
+        guard = subprocess.Popen(
+            [sys.executable, str(GUARD), str(lock), sys.executable, *job.arguments],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            cwd=job.working_folder,
+            env=environment,
+            start_new_session=True,  # the terminal's Ctrl-C is not for it
+        )
+        stopped = True
+        try:
+            while wanted():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    guard.wait(_PAUSE)
+                    stopped = False
+                    break
+        finally:
+            guard.stdin.close()  # the guard ends the process if it still runs
+            status = guard.wait()
+    if stopped:
+        return STOPPED
+    return describe_status(status, job)
+
+
+def describe_status(status: int, job: Job) -> str | None:
+    """What an exit status of the guard means.
+
+    Arguments
+    ---------
+    status : int
+        The exit status.
+    job : Job
+        The run.
+
+    Returns
+    -------
+    str or None
+        None for 0.
+
+    Example
+    -------
+    >>> job = Job("fold 0", [], Path("out"), Path("."), Path("x"), 1)
+    >>> describe_status(1, job), describe_status(137, job)
+    ('exit status 1', 'killed by SIGKILL')
+    """
+    if status == 0:
+        return None
+    if status == BUSY:
+        return f"another process is running in {job.folder}; wait for its end"
+    number = status - 128 if status > 128 else -status
+    if number > 0:
+        try:
+            return f"killed by {signal.Signals(number).name}"
+        except ValueError:
+            pass
+    return f"exit status {status}"
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that processes on this machine may use, as CUDA names them.
+
+    Arguments
+    ---------
+    environment : mapping
+        Of the process.
+
+    Returns
+    -------
+    list of str
+        Of ``CUDA_VISIBLE_DEVICES`` if that is set, else of ``nvidia-smi``.
+
+    Example
+    -------
+    >>> visible_gpus({"CUDA_VISIBLE_DEVICES": "1,3"})
+    ['1', '3']
+    """
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name.strip() for name in chosen.split(",") if name.strip()]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    return re.findall(r"^GPU (\d+):", listing.stdout, re.MULTILINE)
+
+
+@contextlib.contextmanager
+def gpu_slot(
+    gpus: Sequence[str], runs_per_gpu: int, wanted=lambda: True
+) -> Iterator[str | None]:
+    """A GPU for as long as the context lasts; waits until one is free.
+
+    Processes on one machine share them by locked files, whatever started them.
+
+    Arguments
+    ---------
+    gpus : sequence of str
+        Their names.
+    runs_per_gpu : int
+        How many may share one.
+    wanted : callable
+        Asked while waiting.
+
+    Yields
+    ------
+    str or None
+        A name; None if ``wanted`` said no.
+
+    Example
+    -------
+    >>> with gpu_slot(["example"], 1) as gpu:
+    ...     gpu
+    'example'
+    """
+    folder = Path(tempfile.gettempdir(), f"ser-cl-gpus-{os.getuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # All first slots first: two runs on two GPUs share none.
+    slots = [(gpu, n) for n in range(runs_per_gpu) for gpu in gpus]
+    while wanted():
+        for gpu, n in slots:
+            name = re.sub(r"\W", "_", f"{gpu}_{n}")
+            with open(folder / name, "w") as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                yield gpu
+                return
+        time.sleep(_PAUSE)
+    yield None
+
+
+def tail(path: Path, n_lines: int = 15) -> list[str]:
+    r"""The last lines of a log.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+    n_lines : int
+        How many at most.
+
+    Returns
+    -------
+    list of str
+        Without empty lines, nor the states that progress bars went through.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "log"
+    >>> _ = path.write_text("begin\r10 %\r100 %\n\nValueError: no")
+    >>> tail(path, 2)
+    ['100 %', 'ValueError: no']
+    """
+    if not path.exists():
+        return []
+    with open(path, "rb") as file:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - 100_000))
+        text = file.read().decode("utf-8", errors="replace")
+    # Split at line feeds alone: a carriage return begins the same line again.
+    lines = [
+        line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")
+    ]
+    return [line for line in lines if line][-n_lines:]

@@ -1,0 +1,444 @@
+"""``ser-cl table SWEEP.yaml``: what is missing of a sweep, then its table."""
+
+import functools
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from speechbrain_ser_cl.data.protocols import SEEDS, resolve_protocol
+from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, read_crossval
+from speechbrain_ser_cl.results.text import NOT_RUN
+from speechbrain_ser_cl.sweeps.command import aggregate, report_failures
+from speechbrain_ser_cl.sweeps.engine import execute
+from speechbrain_ser_cl.sweeps.plan import (
+    FOLD_KEYS,
+    Run,
+    left_to_do,
+    make_splits,
+    plan,
+    save_splits,
+)
+from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
+from speechbrain_ser_cl.sweeps.sweep_file import Row, Sweep, read_sweep
+from speechbrain_ser_cl.sweeps.sweep_tables import (
+    build_sweep_table,
+    read_measured,
+    sweep_points,
+    write_curves,
+    write_points,
+)
+from speechbrain_ser_cl.utils.errors import did_you_mean
+from speechbrain_ser_cl.utils.files import replacing
+
+
+@dataclass
+class PlannedRow:
+    """A row and what is to be done for it.
+
+    Arguments
+    ---------
+    row : Row
+        Of the sweep file.
+    runs : list of Run
+        All its runs; none where a corpus is missing.
+    todo : list of Run
+        Those that are not finished.
+    missing : str
+        Which corpus is missing; empty if none is.
+    kept : bool
+        Whether its ``crossval.json`` is there nevertheless.
+
+    Example
+    -------
+    >>> row = Row("a", Path("my.yaml"), {}, frozenset(), (), ".", None, {}, None)
+    >>> PlannedRow(row, [], [], "corpora: no folder is given").state
+    'not run here (corpora: no folder is given)'
+    """
+
+    row: Row
+    runs: list[Run]
+    todo: list[Run]
+    missing: str = ""
+    kept: bool = False
+
+    @property
+    def state(self) -> str:
+        """For people."""
+        if self.missing:
+            kept = f"; its {FILE} is there" if self.kept else ""
+            return f"{NOT_RUN} ({self.missing}){kept}"
+        begun = sum(run.earlier() is not None for run in self.todo)
+        told = f"{len(self.runs) - len(self.todo)} of {len(self.runs)} runs there"
+        return f"{told}, {begun} begun" if begun else told
+
+
+def missing_corpus(recipe: Recipe, needs: Sequence[str]) -> str:
+    """Which corpus a recipe lacks.
+
+    Arguments
+    ---------
+    recipe : Recipe
+        With its overrides.
+    needs : sequence of str
+        Keys of the YAML, dotted where they are nested: a folder each, or a mapping of
+        names to folders, or to mappings with ``folder``, some of which may be null.
+
+    Returns
+    -------
+    str
+        The key and what is the matter; empty if nothing is.
+
+    Raises
+    ------
+    ValueError
+        If the YAML has no such key.
+    """
+    raw, _ = _read_recipe(recipe.hparams_file)
+    for key in needs:
+        top = key.partition(".")[0]
+        if top not in raw:
+            raise ValueError(
+                f"needs names {top!r}, which is no key of {recipe.hparams_file}; "
+                f"{did_you_mean(top, raw)}expected one of the keys that take folders"
+            )
+        tag = getattr(getattr(raw[top], "tag", None), "value", None)
+        if tag == "!PLACEHOLDER" and top not in recipe.overridden:
+            return f"{key}: no folder is given"
+    for key in needs:
+        top, *rest = key.split(".")
+        value = recipe.values[top]
+        for name in rest:
+            value = value.get(name) if isinstance(value, Mapping) else None
+        found = list(_folders(value))
+        if not found:
+            return f"{key}: no folder is given"
+        for folder in found:
+            if not Path(folder).is_dir():
+                return f"{key}: there is no folder {folder}"
+    return ""
+
+
+def _folders(value: object) -> list[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get("folder"), str):
+            return [value["folder"]]
+        return [folder for entry in value.values() for folder in _folders(entry)]
+    return [value] if isinstance(value, str) else []
+
+
+@functools.lru_cache
+def _read_recipe(hparams_file: Path) -> tuple[Mapping, Path]:
+    """Its entries as they stand there, and its script; once for many rows."""
+    with open(hparams_file, encoding="utf-8") as file:
+        entries = YAML().load(file)
+    if not isinstance(entries, Mapping):
+        raise ValueError(f"{hparams_file} has no keys; expected a recipe's YAML")
+    return entries, find_script(hparams_file).absolute()
+
+
+def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) -> Recipe:
+    """The recipe of a row with all that is overridden.
+
+    Arguments
+    ---------
+    sweep : Sweep
+        The row's.
+    row : Row
+        One of them.
+    output : pathlib.Path
+        Where everything goes, ``{output}`` in the sweep file.
+    more : mapping
+        Overrides of the command line.
+
+    Returns
+    -------
+    Recipe
+        Its file and script have absolute paths.
+
+    Raises
+    ------
+    ValueError
+        For a key that the recipe does not have, or that the row sets and the command
+        line, too.
+    """
+    from speechbrain.utils.run_opts import RunOptions
+
+    hparams_file = Path(row.hparams_file.parent.resolve(), row.hparams_file.name)
+    raw, script = _read_recipe(hparams_file)
+    known = set(raw) | {field.name for field in fields(RunOptions)}
+    for key in more:
+        if key in row.own:
+            raise ValueError(
+                f"--{key}: the row {row.name!r} of {sweep.path} sets it; expected a "
+                "key that no row sets"
+            )
+    given = {**row.overrides, **more}
+    if "protocol" not in known and given.get("protocol") == SEEDS:
+        del given["protocol"]  # seeds are repeated where there is no protocol
+    for key in given:
+        if key not in known:
+            place = f"--{key}" if key in more else f"{sweep.path}: {key}"
+            raise ValueError(
+                f"{place}, of the row {row.name!r}, is no key of {row.hparams_file}; "
+                f"{did_you_mean(key, known)}expected one of its keys, or an option of "
+                "SpeechBrain such as device"
+            )
+    words = [
+        word
+        for key, text in given.items()
+        for word in (f"--{key}", text.replace("{output}", str(output)))
+    ]
+    return Recipe(hparams_file, script, tuple(words))
+
+
+def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[PlannedRow]:
+    """What is there of a sweep and what is to be done; nothing is written.
+
+    Arguments
+    ---------
+    sweep : Sweep
+        The sweep.
+    output : pathlib.Path
+        Where everything goes.
+    more : mapping
+        Overrides of the command line.
+
+    Returns
+    -------
+    list of PlannedRow
+        One for each row.
+
+    Raises
+    ------
+    ValueError
+        If a row cannot work, or its folder holds something else.
+    """
+    planned, splits = [], {}
+    for row in sweep.rows:
+        recipe = row_recipe(sweep, row, output, more)
+        try:
+            missing = missing_corpus(recipe, row.needs)
+            if missing:
+                kept = (output / row.folder / row.result / FILE).exists()
+                planned.append(PlannedRow(row, [], [], missing, kept))
+                continue
+            runs = plan(
+                recipe,
+                output / row.folder,
+                sweep.seeds,
+                splits=_shared_splits(recipe, splits),
+                row=row.name,
+            )
+            todo = left_to_do(runs, resume=True)
+        except ValueError as error:
+            raise ValueError(f"{sweep.path}: row {row.name!r}: {error}") from error
+        planned.append(PlannedRow(row, runs, todo))
+    return planned
+
+
+def _shared_splits(recipe: Recipe, made: dict) -> list | None:
+    """The folds, made once for rows with the same corpora, classes and protocol."""
+    values = recipe.values
+    protocol = resolve_protocol(values.get("protocol") or SEEDS)
+    if protocol.get("kind") == SEEDS or any(key not in values for key in FOLD_KEYS):
+        return None  # there are none, or plan says what is missing
+    names = ("corpora", "emotion_map", "allow_missing", "seed")
+    key = json.dumps([protocol, *(values.get(name) for name in names)], sort_keys=True)
+    if key not in made:
+        made[key] = make_splits(recipe)
+    return made[key]
+
+
+def describe_plan(planned: Sequence[PlannedRow]) -> str:
+    """What is there and what would run, a line for each row.
+
+    Arguments
+    ---------
+    planned : sequence of PlannedRow
+        As ``plan_sweep`` returns them.
+
+    Returns
+    -------
+    str
+        For the terminal.
+
+    Example
+    -------
+    >>> row = Row("a", Path("my.yaml"), {}, frozenset(), (), ".", None, {}, None)
+    >>> print(describe_plan([PlannedRow(row, [], [], "corpora: no folder is given")]))
+    a  not run here (corpora: no folder is given)
+    0 runs, 0 of them there, 0 to do; 1 of 1 rows not run here
+    """
+    width = max(len(one.row.name) for one in planned)
+    lines = [f"{one.row.name:<{width}}  {one.state}" for one in planned]
+    runs = {run.folder for one in planned for run in one.runs}
+    todo = {run.folder for one in planned for run in one.todo}
+    absent = sum(bool(one.missing) for one in planned)
+    lines.append(
+        f"{len(runs)} runs, {len(runs) - len(todo)} of them there, {len(todo)} to do"
+        + (f"; {absent} of {len(planned)} rows {NOT_RUN}" if absent else "")
+    )
+    return "\n".join(lines)
+
+
+def run_sweep(
+    path: Path,
+    *,
+    output: Path | None = None,
+    seeds: Sequence[int] | None = None,
+    more: Mapping[str, str] | None = None,
+    dry_run: bool = False,
+    resume: bool = False,
+    measured: Path | None = None,
+    **engine: object,
+) -> int:
+    """Run what is missing of a sweep and write its table and curves.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The sweep file.
+    output : pathlib.Path, optional
+        Instead of the file's ``output_folder``.
+    seeds : sequence of int, optional
+        Instead of the file's.
+    more : mapping, optional
+        Key to value, as text, for all rows.
+    dry_run : bool
+        Whether only to say what would run.
+    resume : bool
+        Whether to go on with runs that were begun and are not finished.
+    measured : pathlib.Path, optional
+        Where a copy of each row's ``crossval.json`` goes, for READMEs.
+    **engine
+        ``jobs``, ``backend``, ``cluster`` and ``runs_per_gpu``, see ``execute``.
+
+    Returns
+    -------
+    int
+        0 when all rows are finished that have their corpora; 1 when runs failed; 130
+        after Ctrl-C.
+
+    Raises
+    ------
+    ValueError
+        Before anything runs, if it cannot work.
+    """
+    sweep = read_sweep(path)
+    if seeds is not None:
+        sweep = replace(sweep, seeds=tuple(seeds))
+    output = output or sweep.output_folder
+    planned = plan_sweep(sweep, output, more or {})
+    print(describe_plan(planned))
+    if dry_run:
+        return 0
+    # Rows with the same overrides are the same runs.
+    todo = list({run.folder: run for one in planned for run in one.todo}.values())
+    begun = Counter(run.row for run in todo if run.earlier() is not None)
+    if begun and not resume:
+        raise ValueError(
+            f"{output}: {sum(begun.values())} runs were begun and are not finished, "
+            f"such as those of the row {next(iter(begun))!r}. --resume goes on with "
+            "them. Or choose another --output_folder"
+        )
+    n_done = len({run.folder for one in planned for run in one.runs}) - len(todo)
+    failed: dict[str, str] = {}
+    if todo:
+        save_splits(run for one in planned for run in one.runs)
+        try:
+            failed = execute(todo, output, n_done, **engine)
+        except KeyboardInterrupt:
+            print(
+                "Interrupted; the same command with --resume goes on", file=sys.stderr
+            )
+            return 130
+    if failed:
+        print(report_failures(failed, todo), file=sys.stderr)
+        print(
+            "The same command with --resume runs only what is not finished; the table "
+            "has the other rows",
+            file=sys.stderr,
+        )
+    unfinished = {run.folder for run in todo if run.name in failed}
+    results = _results(sweep, planned, output, unfinished)
+    _write(sweep, results, output)
+    if measured is not None:
+        _copy(sweep, results, output, measured)
+    return 1 if failed else 0
+
+
+def _results(
+    sweep: Sweep, planned: Sequence[PlannedRow], output: Path, unfinished: set[Path]
+) -> dict[str, CrossValidation | str]:
+    """Row to what came out."""
+    results = read_measured(sweep, output)
+    for one in planned:
+        failed = sum(run.folder in unfinished for run in one.runs)
+        if failed:
+            results[one.row.name] = f"{failed} of {len(one.runs)} runs failed"
+        elif one.runs:
+            folder = output / one.row.folder
+            aggregate(one.runs, folder)
+            path = folder / one.row.result / FILE
+            if not path.exists():
+                there = sorted(
+                    found.parent.relative_to(folder).as_posix()
+                    for found in folder.rglob(FILE)
+                )
+                raise ValueError(
+                    f"{sweep.path}: row {one.row.name!r}: result is "
+                    f"{one.row.result!r}, but its runs left {', '.join(there)}"
+                )
+            results[one.row.name] = read_crossval(path)
+    return results
+
+
+def _write(
+    sweep: Sweep, results: Mapping[str, CrossValidation | str], output: Path
+) -> None:
+    """The table, its numbers and curves; the table is printed, too."""
+    table = build_sweep_table(sweep, results)
+    points = sweep_points(sweep, results)
+    output.mkdir(parents=True, exist_ok=True)
+    stem = output / sweep.path.stem
+    texts = {".md": table.markdown(), ".tex": table.latex(sweep.path.stem)}
+    for suffix, text in texts.items():
+        with replacing(stem.with_name(stem.name + suffix)) as part:
+            part.write_text(text, encoding="utf-8")
+    write_points(points, stem.with_name(stem.name + ".csv"))
+    written = write_curves(sweep, points, output)
+    print(f"\n{texts['.md']}")
+    for column in sweep.columns:
+        told = {p["row"] for p in points if p["metric"] == column.metric}
+        lacking = [
+            row.name
+            for row in sweep.rows
+            if not isinstance(results[row.name], str) and row.name not in told
+        ]
+        if lacking:
+            print(
+                f"{column.metric} is not in results.json of {', '.join(lacking)}",
+                file=sys.stderr,
+            )
+    names = [f"{sweep.path.stem}.md, .tex and .csv", *(path.name for path in written)]
+    print(f"{', '.join(names)}: {output}")
+
+
+def _copy(
+    sweep: Sweep,
+    results: Mapping[str, CrossValidation | str],
+    output: Path,
+    measured: Path,
+) -> None:
+    for row in sweep.rows:
+        if isinstance(results[row.name], str):
+            continue
+        place = row.folder / row.result / FILE
+        (measured / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(output / place, measured / place)

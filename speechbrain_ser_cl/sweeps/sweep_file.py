@@ -1,0 +1,610 @@
+"""Sweep files: the rows and columns of a results table, as data.
+
+A sweep file is YAML::
+
+    title: Losses and their temperatures
+    recipe: ../hparams/my.yaml     # relative to this file; a row may have another one
+    output_folder: results/losses  # relative to where the command is given
+    protocol: {kind: speaker_kfold, n_folds: 5}  # default: the recipe's
+    seeds: [0, 1]                  # default: the recipe's one
+    overrides: {n_epochs: 20}      # of all rows
+    columns: [uar, wa, {metric: valid.uar, title: validation UAR}]
+    baseline: cross-entropy        # what rows are tested against; default: the first
+    printed_in: Somebody 2023, table 1
+    rows:
+        - name: cross-entropy
+          overrides: {loss: ce}
+          printed: {uar: 54.07 ± 4.03}
+        - name: SupCon
+          overrides: {loss: supcon}
+          sweep_over: {key: temperature, values: [0.1, 0.5], symbol: τ}
+          printed:
+              0.1: {uar: "52.40 ± 3.27"}
+
+- A column is ``uar``, ``wa`` or ``macro_f1`` of the test utterances, or any number of
+  the runs' ``results.json`` by its dotted name. The first of the three that is there is
+  pooled and tested for significance. Shown in percent, unless ``percent: False``.
+- ``sweep_over`` makes a row for each value of a key of the recipe. Rows of one file
+  that sweep over the same key stand in one figure, a curve each.
+- ``needs``: keys of the recipe, dotted where they are nested, that must be given and be
+  folders that are there; else a row is not run. Default: ``[corpora]``, any of which
+  will do.
+- ``result``: which of a run's results a row shows where a run leaves several: the
+  sub-folder. ``corpus``: which of the corpora that it was tested on together.
+- ``{output}`` in a value stands for ``output_folder``: what runs share goes there.
+
+A row's folder is named after its overrides, so that tables with the same
+``output_folder`` share runs.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from speechbrain_ser_cl.metrics.classification import METRICS
+from speechbrain_ser_cl.results.text import TITLES
+from speechbrain_ser_cl.utils.errors import did_you_mean
+
+_OUTPUT = "{output}"
+_LONGEST = 100  # characters of a folder's name
+_FIGURE = re.compile(r"\d+(\.\d+)?( ± \d+(\.\d+)?)?")
+# Set by the command for each run, or by a key of the sweep file.
+_OWN = {
+    "seed": "seeds",
+    "output_folder": "output_folder of the file",
+    "protocol": "protocol of the file",
+    "fold": "protocol of the file",
+    "split_file": "protocol of the file",
+}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column shows.
+
+    Arguments
+    ---------
+    metric : str
+        ``uar``, ``wa``, ``macro_f1``, or the dotted name of a number.
+    title : str
+        Of the column.
+    percent : bool
+        Whether it is a share, shown in percent.
+
+    Example
+    -------
+    >>> Column("uar", "UAR", True).heading
+    'UAR %'
+    """
+
+    metric: str
+    title: str
+    percent: bool
+
+    @property
+    def heading(self) -> str:
+        """The title with its unit."""
+        return f"{self.title} %" if self.percent else self.title
+
+    @property
+    def scale(self) -> float:
+        """What values are multiplied by."""
+        return 100.0 if self.percent else 1.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a row stands on a curve.
+
+    Arguments
+    ---------
+    curve : str
+        Name of the curve.
+    key : str
+        Of the recipe, what is swept over.
+    value : float or int or str
+        The key's value in this row; what is neither a number nor a text as it is
+        typed.
+    symbol : str
+        For people, what the key is called.
+
+    Example
+    -------
+    >>> Point("SupCon", "temperature", 0.1, "τ").symbol
+    'τ'
+    """
+
+    curve: str
+    key: str
+    value: float | int | str
+    symbol: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table.
+
+    Arguments
+    ---------
+    name : str
+        In the table; no two are the same.
+    hparams_file : pathlib.Path
+        The recipe's YAML.
+    overrides : dict
+        Key of the YAML to value, as text.
+    own : frozenset of str
+        The keys that are this row's and not all rows'.
+    needs : tuple of str
+        Keys of the YAML that must name folders.
+    result : str
+        Sub-folder of a run; ``"."`` for the run's one result.
+    corpus : str or None
+        Of those tested on together; None where it is one.
+    printed : dict
+        Metric to the figure that a paper prints, as text.
+    point : Point or None
+        Of a sweep.
+
+    Example
+    -------
+    >>> given = {"loss": "supcon", "temperature": "0.1", "cache": "{output}/cache"}
+    >>> own = frozenset({"loss"})
+    >>> row = Row("a", Path("my.yaml"), given, own, (), ".", None, {}, None)
+    >>> row.folder.as_posix()
+    'my/loss-supcon,temperature-0.1'
+    """
+
+    name: str
+    hparams_file: Path
+    overrides: dict[str, str]
+    own: frozenset[str]
+    needs: tuple[str, ...]
+    result: str
+    corpus: str | None
+    printed: dict[str, str]
+    point: Point | None
+
+    @property
+    def folder(self) -> Path:
+        """Where its runs are, below the sweep's output folder."""
+        pairs = sorted(
+            (key, text)
+            for key, text in self.overrides.items()
+            if key != "protocol" and _OUTPUT not in text
+        )
+        whole = ",".join(f"{key}-{text}" for key, text in pairs) or "default"
+        name = re.sub(r"[^\w.,+-]+", "_", whole, flags=re.ASCII)[:_LONGEST]
+        if name != whole:
+            name += f"-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+        return Path(self.hparams_file.stem, name)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+    title : str
+        Above the table.
+    printed_in : str or None
+        Where the printed figures are from.
+    output_folder : pathlib.Path
+        Of the runs.
+    seeds : tuple of int or None
+        Of the trainings; None: the recipe's.
+    columns : tuple of Column
+        In their order.
+    baseline : str
+        Name of a row.
+    rows : tuple of Row
+        In their order.
+
+    Example
+    -------
+    >>> column = Column("wa", "WA", True)
+    >>> Sweep(
+    ...     Path("a.yaml"), "A", None, Path("out"), None, (column,), "x", ()
+    ... ).metric
+    'wa'
+    """
+
+    path: Path
+    title: str
+    printed_in: str | None
+    output_folder: Path
+    seeds: tuple[int, ...] | None
+    columns: tuple[Column, ...]
+    baseline: str
+    rows: tuple[Row, ...]
+
+    @property
+    def metric(self) -> str:
+        """What is pooled and tested for significance."""
+        return next(c.metric for c in self.columns if c.metric in METRICS)
+
+
+class _Entries:
+    """A mapping of a sweep file, taken entry by entry."""
+
+    def __init__(self, file: Path, place: str, entries: object) -> None:
+        self.file, self.place = file, place
+        if not isinstance(entries, Mapping):
+            self._fail(place or "the file", entries, "a mapping of keys to values")
+        self.left = dict(entries)
+        self.known: list[str] = []
+
+    def _fail(self, key: str, found: object, expected: str) -> None:
+        found = json.dumps(found, ensure_ascii=False, default=str)
+        raise ValueError(f"{self.file}: {key} is {found}, expected {expected}")
+
+    def name(self, key: object) -> str:
+        """The key with where it stands."""
+        return f"{self.place}.{key}" if self.place else str(key)
+
+    def fail(self, key: object, found: object, expected: str) -> None:
+        """Raise the error."""
+        self._fail(self.name(key), found, expected)
+
+    def take(
+        self,
+        key: str,
+        expected: str,
+        fits: Callable[[object], bool],
+        default: object = ...,
+    ) -> object:
+        """A value, checked; without a default it must be there."""
+        self.known.append(key)
+        if key not in self.left:
+            if default is ...:
+                raise ValueError(
+                    f"{self.file}: no {self.name(key)}, expected {expected}"
+                )
+            return default
+        value = self.left.pop(key)
+        if not fits(value):
+            self.fail(key, value, expected)
+        return value
+
+    def end(self) -> None:
+        """Refuse what nobody has taken."""
+        for key in self.left:
+            hint = did_you_mean(str(key), self.known)
+            raise ValueError(
+                f"{self.file}: unknown key {self.name(key)}; {hint}expected "
+                f"{', '.join(self.known)}"
+            )
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_seeds(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(seed, int) and _is_number(seed) for seed in value)
+        and len(set(value)) == len(value)
+    )
+
+
+def as_text(value: object) -> str:
+    """A value as it is typed on the command line.
+
+    Arguments
+    ---------
+    value : object
+        A number, text, list, mapping, truth value or None.
+
+    Returns
+    -------
+    str
+        YAML on one line.
+
+    Example
+    -------
+    >>> [as_text(v) for v in (1e-05, True, None, "supcon", "0.1", {"kind": "seeds"})]
+    ['1.0e-05', 'True', 'null', 'supcon', '"0.1"', '{"kind": "seeds"}']
+    """
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float):
+        mantissa, e, exponent = repr(value).partition("e")
+        return f"{mantissa}.0e{exponent}" if e and "." not in mantissa else repr(value)
+    if isinstance(value, str) and re.fullmatch(r"[\w./{}+-]+", value, re.ASCII):
+        try:
+            if value.startswith(_OUTPUT) or YAML(typ="safe").load(value) == value:
+                return value
+        except YAMLError:
+            pass
+    return json.dumps(value, ensure_ascii=False)
+
+
+def read_sweep(path: str | Path) -> Sweep:
+    """Read a sweep file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    Sweep
+        Its rows, those of sweeps one by one. Whether the recipes have the keys that
+        are overridden is not looked at.
+
+    Raises
+    ------
+    ValueError
+        With the file, the key, what was found and what was expected.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "table.yaml"
+    >>> _ = path.write_text(
+    ...     '''
+    ... title: Margins
+    ... recipe: my.yaml
+    ... rows:
+    ...     - {name: Triplet, sweep_over: {key: margin, values: [0.1, 0.2]}}
+    ... '''
+    ... )
+    >>> path.with_name("my.yaml").touch()
+    >>> [row.name for row in read_sweep(path).rows]
+    ['Triplet, margin = 0.1', 'Triplet, margin = 0.2']
+    """
+    path = Path(path)
+    try:
+        contents = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    file = _Entries(path, "", contents)
+    title = file.take("title", "a text", _is_text)
+    recipe = file.take("recipe", "the path of a recipe's YAML", _is_text, None)
+    folder = file.take("output_folder", "a folder", _is_text, f"results/{path.stem}")
+    protocol = file.take(
+        "protocol",
+        "the name of a protocol or a mapping with kind",
+        lambda value: _is_text(value) or isinstance(value, Mapping),
+        None,
+    )
+    seeds = file.take("seeds", "a list of different whole numbers", _is_seeds, None)
+    overrides = _overrides(file)
+    if protocol is not None:
+        overrides["protocol"] = as_text(protocol)
+    columns = _columns(file)
+    needs = file.take("needs", "a list of keys", _is_texts, ["corpora"])
+    printed_in = file.take("printed_in", "a text", _is_text, None)
+    baseline = file.take("baseline", "the name of a row", _is_text, None)
+    entries = file.take(
+        "rows",
+        "a list of at least one row",
+        lambda value: isinstance(value, list) and bool(value),
+    )
+    file.end()
+    rows: list[Row] = []
+    for i, entry in enumerate(entries):
+        row = _Entries(path, f"rows[{i}]", entry)
+        rows += _rows(row, recipe, overrides, needs, [c.metric for c in columns])
+    names = [row.name for row in rows]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(
+                f"{path}: rows: {names.count(name)} rows have the name {name!r}, "
+                "expected a name of its own for each"
+            )
+    baseline = names[0] if baseline is None else baseline
+    if baseline not in names:
+        file.fail("baseline", baseline, f"one of the rows: {', '.join(names)}")
+    _check_stems(path, rows)
+    return Sweep(
+        path=path,
+        title=title,
+        printed_in=printed_in,
+        output_folder=Path(folder),
+        seeds=None if seeds is None else tuple(seeds),
+        columns=tuple(columns),
+        baseline=baseline,
+        rows=tuple(rows),
+    )
+
+
+def _columns(file: _Entries) -> list[Column]:
+    given = file.take(
+        "columns",
+        "a list of metrics",
+        lambda value: isinstance(value, list) and bool(value),
+        ["uar", "wa"],
+    )
+    columns = []
+    for i, entry in enumerate(given):
+        if not isinstance(entry, Mapping):
+            entry = {"metric": entry}
+        column = _Entries(file.file, f"columns[{i}]", entry)
+        metric = column.take(
+            "metric", "uar, wa, macro_f1 or the name of a number", _is_text
+        )
+        if metric not in METRICS and "." not in metric:
+            hint = did_you_mean(metric, METRICS).strip()
+            column.fail(
+                "metric",
+                metric,
+                f"{', '.join(METRICS)}, or the dotted name of a number of "
+                f"results.json, such as valid.uar{hint and '; '}{hint}",
+            )
+        title = column.take("title", "a text", _is_text, TITLES.get(metric, metric))
+        percent = column.take(
+            "percent", "True or False", lambda value: isinstance(value, bool), True
+        )
+        column.end()
+        columns.append(Column(metric, title, percent))
+    metrics = [column.metric for column in columns]
+    if len(set(metrics)) < len(metrics) or not set(metrics) & set(METRICS):
+        file.fail(
+            "columns",
+            metrics,
+            f"different metrics, at least one of {', '.join(METRICS)}",
+        )
+    return columns
+
+
+def _overrides(entries: _Entries) -> dict[str, str]:
+    given = entries.take(
+        "overrides",
+        "a mapping of keys of the recipe to values",
+        lambda value: isinstance(value, Mapping),
+        {},
+    )
+    for key in given:
+        _refuse_own(entries, "overrides", key)
+    return {
+        str(key): _text(entries, f"overrides.{key}", value)
+        for key, value in given.items()
+    }
+
+
+def _refuse_own(entries: _Entries, place: str, key: object) -> None:
+    if key in _OWN:
+        raise ValueError(
+            f"{entries.file}: {entries.name(place)}: {key!r} is set for each run; "
+            f"choose with {_OWN[key]}"
+        )
+
+
+def _text(entries: _Entries, place: str, value: object) -> str:
+    """The text of a value that replaces one of the recipe."""
+    text = as_text(value)
+    # SpeechBrain reads --key=value, too.
+    if "=" in text or "--" in text:
+        entries.fail(place, value, "a value without '=' and '--'")
+    return text
+
+
+def _rows(
+    entries: _Entries,
+    recipe: str | None,
+    common: Mapping[str, str],
+    needs: Sequence[str],
+    metrics: Sequence[str],
+) -> list[Row]:
+    """The row, or those of its sweep."""
+    name = entries.take("name", "a text", _is_text)
+    recipe = entries.take("recipe", "the path of a recipe's YAML", _is_text, recipe)
+    if recipe is None:
+        raise ValueError(
+            f"{entries.file}: no recipe, expected the path of a recipe's YAML, for "
+            f"all rows or as {entries.name('recipe')}"
+        )
+    hparams_file = entries.file.parent / recipe
+    if not hparams_file.is_file():
+        entries.fail("recipe", recipe, f"a file; there is no {hparams_file}")
+    own = _overrides(entries)
+    swept = entries.take(
+        "sweep_over", "a mapping", lambda value: isinstance(value, Mapping), None
+    )
+    printed = entries.take(
+        "printed", "a mapping", lambda value: isinstance(value, Mapping), {}
+    )
+    shared = {
+        "hparams_file": hparams_file,
+        "needs": tuple(entries.take("needs", "a list of keys", _is_texts, needs)),
+        "result": entries.take("result", "a sub-folder of a run", _is_text, "."),
+        "corpus": entries.take("corpus", "the name of a corpus", _is_text, None),
+    }
+    entries.end()
+    if swept is None:
+        return [
+            Row(
+                name=name,
+                overrides={**common, **own},
+                own=frozenset(own),
+                printed=_printed(entries, "printed", printed, metrics),
+                point=None,
+                **shared,
+            )
+        ]
+    over = _Entries(entries.file, entries.name("sweep_over"), swept)
+    key = over.take("key", "a key of the recipe", _is_text)
+    values = over.take(
+        "values",
+        "a list of at least one value",
+        lambda value: isinstance(value, list) and bool(value),
+    )
+    symbol = over.take("symbol", "a text", _is_text, key)
+    over.end()
+    if key in own:
+        over.fail("key", key, "a key that overrides of the row do not set")
+    _refuse_own(over, "key", key)
+    texts = [_text(over, "values", value) for value in values]
+    if len(set(texts)) < len(texts):
+        over.fail("values", values, "each value once")
+    by_text = {as_text(value): figures for value, figures in printed.items()}
+    unknown = [value for value in printed if as_text(value) not in texts]
+    if unknown:
+        entries.fail("printed", unknown, f"values of the sweep: {', '.join(texts)}")
+    return [
+        Row(
+            name=f"{name}, {symbol} = {value if isinstance(value, str) else text}",
+            overrides={**common, **own, key: text},
+            own=frozenset({*own, key}),
+            printed=_printed(
+                entries, f"printed.{text}", by_text.get(text, {}), metrics
+            ),
+            point=Point(
+                name,
+                key,
+                value if isinstance(value, str) or _is_number(value) else text,
+                symbol,
+            ),
+            **shared,
+        )
+        for value, text in zip(values, texts, strict=True)
+    ]
+
+
+def _printed(
+    entries: _Entries, key: str, figures: object, metrics: Sequence[str]
+) -> dict[str, str]:
+    if not isinstance(figures, Mapping):
+        entries.fail(key, figures, "a mapping of metrics to figures")
+    for metric, figure in figures.items():
+        if metric not in metrics:
+            entries.fail(key, metric, f"metrics of columns: {', '.join(metrics)}")
+        if not _is_number(figure) and not (
+            isinstance(figure, str) and _FIGURE.fullmatch(figure)
+        ):
+            entries.fail(
+                f"{key}.{metric}", figure, "a number, or a text such as 54.07 ± 4.03"
+            )
+    return {metric: str(figure) for metric, figure in figures.items()}
+
+
+def _check_stems(path: Path, rows: Sequence[Row]) -> None:
+    """Folders are named after the recipes' files."""
+    files: dict[str, Path] = {}
+    for row in rows:
+        other = files.setdefault(row.hparams_file.stem, row.hparams_file)
+        if other.resolve() != row.hparams_file.resolve():
+            raise ValueError(
+                f"{path}: recipe: {other} and {row.hparams_file} have the same name, "
+                "after which the folders of their runs are named; expected different "
+                "ones, or a table for each"
+            )

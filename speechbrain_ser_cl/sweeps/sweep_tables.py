@@ -1,0 +1,540 @@
+"""What a sweep gave: its table in Markdown and LaTeX, its curves as CSV and PNG."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from unicodedata import name
+
+import numpy as np
+
+from speechbrain_ser_cl.metrics.significance import mean_interval
+from speechbrain_ser_cl.report.figures import plot_sweep
+from speechbrain_ser_cl.results.crossval import (
+    FILE,
+    CrossValidation,
+    read_crossval,
+    table_rows,
+)
+from speechbrain_ser_cl.results.text import NONE, NOT_RUN, TITLES, bounds, p_value
+from speechbrain_ser_cl.sweeps.sweep_file import (
+    Column,
+    Row,
+    Sweep,
+    read_sweep,
+)
+from speechbrain_ser_cl.utils.files import replacing
+
+_NUMBERS = ("mean", "std", "low", "high", "pooled", "pooled_low", "pooled_high")
+_TESTS = ("t_test", "permutation")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "→": r"$\rightarrow$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "≈": r"$\approx$",
+    "≠": r"$\neq$",
+    "∞": r"$\infty$",
+    "−": "$-$",
+    "·": r"$\cdot$",
+    "–": "--",
+    "…": r"\ldots{}",
+    "“": "``",
+    "”": "''",
+}
+# The Greek letters that LaTeX has names for; Unicode spells λ in its own way.
+for _letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ":
+    _spelt = "lambda" if _letter in "λΛ" else name(_letter).split()[-1].lower()
+    _LATEX[_letter] = rf"$\{_spelt.title() if _letter.isupper() else _spelt}$"
+# As wide as the column of text, where it would be wider.
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+
+
+@dataclass(frozen=True)
+class Table:
+    r"""A table of text, ready to be written.
+
+    Arguments
+    ---------
+    caption : str
+        What it shows.
+    about : str
+        On which data; may be empty.
+    header : list of str
+        C titles.
+    rows : list of list of str
+        C cells each.
+    note : str
+        How to read it; may be empty.
+
+    Example
+    -------
+    >>> table = Table("Losses", "", ["row", "UAR %"], [["a|b", "50.0 ± 1.0"]], "")
+    >>> print(table.markdown())
+    **Losses**
+    <BLANKLINE>
+    | row | UAR % |
+    | --- | --- |
+    | a\|b | 50.0 ± 1.0 |
+    <BLANKLINE>
+    """
+
+    caption: str
+    about: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str
+
+    def markdown(self) -> str:
+        """As a Markdown table, with the caption above and the note below it."""
+        lines = [f"**{self.caption}**{self.about and f' ({self.about})'}", ""]
+        for cells in (self.header, ["---"] * len(self.header), *self.rows):
+            cells = [cell.replace("|", r"\|") for cell in cells]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines += ["", self.note] if self.note else []
+        return "\n".join([*lines, ""])
+
+    def latex(self, label: str) -> str:
+        r"""As a floating LaTeX table; the document needs ``booktabs`` and ``graphicx``.
+
+        Arguments
+        ---------
+        label : str
+            For ``\ref``: the table's is ``tab:<label>``.
+
+        Returns
+        -------
+        str
+            Any LaTeX engine can read it.
+        """
+
+        def line(cells: Sequence[str]) -> str:
+            return "    " + " & ".join(map(to_latex, cells)) + r" \\"
+
+        about = f" ({self.about})" if self.about else ""
+        lines = [
+            r"% \usepackage{booktabs, graphicx}",
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{to_latex(self.caption + about)}}}",
+            rf"  \label{{tab:{label}}}",
+            rf"  {_FITTED}{{\begin{{tabular}}{{l{'r' * (len(self.header) - 1)}}}",
+            r"    \toprule",
+            line(self.header),
+            r"    \midrule",
+            *map(line, self.rows),
+            r"    \bottomrule",
+            r"  \end{tabular}}",
+        ]
+        if self.note:
+            lines += ["", rf"  \footnotesize {to_latex(self.note)}"]
+        return "\n".join([*lines, r"\end{table}", ""])
+
+
+def to_latex(text: str) -> str:
+    r"""Text in which nothing means anything to LaTeX.
+
+    Arguments
+    ---------
+    text : str
+        Any.
+
+    Returns
+    -------
+    str
+        Greek letters and signs that occur in tables as formulas; letters that an
+        engine with UTF-8 knows are left.
+
+    Example
+    -------
+    >>> to_latex("100 % of a_b, τ ± 1")
+    '100 \\% of a\\_b, $\\tau$ $\\pm$ 1'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def build_sweep_table(
+    sweep: Sweep, results: Mapping[str, CrossValidation | str]
+) -> Table:
+    """The table of a sweep.
+
+    Arguments
+    ---------
+    sweep : Sweep
+        Its rows and columns.
+    results : mapping
+        Name of each row to what came out, or to why there is nothing, such as
+        ``NOT_RUN``.
+
+    Returns
+    -------
+    Table
+        For each column the mean ± standard deviation over folds (or seeds) and the
+        printed figure if there is one; of the first of the three metrics the intervals
+        of mean and pooled value, and p values against the baseline row.
+
+    Raises
+    ------
+    ValueError
+        If a row was tested on several corpora and does not say which it is about.
+    """
+    done = {
+        row.name: (results[row.name], corpus_of(row, results[row.name]))
+        for row in sweep.rows
+        if not isinstance(results[row.name], str)
+    }
+    tested = _against_baseline(sweep, done)
+    units = [one.unit for one, _ in done.values()]
+    unit = "seed" if units and set(units) == {"seed"} else "fold"
+    printed = [
+        column.metric
+        for column in sweep.columns
+        if any(column.metric in row.printed for row in sweep.rows)
+    ]
+    title = TITLES[sweep.metric]
+    header = ["row", *(["folds"] if unit == "fold" else []), "seeds"]
+    n_counts = len(header) - 1
+    for column in sweep.columns:
+        header.append(column.heading)
+        header += [f"printed {column.heading}"] if column.metric in printed else []
+    if done:
+        header += [f"95 % over {unit}s", f"pooled {title} %", "95 % over speakers"]
+    if tested:
+        header += [f"p, {unit}s", "p, speakers"]
+    rows = []
+    for row in sweep.rows:
+        one, corpus = done.get(row.name, (None, None))
+        cells = [row.name, *[NONE] * n_counts]
+        if one:
+            n_units = len(one.per_unit(corpus))
+            counts = [n_units, len(one.seeds)] if one.unit == "fold" else [0, n_units]
+            cells[1:] = [str(n or NONE) for n in counts[-n_counts:]]
+        for i, column in enumerate(sweep.columns):
+            empty = NONE if one or i else results[row.name]
+            cells.append(_mean(column, one, corpus) if one else empty)
+            if column.metric in printed:
+                cells.append(row.printed.get(column.metric, NONE))
+        if one:
+            pooled = one.summary(corpus)["pooled"][sweep.metric]
+            cells += [
+                bounds(mean_interval(one.values(corpus, sweep.metric))),
+                f"{100 * pooled['value']:.1f}",
+                bounds(pooled["interval"]),
+            ]
+        if tested:
+            against = tested.get(row.name) or {}
+            cells += [p_value(against.get(f"{test}_holm")) for test in _TESTS]
+        cells += [NONE] * (len(header) - len(cells))
+        rows.append(cells)
+    settings = [one for one, _ in done.values()]
+    demo = any(one.about.get("demo") for one in settings)
+    return Table(
+        sweep.title + (", DEMO on synthetic speech" if demo else ""),
+        _about(done.values()),
+        header,
+        rows,
+        _note(sweep, settings, unit, bool(tested), bool(printed)),
+    )
+
+
+def corpus_of(row: Row, one: CrossValidation) -> str:
+    """The corpus that a row is about.
+
+    Arguments
+    ---------
+    row : Row
+        Of a sweep.
+    one : CrossValidation
+        What came out.
+
+    Returns
+    -------
+    str
+        One of ``one.corpora``.
+
+    Raises
+    ------
+    ValueError
+        If there are several and the row names none of them.
+    """
+    if row.corpus is None and len(one.corpora) == 1:
+        return one.corpora[0]
+    if row.corpus not in one.corpora:
+        raise ValueError(
+            f"row {row.name!r} was tested on {', '.join(one.corpora)}; say which of "
+            f"them it shows: its corpus is {row.corpus!r}"
+        )
+    return row.corpus
+
+
+def _against_baseline(
+    sweep: Sweep, done: Mapping[str, tuple[CrossValidation, str]]
+) -> dict[str, dict | None]:
+    """Row to its tests against the baseline, corrected over the rows."""
+    if sweep.baseline not in done or len(done) < 2:
+        return {}
+    corpus = done[sweep.baseline][1]
+    names = [sweep.baseline] + [
+        name
+        for name, (_, own) in done.items()
+        if name != sweep.baseline and own == corpus
+    ]
+    rows = table_rows([done[name][0] for name in names], corpus, sweep.metric)
+    return {name: row["against_first"] for name, row in zip(names, rows, strict=True)}
+
+
+def _mean(column: Column, one: CrossValidation, corpus: str) -> str:
+    values = column.scale * np.array(one.values(corpus, column.metric))
+    if not len(values):
+        return NONE
+    digits = ".1f" if column.percent else ".3g"
+    spread = f" ± {values.std(ddof=1):{digits}}" if len(values) > 1 else ""
+    return f"{values.mean():{digits}}{spread}"
+
+
+def _about(done: Sequence[tuple[CrossValidation, str]]) -> str:
+    """On which data, with which encoder, and what chance would give."""
+    found = {"corpus": [], "encoder": [], "protocol": [], "chance": []}
+    for one, corpus in done:
+        own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
+        chance = one.summary(corpus)["chance"]
+        found["corpus"].append(corpus)
+        found["encoder"].append(one.about.get("encoder"))
+        found["protocol"].append(own["kind"])
+        found["chance"].append(
+            f"{round(1 / chance)} classes, chance: UAR {100 * chance:.1f} %"
+        )
+    parts = [" and ".join(sorted({v for v in same if v})) for same in found.values()]
+    return ", ".join(part for part in parts if part)
+
+
+def _note(
+    sweep: Sweep,
+    settings: Sequence[CrossValidation],
+    unit: str,
+    tested: bool,
+    printed: bool,
+) -> str:
+    parts = []
+    if settings:
+        several = any(one.unit == "fold" and len(one.seeds) > 1 for one in settings)
+        averaged = ", each averaged over seeds" if several else ""
+        parts.append(
+            f"± is the standard deviation over {unit}s{averaged}. 95 % over {unit}s: "
+            f"t-interval of the mean, from 3 {unit}s on. Pooled: over all test "
+            "utterances together, with the 95 % bootstrap interval over speakers."
+        )
+    if tested:
+        parts.append(
+            f"p: {TITLES[sweep.metric]} against “{sweep.baseline}”, two-sided, "
+            f"Holm-corrected over the rows. Over {unit}s: paired t-test. Over "
+            "speakers: permutation test that exchanges the two settings' predictions, "
+            "all of a speaker at once. No p where splits or seeds are not the same."
+        )
+    if printed and sweep.printed_in:
+        parts.append(f"Printed: {sweep.printed_in}.")
+    return " ".join(parts)
+
+
+def sweep_points(
+    sweep: Sweep, results: Mapping[str, CrossValidation | str]
+) -> list[dict]:
+    """The numbers of a sweep, one entry for each row and column.
+
+    Arguments
+    ---------
+    sweep : Sweep
+        Its rows and columns.
+    results : mapping
+        As for ``build_sweep_table``.
+
+    Returns
+    -------
+    list of dict
+        ``row``; ``curve``, ``key`` and ``value`` (None outside of sweeps); ``metric``;
+        ``units``, the number of folds (or seeds); ``mean`` and ``std`` over them,
+        ``low`` and ``high``, the bounds of the mean's 95 % t-interval; ``pooled``,
+        ``pooled_low`` and ``pooled_high``, the bounds of its interval over speakers.
+        Metrics as they are, not in percent. None where there is nothing to tell.
+    """
+    points = []
+    for row in sweep.rows:
+        one = results[row.name]
+        if isinstance(one, str):
+            continue
+        corpus = corpus_of(row, one)
+        summary = one.summary(corpus)
+        for column in sweep.columns:
+            values = one.values(corpus, column.metric)
+            if not values:
+                continue
+            low, high = mean_interval(values) or (None, None)
+            pooled = summary["pooled"].get(column.metric, {})
+            bounds = pooled.get("interval") or (None, None)
+            numbers = [
+                float(np.mean(values)),
+                float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                low,
+                high,
+                pooled.get("value"),
+                *bounds,
+            ]
+            point = row.point
+            points.append(
+                {
+                    "row": row.name,
+                    "curve": point and point.curve,
+                    "key": point and point.key,
+                    "value": point and point.value,
+                    "metric": column.metric,
+                    "units": len(values),
+                }
+                | dict(zip(_NUMBERS, numbers, strict=True))
+            )
+    return points
+
+
+def write_points(points: Sequence[Mapping], path: str | Path) -> None:
+    """Write the numbers of a sweep as CSV.
+
+    Arguments
+    ---------
+    points : sequence of mapping
+        As ``sweep_points`` returns them.
+    path : str or pathlib.Path
+        The file; it appears whole or not at all.
+    """
+    columns = ["row", "curve", "key", "value", "metric", "units", *_NUMBERS]
+    with (
+        replacing(Path(path)) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(points)
+
+
+def write_curves(
+    sweep: Sweep, points: Sequence[Mapping], folder: str | Path
+) -> list[Path]:
+    """Write, for each key that is swept over, its curves as CSV and as PNG.
+
+    Arguments
+    ---------
+    sweep : Sweep
+        Its rows and columns.
+    points : sequence of mapping
+        As ``sweep_points`` returns them.
+    folder : str or pathlib.Path
+        Where ``<name of the sweep file>_<key>.csv`` and ``.png`` go.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written: without matplotlib no figures.
+    """
+    written = []
+    symbols = {row.point.key: row.point.symbol for row in sweep.rows if row.point}
+    for key, symbol in symbols.items():
+        own = [point for point in points if point["key"] == key]
+        if not own:
+            continue
+        path = Path(folder) / f"{sweep.path.stem}_{key}.csv"
+        write_points(own, path)
+        written.append(path)
+        panels, baseline = {}, {}
+        for column in sweep.columns:
+            curves: dict[str, list] = {}
+            for point in points:
+                if point["metric"] != column.metric:
+                    continue
+                place = [
+                    point[name] if point[name] is None else column.scale * point[name]
+                    for name in ("mean", "low", "high")
+                ]
+                if point["key"] == key:
+                    curves.setdefault(point["curve"], []).append(
+                        (point["value"], *place)
+                    )
+                elif point["row"] == sweep.baseline:
+                    baseline[column.heading] = (sweep.baseline, *place)
+            if curves:
+                panels[column.heading] = curves
+        try:
+            plot_sweep(panels, path.with_suffix(".png"), symbol, baseline)
+        except ImportError:  # without matplotlib the numbers have to do
+            continue
+        written.append(path.with_suffix(".png"))
+    return written
+
+
+def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation | str]:
+    """What came out of each row, from the ``crossval.json`` files of its runs.
+
+    Arguments
+    ---------
+    sweep : Sweep
+        Its rows.
+    folder : str or pathlib.Path
+        With ``<folder of the row>/<result>/crossval.json``.
+
+    Returns
+    -------
+    dict
+        Name of each row to the setting, or to ``NOT_RUN``.
+
+    Raises
+    ------
+    ValueError
+        If a file is something else.
+    """
+    results = {}
+    for row in sweep.rows:
+        path = Path(folder) / row.folder / row.result / FILE
+        results[row.name] = read_crossval(path) if path.exists() else NOT_RUN
+    return results
+
+
+def measured_table(path: str | Path, folder: str | Path) -> str:
+    """The table of a sweep file in Markdown, nothing run.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The sweep file.
+    folder : str or pathlib.Path
+        See ``read_measured``.
+
+    Returns
+    -------
+    str
+        Ends in a newline.
+
+    Raises
+    ------
+    ValueError
+        If one of the files cannot be read, or a demo's results are among them.
+    """
+    sweep = read_sweep(path)
+    results = read_measured(sweep, folder)
+    for row in sweep.rows:
+        one = results[row.name]
+        if not isinstance(one, str) and one.about.get("demo"):
+            raise ValueError(
+                f"{Path(folder) / row.folder}: {FILE} is from a demo run on synthetic "
+                "speech, which says nothing about real speech; move it elsewhere"
+            )
+    return build_sweep_table(sweep, results).markdown()

@@ -1,0 +1,1 @@
+"""What every part may use: files, errors, audio at 16 kHz."""

@@ -1,0 +1,38 @@
+"""Which script a YAML belongs to."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from speechbrain_ser_cl.sweeps.recipe import find_script
+
+ROOT = Path(__file__).resolve().parents[2]
+OWN = ROOT / "recipes" / "own_corpus"
+
+
+def test_a_copy_of_a_yaml_names_its_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SER_CL_RECIPES", raising=False)
+    mine = Path(shutil.copy(OWN / "hparams" / "finetune.yaml", tmp_path / "mine.yaml"))
+    assert find_script(mine) == OWN / "train.py"
+
+    # Recipes of one's own go before those of the package, and a script beside the YAML
+    # before both.
+    own = tmp_path / "elsewhere" / "own_corpus"
+    own.mkdir(parents=True)
+    (own / "train.py").touch()
+    monkeypatch.setenv("SER_CL_RECIPES", str(own.parent))
+    assert find_script(mine) == own / "train.py"
+    (tmp_path / "train.py").touch()
+    assert find_script(mine) == tmp_path / "train.py"
+
+
+def test_a_yaml_that_belongs_to_nothing_is_an_error(tmp_path):
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text("seed: 1")
+    with pytest.raises(ValueError, match=r"mine\.yaml: looked in .*as recipe$"):
+        find_script(yaml)
+    yaml.write_text("recipe: no_such_recipe")
+    with pytest.raises(ValueError, match="recipes/no_such_recipe.*SER_CL_RECIPES"):
+        find_script(yaml)
