@@ -118,7 +118,7 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
     Returns
     -------
     pathlib.Path
-        Absolute; symbolic links are not followed, since the twin recipes are links.
+        Absolute; symbolic links are not followed.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
     with open(hparams_file, encoding="utf-8") as file:
         recipe = (YAML().load(file) or {}).get("recipe")
     if isinstance(recipe, str):
-        folders += [folder / recipe for folder in recipe_folders()]
+        folders += [folder / recipe for folder in recipe_folders(hparams_file)]
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
@@ -151,18 +151,25 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
     )
 
 
-def recipe_folders() -> list[Path]:
-    """Folders that may have recipes below them, the most explicit one first.
+def recipe_folders(hparams_file: Path | None = None) -> list[Path]:
+    """Find folders that may have recipes below them, the most explicit one first.
+
+    Arguments
+    ---------
+    hparams_file : pathlib.Path, optional
+        A YAML, whose own recipes are looked for as well.
 
     Returns
     -------
     list of pathlib.Path
-        The one that the environment variable ``SER_CL_RECIPES`` names; ``recipes`` in
-        the working folder and those above it; and in the checkout of this package.
+        The one that the environment variable ``SER_CL_RECIPES`` names; ``recipes``
+        above the YAML, in the working folder and above it; and in the checkout of this
+        package.
     """
-    here = Path.cwd()
-    places = [folder / "recipes" for folder in (here, *here.parents)]
-    places.append(Path(__file__).resolve().parents[2] / "recipes")
+    below = [Path.cwd() / "any", Path(__file__).resolve().parents[1]]
+    if hparams_file is not None:
+        below.insert(0, hparams_file.absolute())
+    places = [folder / "recipes" for path in below for folder in path.parents]
     if named := os.environ.get("SER_CL_RECIPES"):
         places.insert(0, Path(named))
-    return [place for place in places if place.is_dir()]
+    return [place for place in dict.fromkeys(places) if place.is_dir()]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ser_cl.sweeps.recipe import find_script
+from speechbrain_ser_cl.training.launch import find_hparams
 
 ROOT = Path(__file__).resolve().parents[2]
 OWN = ROOT / "recipes" / "own_corpus"
@@ -26,6 +27,28 @@ def test_a_copy_of_a_yaml_names_its_recipe(tmp_path, monkeypatch):
     assert find_script(mine) == own / "train.py"
     (tmp_path / "train.py").touch()
     assert find_script(mine) == tmp_path / "train.py"
+
+
+def test_a_twin_names_the_script_of_another_recipe(tmp_path, monkeypatch):
+    """A twin's script is that of its own recipes folder, nested names too."""
+    monkeypatch.chdir(tmp_path)
+    theirs = tmp_path / "checkout" / "recipes"
+    yaml = theirs / "TWIN" / "method" / "hparams" / "my.yaml"
+    script = theirs / "IEMOCAP" / "pairwise_cl" / "train.py"
+    for path in (yaml, script):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    yaml.write_text("recipe: IEMOCAP/pairwise_cl")
+    assert find_script(yaml) == script
+    script.unlink()
+    assert find_script(yaml) == OWN.parent / "IEMOCAP" / "pairwise_cl" / "train.py"
+
+
+def test_a_twins_yaml_is_found_from_the_scripts_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    script = OWN.parent / "IEMOCAP_MSP" / "train.py"
+    yaml = "../EmoDB_RAVDESS/hparams/multitask_da.yaml"
+    assert find_hparams(yaml, script).samefile(script.parent / yaml)
 
 
 def test_a_yaml_that_belongs_to_nothing_is_an_error(tmp_path):

@@ -1,1 +1,0 @@
-../../IEMOCAP/pairwise_cl/train.py

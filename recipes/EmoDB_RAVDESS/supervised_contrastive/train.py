@@ -1,1 +1,0 @@
-../../IEMOCAP/supervised_contrastive/train.py

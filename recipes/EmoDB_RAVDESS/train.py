@@ -1,1 +1,0 @@
-../IEMOCAP_MSP/train.py

@@ -1,1 +1,0 @@
-../../IEMOCAP_CASIA/train.py
