@@ -105,7 +105,12 @@ def _of_corpus(name: str, folder: Path) -> DataReport:
 
 def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
     from speechbrain_ser_cl.data.experiment import fold_split, map_corpora, read_corpus
-    from speechbrain_ser_cl.data.protocols import SEEDS, select_parts
+    from speechbrain_ser_cl.data.protocols import (
+        DRAWN,
+        SEEDS,
+        resolve_protocol,
+        select_parts,
+    )
     from speechbrain_ser_cl.data.quality.audio_facts import FACTS_FILE, audio_facts
     from speechbrain_ser_cl.data.quality.report import ERROR, Finding, data_report
     from speechbrain_ser_cl.sweeps.recipe import Recipe
@@ -136,7 +141,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         allow_missing=allow_missing,
     )
     protocol, split_file = values.get("protocol", SEEDS), values.get("split_file")
-    if protocol == SEEDS and not split_file:
+    if resolve_protocol(protocol).get("kind") in DRAWN and not split_file:
         return report()
     try:
         fold, seed = values.get("fold", 0), values.get("seed", 0)

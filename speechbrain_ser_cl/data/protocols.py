@@ -52,6 +52,9 @@ from speechbrain_ser_cl.utils.files import replacing
 PARTS = ("train", "valid", "test")
 LEAK_KEYS = ("speaker", "session", "text_id")
 SEEDS = "seeds"
+DOMAINS = "domain_adaptation"
+# Kinds without folds: each run draws its parts with its own seed.
+DRAWN = (SEEDS, DOMAINS)
 
 PROTOCOLS = {
     # 5 folds on IEMOCAP: one session tests, one validates, three train.
@@ -102,6 +105,15 @@ PROTOCOLS = {
     },
     # No folds: the recipe splits by its own seed, and seeds are repeated.
     SEEDS: {},
+    # As above, from one corpus to another: see `data.domains.split_domains`. Source and
+    # target are keys of the recipe's corpora.
+    DOMAINS: {
+        "source": "source",
+        "target": "target",
+        "source_valid": 0.1,
+        "target_train": 0.05,
+        "by": "utterance",
+    },
 }
 
 _VALUE_OF = {
@@ -203,7 +215,7 @@ is a fold; use speaker_kfold
             for name, one in sorted(entries["per_corpus"].items())
         }
         if any(
-            one.get("kind") == SEEDS or "per_corpus" in one for one in each.values()
+            one.get("kind") in DRAWN or "per_corpus" in one for one in each.values()
         ):
             raise ValueError(f"protocol: not possible within per_corpus: {entries}")
         return {"per_corpus": each}
@@ -219,8 +231,8 @@ is a fold; use speaker_kfold
             f"protocol {kind}: unknown {', '.join(map(str, unknown))}; it has "
             f"{', '.join(usual) or 'no further entries'}"
         )
-    if kind == SEEDS:
-        return {"kind": SEEDS}
+    if kind in DRAWN:
+        return {"kind": kind} | usual | entries
     full = usual | entries
     full["leaks"] = sorted(full["leaks"])
     n_folds, least = full["n_folds"], 3 if full["valid"] == "next" else 2
@@ -290,9 +302,10 @@ def make_folds(
     {'train/valid': 0, 'train/test': 0, 'valid/test': 0}
     """
     protocol = resolve_protocol(protocol)
-    if protocol.get("kind") == SEEDS:
+    if protocol.get("kind") in DRAWN:
         raise ValueError(
-            f"protocol {SEEDS} has no folds; the recipe splits by its own seed"
+            f"protocol {protocol['kind']} has no folds; the recipe splits by its own "
+            "seed"
         )
     items = sorted(map(_labelled, utterances), key=lambda item: item.utterance.id)
     of_corpus = defaultdict(list)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from speechbrain_ser_cl.data.experiment import read_corpora
 from speechbrain_ser_cl.data.protocols import (
+    DRAWN,
     SEEDS,
     Split,
     make_folds,
@@ -82,6 +83,9 @@ class Run:
             key: text.replace("{fold}", fold).replace("{seed}", str(self.seed))
             for key, text in self.recipe.overridden.items()
             if key not in ("seed", "output_folder")
+            # That seeds are repeated is this command's business: the script splits by
+            # the YAML's own protocol.
+            and (key, text) != ("protocol", SEEDS)
         }
 
     def settings(self) -> dict:
@@ -168,9 +172,9 @@ def plan(
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"--seeds: each once, found {' '.join(map(str, seeds))}")
     protocol = resolve_protocol(values.get("protocol") or SEEDS)
-    if protocol.get("kind") == SEEDS and splits is None:
+    if protocol.get("kind") in DRAWN and splits is None:
         if folds is not None:
-            raise ValueError(f"--folds: protocol {SEEDS} has none")
+            raise ValueError(f"--folds: protocol {protocol['kind']} has none")
         return [
             Run(recipe, output / f"seed-{seed}", seed, None, None, row)
             for seed in seeds

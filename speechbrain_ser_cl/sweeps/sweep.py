@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from speechbrain_ser_cl.data.protocols import SEEDS, resolve_protocol
+from speechbrain_ser_cl.data.protocols import DRAWN, SEEDS, resolve_protocol
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, read_crossval
 from speechbrain_ser_cl.results.text import NOT_RUN
 from speechbrain_ser_cl.sweeps.command import aggregate, report_failures
@@ -246,7 +246,7 @@ def _shared_splits(recipe: Recipe, made: dict) -> list | None:
     """The folds, made once for rows with the same corpora, classes and protocol."""
     values = recipe.values
     protocol = resolve_protocol(values.get("protocol") or SEEDS)
-    if protocol.get("kind") == SEEDS or any(key not in values for key in FOLD_KEYS):
+    if protocol.get("kind") in DRAWN or any(key not in values for key in FOLD_KEYS):
         return None  # there are none, or plan says what is missing
     names = ("corpora", "emotion_map", "allow_missing", "seed")
     key = json.dumps([protocol, *(values.get(name) for name in names)], sort_keys=True)
