@@ -50,6 +50,9 @@ class Candidate:
     text_id: str | None = None
     language: str | None = None
     split: str | None = None
+    recording: str | None = None
+    start: float | None = None
+    end: float | None = None
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
@@ -399,7 +402,7 @@ def _duration(path: Path) -> float:
 def _utterance(
     candidate: Candidate, duration: float, corpus: str, language: str
 ) -> Utterance:
-    def qualified(value):
+    def qualified(value: str | None) -> str | None:
         return None if value is None else f"{corpus}_{value}"
 
     return Utterance(
@@ -414,4 +417,7 @@ def _utterance(
         text_id=qualified(candidate.text_id),
         emotion=candidate.emotion,
         split=candidate.split,
+        recording=qualified(candidate.recording),
+        start=candidate.start,
+        end=candidate.end,
     )

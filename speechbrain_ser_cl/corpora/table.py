@@ -164,7 +164,8 @@ def read_table(
     files = [_locate(root, row["file"]) for row in kept]
     _check_found(kept, files, root, columns, where)
     names = [_name(root, row) for row in kept]
-    if any(row.get("start") or row.get("end") for row in kept):
+    segmented = any(row.get("start") or row.get("end") for row in kept)
+    if segmented:
         files = _cut(kept, files, cut_into, allow_missing, where)
     return finish(
         (
@@ -178,6 +179,9 @@ def read_table(
                 text_id=row.get("text") or None,
                 language=row.get("language") or None,
                 split=parts.get(row.get("split")),
+                recording=_file_name(root, row) if segmented else None,
+                start=_seconds(row.get("start") or "0") if segmented else None,
+                end=_seconds(row["end"]) if row.get("end") else None,
             )
             for name, path, row in zip(names, files, kept, strict=True)
         ),
@@ -416,11 +420,16 @@ def _without(
 
 def _name(root: Path, row: Mapping[str, str]) -> str:
     """A row's name: its file without suffix, and which part of it."""
-    path = root / row["file"].replace("\\", "/")
-    known = path.suffix.lower() in READABLE
-    name = below(root, path.with_suffix("") if known else path)
+    name = _file_name(root, row)
     bounds = [f"{_seconds(row[key]):.3f}" for key in ("start", "end") if row.get(key)]
     return "_".join([name, "-".join(bounds)]) if bounds else name
+
+
+def _file_name(root: Path, row: Mapping[str, str]) -> str:
+    """Its file without suffix."""
+    path = root / row["file"].replace("\\", "/")
+    known = path.suffix.lower() in READABLE
+    return below(root, path.with_suffix("") if known else path)
 
 
 def _locate(root: Path, name: str) -> Path | None:

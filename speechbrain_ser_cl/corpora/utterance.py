@@ -1,5 +1,6 @@
 """What every corpus reader returns: one record per utterance."""
 
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +22,37 @@ EMOTIONS = (
 """The emotion names that published corpora are translated to."""
 
 PARTS = ("train", "valid", "test")
+_NAMES = ("id", "corpus", "speaker", "session", "text_id", "emotion", "recording")
+
+
+def normal(name: str) -> str:
+    """Give a name in the Unicode form (NFC) in which names are compared.
+
+    Arguments
+    ---------
+    name : str
+        Of a speaker, a class, a file, ….
+
+    Returns
+    -------
+    str
+        The same where two names look alike.
+
+    Example
+    -------
+    >>> normal("Ju\u0308rgen") == "J\u00fcrgen"
+    True
+    """
+    return unicodedata.normalize("NFC", name)
 
 
 @dataclass(frozen=True)
 class Utterance:
     """One recorded utterance and what its corpus says about it.
 
-    ``id``, ``speaker``, ``session`` and ``text_id`` begin with the name of the
-    corpus, so that they never collide when corpora are used together.
+    ``id``, ``speaker``, ``session``, ``text_id`` and ``recording`` begin with the name
+    of the corpus, so that they never collide when corpora are used together. All names
+    are kept in one Unicode form (NFC), so that names that look alike are equal.
 
     Arguments
     ---------
@@ -56,12 +80,18 @@ class Utterance:
         which the annotators of a corpus do not agree are ``"other"``.
     split : str or None
         ``"train"``, ``"valid"`` or ``"test"`` where the corpus itself says so.
+    recording : str or None
+        The longer recording that it is cut from.
+    start, end : float or None
+        From where to where in the recording, in seconds; an ``end`` of None is
+        ``start + duration``.
 
     Raises
     ------
     ValueError
         For an emotion that is no name in lower case, a gender or split that is not
-        one of those above, or a duration that is not above 0.
+        one of those above, a duration that is not above 0, or a ``start`` without
+        ``recording``.
 
     Example
     -------
@@ -92,8 +122,15 @@ class Utterance:
     text_id: str | None
     emotion: str
     split: str | None = None
+    recording: str | None = None
+    start: float | None = None
+    end: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        for field in _NAMES:
+            name = getattr(self, field)
+            if name and not name.isascii():
+                object.__setattr__(self, field, normal(name))
         if not self.emotion or self.emotion != self.emotion.strip().lower():
             raise ValueError(
                 f"utterance {self.id}: emotion {self.emotion!r} is not a name in lower "
@@ -113,3 +150,5 @@ class Utterance:
             raise ValueError(
                 f"utterance {self.id}: duration {self.duration} s is not above 0"
             )
+        if self.start is not None and self.recording is None:
+            raise ValueError(f"utterance {self.id}: a start, but of no recording")

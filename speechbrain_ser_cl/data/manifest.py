@@ -20,6 +20,8 @@ FIELDS = (
     "text_id",
     "emotion",
 )
+# Written where they are known.
+OPTIONAL = ("split", "recording", "start", "end")
 
 
 def write_manifest(
@@ -29,7 +31,8 @@ def write_manifest(
 
     Each entry is ``id: {"wav": "{data_root}/wav/x.wav", "duration": 1.9, "corpus": …,
     "speaker": …, "session": …, "gender": …, "language": …, "text_id": …,
-    "emotion": …}``, and ``"split"`` where the corpus has one. Audio below ``data_root``
+    "emotion": …}``, and ``"split"``, ``"recording"``, ``"start"`` and ``"end"`` where
+    they are known. Audio below ``data_root``
     is written relative to it, so that corpus and manifest can move; audio elsewhere
     (files converted into a cache beside the run) is written with its absolute path.
     The file appears whole or not at all.
@@ -73,7 +76,7 @@ def write_manifest(
     entries = {
         u.id: {"wav": _portable(u.path, root)}
         | {name: getattr(u, name) for name in FIELDS}
-        | ({"split": u.split} if u.split else {})
+        | {n: value for n in OPTIONAL if (value := getattr(u, n)) is not None}
         for u in utterances
     }
     path = Path(path)
@@ -133,8 +136,8 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
             Utterance(
                 id=name,
                 path=Path(wav),
-                split=entry.get("split"),
                 **{field: entry[field] for field in FIELDS},
+                **{field: entry.get(field) for field in OPTIONAL},
             )
         )
     return sorted(utterances, key=lambda utterance: utterance.id)

@@ -25,6 +25,7 @@ Its entries:
   other is tested, then the other way round, so that there are twice as many folds.
   ``given``: what the corpus says; where it names no validation part, that is a fifth of
   the training speakers (of the training utterances where speakers are not known).
+- ``deal``: how groups are dealt to folds. ``cards``: one after the other, women first.
 - ``leaks``: which of ``speaker``, ``session`` and ``text_id`` training may share with
   validation and test. Any other leak is an error.
 
@@ -61,6 +62,7 @@ PROTOCOLS = {
     "leave_one_session_out": {
         "group": "session",
         "n_folds": None,
+        "deal": None,
         "valid": "next",
         "leaks": ["text_id"],
     },
@@ -68,12 +70,14 @@ PROTOCOLS = {
     "session_speaker_swap": {
         "group": "session",
         "n_folds": None,
+        "deal": None,
         "valid": "swap",
         "leaks": ["text_id"],
     },
     "session_kfold": {
         "group": "session",
         "n_folds": 5,
+        "deal": "cards",
         "valid": "next",
         "leaks": ["text_id"],
     },
@@ -81,18 +85,21 @@ PROTOCOLS = {
     "leave_one_speaker_out": {
         "group": "speaker",
         "n_folds": None,
+        "deal": None,
         "valid": "next",
         "leaks": ["session", "text_id"],
     },
     "speaker_kfold": {
         "group": "speaker",
         "n_folds": 5,
+        "deal": "cards",
         "valid": "next",
         "leaks": ["text_id"],
     },
     "random_kfold": {
         "group": "utterance",
         "n_folds": 5,
+        "deal": "cards",
         "valid": "next",
         "leaks": ["speaker", "session", "text_id"],
     },
@@ -100,6 +107,7 @@ PROTOCOLS = {
     "given": {
         "group": "split",
         "n_folds": None,
+        "deal": "cards",
         "valid": "given",
         "leaks": ["session", "text_id"],
     },
@@ -235,6 +243,8 @@ is a fold; use speaker_kfold
         return {"kind": kind} | usual | entries
     full = usual | entries
     full["leaks"] = sorted(full["leaks"])
+    if usual["deal"] is None:  # where each group is a fold nothing is dealt
+        full["deal"] = None
     n_folds, least = full["n_folds"], 3 if full["valid"] == "next" else 2
     wrong = None
     if full["group"] != usual["group"]:
@@ -255,6 +265,8 @@ is a fold; use speaker_kfold
             f"n_folds is {n_folds!r}, expected a whole number from {least} on, since "
             f"valid is {full['valid']}"
         )
+    elif full["deal"] not in ("cards", None):
+        wrong = f"deal is {full['deal']!r}, expected 'cards'"
     elif not set(full["leaks"]) <= set(LEAK_KEYS):
         wrong = f"leaks is {full['leaks']}, expected some of {', '.join(LEAK_KEYS)}"
     if wrong:

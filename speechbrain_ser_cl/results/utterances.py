@@ -10,13 +10,16 @@ from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.utils.files import replacing
 
 _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
+# There where utterances are parts of longer recordings.
+_SEGMENT = ("recording", "start", "end")
 
 
 def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> None:
     """Write the parts of an experiment, one line per utterance.
 
     Columns: ``id``, ``part``, ``label`` (the class), the fields of ``Utterance`` and
-    ``wav``, the absolute path of the audio. What is None is empty. Lines are sorted by
+    ``wav``, the absolute path of the audio; ``recording``, ``start`` and ``end`` where
+    utterances are parts of longer recordings. What is None is empty. Lines are sorted by
     part, in the given order, then by id. The file appears whole or not at all.
 
     Arguments
@@ -36,17 +39,20 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
     >>> read_parts(path)["test"] == [Labelled(utterance, "negative")]
     True
     """
+    cut = any(u.recording for part in parts.values() for u, _ in part)
+    segment = _SEGMENT if cut else ()
     with (
         replacing(Path(path)) as unfinished,
         open(unfinished, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_COLUMNS)
+        writer.writerow([*_COLUMNS, *segment])
         for part, items in parts.items():
             for utterance, label in sorted(items, key=lambda item: item.utterance.id):
                 fields = [getattr(utterance, name) for name in FIELDS]
+                more = [getattr(utterance, name) for name in segment]
                 wav = utterance.path.absolute()
-                writer.writerow([utterance.id, part, label, *fields, wav])
+                writer.writerow([utterance.id, part, label, *fields, wav, *more])
 
 
 def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
@@ -85,6 +91,9 @@ def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
             try:
                 fields = {name: row[name] or None for name in FIELDS}
                 fields["duration"] = float(row["duration"])
+                fields["recording"] = row.get("recording") or None
+                for name in ("start", "end"):
+                    fields[name] = float(row[name]) if row.get(name) else None
                 utterance = Utterance(id=row["id"], path=Path(row["wav"]), **fields)
             except (TypeError, ValueError) as error:
                 raise ValueError(f"{path}, line {reader.line_num}: {error}") from None

@@ -266,7 +266,10 @@ def test_rows_that_are_parts_of_files(tmp_path):
         ("table_call_3.000", 1.0),
     ]
     whole = soundfile.read(tmp_path / "call.wav")[0].mean(axis=1)
+    assert len({(u.recording, u.start) for u in found}) == 3
     for utterance, start in zip(found, (0.5, 1.5, 3.0), strict=True):
+        assert utterance.start == start
+        assert utterance.recording.startswith("table_")
         part = load_audio(utterance.path).numpy()
         first = int(start * 16000)
         assert np.abs(part - whole[first : first + len(part)]).max() < 2e-5

@@ -29,7 +29,9 @@ def test_round_trip(corpus, tmp_path):
     utterances[0] = dataclasses.replace(
         utterances[0], speaker=None, session=None, gender=None, text_id=None
     )
-    utterances[1] = dataclasses.replace(utterances[1], split="test")
+    utterances[1] = dataclasses.replace(
+        utterances[1], split="test", recording="r", start=0.0, end=1.25
+    )
     write_manifest(reversed(utterances), tmp_path / "new" / "m.json", corpus)
     assert read_manifest(tmp_path / "new" / "m.json", corpus) == utterances
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["m.json"]

@@ -24,8 +24,12 @@ def parts(tmp_path):
 
 def test_what_is_written_is_read(parts, tmp_path):
     path = tmp_path / "utterances.csv"
-    write_parts(path, parts)
-    assert read_parts(path) == parts
+    utterance, label = parts["train"][0]
+    cut = replace(utterance, recording="r", start=0.0, end=0.75)
+    for first in (Labelled(cut, label), parts["train"][0]):
+        parts["train"][0] = first
+        write_parts(path, parts)
+        assert read_parts(path) == parts
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["part"] for row in rows] == ["train"] * 4 + ["test"] * 4
