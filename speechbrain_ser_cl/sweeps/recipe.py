@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from hyperpyyaml import resolve_references
-from ruamel.yaml import YAML
+from speechbrain_ser_cl.utils.settings import (
+    parse_overrides,
+    read_yaml,
+    resolve_settings,
+)
 
 
 @dataclass(frozen=True)
@@ -74,21 +77,20 @@ class Recipe:
         dict
             Numbers, texts, lists and dictionaries; of what would be built, its tag and
             its arguments.
+
+        Raises
+        ------
+        SettingsError
+            For a YAML or a value that cannot be used.
         """
         # The runs of a table ask for the same again and again.
         key = frozenset(overridden.items())
         if key not in self._resolved:
-            reader = YAML()
-            with open(self.hparams_file, encoding="utf-8") as file:
-                known = set(reader.load(file))
-            given = {
-                key: YAML(typ="safe").load(value)
-                for key, value in overridden.items()
-                if key in known
-            }
-            with open(self.hparams_file, encoding="utf-8") as file:
-                plain = _plain(reader.load(resolve_references(file, given)))
-            self._resolved[key] = plain
+            plain = read_yaml(self.hparams_file)
+            given = parse_overrides(
+                {key: text for key, text in overridden.items() if key in plain}
+            )
+            self._resolved[key] = _plain(resolve_settings(self.hparams_file, given))
         return self._resolved[key]
 
 
@@ -130,15 +132,14 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
     >>> folder = getfixture("tmp_path")
     >>> (folder / "train.py").touch()
     >>> (folder / "hparams").mkdir()
-    >>> (folder / "hparams" / "my.yaml").touch()
+    >>> _ = (folder / "hparams" / "my.yaml").write_text("seed: 1")
     >>> find_script(folder / "hparams" / "my.yaml") == folder / "train.py"
     True
     """
     if not hparams_file.is_file():
         raise ValueError(f"there is no file {hparams_file}")
     folders = list(hparams_file.absolute().parents)[:3]
-    with open(hparams_file, encoding="utf-8") as file:
-        recipe = (YAML().load(file) or {}).get("recipe")
+    recipe = read_yaml(hparams_file).get("recipe")
     if isinstance(recipe, str):
         folders += [folder / recipe for folder in recipe_folders(hparams_file)]
     for folder in folders:

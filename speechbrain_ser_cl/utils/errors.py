@@ -1,9 +1,95 @@
-"""Words of error messages."""
+"""Errors that a user can mend, and their words."""
 
+import json
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 MOST_SHOWN = 10
+_LONGEST_SHOWN = 80
+
+
+class SERError(ValueError):
+    """Base of the package's errors: input that the user can correct.
+
+    The message is complete without a traceback; the command lines print it as one
+    line.
+
+    Example
+    -------
+    >>> issubclass(SERError, ValueError)
+    True
+    """
+
+
+class FileError(SERError):
+    """A file, or a value in it, that cannot be used.
+
+    Example
+    -------
+    >>> FileError.at("my.yaml", "fold", -1, "a whole number from 0", "Correct it")
+    FileError('my.yaml: fold is -1, expected a whole number from 0. Correct it')
+    """
+
+    @classmethod
+    def at(
+        cls,
+        file: str | Path,
+        key: str,
+        found: object,
+        expected: str,
+        advice: str = "",
+    ) -> "FileError":
+        """Make the error of one value.
+
+        Arguments
+        ---------
+        file : str or pathlib.Path
+            Where it stands.
+        key : str
+            Path of its keys: ``rows[2].name``.
+        found : object
+            The value.
+        expected : str
+            What should stand there.
+        advice : str
+            What to do, where that is more than to correct the value.
+
+        Returns
+        -------
+        FileError
+            With all of this in one line.
+        """
+        return cls(
+            f"{file}: {key} is {shown(found)}, expected {expected}"
+            + (f". {advice}" if advice else "")
+        )
+
+
+def shown(value: object) -> str:
+    """Write a value for a message, as JSON and at most 80 characters long.
+
+    Arguments
+    ---------
+    value : object
+        Anything.
+
+    Returns
+    -------
+    str
+        One line.
+
+    Example
+    -------
+    >>> shown(None), shown("a"), len(shown(list(range(100))))
+    ('null', '"a"', 80)
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (ValueError, TypeError, RecursionError):
+        text = f"a {type(value).__name__}"
+    more = len(text) > _LONGEST_SHOWN
+    return text[: _LONGEST_SHOWN - 1] + "…" if more else text
 
 
 def offenders(names: Iterable[object]) -> str:

@@ -1,9 +1,11 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, read and written."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from speechbrain_ser_cl.utils.errors import FileError
 
 
 @contextmanager
@@ -34,3 +36,71 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file that has to be a regular one.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    bytes
+        Its contents.
+
+    Raises
+    ------
+    FileError
+        For a folder, and for a pipe or device, which might never end.
+    OSError
+        If it is not there or may not be read.
+
+    Example
+    -------
+    >>> read_bytes(getfixture("tmp_path"))
+    Traceback (most recent call last):
+    speechbrain_ser_cl.utils.errors.FileError: ...: is a folder, expected a file
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        found = "is a folder" if path.is_dir() else "is a pipe or a device"
+        raise FileError(f"{path}: {found}, expected a file")
+    return path.read_bytes()
+
+
+def read_text(path: str | Path) -> str:
+    r"""Read a regular file of UTF-8 text.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    str
+        Its contents.
+
+    Raises
+    ------
+    FileError
+        As ``read_bytes``, and for other bytes than UTF-8.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.txt"
+    >>> _ = path.write_bytes(b"M\xfcller")
+    >>> read_text(path)
+    Traceback (most recent call last):
+    speechbrain_ser_cl.utils.errors.FileError: ...a.txt: byte 2 is not UTF-8 text. ...
+    """
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise FileError(
+            f"{path}: byte {error.start + 1} is not UTF-8 text. Save the file as "
+            "UTF-8, or write it again if it is damaged"
+        ) from None

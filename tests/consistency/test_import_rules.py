@@ -13,7 +13,10 @@ PACKAGE = ROOT / "speechbrain_ser_cl"
 SCIENCE = {"numpy", "scipy", "sklearn"}
 RULES = {
     "registry": (set(), set()),
-    "utils": (set(), {"numpy", "soundfile", "soxr", "torch"}),
+    "utils": (
+        set(),
+        {"hyperpyyaml", "numpy", "pydantic", "ruamel", "soundfile", "soxr", "torch"},
+    ),
     "losses": ({"registry"}, {"torch"}),
     "nnet": ({"registry"}, {"torch"}),
     "augment": ({"registry"}, {"torch", "torch_audiomentations"}),

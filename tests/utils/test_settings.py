@@ -1,0 +1,96 @@
+"""Wrong YAML and wrong overrides: one clear line before anything starts."""
+
+import os
+
+import pytest
+
+from speechbrain_ser_cl.utils.settings import (
+    SettingsError,
+    parse_overrides,
+    read_yaml,
+    resolve_settings,
+)
+
+RECIPE = """
+seed: 1
+folder: null
+corpora: {emodb: !ref <folder>}
+emotion_map: {sad: [sad], happy: [happy]}
+protocol: {kind: speaker_kfold, n_folds: 5}
+fold: 0
+split_file: null
+layer: !new:torch.nn.Identity
+output_folder: !ref results/<fold>
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.mark.parametrize(
+    "override, told",
+    [
+        ("fold: '", '--fold: "\'" is not valid YAML'),
+        ("fold: null", "my.yaml: fold is null, expected a whole number from 0"),
+        ("fold: True", "fold is true"),
+        ("seed: 1.5", "seed is 1.5"),
+        ("seed: 1\nseed: 2", "--seed is given twice"),
+        ("corpora: ", "corpora is null, expected a mapping"),
+        ("corpora: {emodb: 3}", "corpora.emodb is 3"),
+        ("emotion_map: ", "emotion_map is null"),
+        ("emotion_map: {sad: null}", "emotion_map.sad is null, expected a list"),
+        ("emotion_map: {sad: {calm: 3}}", "emotion_map.sad.calm is 3"),
+        ("protocol: []", "protocol is [], expected the name of a protocol"),
+        ("folder: -1", "folder is -1, expected a path"),
+        ("split_file: .nan", "split_file is NaN, expected a path"),
+        ("fodl: 1", "has no key fodl; did you mean 'fold'?"),
+        ("layer: !new:os.system", "tag '!new:os.system'"),
+        ("fold: &a [*a]", "more than 1000000 values"),
+        ("fold: " + "[" * 9999, "not valid YAML"),
+    ],
+)
+def test_an_override_that_cannot_be_used_is_told(recipe, override, told):
+    with pytest.raises(SettingsError) as error:
+        resolve_settings(recipe, parse_overrides(override))
+    assert told in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_values_are_those_of_the_yaml_with_references_and_overrides(recipe):
+    given = parse_overrides("fold: 3\nfolder: /data/my corpus\nseed: 7")
+    values = resolve_settings(recipe, given)
+    assert values["output_folder"] == "results/3"
+    assert values["corpora"]["emodb"] == "/data/my corpus"
+    assert values["seed"] == 7
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        (b"seed: 1\nseed: 2\n", "my.yaml, line 2: not valid YAML: found duplicate key"),
+        (b"seed: 1\nfold: [0\nlr: 1", "my.yaml, line 3: not valid YAML"),
+        (b"", "found nothing, expected keys with values"),
+        (b"- 1\n", "found a list, expected keys with values"),
+        (b"1: 2\n", "the key 1 is a number, expected a text"),
+        (b"seed: \xff\n", "byte 7 is not UTF-8 text"),
+        (b"a: &a [1]\nb: &b [*a,*a]\nc: [*z]\n", "undefined alias"),
+    ],
+)
+def test_a_yaml_that_cannot_be_used_is_told(tmp_path, text, told):
+    path = tmp_path / "my.yaml"
+    path.write_bytes(text)
+    with pytest.raises(ValueError) as error:
+        read_yaml(path)
+    assert told in str(error.value)
+
+
+def test_a_pipe_or_folder_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "my.yaml")
+    with pytest.raises(ValueError, match="is a pipe or a device, expected a file"):
+        read_yaml(tmp_path / "my.yaml")
+    with pytest.raises(ValueError, match="is a folder, expected a file"):
+        read_yaml(tmp_path)
