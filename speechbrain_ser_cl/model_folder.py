@@ -41,6 +41,7 @@ from torch import nn
 
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
 from speechbrain_ser_cl.registry import BACKBONES, HEADS, POOLINGS, Registry
+from speechbrain_ser_cl.utils.errors import SERError
 
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
@@ -67,7 +68,7 @@ _DTYPES = {
 }
 
 
-class ModelError(ValueError):
+class ModelError(SERError):
     """A model folder that cannot be used, or should not be."""
 
 

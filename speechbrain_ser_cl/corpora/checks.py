@@ -16,12 +16,12 @@ from pathlib import Path
 import soundfile
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.errors import SERError, offenders
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 
 
-class CorpusError(ValueError):
+class CorpusError(SERError):
     """A corpus on disk is not what its reader expects."""
 
 

@@ -13,10 +13,10 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
-from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders
 
 
-class LeakError(ValueError):
+class LeakError(SERError):
     """Parts of a split share what they must not share."""
 
 

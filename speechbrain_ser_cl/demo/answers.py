@@ -7,6 +7,7 @@ import soundfile
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.utils.audio import AudioError, load_audio
+from speechbrain_ser_cl.utils.errors import SERError
 
 # What a small compressed file can grow to: both bound time and memory.
 LONGEST = 15 * 60.0  # s
@@ -14,7 +15,7 @@ MOST_SAMPLES = 2**27  # of all channels; 512 MiB as float32
 _ELSEWHERE = "cut it, or use `ser-cl predict`"
 
 
-class RefusedAudio(ValueError):
+class RefusedAudio(SERError):
     """Audio that the page does not classify, in words for who gave it."""
 
 

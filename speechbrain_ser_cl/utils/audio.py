@@ -9,12 +9,13 @@ import soundfile
 import soxr
 import torch
 
+from speechbrain_ser_cl.utils.errors import SERError
 from speechbrain_ser_cl.utils.files import replacing
 
 SAMPLE_RATE = 16000
 
 
-class AudioError(ValueError):
+class AudioError(SERError):
     """An audio file that cannot be used."""
 
 

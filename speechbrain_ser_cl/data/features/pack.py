@@ -24,6 +24,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from speechbrain_ser_cl.utils.errors import SERError
+
 FORMAT = "speechbrain_ser_cl feature pack 1"
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
 _DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -32,7 +34,7 @@ _MAX_BYTES = 2**30
 _MAX_TENSORS = 20_000
 
 
-class PackError(ValueError):
+class PackError(SERError):
     """A file that is no pack, or whose header is damaged."""
 
 

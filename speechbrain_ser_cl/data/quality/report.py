@@ -11,7 +11,7 @@ import numpy as np
 
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK, AudioFacts
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.errors import SERError, offenders
 from speechbrain_ser_cl.utils.files import replacing
 
 # Of samples in runs at the largest magnitude.
@@ -25,7 +25,7 @@ CONFOUNDED = 0.1
 ERROR, WARNING = "error", "warning"
 
 
-class DataError(ValueError):
+class DataError(SERError):
     """Data that nothing should be trained or tested on."""
 
 
