@@ -1,0 +1,342 @@
+"""Results kept for a README: the records of many runs in one small file.
+
+A table in a README is written from the records that runs leave: ``results.json``,
+``crossval.json``, ``few_labels.json``, ``alignment.json``. A measured file holds
+copies of them under their paths, each kind with what its records have in common
+(``shared``) written once::
+
+    {"measured": 1,
+     "results.json": {
+      "shared": {"source": "emodb", "seed": {}, "test": {"chance": 0.5, "uar": {}}},
+      "records": {
+       "labelled/0": {"seed": 0, "test": {"uar": {"value": 0.76}}},
+       "labelled/1": {"seed": 1, "test": {"uar": {"value": 0.75}}}}}}
+
+In ``shared``, ``{}`` stands where records differ. A list of mappings with the same keys
+is a mapping of lists: ``{"[]": {"fold": [0, 1], "seed": [7, 7]}}``. A square matrix of
+counts is a text, rows between bars, zeros empty: ``"#13,,1|,9|,2,5"``. No number changes.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechbrain_ser_cl.utils.files import replacing
+
+KINDS = ("results.json", "crossval.json", "few_labels.json", "alignment.json")
+_HEAD = '{"measured":1'
+_COLUMNS, _COUNTS = "[]", "#"
+# Not kept: what follows from the rest, and what no table or figure shows.
+_LEFT_OUT = {"crossval.json": {"results"}, "results.json": {"data", "layer_weights"}}
+# The same for the numbers of single runs; time and memory are in ``cost``.
+_NUMBERS_LEFT_OUT = re.compile(
+    r"training_seconds|peak_memory_mb\..*|nonfinite_batches|valid\.macro_f1"
+    r"|probes\.(valid\..*|test\.(svm|classifier)\..*)"
+)
+# Of a run's folder: checkpoints, audio and folds.
+_NOT_SEARCHED = {"save", "data", "splits"}
+
+Record = dict[str, Any]
+
+
+def find_records(place: str | Path, kind: str) -> Iterator[tuple[Path, Record]]:
+    """Find all records of one kind in a folder and below it, or in a measured file.
+
+    Arguments
+    ---------
+    place : str or pathlib.Path
+        A folder, a measured file, or one file of the kind.
+    kind : str
+        The file name, one of ``KINDS``.
+
+    Yields
+    ------
+    path : pathlib.Path
+        Of the record; of one in a measured file, the file's path with the record's
+        path added.
+    record : dict
+        What it holds.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged; names it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> write_measured(folder / "t.json", {"a/results.json": {"uar": 0.5}})
+    >>> [(p.parent.name, r) for p, r in find_records(folder, "results.json")]
+    [('a', {'uar': 0.5})]
+    """
+    place = Path(place)
+    for path in [place] if place.is_file() else sorted(_json_files(place)):
+        if _is_measured(path):
+            for name, record in read_measured(path).items():
+                if name.rpartition("/")[2] == kind:
+                    yield path / name, record
+        elif path.name == kind or path == place:
+            yield path, read_object(path)
+
+
+def _json_files(folder: Path) -> Iterator[Path]:
+    for where, inner, files in os.walk(folder):
+        inner[:] = [name for name in inner if name not in _NOT_SEARCHED]
+        yield from (Path(where, name) for name in files if name.endswith(".json"))
+
+
+def _is_measured(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(_HEAD)) == _HEAD.encode()
+
+
+def read_object(path: Path) -> Record:
+    """Read a JSON file that holds a mapping.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+        What it holds.
+
+    Raises
+    ------
+    ValueError
+        If it holds something else; names the file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected a JSON object")
+    return content
+
+
+def read_measured(path: str | Path) -> dict[str, Record]:
+    """Read a measured file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    dict
+        Path of each record, such as ``labelled/0/results.json``, to what it holds.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
+    contents = read_object(Path(path))
+    try:
+        if contents.pop("measured") != 1:
+            raise ValueError("measured is not 1")
+        return {
+            f"{folder}/{kind}".removeprefix("./"): _merged(packed["shared"], own)
+            for kind, packed in contents.items()
+            for folder, own in packed["records"].items()
+        }
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: not a file of measured results "
+            f"({type(error).__name__}: {error}); expected what --measured writes"
+        ) from None
+
+
+def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
+    """Write a measured file.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file; it appears whole or not at all.
+    records : mapping
+        Path of each record, its name one of ``KINDS``, to what it holds. Left out are
+        ``data``, ``layer_weights`` and the intervals over utterances of a
+        ``results.json``; of a ``crossval.json`` the ``results``, which follow from its
+        counts, and time, memory and some probes of single runs.
+
+    Raises
+    ------
+    ValueError
+        For a record of another name.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "table.json"
+    >>> runs = [{"seed": 1, "uar": 0.5}, {"seed": 2, "uar": 0.5}]
+    >>> records = {f"{k}/results.json": run for k, run in enumerate(runs)}
+    >>> write_measured(path, records)
+    >>> read_measured(path) == records
+    True
+    """
+    kinds: dict[str, dict[str, Record]] = {}
+    for name, record in sorted(records.items()):
+        folder, _, kind = name.rpartition("/")
+        if kind not in KINDS:
+            raise ValueError(f"{name}: expected one of {', '.join(KINDS)}")
+        kinds.setdefault(kind, {})[folder or "."] = _packed(_kept(kind, record))
+    blocks = [_HEAD]
+    for kind, same in kinds.items():
+        shared = _shared(list(same.values()))
+        lines = [
+            f"{json.dumps(name)}:{_compact(_own(shared, record))}"
+            for name, record in same.items()
+        ]
+        blocks.append(
+            f'\n"{kind}":{{"shared":{_compact(shared)},\n"records":{{\n'
+            + ",\n".join(lines)
+            + "}}"
+        )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
+        part.write_text(",".join(blocks) + "}\n", encoding="utf-8")
+
+
+def add_measured(path: str | Path, records: Mapping[str, Record]) -> None:
+    """Add records to a measured file, in place of those with the same paths.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file; made where there is none.
+    records : mapping
+        See :func:`write_measured`.
+
+    Raises
+    ------
+    ValueError
+        If the file is something else.
+    """
+    earlier = read_measured(path) if Path(path).exists() else {}
+    write_measured(path, earlier | dict(records))
+
+
+def _kept(kind: str, record: Record) -> Record:
+    left_out = _LEFT_OUT.get(kind, set())
+    record = {key: value for key, value in record.items() if key not in left_out}
+    if kind == "results.json" and isinstance(record.get("test"), Mapping):
+        record["test"] = {
+            name: {k: v for k, v in value.items() if k != "interval"}
+            if isinstance(value, Mapping)
+            else value
+            for name, value in record["test"].items()
+        }
+    if kind == "crossval.json":
+        record["runs"] = [
+            run
+            | {
+                "numbers": {
+                    name: value
+                    for name, value in run.get("numbers", {}).items()
+                    if not _NUMBERS_LEFT_OUT.fullmatch(name)
+                }
+            }
+            for run in record["runs"]
+        ]
+    return record
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _packed(value: Any) -> Any:
+    """Matrices of counts as text, lists of alike mappings as mappings of lists."""
+    if isinstance(value, Mapping):
+        if _COLUMNS in value:
+            raise ValueError(f"a key {_COLUMNS} cannot be kept")
+        return {key: _packed(inner) for key, inner in value.items()}
+    if isinstance(value, str) and value.startswith(_COUNTS):
+        raise ValueError(f"a text that begins with {_COUNTS} cannot be kept: {value}")
+    if not isinstance(value, list):
+        return value
+    keys = [tuple(inner) if isinstance(inner, Mapping) else () for inner in value]
+    if keys and keys[0] and len(set(keys)) == 1:
+        columns = {key: [inner[key] for inner in value] for key in keys[0]}
+        return {_COLUMNS: _packed(columns)}
+    if len(value) > 1 and all(_is_counts(row, len(value)) for row in value):
+        rows = [",".join(str(n or "") for n in row).rstrip(",") for row in value]
+        return _COUNTS + "|".join(rows)
+    return [_packed(inner) for inner in value]
+
+
+def _is_counts(row: Any, length: int) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == length
+        and all(type(n) is int and n >= 0 for n in row)
+    )
+
+
+def _unpacked(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_unpacked(inner) for inner in value]
+    if isinstance(value, str) and value.startswith(_COUNTS):
+        rows = [row.split(",") for row in value[1:].split("|")]
+        filled = [row + [""] * (len(rows) - len(row)) for row in rows]
+        return [[int(n or 0) for n in row] for row in filled]
+    if not isinstance(value, Mapping):
+        return value
+    if _COLUMNS not in value:
+        return {key: _unpacked(inner) for key, inner in value.items()}
+    columns = {key: _unpacked(inner) for key, inner in value[_COLUMNS].items()}
+    lines = zip(*columns.values(), strict=True)
+    return [dict(zip(columns, line, strict=True)) for line in lines]
+
+
+def _shared(records: Sequence[Mapping[str, Any]]) -> Record:
+    """What all have: keys in the order of the first, {} where values differ."""
+    shared: Record = {}
+    for key, value in records[0].items():
+        if not all(key in record for record in records):
+            continue
+        values = [record[key] for record in records]
+        if all(isinstance(inner, Mapping) for inner in values):
+            shared[key] = _shared(values)
+        else:  # 1 is not 1.0 here, nor True
+            same = len({json.dumps(inner) for inner in values}) == 1
+            shared[key] = value if same else {}
+    return shared
+
+
+def _own(shared: Mapping[str, Any], record: Mapping[str, Any]) -> Record:
+    """What a record has beyond the shared part."""
+    own: Record = {}
+    for key, value in record.items():
+        template = shared.get(key, {})
+        if not isinstance(template, Mapping):
+            continue
+        if isinstance(value, Mapping):
+            value = _own(template, value)
+            if not value and key in shared:
+                continue
+        own[key] = value
+    return own
+
+
+def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Record:
+    def filled(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Record:
+        record: Record = {}
+        for key in dict.fromkeys([*shared, *own]):
+            template, value = shared.get(key, {}), own.get(key, {})
+            if isinstance(template, Mapping) and isinstance(value, Mapping):
+                record[key] = filled(template, value)
+            else:
+                record[key] = value if key in own else template
+        return record
+
+    merged: Record = _unpacked(filled(shared, own))
+    return merged
