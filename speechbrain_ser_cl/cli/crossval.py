@@ -59,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="use these fold-<k>.json, for example somebody else's",
     )
+    add(
+        "--measured",
+        type=Path,
+        metavar="FILE.json",
+        help="add the results to this small file, for a README's table",
+    )
     add_engine_arguments(parser)
     add("--script", type=Path, help="instead of the train.py found above the YAML")
 
@@ -105,6 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
         folds=arguments.folds,
         splits=arguments.splits,
         resume=arguments.resume,
+        measured=arguments.measured,
         jobs=arguments.jobs,
         backend=arguments.backend,
         cluster=arguments.cluster,

@@ -11,8 +11,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder",
         type=Path,
-        help="with few_labels.json files below it; few_labels.csv and few_labels.png "
-        "are written there",
+        help="with few_labels.json files below it, or a file of measured results; "
+        "few_labels.csv and few_labels.png are written there or beside it",
     )
 
 
@@ -27,7 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     about, rows = read_few_labels(arguments.folder)
     points = few_label_points(rows, about["baseline"])
-    numbers, figure = (arguments.folder / f"few_labels.{s}" for s in ("csv", "png"))
+    place = arguments.folder
+    folder = place.parent if place.is_file() else place
+    numbers, figure = (folder / f"few_labels.{s}" for s in ("csv", "png"))
     write_points(numbers, points)
     plot_few_labels(points, figure, about["chance"])
     print(f"written: {numbers} and {figure}")

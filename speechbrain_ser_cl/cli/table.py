@@ -15,7 +15,7 @@ marks, each on its own line; paths are relative to the README:
   <!-- few_labels: begin FOLDER --> and  <!-- few_labels: end -->  per share of labels
   <!-- alignment: begin FOLDER --> and  <!-- alignment: end -->  PWCCA between views
   <!-- sweep: begin SWEEP.yaml folder=FOLDER --> and <!-- sweep: end -->
-                                  a sweep's table, from crossval.json copied there
+                                  a sweep's table, from a file of --measured there
 
 SWEEP.yaml: names rows (a recipe's YAML with overrides) and columns (metrics). Runs
 what is missing, each fold and seed as a process as with ser-cl crossval, and writes
@@ -83,8 +83,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--measured",
         type=Path,
-        metavar="FOLDER",
-        help="sweep: copy each row's crossval.json there, for a README",
+        metavar="FILE.json",
+        help="sweep: add each row's results to this small file, for a README",
     )
     add_engine_arguments(parser)
 

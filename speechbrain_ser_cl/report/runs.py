@@ -17,8 +17,9 @@ from speechbrain_ser_cl.results.crossval import (
     FILE,
     CrossValidation,
     Outcome,
-    read_crossval,
+    parse_crossval,
 )
+from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 
@@ -161,7 +162,8 @@ class Series:
 class _Group:
     about: dict
     corpora: dict  # those that a run without folds names
-    crossval: Path | None = None
+    path: Path | None = None
+    crossval: CrossValidation | None = None
     runs: list[Run] = field(default_factory=list)
 
     def takes(self, about: dict, corpora: dict) -> bool:
@@ -197,8 +199,11 @@ def read_run(path: Path) -> Run:
     Traceback (most recent call last):
     ValueError: ...results.json: no key test, and no predictions.csv beside it; ...
     """
+    return _run(path, _read_json(path, dict))
+
+
+def _run(path: Path, results: dict) -> Run:
     folder = path.parent
-    results = _read_json(path, dict)
     history, csv = folder / "history.json", folder / "predictions.csv"
     parts, settings = folder / "utterances.csv", folder / "hyperparams.yaml"
     if not csv.exists() and "confusion_matrix" not in results.get("test", {}):
@@ -257,34 +262,26 @@ def read_series(paths: Sequence[Path]) -> list[Series]:
 
 def _groups(path: Path) -> list[_Group]:
     """What lies below a path, by setting."""
-    if not path.is_dir():
+    if not path.exists():
         raise ValueError(f"there is no folder {path}")
     groups = [
-        _Group(_some(_read_json(file, dict), _ABOUT), {}, file)
-        for file in _below(path, FILE)
+        _Group(_some(record, _ABOUT), {}, file, parse_crossval(record, file))
+        for file, record in find_records(path, FILE)
     ]
-    for file in tqdm(_below(path, "results.json"), desc="runs", disable=None):
-        run = read_run(file)
+    runs = list(find_records(path, "results.json"))
+    for file, record in tqdm(runs, desc="runs", disable=None):
+        run = _run(file, record)
         about, corpora = (_some(run.results, keys) for keys in (_ABOUT, _CORPORA))
         same = [group for group in groups if group.takes(about, corpora)]
         if not same:
             same = [_Group(about, corpora)]
             groups += same
         # Of several cross-validations of one setting, the one it lies in.
-        nearest = max(same, key=lambda group: _shared_depth(group.crossval, file))
+        nearest = max(same, key=lambda group: _shared_depth(group.path, file))
         nearest.runs.append(run)
     for group in groups:
         group.runs.sort(key=lambda run: (run.fold or 0, run.results.get("seed", 0)))
     return sorted(groups, key=lambda group: group.about.get("order", 0))
-
-
-def _below(path: Path, name: str) -> list[Path]:
-    """Files of a name, not those in checkpoints."""
-    found = []
-    for folder, inner, files in os.walk(path):
-        inner[:] = sorted(i for i in inner if i not in ("save", "data", "splits"))
-        found += [Path(folder) / name] if name in files else []
-    return found
 
 
 def _some(contents: Mapping, keys: Iterable[str]) -> dict:
@@ -326,7 +323,7 @@ def _names(found: Sequence[tuple[Path, _Group]]) -> list[str]:
 
 def _crossval(group: _Group) -> CrossValidation:
     if group.crossval is not None:
-        return read_crossval(group.crossval)
+        return group.crossval
     names = {tuple(run.class_names) for run in group.runs}
     if len(names) > 1:
         raise ValueError(

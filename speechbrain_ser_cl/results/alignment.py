@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from speechbrain_ser_cl.metrics.pwcca import pwcca
+from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.text import NONE
 from speechbrain_ser_cl.utils.files import replacing
 
@@ -111,13 +112,12 @@ def alignment_table(folder: str | Path) -> str:
     ValueError
         If there is none, one is something else, or they are of different experiments.
     """
-    files = sorted(Path(folder).rglob(FILE))
+    files = list(find_records(folder, FILE))
     if not files:
         raise ValueError(f"{folder}: no {FILE} in it or below it")
     folds = []
-    for path in files:
+    for path, found in files:
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
             about = found["about"]
             shape = [about, [(m, list(v)) for m, v in found["pwcca"].items()]]
         except (ValueError, TypeError, KeyError) as error:

@@ -22,6 +22,7 @@ from speechbrain_ser_cl.metrics.significance import (
     paired_fold_tests,
     speaker_permutation_test,
 )
+from speechbrain_ser_cl.results.measured import read_object
 from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.errors import offenders
@@ -290,8 +291,30 @@ def read_crossval(path: str | Path) -> CrossValidation:
     >>> read_crossval(path).about["setting"]
     'probe'
     """
+    return parse_crossval(read_object(Path(path)), path)
+
+
+def parse_crossval(contents: Mapping, path: str | Path) -> CrossValidation:
+    """Make a setting of what a ``crossval.json`` holds.
+
+    Arguments
+    ---------
+    contents : mapping
+        As :func:`~speechbrain_ser_cl.results.measured.find_records` gives it.
+    path : str or pathlib.Path
+        Where it is from, for messages.
+
+    Returns
+    -------
+    CrossValidation
+        The setting.
+
+    Raises
+    ------
+    ValueError
+        If it is something else.
+    """
     try:
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
         tested = [
             Outcome(
                 run["fold"],
@@ -316,7 +339,7 @@ def read_crossval(path: str | Path) -> CrossValidation:
             tested,
             contents["cost"],
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path}: not a {FILE} ({type(error).__name__}: {error})"
         ) from error

@@ -27,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from speechbrain_ser_cl.metrics.significance import holm, mean_interval
+from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.text import NONE, bounds, p_value, percent
 from speechbrain_ser_cl.utils.files import replacing
 
@@ -175,7 +176,7 @@ def read_few_labels(folder: str | Path) -> tuple[dict, list[dict]]:
     Arguments
     ---------
     folder : str or pathlib.Path
-        Searched with all its sub-folders.
+        Searched with all its sub-folders; or a measured file.
 
     Returns
     -------
@@ -190,9 +191,8 @@ def read_few_labels(folder: str | Path) -> tuple[dict, list[dict]]:
         If there is none, one is something else, or they are of different experiments.
     """
     abouts, rows = {}, []
-    for path in sorted(Path(folder).rglob(FILE)):
+    for path, found in find_records(folder, FILE):
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
             missing = [key for key in _KEYS if key not in found]
             missing += [k for row in found["rows"] for k in _ROW_KEYS if k not in row]
         except (ValueError, TypeError, KeyError) as error:

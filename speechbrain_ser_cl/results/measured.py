@@ -120,6 +120,32 @@ def read_object(path: Path) -> Record:
     return content
 
 
+def measured_records(place: str | Path) -> dict[str, Record]:
+    """Read a measured file, or all of them that lie in a folder.
+
+    Arguments
+    ---------
+    place : str or pathlib.Path
+        The file or the folder; its sub-folders are not searched.
+
+    Returns
+    -------
+    dict
+        As :func:`read_measured` returns it; empty where there is none.
+
+    Raises
+    ------
+    ValueError
+        If a file is damaged.
+    """
+    place = Path(place)
+    paths = [place] if place.is_file() else sorted(place.glob("*.json"))
+    records: dict[str, Record] = {}
+    for path in filter(_is_measured, paths):
+        records |= read_measured(path)
+    return records
+
+
 def read_measured(path: str | Path) -> dict[str, Record]:
     """Read a measured file.
 

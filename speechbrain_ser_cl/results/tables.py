@@ -1,5 +1,5 @@
-"""Tables of results in a README, written from the runs' ``results.json`` files, or from
-the ``crossval.json`` files of cross-validations.
+"""Tables of results in a README, written from the runs' ``results.json`` files, from
+the ``crossval.json`` files of cross-validations, or from measured files, which hold them.
 
 The README marks where, with the folder relative to itself::
 
@@ -50,7 +50,7 @@ from speechbrain_ser_cl.results.costs import build_cost_table
 from speechbrain_ser_cl.results.crossval import (
     FILE,
     CrossValidation,
-    read_crossval,
+    parse_crossval,
     table_rows,
 )
 from speechbrain_ser_cl.results.few_labels import (
@@ -58,6 +58,7 @@ from speechbrain_ser_cl.results.few_labels import (
     few_label_table,
     read_few_labels,
 )
+from speechbrain_ser_cl.results.measured import find_records, read_object
 from speechbrain_ser_cl.results.text import (
     NONE,
     NOT_RUN,
@@ -123,8 +124,7 @@ def collect_results(folder: str | Path) -> list[dict]:
     []
     """
     results = []
-    for path in sorted(Path(folder).rglob("results.json")):
-        run = _read_object(path)
+    for path, run in find_records(folder, "results.json"):
         missing = [key for key in _REQUIRED if key not in run]
         missing += [
             f"test.{name}.value"
@@ -244,8 +244,8 @@ def collect_crossvals(
     """
     settings: dict[str, tuple[CrossValidation, Path]] = {}
     for folder in map(Path, folders):
-        for path in [folder] if folder.is_file() else sorted(folder.rglob(FILE)):
-            one = read_crossval(path)
+        for path, record in find_records(folder, FILE):
+            one = parse_crossval(record, path)
             if one.about.get("demo") and not demos:
                 raise ValueError(
                     f"{path} is from a demo run on synthetic speech, which says "
@@ -577,21 +577,11 @@ def _over_speakers(runs: Sequence[Mapping], name: str) -> str:
     return NONE if None in intervals else bounds(np.mean(intervals, axis=0))
 
 
-def _read_object(path: Path) -> dict:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    return content
-
-
 def _read_paper(folder: Path, metric: str) -> list[dict]:
     path = folder / "paper.json"
     if not path.exists():
         return []
-    rows = _read_object(path).get("rows", [])
+    rows = read_object(path).get("rows", [])
     for row in rows:
         missing = [key for key in ("setting", metric, "note") if key not in row]
         if missing:

@@ -8,6 +8,7 @@ from pathlib import Path
 from speechbrain_ser_cl.data.protocols import SEEDS
 from speechbrain_ser_cl.report.figures import plot_confusion_matrix
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, collect
+from speechbrain_ser_cl.results.measured import add_measured, find_records
 from speechbrain_ser_cl.results.tables import build_crossval_table, write_csv
 from speechbrain_ser_cl.sweeps.engine import execute
 from speechbrain_ser_cl.sweeps.plan import Run, left_to_do, plan, save_splits
@@ -141,6 +142,7 @@ def crossval(
     folds: Sequence[int] | None = None,
     splits: Path | None = None,
     resume: bool = False,
+    measured: Path | None = None,
     **engine: object,
 ) -> int:
     """Cross-validate a recipe.
@@ -153,6 +155,8 @@ def crossval(
         See ``plan``.
     resume : bool
         Whether to go on with what is there.
+    measured : pathlib.Path, optional
+        The file that each ``crossval.json`` is added to, for READMEs.
     **engine
         ``jobs``, ``backend``, ``cluster`` and ``runs_per_gpu``, see ``execute``.
 
@@ -189,5 +193,11 @@ def crossval(
         )
         return 1
     print(f"\n{aggregate(runs, output)}")
+    if measured is not None:
+        found = find_records(output, FILE)
+        add_measured(
+            measured,
+            {p.relative_to(output.parent).as_posix(): record for p, record in found},
+        )
     print(f"{FILE}, crossval.csv, crossval.md and figures: {output}")
     return 0

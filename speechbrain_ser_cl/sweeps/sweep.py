@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shutil
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from ruamel.yaml import YAML
 
 from speechbrain_ser_cl.data.protocols import DRAWN, SEEDS, resolve_protocol
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, read_crossval
+from speechbrain_ser_cl.results.measured import add_measured, read_object
 from speechbrain_ser_cl.results.text import NOT_RUN
 from speechbrain_ser_cl.sweeps.command import aggregate, report_failures
 from speechbrain_ser_cl.sweeps.engine import execute
@@ -225,7 +225,7 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
         try:
             missing = missing_corpus(recipe, row.needs)
             if missing:
-                kept = (output / row.folder / row.result / FILE).exists()
+                kept = (output / row.record).exists()
                 planned.append(PlannedRow(row, [], [], missing, kept))
                 continue
             runs = plan(
@@ -315,7 +315,7 @@ def run_sweep(
     resume : bool
         Whether to go on with runs that were begun and are not finished.
     measured : pathlib.Path, optional
-        Where a copy of each row's ``crossval.json`` goes, for READMEs.
+        The file that each row's ``crossval.json`` is added to, for READMEs.
     **engine
         ``jobs``, ``backend``, ``cluster`` and ``runs_per_gpu``, see ``execute``.
 
@@ -369,7 +369,14 @@ def run_sweep(
     results = _results(sweep, planned, output, unfinished)
     _write(sweep, results, output)
     if measured is not None:
-        _copy(sweep, results, output, measured)
+        add_measured(
+            measured,
+            {
+                row.record: read_object(output / row.record)
+                for row in sweep.rows
+                if not isinstance(results[row.name], str)
+            },
+        )
     return 1 if failed else 0
 
 
@@ -428,17 +435,3 @@ def _write(
             )
     names = [f"{sweep.path.stem}.md, .tex and .csv", *(path.name for path in written)]
     print(f"{', '.join(names)}: {output}")
-
-
-def _copy(
-    sweep: Sweep,
-    results: Mapping[str, CrossValidation | str],
-    output: Path,
-    measured: Path,
-) -> None:
-    for row in sweep.rows:
-        if isinstance(results[row.name], str):
-            continue
-        place = row.folder / row.result / FILE
-        (measured / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(output / place, measured / place)

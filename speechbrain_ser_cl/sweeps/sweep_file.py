@@ -184,6 +184,11 @@ class Row:
             name += f"-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
         return Path(self.hparams_file.stem, name)
 
+    @property
+    def record(self) -> str:
+        """The path of its ``crossval.json``, below the sweep's output folder."""
+        return (self.folder / self.result / "crossval.json").as_posix()
+
 
 @dataclass(frozen=True)
 class Sweep:

@@ -13,9 +13,11 @@ from speechbrain_ser_cl.report.figures import plot_sweep
 from speechbrain_ser_cl.results.crossval import (
     FILE,
     CrossValidation,
+    parse_crossval,
     read_crossval,
     table_rows,
 )
+from speechbrain_ser_cl.results.measured import measured_records
 from speechbrain_ser_cl.results.text import NONE, NOT_RUN, TITLES, bounds, p_value
 from speechbrain_ser_cl.sweeps.sweep_file import (
     Column,
@@ -489,7 +491,8 @@ def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation
     sweep : Sweep
         Its rows.
     folder : str or pathlib.Path
-        With ``<folder of the row>/<result>/crossval.json``.
+        With ``<folder of the row>/<result>/crossval.json``, or with measured files;
+        or a measured file.
 
     Returns
     -------
@@ -501,10 +504,16 @@ def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation
     ValueError
         If a file is something else.
     """
-    results = {}
+    kept = measured_records(folder)
+    results: dict[str, CrossValidation | str] = {}
     for row in sweep.rows:
-        path = Path(folder) / row.folder / row.result / FILE
-        results[row.name] = read_crossval(path) if path.exists() else NOT_RUN
+        path = Path(folder, row.record)
+        if path.exists():
+            results[row.name] = read_crossval(path)
+        elif row.record in kept:
+            results[row.name] = parse_crossval(kept[row.record], path)
+        else:
+            results[row.name] = NOT_RUN
     return results
 
 
