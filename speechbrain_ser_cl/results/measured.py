@@ -14,7 +14,8 @@ copies of them under their paths, each kind with what its records have in common
 
 In ``shared``, ``{}`` stands where records differ. A list of mappings with the same keys
 is a mapping of lists: ``{"[]": {"fold": [0, 1], "seed": [7, 7]}}``. A square matrix of
-counts is a text, rows between bars, zeros empty: ``"#13,,1|,9|,2,5"``. No number changes.
+counts is a text, rows between bars, zeros empty: ``"#13,,1|,9|,2,5"``. No number
+changes.
 """
 
 import json
@@ -350,18 +351,21 @@ def _own(shared: Mapping[str, Any], record: Mapping[str, Any]) -> Record:
             if not value and key in shared:
                 continue
         own[key] = value
+    if list(dict.fromkeys([*shared, *own])) != list(record):
+        own = {key: own.get(key, {}) for key in record}  # to keep the order
     return own
 
 
 def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Record:
     def filled(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Record:
         record: Record = {}
-        for key in dict.fromkeys([*shared, *own]):
+        ordered = own if shared.keys() <= own.keys() else dict.fromkeys([*shared, *own])
+        for key in ordered:
             template, value = shared.get(key, {}), own.get(key, {})
             if isinstance(template, Mapping) and isinstance(value, Mapping):
                 record[key] = filled(template, value)
             else:
-                record[key] = value if key in own else template
+                record[key] = template if value == {} else value
         return record
 
     merged: Record = _unpacked(filled(shared, own))

@@ -1,5 +1,5 @@
 """Tables of results in a README, written from the runs' ``results.json`` files, from
-the ``crossval.json`` files of cross-validations, or from measured files, which hold them.
+the ``crossval.json`` files of cross-validations, or from measured files that hold them.
 
 The README marks where, with the folder relative to itself::
 

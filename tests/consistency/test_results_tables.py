@@ -1,4 +1,4 @@
-"""Tables in READMEs say what the committed results.json files say."""
+"""Tables in READMEs say what the committed results say."""
 
 import re
 import subprocess
@@ -26,6 +26,11 @@ def test_there_are_tables():
 )
 def test_tables_are_up_to_date(readme):
     assert main([str(readme), "--check"]) == 0
+
+
+def test_results_are_kept_small():
+    files = [path for path in ROOT.glob("recipes/**/measured/*") if path.is_file()]
+    assert files and sum(path.stat().st_size for path in files) <= 300_000
 
 
 def test_the_tables_of_the_benchmarks_are_up_to_date():

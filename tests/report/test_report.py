@@ -25,12 +25,13 @@ from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.report import write_report
 from speechbrain_ser_cl.results.crossval import collect
 from speechbrain_ser_cl.results.embeddings import read_embeddings
+from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts, write_parts
 from tests.finished_run import LAYERS, write_trained
 from tests.page_reader import Page
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def report(*folders, output, audio=False):
@@ -431,19 +432,17 @@ def test_crossval_json_alone_is_enough(crossvals, tmp_path):
 
 @pytest.mark.parametrize(
     "folder",
-    # Other folders of that name hold a paper's figures only.
     [
-        folder
-        for folder in sorted(ROOT.glob("recipes/**/measured"))
-        if any(folder.rglob("results.json")) or any(folder.rglob("crossval.json"))
+        path
+        for path in sorted(ROOT.glob("recipes/**/measured/*.json"))
+        if path.name != "paper.json"
     ],
-    ids=lambda path: "/".join(path.relative_to(ROOT).parts[1:-1]),
+    ids=lambda path: "/".join(path.relative_to(ROOT).parts[1:]),
 )
 def test_every_committed_result_can_be_reported_on(folder, tmp_path):
     page = report(folder, output=tmp_path / "report.html")
     values: dict[tuple, list] = {}
-    for path in folder.rglob("results.json"):
-        run = json.loads(path.read_text())
+    for _, run in find_records(folder, "results.json"):
         key = (run["setting"], run["source"], run["target"], run["target_split"])
         values.setdefault(key, []).append(run["test"]["uar"]["value"])
     shown = [

@@ -62,7 +62,7 @@ def whole(tmp_path_factory, given):
     out = folder / "out"
     file = folder / "noise.yaml"
     file.write_text(SWEEP.format(recipe=RECIPE, output=out), encoding="utf-8")
-    command = ["table", str(file), *given, "--measured", str(folder / "measured")]
+    command = ["table", str(file), *given, "--measured", str(folder / "measured.json")]
     assert main(command) == 0
     return file, out
 
@@ -216,7 +216,7 @@ def test_a_readme_takes_the_table_from_copies(whole, capsys):
     file, out = whole
     readme = file.with_name("README.md")
     readme.write_text(
-        "Before\n<!-- sweep: begin noise.yaml folder=measured -->\n"
+        "Before\n<!-- sweep: begin noise.yaml folder=measured.json -->\n"
         "<!-- sweep: end -->\nAfter\n"
     )
     assert main(["table", str(readme), "--check"]) == 1
@@ -224,12 +224,12 @@ def test_a_readme_takes_the_table_from_copies(whole, capsys):
     assert main(["table", str(readme), "--check"]) == 0
     assert (out / "noise.md").read_text() in readme.read_text()
     # The whole of it without a single run.
-    readme.write_text(readme.read_text().replace("=measured", "=nowhere"))
+    readme.write_text(readme.read_text().replace("=measured.json", "=nowhere"))
     assert main(["table", str(readme)]) == 0
     told = readme.read_text()
     assert "| as it is | – | – | not run here | 54.70 ± 4.03 |" in told
     # One that is a demo's is no result.
-    path = next((file.parent / "measured").rglob("default/crossval.json"))
+    path = next(out.rglob("default/crossval.json"))
     demo = json.loads(path.read_text()) | {"demo": True}
     place = file.parent / "demos" / "tiny" / "default"
     place.mkdir(parents=True)
