@@ -37,12 +37,13 @@ from pathlib import Path
 
 from apart import measure_apart
 
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
+
 RESULTS = Path(__file__).parent / "results" / "encoders.json"
 WHO = {
     "wav2vec2": ("ours", "wrapper", "weighted_ssl_model"),
     "wavlm": ("ours", "wrapper"),
 }
-SAMPLE_RATE = 16000
 MEGABYTE = 2**20
 
 

@@ -41,12 +41,12 @@ from torch import nn
 
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
 from speechbrain_ser_cl.registry import BACKBONES, HEADS, POOLINGS, Registry
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.errors import SERError
 
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
 FORMAT = 1
-SAMPLE_RATE = 16000
 
 _MOST_DESCRIPTION_BYTES = 1_000_000
 _MOST_HEADER_BYTES = 10_000_000

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
-
-SAMPLE_RATE = 16000
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 
 
 def check_input(name: str, x: Tensor, lengths: Tensor | None, *shape: int) -> None:

@@ -7,6 +7,7 @@ or attention, is given groups of utterances of like length, each a small padded 
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ from speechbrain_ser_cl.nnet.lengths import steps_mask
 _GROUP_COST = {"cpu": 10, "cuda": 2000}
 
 
-def recomputed(function: Callable[..., Tensor], *arguments) -> Tensor:
+def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
     """The function's value; what it keeps for its gradient is computed twice instead.
 
     Only the arguments are kept. In the backward pass the function runs again, up to
@@ -94,7 +95,8 @@ def masked_group_norm(x: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
     Returns
     -------
     torch.Tensor
-        (B, C, T), float32, in the valid steps what ``norm`` gives of these alone.
+        (B, C, T), of the type of x, in the valid steps what ``norm`` gives of these
+        alone.
 
     Example
     -------
@@ -103,14 +105,14 @@ def masked_group_norm(x: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
     >>> torch.allclose(y[1:, :, :5], norm(x[1:, :, :5]), atol=1e-5)
     True
     """
-    x = x.float()
+    dtype, x = x.dtype, x.float()
     padding = ~steps_mask(counts, x.shape[2]).unsqueeze(1)
     n = counts[:, None, None]
     mean = x.masked_fill(padding, 0).sum(2, keepdim=True) / n
     squares = (x - mean).square().masked_fill(padding, 0)
     variance = squares.sum(2, keepdim=True) / n
     scale = norm.weight[:, None] * (variance + norm.eps).rsqrt()
-    return torch.addcmul(norm.bias[:, None] - mean * scale, x, scale)
+    return torch.addcmul(norm.bias[:, None] - mean * scale, x, scale).to(dtype)
 
 
 class Group:
@@ -187,6 +189,10 @@ class Packing:
 
     Attributes
     ----------
+    counts : list of int
+        Valid frames of each utterance.
+    rows : list of int
+        The utterances' places in the batch, in the order in which their frames are.
     groups : list of Group
         Shortest first.
 
@@ -212,7 +218,8 @@ class Packing:
         if group_cost is None:
             group_cost = _GROUP_COST.get(device.type, _GROUP_COST["cuda"])
         self.shape = (len(counts), n_steps)
-        order = sorted(range(len(counts)), key=counts.__getitem__)
+        self.counts = list(counts)
+        self.rows = order = sorted(range(len(counts)), key=counts.__getitem__)
         in_order = [counts[row] for row in order]
         self.groups = [
             Group(order[start:stop], in_order[start:stop], device)
@@ -236,7 +243,7 @@ class Packing:
             x = rows.index_copy(0, self._index, x)
         return x.unflatten(0, self.shape)
 
-    def by_group(self, *tensors: Tensor | None) -> Iterator[tuple]:
+    def by_group(self, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
         """Each group, with its part of each tensor (N, …)."""
         sizes = [group.size for group in self.groups]
         parts = [repeat(None) if x is None else x.split(sizes) for x in tensors]
@@ -257,7 +264,7 @@ class Packing:
         values: Tensor,
         p: float = 0.0,
         gates: Tensor | None = None,
-        biases: Sequence[Tensor] | None = None,
+        biases: Sequence[Callable[[Tensor], Tensor]] | None = None,
     ) -> Tensor:
         """Softmax attention of each utterance to itself, by fused kernels.
 
@@ -271,9 +278,10 @@ class Packing:
         p : float
             Share of the attention weights that are set to 0.
         gates : torch.Tensor, optional
-            (N, H). A query's score for each key has its gate times the bias added.
-        biases : sequence of torch.Tensor, optional
-            With ``gates``: of each group (H, t, t).
+            What each query brings along for what is added to its scores (N, H, …).
+        biases : sequence of callable, optional
+            With ``gates``: for each group a function of its gates, padded (n, t, H, …),
+            to what is added to the scores (n, H, t, t).
 
         Returns
         -------
@@ -298,7 +306,7 @@ class Packing:
         )
 
 
-def _called(function: Callable[..., Tensor], *arguments) -> Tensor:
+def _called(function: Callable[..., Tensor], *arguments: object) -> Tensor:
     return function(*arguments)
 
 
@@ -308,13 +316,13 @@ def _attention(
     keys: Tensor,
     values: Tensor,
     gates: Tensor | None,
-    bias: Tensor | None,
+    bias: Callable[[Tensor], Tensor] | None,
     p: float,
 ) -> Tensor:
     q, k, v = (group.padded(x).transpose(1, 2) for x in (queries, keys, values))
     mask = None if group.mask is None else group.mask[:, None, None, :]
-    if bias is not None:
-        scores = group.padded(gates).transpose(1, 2).unsqueeze(-1) * bias
+    if bias is not None and gates is not None:
+        scores = bias(group.padded(gates))
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf)
         mask = scores.to(q.dtype)

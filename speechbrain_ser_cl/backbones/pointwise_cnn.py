@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from speechbrain_ser_cl.backbones.encoders import architecture, check_architecture
 from speechbrain_ser_cl.backbones.features import check_input
+from speechbrain_ser_cl.backbones.loading import architecture, check_architecture
 from speechbrain_ser_cl.backbones.masked_norm import MaskedBatchNorm
 from speechbrain_ser_cl.backbones.weighted_ssl import WeightedSSL
 from speechbrain_ser_cl.nnet.lengths import length_mask, steps_mask, valid_counts

@@ -4,12 +4,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechbrain_ser_cl.backbones.encoders import (
+from speechbrain_ser_cl.backbones.loading import (
     architecture,
     check_architecture,
     load_encoder,
@@ -22,7 +23,10 @@ from speechbrain_ser_cl.registry import BACKBONES
 
 @BACKBONES.register("weighted_ssl")
 class WeightedSSL(nn.Module):
-    r"""wav2vec 2.0, HuBERT, WavLM or Whisper encoder with a learned sum of layers.
+    r"""A pretrained speech encoder with a learned sum of its layers.
+
+    wav2vec 2.0 (MMS and XLS-R too), HuBERT, WavLM, Whisper, data2vec-audio, UniSpeech,
+    UniSpeech-SAT, SEW and wav2vec2-BERT.
 
     .. math::
         h = \sum_{l=0}^{L} \mathrm{softmax}(w)_l \, h_l
@@ -41,7 +45,7 @@ class WeightedSSL(nn.Module):
 
     What is frozen stays in evaluation mode, whatever ``train()`` is called with, and
     keeps no gradients: no dropout, the same output at every call. The layer weights
-    are trained even so. SpecAugment and LayerDrop are off.
+    are trained even so. LayerDrop is off, and SpecAugment unless asked for.
 
     What frozen layers give need not be computed in every epoch: :meth:`frozen_states`
     is that part, and ``forward`` goes on from there.
@@ -50,8 +54,9 @@ class WeightedSSL(nn.Module):
     ---------
     source : str or pathlib.Path or dict
         Hub id, local folder, or the configuration of a model to be initialised at
-        random: ``model_type`` (wav2vec2, hubert, wavlm, whisper) and whatever differs
-        from that type's defaults.
+        random: ``model_type`` (wav2vec2, hubert, wavlm, whisper, data2vec-audio,
+        unispeech, unispeech-sat, sew, wav2vec2-bert) and whatever differs from that
+        type's defaults.
     revision : str, optional
         Commit, tag or branch on the hub; pin it for runs to be repeatable.
     save_path : str or pathlib.Path, optional
@@ -73,6 +78,15 @@ class WeightedSSL(nn.Module):
         True: in models with ``feat_extract_norm: group`` the first layer is normalised
         over the padding too, as transformers does, so that an utterance's frames
         depend on the batch. Of no effect on other models.
+    gradient_checkpointing : bool
+        True: of each trained transformer layer only the input is kept for the backward
+        pass, and the rest computed again. Less memory, about a third more time. The
+        same as ``encoder.model.gradient_checkpointing_enable()``.
+    spec_augment : bool
+        True: in training, spans of the input of the lowest transformer layer (of
+        Whisper: of the spectrogram) are masked, by ``mask_time_prob``,
+        ``mask_feature_prob`` and the like of the encoder's configuration. Of no effect
+        where that layer (that front end) is frozen.
 
     Attributes
     ----------
@@ -98,8 +112,9 @@ class WeightedSSL(nn.Module):
     ------
     ValueError
         If the source cannot be loaded, see
-        :func:`~speechbrain_ser_cl.backbones.encoders.load_encoder`, or ``freeze``,
-        ``layers`` or ``lora`` is none of the above.
+        :func:`~speechbrain_ser_cl.backbones.loading.load_encoder`, or ``freeze``,
+        ``layers`` or ``lora`` is none of the above, or ``spec_augment`` is asked for
+        and the configuration masks nothing.
     ImportError
         If ``lora`` is given and peft is not installed.
 
@@ -119,17 +134,28 @@ class WeightedSSL(nn.Module):
 
     def __init__(
         self,
-        source: str | Path | Mapping,
+        source: str | Path | Mapping[str, Any],
         revision: str | None = None,
         save_path: str | Path | None = None,
         freeze: str | int = "none",
         layers: Sequence[int] | None = None,
-        lora: Mapping | None = None,
+        lora: Mapping[str, Any] | None = None,
         padded_group_norm: bool = False,
+        gradient_checkpointing: bool = False,
+        spec_augment: bool = False,
     ) -> None:
         super().__init__()
         self.encoder = load_encoder(source, revision, save_path)
         self.encoder.padded_group_norm = padded_group_norm
+        if gradient_checkpointing:
+            self.encoder.model.gradient_checkpointing_enable()
+        config = self.encoder.model.config
+        self.encoder.spec_augment = spec_augment
+        if spec_augment and not (config.mask_time_prob or config.mask_feature_prob):
+            raise ValueError(
+                "spec_augment: mask_time_prob and mask_feature_prob of the encoder's "
+                "configuration are 0, so nothing would be masked"
+            )
         self.output_size = self.encoder.output_size
         self.hop = self.encoder.hop
         self.n_layers = len(self.encoder.stages) - 1
@@ -157,6 +183,9 @@ class WeightedSSL(nn.Module):
         else:
             for module in self._trained_modules():
                 module.requires_grad_(True)
+            mask = getattr(self.encoder.model, "masked_spec_embed", None)
+            if spec_augment and mask is not None and config.mask_time_prob > 0:
+                mask.requires_grad_(self._n_frozen_stages <= 1 and top > 0)
         self.train()
         self._warned = False
 
@@ -170,7 +199,7 @@ class WeightedSSL(nn.Module):
         """Share of each of the ``layers`` in the sum, adding up to 1."""
         return self.layer_weights.softmax(dim=0)
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this, the weights apart.
 
         Returns
@@ -188,7 +217,7 @@ class WeightedSSL(nn.Module):
         }
 
     @classmethod
-    def from_arguments(cls, arguments: Mapping) -> "WeightedSSL":
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "WeightedSSL":
         """Builds one from what :meth:`arguments` gave, and from nothing else.
 
         Arguments
@@ -247,12 +276,16 @@ class WeightedSSL(nn.Module):
         weight_of = dict(zip(self.layers, self.weights, strict=True))
         frames = None
         for number, state in states:
-            if frames is None and number in weight_of:
-                frames = weight_of[number] * state
-            elif number in weight_of:
-                frames = torch.addcmul(frames, state, weight_of[number])
+            if number in weight_of:
+                weight = weight_of[number].to(state.dtype)
+                frames = (
+                    weight * state
+                    if frames is None
+                    else torch.addcmul(frames, state, weight)
+                )
             if number == self.layers[-1]:
                 break
+        assert frames is not None  # there is at least one of the layers
         return packing.unpack(frames)
 
     @torch.no_grad()
@@ -473,16 +506,16 @@ class WeightedSSL(nn.Module):
         named = {"none": 0, "frontend": 1, "all": self.n_layers + 1}
         if isinstance(freeze, str) and freeze in named:
             return named[freeze]
-        is_int = isinstance(freeze, int) and not isinstance(freeze, bool)
-        if is_int and 0 <= freeze <= self.n_layers:
-            return freeze + 1
+        is_number = isinstance(freeze, int) and not isinstance(freeze, bool)
+        if is_number and freeze in range(self.n_layers + 1):
+            return int(freeze) + 1
         raise ValueError(
             f"freeze must be 'none', 'frontend', 'all' or the number of lowest layers "
             f"to freeze, from 0 to {self.n_layers}; found {freeze!r}"
         )
 
 
-def write_untrained_encoder(config: Mapping, folder: str | Path) -> None:
+def write_untrained_encoder(config: Mapping[str, Any], folder: str | Path) -> None:
     """Write a randomly initialised encoder as a folder that ``WeightedSSL`` loads.
 
     Arguments

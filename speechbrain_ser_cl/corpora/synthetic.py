@@ -19,9 +19,9 @@ import soundfile
 from speechbrain_ser_cl.corpora.checks import Candidate, finish, locate
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.files import replacing
 
-SAMPLE_RATE = 16000
 CONTENTS = "corpus.json"
 # Part of the settings: folders written by another version are written again.
 VERSION = 1

@@ -24,11 +24,26 @@ def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
     torch.Tensor
         Counts (B,), int64, from 1 to ``n_steps``.
 
+    Raises
+    ------
+    ValueError
+        If a length is not in (0, 1], as where lengths are given in samples.
+
     Example
     -------
     >>> valid_counts(torch.tensor([1.0, 2 / 3]), 3)
     tensor([3, 2])
     """
+    # A graph that is traced has no values to look at. A length of half precision, or
+    # one computed from others, may be above 1 by its rounding.
+    if not torch.compiler.is_compiling():
+        outside = lengths[~((lengths > 0) & (lengths <= 1 + 1e-3))]
+        if outside.numel():
+            raise ValueError(
+                f"relative lengths must be in (0, 1], found {outside[0].item():g}: "
+                "divide the number of valid samples or frames by that of the padded "
+                "batch"
+            )
     return (lengths * n_steps).round().long().clamp(1, n_steps)
 
 

@@ -104,3 +104,42 @@ def read_text(path: str | Path) -> str:
             f"{path}: byte {error.start + 1} is not UTF-8 text. Save the file as "
             "UTF-8, or write it again if it is damaged"
         ) from None
+
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Raise an error if a file is only Git LFS's note of where the content lies.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        The file; one that cannot be read is left to whoever reads it.
+
+    Raises
+    ------
+    FileError
+        Says what to run.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "model.safetensors"
+    >>> _ = path.write_text("version https://git-lfs.github.com/spec/v1")
+    >>> refuse_lfs_pointer(path)
+    Traceback (most recent call last):
+        ...
+    speechbrain_ser_cl.utils.errors.FileError: ...: a Git LFS pointer and not ...
+    """
+    if not path.is_file():  # a pipe would wait for a writer
+        return
+    try:
+        with open(path, "rb") as file:
+            start = file.read(len(_LFS_POINTER))
+    except OSError:
+        return
+    if start == _LFS_POINTER:
+        raise FileError(
+            f"{path}: a Git LFS pointer and not the file itself; run `git lfs install` "
+            "and `git lfs pull` in the repository that it is in"
+        )

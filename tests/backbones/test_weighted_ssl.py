@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
+    SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
     WhisperFeatureExtractor,
@@ -70,6 +71,33 @@ STABLE_GROUP_NORM = {
 }
 WAVEFORM = LAYER_NORM | GROUP_NORM | STABLE_GROUP_NORM
 EVERY_KIND = WAVEFORM | {"whisper": WHISPER}
+DATA2VEC = waveform_config(
+    "data2vec-audio", num_conv_pos_embeddings=2, conv_pos_kernel_size=5
+)
+del DATA2VEC["feat_extract_norm"], DATA2VEC["do_stable_layer_norm"]
+BERT = {
+    "model_type": "wav2vec2-bert",
+    "hidden_size": 32,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "conv_depthwise_kernel_size": 5,
+    "left_max_position_embeddings": 6,
+    "right_max_position_embeddings": 3,
+}
+# Families beside the first four, and MMS, whose layers have adapters.
+MORE_FAMILIES = {
+    "data2vec-audio": DATA2VEC,
+    "unispeech": waveform_config("unispeech", "group"),
+    "unispeech-sat": waveform_config("unispeech-sat", "layer", True),
+    "sew": waveform_config("sew", "group", conv_dim=[16] * 6 + [32])
+    | {
+        "conv_kernel": (10, 3, 3, 3, 3, 2, 2),
+        "conv_stride": (5, 2, 2, 2, 2, 2, 2),
+    },
+    "wav2vec2-bert": BERT,
+    "mms": waveform_config("wav2vec2", "layer", True, adapter_attn_dim=8),
+}
 
 
 def build(config, **options):
@@ -134,6 +162,89 @@ def test_equals_the_weighted_sum_of_transformers_hidden_states(name, tmp_path):
     torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
     for one, state in zip(each, states, strict=True):
         torch.testing.assert_close(one, state, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name", ["data2vec-audio", "unispeech", "unispeech-sat", "mms"]
+)
+def test_the_other_families_equal_transformers_too(name, tmp_path):
+    torch.manual_seed(1)
+    model = AutoModel.from_config(AutoConfig.for_model(**MORE_FAMILIES[name])).eval()
+    with torch.no_grad():  # adapters and norms start so that they do nothing
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.uniform_(0.5, 1.5)
+    model.save_pretrained(tmp_path)
+    backbone = WeightedSSL(tmp_path).eval()
+    (wav,) = speech(9000)
+    inputs = Wav2Vec2FeatureExtractor(do_normalize=backbone.encoder.normalize)(
+        wav.numpy(), sampling_rate=16000, return_tensors="pt"
+    )
+    with torch.no_grad():
+        states = model(**inputs, output_hidden_states=True).hidden_states
+        ours = list(backbone.hidden_states(wav[None]))
+    for one, state in zip(ours, states, strict=True):
+        torch.testing.assert_close(one, state, rtol=1e-5, atol=1e-5)
+
+
+def test_sew_gives_the_states_between_squeezing_and_upsampling(tmp_path):
+    torch.manual_seed(1)
+    config = AutoConfig.for_model(**MORE_FAMILIES["sew"])
+    model = AutoModel.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    backbone = WeightedSSL(tmp_path).eval()
+    assert (backbone.hop, backbone.encoder.receptive_field) == (640, 720)
+    states = []
+    for layer in model.encoder.layers:
+        layer.register_forward_hook(
+            lambda module, inputs, output: states.append(output)
+        )
+    for n_samples in (9000, 9300):  # an even and an odd number of frames
+        states.clear()
+        (wav,) = speech(n_samples)
+        with torch.no_grad():
+            model(wav[None])
+            ours = list(backbone.hidden_states(wav[None]))[1:]
+        for one, state in zip(ours, states, strict=True):
+            torch.testing.assert_close(one, state, rtol=1e-5, atol=1e-5)
+
+
+def test_wav2vec2_bert_equals_transformers_on_a_batch():
+    torch.manual_seed(1)
+    backbone = build(BERT).eval()
+    utterances = speech(16000, 7777)
+    inputs = SeamlessM4TFeatureExtractor()(
+        [u.numpy() for u in utterances], sampling_rate=16000, return_tensors="pt"
+    )
+    wavs, lengths = pad(utterances)
+    counts = torch.tensor([len(u) for u in utterances])
+    ours = backbone.encoder.filterbanks(wavs, counts)
+    mask = inputs.attention_mask.bool()
+    torch.testing.assert_close(
+        ours[mask], inputs.input_features[mask], rtol=1e-3, atol=1e-3
+    )
+    with torch.no_grad():
+        states = backbone.encoder.model(
+            **inputs, output_hidden_states=True
+        ).hidden_states
+        for one, state in zip(
+            backbone.hidden_states(wavs, lengths), states, strict=True
+        ):
+            torch.testing.assert_close(one[mask], state[mask], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", MORE_FAMILIES)
+def test_the_other_families_are_frozen_trained_and_described_alike(name):
+    config = MORE_FAMILIES[name]
+    wavs, lengths = pad(speech(8000, 5000))
+    backbone = build(config, freeze=2).train()
+    backbone(wavs, lengths).square().sum().backward()
+    for parameter in backbone.parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad
+    assert torch.equal(*(backbone.frozen_states(wavs, lengths) for _ in range(2)))
+    other = WeightedSSL.from_arguments(backbone.arguments()).eval()
+    other.load_state_dict(backbone.state_dict())
+    assert torch.equal(other(wavs, lengths), backbone.eval()(wavs, lengths))
 
 
 def test_whisper_on_30_seconds_equals_transformers():
@@ -203,12 +314,17 @@ def test_sizes(any_config):
 @pytest.mark.parametrize("group_cost", [0, 10**6])
 @pytest.mark.parametrize(
     ("name", "garbage"),
-    [*product(EVERY_KIND, [0.0]), ("wav2vec2-group", math.nan), ("whisper", 3.0)],
+    [
+        *product(EVERY_KIND | MORE_FAMILIES, [0.0]),
+        ("wav2vec2-group", math.nan),
+        ("whisper", 3.0),
+        ("wav2vec2-bert", 3.0),
+    ],
 )
 def test_padding_is_invisible(name, garbage, group_cost, monkeypatch):
     """Whether each utterance is computed by itself or all of them together."""
     monkeypatch.setitem(packing._GROUP_COST, "cpu", group_cost)
-    backbone = build(EVERY_KIND[name]).eval()
+    backbone = build((EVERY_KIND | MORE_FAMILIES)[name]).eval()
     utterances = speech(12345, 3000, 8159, 8160, 450)
     wavs, lengths = pad(utterances, garbage)
     frame_lengths = backbone.frame_lengths(lengths, wavs.shape[1])

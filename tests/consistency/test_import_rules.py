@@ -21,9 +21,10 @@ RULES = {
     "nnet": ({"registry"}, {"torch"}),
     "augment": ({"registry"}, {"torch", "torch_audiomentations"}),
     "backbones": (
-        {"registry", "nnet"},
+        {"registry", "nnet", "utils"},
         {
             "torch",
+            "typing_extensions",
             "transformers",
             "safetensors",
             "opensmile",

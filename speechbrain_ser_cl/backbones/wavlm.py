@@ -1,0 +1,45 @@
+"""WavLM."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+from typing_extensions import override
+
+from speechbrain_ser_cl.backbones.packing import Packing
+from speechbrain_ser_cl.backbones.speech_encoder import Bias
+from speechbrain_ser_cl.backbones.wav2vec2 import WaveformEncoder
+
+
+class WavLMEncoder(WaveformEncoder):
+    r"""WavLM, whose attention adds a gated bias of relative positions to its scores.
+
+    .. math::
+        s_{ij} = \frac{q_i \cdot k_j}{\sqrt{d}} + g_i \, b_{j - i}
+
+    b is the same in all layers, the gates are of each. Chen et al., "WavLM", IEEE
+    JSTSP 2022, section III-A. transformers computes and keeps all scores; here they are
+    added within a fused kernel.
+    """
+
+    @override
+    def _position_biases(self, packing: Packing) -> Sequence[Bias]:
+        compute = self.layers[0].attention.compute_bias
+        return [
+            partial(_gated, compute(group.n_steps, group.n_steps))
+            for group in packing.groups
+        ]
+
+    @override
+    def _gates(self, attention: Any, x: Tensor) -> Tensor:
+        """One per frame and head (N, H)."""
+        x = attention.gru_rel_pos_linear(x.unflatten(-1, (attention.num_heads, -1)))
+        first, second = x.unflatten(-1, (2, 4)).sum(-1).sigmoid().unbind(-1)
+        scale: Tensor = attention.gru_rel_pos_const.flatten()
+        return first * (second * scale - 1) + 2
+
+
+def _gated(bias: Tensor, gates: Tensor) -> Tensor:
+    """(H, t, t) and (n, t, H) to (n, H, t, t)."""
+    return gates.transpose(1, 2).unsqueeze(-1) * bias
