@@ -4,8 +4,8 @@
 
 - seeds alone, if its YAML has ``seed`` and ``output_folder`` and its script writes what
   ``speechbrain_ser_cl.training.write_run`` does;
-- folds, if its YAML also has ``corpora`` (``{}`` until folders are given; name to
-  folder), ``emotion_map``, ``protocol`` (a mapping, so that the command line can change
+- folds, if its YAML also has ``corpora`` (name to folder, or to null until it is
+  given), ``emotion_map``, ``protocol`` (a mapping, so that the command line can change
   parts of it), ``fold`` and ``split_file``, and its script takes the utterances of
   ``data.experiment.fold_split`` and writes the split's fingerprint as
   ``data.fingerprint`` into ``results.json``.

@@ -431,7 +431,7 @@ def test_errors_before_anything_runs(given, tmp_path, capsys, old, new, told):
         (["--noise", "0.5"], "--noise: the row 'noise, σ = 0.1' of"),
         (["--nois", "0.5"], "--nois, of the row 'noise, σ = 0.1', is no key of"),
         (["--check"], "--check is for a README"),
-        (["--corpora", "EmoDB"], "corpora: there is no folder EmoDB"),
+        (["--corpora", "EmoDB"], 'corpora is "EmoDB", expected a mapping of'),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, capsys, more, told):
