@@ -19,42 +19,23 @@ Authors
  * The speechbrain_ser_cl contributors 2026
 """
 
-import os
-import sys
 from pathlib import Path
 
 import speechbrain as sb
 import torch
-import yaml
-from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.distributed import get_rank, if_main_process, run_on_main
+from speechbrain.utils.distributed import if_main_process
 from torch.nn.functional import cross_entropy
-from torch.utils.data import ConcatDataset, DataLoader
 
-from speechbrain_ser_cl.backbones import write_untrained_encoder
-from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.data.domains import (
-    SOURCE,
-    TARGET,
-    durations,
-    load_corpus,
-    of_shared_emotions,
-    split_domains,
-    to_dataset,
-)
-from speechbrain_ser_cl.data.samplers import (
-    AlternatingBatchSampler,
-    LengthBucketedStream,
-    LengthSortedBatches,
-    Phase,
-)
-from speechbrain_ser_cl.data.views import AugmentedViews
+from speechbrain_ser_cl.data.dataset import SpeechDataset, steps_of, without_labels
+from speechbrain_ser_cl.data.domains import SOURCE, TARGET
+from speechbrain_ser_cl.data.experiment import prepare
+from speechbrain_ser_cl.data.loaders import make_phase, training_loader, whole_loader
 from speechbrain_ser_cl.nnet import EmotionClassifier
 from speechbrain_ser_cl.training import (
     SERBrain,
-    find_hparams,
-    plain_values,
-    start_run,
+    labelled_cross_entropy,
+    main,
+    make_brain,
     unwrap,
     write_run,
 )
@@ -69,33 +50,21 @@ class MultitaskBrain(SERBrain):
     def compute_forward(self, batch, stage):
         """Embeds the utterances, or both views of each, and applies the heads."""
         batch = batch.to(self.device)
-        if stage == sb.Stage.TRAIN:
-            # Views a, then views b: one pass through the shared weights.
-            wavs = torch.cat([batch.view_a.data, batch.view_b.data])
-            lengths = torch.cat([batch.view_a.lengths, batch.view_b.lengths])
-        else:
-            wavs, lengths = batch.sig
-        h = self.embed(wavs, lengths)
-        domain = int(batch.domain[0])  # a batch is of one domain
-        if self.hparams.domain_norm:
-            h = self.modules.norm(h, domain)
-        outputs = {"logits": self.modules.emotion_head(h), "embeddings": h}  # eq. 1
-        if self.hparams.domain_head:
-            outputs["logits"] = outputs["logits"] + self.modules.specific_head(
-                h, domain
-            )
+        # Views a, then views b: one pass through the shared weights. The weighted
+        # layers' mean over the valid frames, section 3.1, and eq. 1.
+        logits, h = self.modules.model(
+            batch.speech,
+            batch.lengths,
+            domain=int(batch.domain[0]),  # a batch is of one domain
+            embeddings=True,
+        )
+        outputs = {"logits": logits, "embeddings": h}
         if stage == sb.Stage.TRAIN:
             if self.hparams.loss.active("contrastive"):
                 outputs["z"] = self.modules.projection(h)  # eq. 3
             if self.hparams.loss.active("augmentation"):
                 outputs["pipeline_logits"] = self.modules.augmentation_head(h)
         return outputs
-
-    def embed(self, wavs, lengths):
-        """The weighted layers' mean over the valid frames, section 3.1."""
-        frames = self.modules.backbone(wavs, lengths)
-        lengths = unwrap(self.modules.backbone).frame_lengths(lengths, wavs.shape[1])
-        return self.modules.pooling(frames, lengths)
 
     def compute_objectives(self, outputs, batch, stage):
         """L_emo + λ1 L_aug + λ2 L_cont + λ3 L_IM, section 3.5."""
@@ -104,19 +73,15 @@ class MultitaskBrain(SERBrain):
             return cross_entropy(logits, labels)
         terms = {}
         if self.hparams.loss.active("emotion"):  # eq. 2
-            labelled = bool((labels >= 0).all())
-            terms["emotion"] = (
-                cross_entropy(logits, labels.repeat(2)) if labelled else None
-            )
+            terms["emotion"] = labelled_cross_entropy(logits, labels.repeat(2))
         if self.hparams.loss.active("contrastive"):  # eq. 4
             z_a, z_b = outputs["z"].chunk(2)
             terms["contrastive"] = self.hparams.contrastive_loss(z_a, z_b)
         if self.hparams.loss.active("information_maximization"):  # eq. 5
             terms["information_maximization"] = self.hparams.im_loss(logits)
         if self.hparams.loss.active("augmentation"):  # eq. 6
-            pipelines = torch.cat([batch.pipeline_a, batch.pipeline_b])
             terms["augmentation"] = cross_entropy(
-                outputs["pipeline_logits"], pipelines.to(self.device)
+                outputs["pipeline_logits"], batch.pipeline.to(self.device)
             )
         total, values = self.hparams.loss(terms)
         self.log_terms(values)
@@ -125,77 +90,26 @@ class MultitaskBrain(SERBrain):
     def on_stage_start(self, stage, epoch=None):
         """Before validation, domain statistics of whole, clean training utterances."""
         super().on_stage_start(stage, epoch)
-        if stage != sb.Stage.VALID or not self.hparams.domain_norm:
+        encoder = unwrap(self.modules.model).encoder
+        if stage != sb.Stage.VALID or encoder.norm is None:
             return
         self.modules.eval()
         for domain, loader in self.calibration_loaders.items():
             with torch.no_grad(), self.evaluation_ctx:
-                h = [self.embed(*batch.to(self.device).sig) for batch in loader]
-            self.modules.norm.calibrate(torch.cat(h), domain)
+                batches = [batch.to(self.device) for batch in loader]
+                h = [encoder.pooled(b.speech, b.lengths) for b in batches]
+            encoder.norm.calibrate(torch.cat(h), domain)
 
 
-def prepare_data(hparams):
-    """Reads both corpora and splits them.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values.
-
-    Returns
-    -------
-    DomainSplits
-        Training and validation part of the source, training and test part of the
-        target.
-    """
-    cache = Path(hparams["data_folder"])
-    corpora = []
-    for domain, name, folder in (
-        ("source", hparams["source_corpus"], hparams["source_folder"]),
-        ("target", hparams["target_corpus"], hparams["target_folder"]),
-    ):
-        if folder is None:
-            folder = cache / f"synthetic_{domain}"
-            run_on_main(write_synthetic, args=[folder, folder.name])
-        load = {
-            "name": name,
-            "folder": folder,
-            "emotion_map": hparams["emotion_map"],
-            "cache_folder": cache / "converted",
-            "allow_missing": hparams["allow_missing"],
-        }
-        run_on_main(load_corpus, kwargs=load)  # what it converts, it converts once
-        corpora.append(load_corpus(**load))
-    source, target = corpora
-    if hparams["shared_emotions"]:
-        source = of_shared_emotions(source, target)
-    labels = hparams["target_labels"]
-    return split_domains(
-        source,
-        target,
-        source_valid=hparams["source_valid"],
-        target_train=(
-            hparams["target_labelled"] if labels else hparams["target_unlabelled"]
-        ),
-        target_by=hparams["target_split"],
-        seed=hparams["seed"],
-        target_labels=labels,
-    )
-
-
-def make_loaders(hparams, splits, rank, world_size):
+def make_loaders(hparams, experiment):
     """Loaders for training, validation and test.
 
     Arguments
     ---------
     hparams : dict
         The YAML's values.
-    splits : DomainSplits
+    experiment : Experiment
         The utterances.
-    rank : int
-        This process.
-    world_size : int
-        Of so many.
 
     Returns
     -------
@@ -204,75 +118,56 @@ def make_loaders(hparams, splits, rank, world_size):
     calibration : dict
         For each domain, a loader of whole training utterances.
     """
-    classes = list(hparams["emotion_map"])
-    labels = hparams["target_labels"]
-    target_batches = (
-        hparams["target_batches"] if labels else hparams["target_batches_unlabelled"]
-    )
+    parts, options = experiment.parts, hparams["loader_options"]
+    labels, seed = hparams["target_labels"], hparams["seed"]
+    target = parts["target_train"] if labels else without_labels(parts["target_train"])
+    batches = "target_batches" if labels else "target_batches_unlabelled"
     plan = [
-        ("source", splits.source_train, SOURCE, True, hparams["source_batches"]),
-        ("target", splits.target_train, TARGET, labels, target_batches),
+        ("source", parts["source_train"], SOURCE, hparams["source_batches"]),
+        ("target", target, TARGET, hparams[batches]),
     ]
-    used = {"source": hparams["use_source"], "target": hparams["use_target"]}
-    datasets, phases = [], []
-    for name, items, domain, use_labels, n_batches in plan:
-        if not used[name]:
-            continue
-        dataset = to_dataset(items, classes, domain, use_labels)
-        seconds = [min(d, hparams["max_seconds"]) for d in durations(dataset)]
-        if not hparams["bucketing"]:
-            seconds = [1.0] * len(dataset)  # all alike: batches are random
-        seed = hparams["seed"] + domain
-        stream = LengthBucketedStream(seconds, hparams["batch_size"], seed)
-        first = sum(map(len, datasets))
-        indices = range(first, first + len(dataset))
-        phases.append(Phase(name, indices, stream, n_batches))
-        datasets.append(dataset)
-    views = AugmentedViews(
-        ConcatDataset(datasets),
-        hparams["augmentation"],
-        hparams["seed"],
-        hparams["max_seconds"],
+    plan = [phase for phase in plan if hparams[f"use_{phase[0]}"]]
+    data = SpeechDataset(
+        [item for _, items, _, _ in plan for item in items],
+        experiment.class_names,
+        views=2,
+        augment=hparams["augmentation"],
+        max_steps=steps_of(hparams["max_seconds"]),
+        seed=seed,
+        corpora=experiment.corpora,
     )
-    sampler = AlternatingBatchSampler(phases, rank, world_size)
-    options = hparams["loader_options"] | {"collate_fn": PaddedBatch}
-    train = DataLoader(views, batch_sampler=sampler, **options)
-
-    def whole_utterances(items, domain, use_labels=True):
-        dataset = to_dataset(items, classes, domain, use_labels)
-        batches = LengthSortedBatches(durations(dataset), hparams["test_batch_size"])
-        return DataLoader(dataset, batch_sampler=batches, **options)
-
-    valid = whole_utterances(splits.source_valid, SOURCE)
-    test = whole_utterances(splits.target_test, TARGET)
-    # A target of which nothing is known is taken to be like the source.
-    some = {SOURCE: splits.source_train, TARGET: splits.source_train}
-    if hparams["use_target"] or hparams["target_statistics"]:
-        some[TARGET] = splits.target_train
-    calibration = {
-        domain: whole_utterances(
-            items[:: -(-len(items) // MOST_CALIBRATION)], domain, use_labels=False
+    phases = [
+        make_phase(
+            data,
+            hparams["batch_size"],
+            seed + domain,
+            n_batches,
+            name=name,
+            indices=[i for i, d in enumerate(data.domains) if d == domain],
+            bucketing=hparams["bucketing"],
+            max_seconds=hparams["max_seconds"],
         )
+        for name, _, domain, n_batches in plan
+    ]
+    train = training_loader(data, phases, options)
+
+    def whole(items, corpora=experiment.corpora):
+        data = SpeechDataset(items, experiment.class_names, corpora=corpora)
+        return whole_loader(data, hparams["test_batch_size"], options)
+
+    # A target of which nothing is known is taken to be like the source.
+    some = {SOURCE: parts["source_train"], TARGET: parts["source_train"]}
+    if hparams["use_target"] or hparams["target_statistics"]:
+        some[TARGET] = parts["target_train"]
+    calibration = {
+        domain: whole(without_labels(items[:: -(-len(items) // MOST_CALIBRATION)]))
         for domain, items in some.items()
     }
-    return train, valid, test, calibration
+    return train, whole(parts["source_valid"]), whole(parts["target_test"]), calibration
 
 
 def setting_of(hparams):
-    """What the switches of a run amount to, for tables.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values.
-
-    Returns
-    -------
-    setting : str
-        Such as ``"source + labelled target, all losses"``.
-    order : int
-        Where the setting stands among others.
-    """
+    """What the switches of a run amount to, for tables: its name and place there."""
     if not hparams["use_target"] and hparams["target_statistics"]:
         group, data = 3, "source + statistics of unlabelled target"
     elif not hparams["use_target"]:
@@ -302,216 +197,128 @@ def setting_of(hparams):
     return f"{data}, {losses}", order
 
 
-def check_switches(hparams):
-    """Refuses, before anything is loaded, switches that cannot mean anything.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's plain values.
-
-    Raises
-    ------
-    ValueError
-        Names the keys and what to do.
-    """
-    if hparams["test_checkpoint"] not in ("best", "last"):
-        raise ValueError(
-            f"test_checkpoint is {hparams['test_checkpoint']!r}, expected best or last."
-        )
-    if not (hparams["use_source"] or hparams["use_target"]):
-        raise ValueError("use_source and use_target are both False: nothing to train.")
-    if not hparams["use_source"] and not hparams["target_labels"]:
-        raise ValueError(
+def check_switches(values):
+    """Refuses, before anything is loaded, switches that cannot mean anything."""
+    use_source, use_target = values["use_source"], values["use_target"]
+    labels, stops = values["target_labels"], values["patience"] is not None
+    weights = (values["lambda_aug"], values["lambda_cont"], values["lambda_im"])
+    for wrong, told in (
+        (
+            values["test_checkpoint"] not in ("best", "last"),
+            f"test_checkpoint is {values['test_checkpoint']!r}, expected best or last.",
+        ),
+        (
+            not (use_source or use_target),
+            "use_source and use_target are both False: nothing to train.",
+        ),
+        (
+            not use_source and not labels,
             "use_source and target_labels are both False: no label is left to learn "
-            "from. Set one of them to True."
-        )
-    auxiliary = (hparams["lambda_aug"], hparams["lambda_cont"], hparams["lambda_im"])
-    if hparams["use_target"] and not hparams["target_labels"] and not any(auxiliary):
-        raise ValueError(
+            "from. Set one of them to True.",
+        ),
+        (
+            use_target and not labels and not any(weights),
             "target_labels is False and lambda_aug, lambda_cont and lambda_im are 0: "
-            "nothing is learned from the target. Set use_target: False or a weight."
-        )
-    if hparams["target_statistics"] and (
-        hparams["use_target"] or hparams["target_labels"] or not hparams["domain_norm"]
-    ):
-        raise ValueError(
+            "nothing is learned from the target. Set use_target: False or a weight.",
+        ),
+        (
+            values["target_statistics"]
+            and (use_target or labels or not values["domain_norm"]),
             "target_statistics: True trains on the source alone and takes nothing but "
             "domain_norm's statistics from unlabelled target speech. Set use_target: "
-            "False, target_labels: False and domain_norm: True."
-        )
-    stops = hparams["patience"] is not None or hparams["test_checkpoint"] == "best"
-    if stops and not hparams["use_source"]:
-        raise ValueError(
+            "False, target_labels: False and domain_norm: True.",
+        ),
+        (
+            (stops or values["test_checkpoint"] == "best") and not use_source,
             "use_source is False, but validation is on the source, and patience or "
             "test_checkpoint: best would look at it. Set patience: null and "
-            "test_checkpoint: last."
-        )
-    if bool(hparams["source_folder"]) != bool(hparams["target_folder"]):
-        raise ValueError(
+            "test_checkpoint: last.",
+        ),
+        (
+            bool(values["source_folder"]) != bool(values["target_folder"]),
             "Only one of source_folder and target_folder is given. Give both, or none "
-            "for the demo on synthetic speech."
-        )
+            "for the demo on synthetic speech.",
+        ),
+    ):
+        if wrong:
+            raise ValueError(told)
 
 
-def run(hparams_file, run_opts, overrides):
+def run(launch):
     """Trains and tests one setting.
 
     Arguments
     ---------
-    hparams_file : pathlib.Path
-        The YAML.
-    run_opts : RunOptions
-        Of the command line.
-    overrides : dict
-        Values that replace those of the YAML.
+    launch : Launch
+        What is asked for.
 
     Returns
     -------
-    dict
-        What ``results.json`` says.
+    list of dict
+        What ``results.json`` says, on the main process.
     """
-    hparams = start_run(hparams_file, overrides, check_switches)
-    folder = Path(hparams["output_folder"])
-    splits = prepare_data(hparams)
-    world_size = int(os.environ.get("WORLD_SIZE", 1))
-    train, valid, test, calibration = make_loaders(
-        hparams, splits, get_rank() or 0, world_size
-    )
+    check_switches(launch.values)
+    hparams = launch.start()
+    experiment = prepare(launch.values)
+    train, valid, test, calibration = make_loaders(hparams, experiment)
     # With labels of one domain only there is nothing that a second head could learn.
     hparams["domain_head"] &= all(
         (hparams["use_source"], hparams["use_target"], hparams["target_labels"])
     )
-    class_names = list(hparams["emotion_map"])
-
-    brain = MultitaskBrain(
-        class_names=class_names,
-        sampler=train.batch_sampler,
-        epoch_counter=hparams["epoch_counter"],
+    heads = ["emotion_head"] + ["specific_head"] * hparams["domain_head"]
+    model = EmotionClassifier(
+        hparams["backbone"],
+        [hparams[name] for name in heads],
+        pooling=hparams["pooling"],
+        norm=hparams["norm"] if hparams["domain_norm"] else None,
+        domain=TARGET,
+    )
+    modules = {name: hparams[name] for name in ("projection", "augmentation_head")}
+    brain = make_brain(
+        MultitaskBrain,
+        hparams,
+        launch.run_opts,
+        launch.folder,
+        {"model": model, **modules},
+        experiment.class_names,
+        epochs=hparams["n_rounds"],
+        phases=hparams["use_source"] + hparams["use_target"],
+        patience=hparams["patience"],
         learning_rates=hparams["learning_rates"],
         lr_scheduler=hparams["lr_scheduler"],
-        valid_metric=hparams["valid_metric"],
-        train_logger=hparams["train_logger"],
-        modules=hparams["modules"],
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=hparams["checkpointer"],
+        sampler=train.batch_sampler,
     )
     brain.calibration_loaders = calibration
-    brain.fit(hparams["epoch_counter"], train, valid)
-    brain.evaluate(
-        test, max_key="score" if hparams["test_checkpoint"] == "best" else None
-    )
+    brain.fit(brain.epoch_counter, train, valid)
+    best = hparams["test_checkpoint"] == "best"
+    brain.evaluate(test, max_key="score" if best else None)
     if not if_main_process():
-        return {}
-    backbone = unwrap(brain.modules.backbone)
+        return []
     setting, order = setting_of(hparams)
-    return write_run(
-        folder,
-        {
-            "recipe": "multitask domain adaptation",
-            "setting": setting,
-            "order": order,
-            "source": hparams["source_corpus"],
-            "target": hparams["target_corpus"],
-            "target_split": hparams["target_split"],
-            "encoder": Path(hparams["ssl_source"]).name,
-            "seed": hparams["seed"],
-            "precision": brain.precision,
-            "demo": hparams["source_folder"] is None,
-            "data": splits.describe(),
-            "layer_weights": backbone.weights.tolist(),
-        },
-        predictions=brain.evaluated(),
-        parts=splits.parts(),
-        class_names=class_names,
-        history=brain.history,
-        model=EmotionClassifier(
-            hparams["backbone"],
-            [hparams["emotion_head"]]
-            + ([hparams["specific_head"]] if hparams["domain_head"] else []),
-            pooling=hparams["pooling"],
-            norm=hparams["norm"] if hparams["domain_norm"] else None,
-            domain=TARGET,
-        ),
-    )
-
-
-def run_demo(hparams_file, run_opts, overrides):
-    """Trains on synthetic speech, without and with adaptation, and compares.
-
-    Arguments
-    ---------
-    hparams_file : pathlib.Path
-        The YAML; its ``demo`` holds the values that make it small.
-    run_opts : RunOptions
-        Of the command line.
-    overrides : dict
-        Values of the command line, which go before those of the demo.
-    """
-    if if_main_process():
-        print(
-            "DEMO: neither --source_folder nor --target_folder is given, so this runs "
-            "on synthetic speech with a small untrained encoder. Its numbers are not "
-            "results of any paper.",
-            flush=True,
-        )
-    settings = plain_values(hparams_file)["demo"]
-    folder = Path(overrides.get("output_folder", settings["output_folder"]))
-    encoder = folder / "untrained_encoder"
-    run_on_main(write_untrained_encoder, args=[settings.pop("encoder"), encoder])
-    settings |= {"ssl_source": str(encoder)} | overrides
-    no_adaptation = {
-        "use_target": False,
-        "lambda_aug": 0.0,
-        "lambda_cont": 0.0,
-        "lambda_im": 0.0,
+    record = {
+        "recipe": "multitask domain adaptation",
+        "setting": setting,
+        "order": order,
+        "source": hparams["source_corpus"],
+        "target": hparams["target_corpus"],
+        "target_split": hparams["target_split"],
+        "encoder": Path(hparams["ssl_source"]).name,
+        "seed": hparams["seed"],
+        "precision": brain.precision,
+        "demo": launch.demo,
+        "layer_weights": hparams["backbone"].weights.tolist(),
     }
-    lines = [f"{'':12} {'UAR %':>6}   95 % interval    WA %  macro-F1 %"]
-    for name, switches in (("source only", no_adaptation), ("adapted", {})):
-        output = {"output_folder": str(folder / name.replace(" ", "_"))}
-        test = run(hparams_file, run_opts, settings | switches | output).get("test")
-        if test:
-            value = {k: 100 * test[k]["value"] for k in ("uar", "wa", "macro_f1")}
-            low, high = (100 * bound for bound in test["uar"]["interval"])
-            lines.append(
-                f"{name:12} {value['uar']:6.1f}   {low:5.1f} to {high:5.1f}  "
-                f"{value['wa']:6.1f}  {value['macro_f1']:10.1f}"
-            )
-    if if_main_process():
-        print("\nDEMO on synthetic speech, target test set (chance: 50.0 % UAR)")
-        print("\n".join(lines))
-        print(f"\nFigures, predictions and results.json: {folder}")
-        print(
-            "Next, on real speech:\n"
-            f"python {sys.argv[0]} hparams/{hparams_file.name} "
-            "--source_folder IEMOCAP_full_release --target_folder MSP-IMPROV"
-        )
-
-
-def main(argv):
-    """Runs what the command line asks for.
-
-    Arguments
-    ---------
-    argv : list of str
-        Arguments after the script's name.
-    """
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
-    hparams_file = find_hparams(hparams_file, __file__)
-    overrides = yaml.safe_load(overrides) or {}
-    values = plain_values(hparams_file) | overrides
-    sb.utils.distributed.ddp_init_group(run_opts)
-    folders = (values["source_folder"], values["target_folder"])
-    if "demo" in values and folders == (None, None):
-        run_demo(hparams_file, run_opts, overrides)
-    else:
-        run(hparams_file, run_opts, overrides)
+    results = write_run(
+        launch.folder,
+        record | experiment.record(),
+        predictions=brain.evaluated(),
+        parts=experiment.parts,
+        class_names=experiment.class_names,
+        history=brain.history,
+        model=model,
+    )
+    return [results]
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    main(run, __file__)

@@ -215,11 +215,11 @@ class SpectrogramCRNN(nn.Module):
             Valid frames over all frames (B,), in (0, 1].
         """
         n_frames = self.features.n_frames(torch.tensor(n_samples)).item()
-        return self.encode_lengths(
+        return self.encoded_lengths(
             self.features.frame_lengths(lengths, n_samples), n_frames
         )
 
-    def encode_lengths(self, lengths: Tensor, n_frames: int) -> Tensor:
+    def encoded_lengths(self, lengths: Tensor, n_frames: int) -> Tensor:
         """Relative lengths in frames of what :meth:`encode` gives.
 
         Arguments

@@ -23,6 +23,7 @@ from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.files import replacing
 
 CONTENTS = "corpus.json"
+TABLE = "labels.csv"
 # Part of the settings: folders written by another version are written again.
 VERSION = 1
 
@@ -97,7 +98,8 @@ def write_synthetic(
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write; ``corpus.json`` comes last, after all audio.
+        Where to write; ``corpus.json`` comes last, after all audio and ``labels.csv``,
+        a table as somebody might have it (columns file, emotion, speaker).
     corpus : str
         ``"synthetic_source"`` or ``"synthetic_target"``.
     seed : int
@@ -178,6 +180,9 @@ def write_synthetic(
                 text_id=f"t{text}",
             )
             entries.append({"file": file} | asdict(candidate))
+    rows = [f"{e['file']},{e['emotion']},{corpus}_{e['speaker']}\n" for e in entries]
+    with replacing(folder / TABLE) as part:
+        part.write_text("file,emotion,speaker\n" + "".join(rows), encoding="utf-8")
     with replacing(contents) as part:
         part.write_text(
             json.dumps({"settings": settings, "utterances": entries}, indent=1),

@@ -4,27 +4,20 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
-from speechbrain.dataio.dataset import DynamicItemDataset
-
-from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
+from speechbrain_ser_cl.data.protocols import LEAK_KEYS, resolve_protocol
 from speechbrain_ser_cl.data.splits import (
     Labelled,
     check_leaks,
     describe_part,
     fingerprint,
-    map_emotions,
     split_fraction,
 )
-from speechbrain_ser_cl.registry import CORPORA
-from speechbrain_ser_cl.utils.audio import load_audio
 
 logger = logging.getLogger(__name__)
 
 SOURCE, TARGET = 0, 1
-UNLABELLED = -1
-_LEAK_KEYS = ("speaker", "session", "text_id")
 
 
 @dataclass
@@ -62,47 +55,6 @@ class DomainSplits:
             "shared_between_parts": self.leaks,
             "fingerprint": fingerprint(self.parts()),
         }
-
-
-def load_corpus(
-    name: str,
-    folder: str | Path,
-    emotion_map: Mapping[str, Sequence[str]],
-    cache_folder: str | Path,
-    allow_missing: bool = False,
-) -> list[Labelled]:
-    """Reads a corpus, converts what is not 16 kHz mono, gives utterances their class.
-
-    Arguments
-    ---------
-    name : str
-        Registered name of the corpus, see ``ser-cl list corpora``.
-    folder : str or pathlib.Path
-        Where it is.
-    emotion_map : mapping
-        Class to emotions; utterances of other emotions are left out, with a count.
-    cache_folder : str or pathlib.Path
-        Where converted audio goes.
-    allow_missing : bool
-        Whether to go on, with a warning, when files are missing.
-
-    Returns
-    -------
-    list of Labelled
-        The utterances with their class.
-
-    Raises
-    ------
-    ValueError
-        As the corpus' reader, ``map_emotions`` and ``convert_to_16k_mono`` do.
-    """
-    utterances = CORPORA.get(name)(folder, allow_missing=allow_missing)
-    items, left_out = map_emotions(utterances, emotion_map)
-    if left_out:
-        counts = ", ".join(f"{count} {emotion}" for emotion, count in left_out.items())
-        logger.info("%s: left out, in no class of emotion_map: %s", name, counts)
-    converted = convert_to_16k_mono([i.utterance for i in items], cache_folder)
-    return [Labelled(u, i.label) for u, i in zip(converted, items, strict=True)]
 
 
 def of_shared_emotions(
@@ -163,34 +115,32 @@ def of_shared_emotions(
 
 
 def split_domains(
-    source: Sequence[Labelled],
-    target: Sequence[Labelled],
-    source_valid: float | int,
-    target_train: float | int,
-    target_by: str,
-    seed: int,
-    target_labels: bool = True,
+    corpora: Mapping[str, Sequence[Labelled]], protocol: Mapping[str, Any], seed: int
 ) -> DomainSplits:
     """Splits the source into training and validation, the target into training and
     test, as Ahn et al. 2023, section 4.2, do.
 
     Arguments
     ---------
-    source, target : sequence of Labelled
-        All utterances of the two corpora.
-    source_valid : float or int
-        Part of the source for validation, as a fraction or a number of utterances,
-        drawn at random and stratified by class.
-    target_train : float or int
-        Part of the target for training, labelled or not.
-    target_by : str
-        ``"utterance"``: the target's training part is drawn at random, so its speakers
-        are tested as well (as printed). ``"speaker"``: test speakers are new.
+    corpora : mapping
+        Name to utterances.
+    protocol : mapping
+        Of kind ``domain_adaptation``:
+
+        - ``source``, ``target``: which of the corpora they are;
+        - ``source_valid``: part of the source for validation, as a fraction or a number
+          of utterances, drawn at random and stratified by class;
+        - ``labels``: whether the target's training part is labelled. Then it is
+          ``target_train``, a fraction or number, stratified by class; else
+          ``target_train_unlabelled``, drawn from all alike, since stratifying would use
+          the labels;
+        - ``by``: ``"utterance"``: the target's training part is drawn at random, so its
+          speakers are tested as well (as printed). ``"speaker"``: test speakers are
+          new;
+        - ``shared_emotions``: whether source utterances of emotions that the target
+          does not have are left out.
     seed : int
         Another seed is another draw.
-    target_labels : bool
-        Whether the target's training part is labelled. Then it is stratified by
-        class; else it is drawn from all alike, since stratifying would use the labels.
 
     Returns
     -------
@@ -202,73 +152,38 @@ def split_domains(
     LeakError
         If parts share an utterance, or target parts share speakers that must not.
     ValueError
-        For sizes out of range.
+        For a corpus that is not there and sizes out of range.
     """
-    valid, train, _ = split_fraction(source, source_valid, seed)
+    protocol = resolve_protocol(protocol)
+    for role in ("source", "target"):
+        if protocol[role] not in corpora:
+            raise ValueError(
+                f"protocol: {role}: no corpus {protocol[role]!r} has a folder; corpora "
+                f"has {', '.join(corpora)}"
+            )
+    source, target = (corpora[protocol[role]] for role in ("source", "target"))
+    if protocol["shared_emotions"]:
+        source = of_shared_emotions(source, target)
+    by, size = protocol["by"], protocol["target_train"]
+    valid, train, _ = split_fraction(source, protocol["source_valid"], seed)
     label_of = {item.utterance.id: item.label for item in target}
-    if not target_labels:
-        target = [Labelled(item.utterance, "unknown") for item in target]
+    if not protocol["labels"]:
+        size = protocol["target_train_unlabelled"]
+        target = [item._replace(label="unknown") for item in target]
     adapt, test, unused = (
-        [Labelled(item.utterance, label_of[item.utterance.id]) for item in part]
-        for part in split_fraction(target, target_train, seed, by=target_by)
+        [item._replace(label=label_of[item.utterance.id]) for item in part]
+        for part in split_fraction(target, size, seed, by=by)
     )
-    allowed = [k for k in _LEAK_KEYS if not (target_by == "speaker" and k == "speaker")]
+    allowed = [k for k in LEAK_KEYS if not (by == "speaker" and k == "speaker")]
     leaks = {
         "source": check_leaks(
-            {"source_train": train, "source_valid": valid}, _LEAK_KEYS, _LEAK_KEYS
+            {"source_train": train, "source_valid": valid}, LEAK_KEYS, LEAK_KEYS
         ),
         "target": check_leaks(
-            {"target_train": adapt, "target_test": test}, _LEAK_KEYS, allowed
+            {"target_train": adapt, "target_test": test}, LEAK_KEYS, allowed
         ),
     }
     check_leaks(
         {"source": [*train, *valid], "target": [*adapt, *test]}, ("speaker",), ()
     )
     return DomainSplits(train, valid, adapt, test, leaks, len(unused))
-
-
-def to_dataset(
-    items: Sequence[Labelled],
-    class_names: Sequence[str],
-    domain: int,
-    use_labels: bool = True,
-) -> DynamicItemDataset:
-    """A SpeechBrain dataset of ``id``, ``sig``, ``label`` and ``domain``.
-
-    Arguments
-    ---------
-    items : sequence of Labelled
-        The utterances.
-    class_names : sequence of str
-        Label k is ``class_names[k]``.
-    domain : int
-        ``SOURCE`` or ``TARGET``.
-    use_labels : bool
-        If False every label is ``UNLABELLED``: nothing downstream can see the class.
-
-    Returns
-    -------
-    DynamicItemDataset
-        ``sig`` is float32 (T,) at 16 kHz, read when asked for. ``duration`` (s) is in
-        its ``data``.
-    """
-    index = {name: k for k, name in enumerate(class_names)}
-    rows = {
-        item.utterance.id: {
-            "wav": str(item.utterance.path),
-            "duration": item.utterance.duration,
-            "label": index[item.label] if use_labels else UNLABELLED,
-            "domain": domain,
-        }
-        for item in items
-    }
-    return DynamicItemDataset(
-        rows,
-        dynamic_items=[{"func": load_audio, "takes": ["wav"], "provides": "sig"}],
-        output_keys=["id", "sig", "label", "domain"],
-    )
-
-
-def durations(dataset: DynamicItemDataset) -> list[float]:
-    """Durations (s) of a dataset's utterances, in its order."""
-    return [dataset.data[key]["duration"] for key in dataset.data_ids]

@@ -1,19 +1,314 @@
-"""The corpora of an experiment and the parts of one of its folds."""
+"""What an experiment is trained and tested on: corpora, classes, and parts.
+
+A recipe's YAML says it with ``corpora``, ``emotion_map``, ``protocol``, ``fold``,
+``split_file``, ``seed``, ``data_folder`` and ``allow_missing``; :func:`prepare` makes
+of these what the recipe needs.
+"""
 
 import inspect
 import json
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from speechbrain.utils.distributed import if_main_process, run_on_main
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.data.protocols import Split, make_folds, read_split
-from speechbrain_ser_cl.data.splits import Labelled, map_emotions
+from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
+from speechbrain_ser_cl.data.domains import DomainSplits, split_domains
+from speechbrain_ser_cl.data.few_labels import add_unlabelled
+from speechbrain_ser_cl.data.protocols import (
+    DOMAINS,
+    Split,
+    make_folds,
+    read_split,
+    resolve_protocol,
+    select_parts,
+)
+from speechbrain_ser_cl.data.quality.audio_facts import FACTS_FILE, audio_facts
+from speechbrain_ser_cl.data.quality.report import DataReport, data_report
+from speechbrain_ser_cl.data.splits import Labelled, describe_part, map_emotions
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is trained and tested on.
+
+    Arguments
+    ---------
+    parts : dict
+        Name of each part (``train``, ``valid``, ``test``; of a domain adaptation
+        ``source_train``, ``source_valid``, ``target_train``, ``target_test``) to its
+        utterances, 16 kHz mono.
+    class_names : list of str
+        Class k is the k-th.
+    corpora : list of str
+        Names of the corpora as utterances have them; of a domain adaptation source and
+        target, else sorted.
+    split : Split or DomainSplits
+        Where the parts come from.
+    protocol : dict
+        As ``resolve_protocol`` returns it.
+    left_out : dict
+        How many utterances of each emotion are in no class.
+    unlabelled : dict
+        The utterances of each part with those that are in no class; empty unless
+        asked for.
+    report : DataReport, optional
+        What is in the data and what is wrong with them.
+
+    Example
+    -------
+    >>> Experiment({"test": []}, ["low"], ["toy"], None, {}).parts
+    {'test': []}
+    """
+
+    parts: dict[str, list[Labelled]]
+    class_names: list[str]
+    corpora: list[str]
+    split: Split | DomainSplits
+    protocol: dict[str, Any]
+    left_out: dict[str, int] = field(default_factory=dict)
+    unlabelled: dict[str, list[Utterance]] = field(default_factory=dict)
+    report: DataReport | None = None
+
+    def record(
+        self, parts: Mapping[str, Sequence[Labelled]] | None = None
+    ) -> dict[str, Any]:
+        """Tells the split in the words of ``results.json``.
+
+        Arguments
+        ---------
+        parts : mapping, optional
+            The parts as they were used, where they are others.
+
+        Returns
+        -------
+        dict
+            ``protocol``, ``data`` and, where there are folds, ``fold``, ``n_folds``.
+        """
+        told: dict[str, Any] = {"protocol": self.protocol}
+        if isinstance(self.split, DomainSplits):
+            return told | {"data": self.split.describe()}
+        used = self.parts if parts is None else parts
+        counts = {name: describe_part(part) for name, part in used.items()}
+        data = {"parts": counts, "shared_between_parts": self.split.shared}
+        data["fingerprint"] = self.split.fingerprint
+        if self.report is not None:
+            data["parts"] = {name: self.report.parts[name] for name in used}
+            found = self.report.findings
+            data["findings"] = {one.check: len(one.names) for one in found}
+        return told | {
+            "fold": self.split.fold,
+            "n_folds": self.split.n_folds,
+            "data": data,
+        }
+
+
+def prepare(
+    values: Mapping[str, Any], *, report: bool = False, unlabelled: bool = False
+) -> Experiment:
+    """Reads what an experiment is trained and tested on, as its YAML says.
+
+    Corpora, classes, the fold or the split into domains, the check for leaks, and
+    conversion to 16 kHz mono (once, by the main process, into ``data_folder``).
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values: ``corpora``, ``emotion_map``, ``protocol``, ``seed``,
+        ``data_folder``; perhaps ``fold``, ``split_file``, ``allow_missing``.
+    report : bool
+        Whether every file is listened to, the data report printed, and its errors
+        raised.
+    unlabelled : bool
+        Whether to return the utterances of other emotions as well.
+
+    Returns
+    -------
+    Experiment
+        The parts and what is known of them.
+
+    Raises
+    ------
+    ValueError
+        As the corpora's readers, the protocol and the checks do; ``LeakError`` for
+        parts that share what they must not.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import write_synthetic
+    >>> folder = getfixture("tmp_path")
+    >>> values = {
+    ...     "corpora": {"synthetic": str(write_synthetic(
+    ...         folder, "synthetic_source", n_speakers=5, utterances_per_speaker=4
+    ...     ))},
+    ...     "emotion_map": {"low": ["sad"], "high": ["angry"]},
+    ...     "protocol": "random_kfold", "fold": 1, "seed": 0, "data_folder": folder,
+    ... }
+    >>> experiment = prepare(values)
+    >>> experiment.class_names, [len(part) for part in experiment.parts.values()]
+    (['low', 'high'], [6, 2, 2])
+    """
+    emotion_map = values["emotion_map"]
+    allow_missing = bool(values.get("allow_missing", False))
+    entries = used_corpora(values["corpora"])
+    classes = class_names(emotion_map, list(entries))
+    protocol = resolve_protocol(values["protocol"])
+    corpora = {
+        name: read_corpus(name, entry, allow_missing) for name, entry in entries.items()
+    }
+    everything = [utterance for corpus in corpora.values() for utterance in corpus]
+    names = sorted({utterance.corpus for utterance in everything})
+    if protocol.get("kind") == DOMAINS:
+        if values.get("split_file") is not None:
+            raise ValueError(
+                f"split_file: protocol {DOMAINS} draws its parts by the seed; expected "
+                "null"
+            )
+        if not _has_own_maps(emotion_map):
+            emotion_map = dict.fromkeys(corpora, emotion_map)
+        labelled = {
+            name: map_corpora({name: some}, {name: emotion_map[name]})
+            for name, some in corpora.items()
+        }
+        left_out = sum((Counter(counts) for _, counts in labelled.values()), Counter())
+        split = split_domains(
+            {name: items for name, (items, _) in labelled.items()},
+            protocol,
+            values["seed"],
+        )
+        names = [
+            next(item.utterance.corpus for item in labelled[protocol[role]][0])
+            for role in ("source", "target")
+        ]
+        parts = split.parts()
+        items = [item for part in parts.values() for item in part]
+        shared = split.leaks
+    else:
+        items, left_out = map_corpora(corpora, emotion_map)
+        split = fold_split(
+            items,
+            values["protocol"],
+            values.get("fold", 0),
+            values["seed"],
+            values.get("split_file"),
+        )
+        parts, shared = select_parts(items, split), split.shared
+        protocol = split.protocol
+    if left_out:
+        counts = ", ".join(f"{n} {emotion}" for emotion, n in sorted(left_out.items()))
+        logger.info("Left out, in no class of emotion_map: %s", counts)
+    told = None
+    if report:
+        fold = getattr(split, "fold", None)
+        facts = _once(
+            audio_facts,
+            [item.utterance for item in items],
+            Path(values["data_folder"]) / FACTS_FILE,
+        )
+        told = data_report(
+            items, facts, classes, parts, shared, left_out, allow_missing
+        )
+        if if_main_process():
+            print(f"\nDATA of {', '.join(names)}, fold {fold}\n")
+            print(told.text(), end="\n\n", flush=True)
+        told.refuse_errors()
+    if not unlabelled:
+        everything = [item.utterance for part in parts.values() for item in part]
+    folder = Path(values["data_folder"]) / "converted"
+    by_id = {u.id: u for u in _once(convert_to_16k_mono, everything, folder)}
+    parts = {
+        name: [item._replace(utterance=by_id[item.utterance.id]) for item in part]
+        for name, part in parts.items()
+    }
+    more = {}
+    if unlabelled:
+        items = [i._replace(utterance=by_id[i.utterance.id]) for i in items]
+        more = add_unlabelled(split, items, list(by_id.values()))
+    return Experiment(
+        parts, classes, names, split, protocol, dict(left_out), more, told
+    )
+
+
+def _once(function: Callable[..., Any], *args: Any) -> Any:
+    """The main process does the work; the others read what it left."""
+    run_on_main(function, args=args)
+    return function(*args)
+
+
+def class_names(
+    emotion_map: Mapping[Any, Any], corpora: Sequence[str] | None = None
+) -> list[str]:
+    """Names the classes of an experiment, in their order.
+
+    That is the order of ``emotion_map``; where each corpus has its own map, the order
+    in which classes first appear over the corpora.
+
+    Arguments
+    ---------
+    emotion_map : mapping
+        As ``read_corpora`` takes it.
+    corpora : sequence of str, optional
+        Only of these, in this order. None: of all that have a map.
+
+    Returns
+    -------
+    list of str
+        Class k is the k-th.
+
+    Raises
+    ------
+    ValueError
+        For a class whose name is no text, or fewer than two classes.
+
+    Example
+    -------
+    >>> class_names({"low": ["sad"], "high": ["happy", "angry"]})
+    ['low', 'high']
+    >>> class_names({"a": {"sad": ["sad"]}, "b": {"happy": ["happy"], "sad": ["sad"]}})
+    ['sad', 'happy']
+    """
+    maps = [emotion_map]
+    if _has_own_maps(emotion_map):
+        chosen = emotion_map if corpora is None else corpora
+        maps = [emotion_map[name] for name in chosen if name in emotion_map]
+    names = list(dict.fromkeys(name for one in maps for name in one))
+    for name in names:
+        if not isinstance(name, str) or not name.strip() or not name.isprintable():
+            raise ValueError(
+                f"emotion_map: the class {name!r} ({type(name).__name__}): expected a "
+                f"name, a text in one line; write it in quotes: '{name}'"
+            )
+    if len(names) < 2:
+        raise ValueError(
+            f"emotion_map: found the classes {', '.join(names) or 'none'}, expected "
+            "two or more"
+        )
+    return names
+
+
+def count_classes(emotion_map: Mapping[Any, Any]) -> int:
+    """Counts the classes, for ``n_classes`` of a YAML.
+
+    Example
+    -------
+    >>> count_classes({"low": ["sad"], "high": ["happy", "angry"]})
+    2
+    """
+    return len(class_names(emotion_map))
+
+
+def _has_own_maps(emotion_map: Mapping[Any, Any]) -> bool:
+    """Whether each corpus has a map of its own."""
+    return all(isinstance(value, Mapping) for value in emotion_map.values())
 
 
 def read_corpora(
@@ -108,7 +403,7 @@ def map_corpora(
     >>> len(items), left_out
     (10, {'happy': 10})
     """
-    own_maps = all(isinstance(value, Mapping) for value in emotion_map.values())
+    own_maps = _has_own_maps(emotion_map)
     without = sorted(set(utterances) - set(emotion_map)) if own_maps else []
     if without:
         raise ValueError(
@@ -175,7 +470,8 @@ def read_corpus(
     Arguments
     ---------
     name : str
-        Registered name of the corpus, or any name where the entry has a ``reader``.
+        Registered name of the corpus, or any name where the entry has a ``reader``. A
+        reader of one published corpus names it itself; others take this name.
     entry : str or pathlib.Path or mapping
         The folder; or a mapping with ``folder``, ``reader`` (a registered name) and
         whatever else the reader takes: ``{reader: table, folder: /data/calls,
@@ -216,11 +512,6 @@ def read_corpus(
             )
     if "corpus" in takes:
         options["corpus"] = name
-    elif name != reader_name:
-        raise ValueError(
-            f"corpora: the reader {reader_name} is for the corpus of this name; write "
-            f"{reader_name}: {folder}"
-        )
     return reader(folder, allow_missing=allow_missing, **options)
 
 

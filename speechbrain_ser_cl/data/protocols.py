@@ -120,7 +120,10 @@ PROTOCOLS = {
         "target": "target",
         "source_valid": 0.1,
         "target_train": 0.05,
+        "target_train_unlabelled": 0.3,
         "by": "utterance",
+        "labels": True,
+        "shared_emotions": False,
     },
 }
 

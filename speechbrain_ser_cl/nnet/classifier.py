@@ -2,7 +2,9 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -20,6 +22,17 @@ class UtteranceEncoder(nn.Module):
         Vectors to vectors.
     domain : int, optional
         Given to a ``norm`` whose ``forward`` takes a ``domain``.
+
+    Attributes
+    ----------
+    output_size : int
+        Size D of the vectors.
+    reads : str
+        What :meth:`forward` is given. ``"waveform"``, the default. Or, in a training
+        that computes once what does not change, ``"features"`` of the backbone's front
+        end, for its ``encode``; ``"states"`` (B, T', K, D) of frozen layers, see
+        ``training.keep_states``; ``"frames"`` (B, T', D) of a frozen backbone. It is
+        in no checkpoint and no export.
     """
 
     def __init__(
@@ -33,29 +46,57 @@ class UtteranceEncoder(nn.Module):
         self.backbone = backbone
         self.pooling = pooling
         self.norm = norm
+        self.reads = "waveform"
         self._norm_options = _options(norm, domain)
 
-    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+    @property
+    def output_size(self) -> int:
+        """Size of the vectors: that of the last part that says its own."""
+        parts = (self.norm, self.pooling, self.backbone)
+        sizes = [getattr(part, "output_size", None) for part in parts]
+        return next(size for size in sizes if size is not None)
+
+    def forward(
+        self, speech: Tensor, lengths: Tensor | None = None, domain: Any = None
+    ) -> Tensor:
         """Encodes a batch.
 
         Arguments
         ---------
-        wavs : torch.Tensor
-            Waveforms (B, T).
+        speech : torch.Tensor
+            Waveforms (B, T), or what ``reads`` says.
         lengths : torch.Tensor, optional
             Relative lengths (B,), in (0, 1]. None: no padding.
+        domain : int or torch.Tensor, optional
+            In place of the one given at construction.
 
         Returns
         -------
         torch.Tensor
             Vectors (B, D).
         """
-        h = self.backbone(wavs, lengths)
-        if self.pooling is not None:
-            if lengths is not None:
-                lengths = self.backbone.frame_lengths(lengths, wavs.shape[1])
-            h = self.pooling(h, lengths)
-        return h if self.norm is None else self.norm(h, **self._norm_options)
+        h = self.pooled(speech, lengths)
+        if self.norm is None:
+            return h
+        return self.norm(h, **_changed(self._norm_options, domain))
+
+    def pooled(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encodes and pools, without the normalisation; as :meth:`forward`."""
+        h = speech
+        if self.reads == "waveform":
+            h = self.backbone(speech, lengths)
+            if lengths is not None and self.pooling is not None:
+                lengths = self.backbone.frame_lengths(lengths, speech.shape[1])
+        elif self.reads == "states":
+            h = self.backbone(speech.transpose(1, 2), lengths).float()
+        elif self.reads == "features" and not hasattr(self.backbone, "encoded_lengths"):
+            h = self.backbone.encode(speech)
+        elif self.reads == "features":
+            if lengths is None:
+                lengths = torch.ones(len(speech), device=speech.device)
+            h = self.backbone.encode(speech, lengths).float()
+            lengths = self.backbone.encoded_lengths(lengths, speech.shape[-2])
+        return h if self.pooling is None else self.pooling(h, lengths)
 
 
 class HeadSum(nn.Module):
@@ -74,13 +115,15 @@ class HeadSum(nn.Module):
         self.heads = nn.ModuleList(heads)
         self._options = [_options(head, domain) for head in heads]
 
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, domain: Any = None) -> Tensor:
         """Scores the classes.
 
         Arguments
         ---------
         h : torch.Tensor
             Vectors (B, D).
+        domain : int or torch.Tensor, optional
+            In place of the one given at construction.
 
         Returns
         -------
@@ -88,11 +131,11 @@ class HeadSum(nn.Module):
             Logits (B, C).
         """
         pairs = zip(self.heads, self._options, strict=True)
-        return sum(head(h, **options) for head, options in pairs)
+        return sum(head(h, **_changed(options, domain)) for head, options in pairs)
 
 
 class EmotionClassifier(nn.Module):
-    """What a recipe says its run tested, and hands to ``write_run`` to be exported.
+    """Classifies utterances: what a recipe trains, tests and hands to ``write_run``.
 
     Arguments
     ---------
@@ -130,22 +173,39 @@ class EmotionClassifier(nn.Module):
         self.encoder = UtteranceEncoder(backbone, pooling, norm, domain)
         self.head = HeadSum(heads, domain)
 
-    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        speech: Tensor,
+        lengths: Tensor | None = None,
+        domain: Any = None,
+        embeddings: bool = False,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Scores the classes.
 
         Arguments
         ---------
-        wavs : torch.Tensor
-            Waveforms (B, T), 16 kHz.
+        speech : torch.Tensor
+            Waveforms (B, T), 16 kHz, or what ``encoder.reads`` says.
         lengths : torch.Tensor, optional
             Relative lengths (B,), in (0, 1]. None: no padding.
+        domain : int or torch.Tensor, optional
+            In place of the one given at construction.
+        embeddings : bool
+            Whether to return the vectors as well.
 
         Returns
         -------
-        torch.Tensor
-            Logits (B, C).
+        torch.Tensor, or two
+            Logits (B, C); with ``embeddings`` also the vectors (B, D).
         """
-        return self.head(self.encoder(wavs, lengths))
+        h = self.encoder(speech, lengths, domain)
+        logits = self.head(h, domain)
+        return (logits, h) if embeddings else logits
+
+
+def _changed(options: dict[str, Any], domain: Any) -> dict[str, Any]:
+    """The options of a part, for another domain."""
+    return options if domain is None or not options else {"domain": domain}
 
 
 def _options(part: nn.Module | None, domain: int | None) -> dict[str, int]:

@@ -10,6 +10,7 @@ from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
     read_yaml,
     resolve_settings,
+    split_overrides,
 )
 
 
@@ -39,20 +40,7 @@ class Recipe:
     @cached_property
     def overridden(self) -> dict[str, str]:
         """Key to value, as text, of the overrides."""
-        pairs = {}
-        words = list(self.overrides)
-        while words:
-            word = words.pop(0)
-            if not word.startswith("--"):
-                raise ValueError(
-                    f"found {word!r} where an option was expected; values that replace "
-                    "those of the YAML are given as --key value"
-                )
-            key, equals, value = word[2:].partition("=")
-            if not equals and words and not words[0].startswith("--"):
-                value = words.pop(0)
-            pairs[key] = value
-        return pairs
+        return split_overrides(self.overrides)
 
     @cached_property
     def _resolved(self) -> dict:
@@ -87,9 +75,8 @@ class Recipe:
         key = frozenset(overridden.items())
         if key not in self._resolved:
             plain = read_yaml(self.hparams_file)
-            given = parse_overrides(
-                {key: text for key, text in overridden.items() if key in plain}
-            )
+            given = {key: text for key, text in overridden.items() if key in plain}
+            given = parse_overrides(given, plain)
             self._resolved[key] = _plain(resolve_settings(self.hparams_file, given))
         return self._resolved[key]
 

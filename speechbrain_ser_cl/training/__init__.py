@@ -2,6 +2,10 @@
 
 from speechbrain_ser_cl.training.brain import SERBrain, unwrap
 from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
+from speechbrain_ser_cl.training.cross_entropy import (
+    class_weights,
+    labelled_cross_entropy,
+)
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.frozen import (
     FrozenSSL,
@@ -12,36 +16,54 @@ from speechbrain_ser_cl.training.frozen import (
 )
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import (
+    Launch,
+    closing_table,
     find_hparams,
-    plain_values,
+    main,
     refuse_other_experiment,
-    resolved_values,
     start_run,
 )
 from speechbrain_ser_cl.training.optim import parameter_groups
 from speechbrain_ser_cl.training.record import machine, package_versions, write_run
+from speechbrain_ser_cl.training.stages import (
+    cost_of,
+    make_brain,
+    shared_folder,
+    title_of,
+)
 from speechbrain_ser_cl.training.views import View, ViewFeatures, take_unusable
+from speechbrain_ser_cl.utils.settings import read_yaml as plain_values
+from speechbrain_ser_cl.utils.settings import resolve_settings as resolved_values
 
 __all__ = [
     "AtomicCheckpointer",
     "FrozenSSL",
     "History",
+    "Launch",
     "RoundCounter",
     "SERBrain",
     "View",
     "ViewFeatures",
+    "class_weights",
+    "closing_table",
+    "cost_of",
     "encode",
     "find_hparams",
     "keep_frames",
     "keep_states",
+    "labelled_cross_entropy",
     "machine",
+    "main",
+    "make_brain",
     "package_versions",
     "parameter_groups",
     "plain_values",
     "refuse_other_experiment",
     "resolved_values",
+    "shared_folder",
     "start_run",
     "take_unusable",
+    "title_of",
     "unwrap",
     "waveform",
     "write_run",

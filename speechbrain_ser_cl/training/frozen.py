@@ -1,6 +1,6 @@
 """Training on top of a frozen encoder without running it in every epoch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -10,20 +10,12 @@ from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.data.dataset import Read, waveform
 from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
 from speechbrain_ser_cl.nnet import MeanPooling
 from speechbrain_ser_cl.training.brain import unwrap
-from speechbrain_ser_cl.utils.audio import load_audio
-
-Read = Callable[[Utterance], Tensor]
-"""What a model gets of an utterance, time first."""
 
 _NO_CONTEXT = nullcontext()
-
-
-def waveform(utterance: Utterance) -> Tensor:
-    """The samples (T,) of an utterance, float32 at 16 kHz."""
-    return load_audio(utterance.path)
 
 
 def encode(

@@ -1,15 +1,33 @@
-"""From a command line to the settings of a run."""
+"""From a command line to the runs of a recipe.
+
+A recipe ends with ``main(run, __file__)``, and its ``run(launch)`` begins with
+``hparams = launch.start()``.
+"""
 
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches, unified_diff
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from difflib import unified_diff
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml, resolve_references
+from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import if_main_process
+from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.run_opts import RunOptions
+
+from speechbrain_ser_cl.backbones import write_untrained_encoder
+from speechbrain_ser_cl.corpora import write_synthetic
+from speechbrain_ser_cl.utils.settings import (
+    parse_overrides,
+    read_yaml,
+    resolve_text,
+    split_overrides,
+)
 
 
 def find_hparams(path: str | Path, script: str | Path) -> Path:
@@ -51,116 +69,101 @@ def find_hparams(path: str | Path, script: str | Path) -> Path:
     )
 
 
-def plain_values(hparams_file: str | Path) -> dict:
-    r"""Top-level values of a HyperPyYAML file, read without making any object.
+@dataclass(frozen=True)
+class Launch:
+    """A run that is asked for: its YAML, options and overrides.
 
     Arguments
     ---------
-    hparams_file : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    dict
-        Values as they stand there; tagged ones are of no use.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "my.yaml"
-    >>> _ = path.write_text("seed: 1\nlayer: !new:torch.nn.Identity")
-    >>> plain_values(path)["seed"]
-    1
-    """
-    with open(hparams_file, encoding="utf-8") as file:
-        return dict(YAML().load(file))
-
-
-def resolved_values(hparams_file: str | Path, overrides: Mapping) -> dict:
-    r"""Top-level values of a HyperPyYAML file as a run has them, without any object.
-
-    Arguments
-    ---------
-    hparams_file : str or pathlib.Path
-        The file.
-    overrides : mapping
-        Values that replace those of the file.
-
-    Returns
-    -------
-    dict
-        Values with references resolved; tagged ones are of no use.
-
-    Raises
-    ------
-    ValueError
-        For an override of a key that is not there.
-
-    Example
-    -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "my.yaml"
-    >>> _ = path.write_text("seed: 1\nfolder: !ref runs/<seed>")
-    >>> resolved_values(path, {"seed": 2})["folder"]
-    'runs/2'
-    """
-    plain = plain_values(hparams_file)
-    unknown = sorted(set(overrides) - set(plain))
-    if unknown:
-        near = get_close_matches(unknown[0], plain, n=1)
-        hint = f"did you mean {near[0]}? It" if near else "it"
-        raise ValueError(
-            f"{hparams_file} has no key {', '.join(unknown)}; {hint} has "
-            f"{', '.join(sorted(plain))}."
-        )
-    with open(hparams_file, encoding="utf-8") as file:
-        return dict(YAML().load(resolve_references(file, dict(overrides))))
-
-
-def start_run(
-    hparams_file: str | Path,
-    overrides: Mapping,
-    check: Callable[[dict], None] = lambda values: None,
-) -> dict:
-    """Loads a run's YAML and makes its output folder, or takes up an unfinished run.
-
-    Arguments
-    ---------
-    hparams_file : str or pathlib.Path
+    hparams_file : pathlib.Path
         The recipe's YAML; it has the key ``output_folder``.
+    run_opts : RunOptions
+        SpeechBrain's, of the command line.
     overrides : mapping
-        Values that replace those of the YAML.
-    check : callable, optional
-        Gets what ``resolved_values`` gives, before any object is made, and raises
-        ``ValueError`` for values that make no sense.
+        Values that replace those of the YAML, mappings as a whole.
+    demo : bool
+        Whether this is the demo, for ``results.json``.
 
-    Returns
+    Attributes
+    ----------
+    values : dict
+        The YAML's values, references resolved, no object made.
+
+    Example
     -------
-    dict
-        The YAML's values, its objects made.
+    A recipe's ``run``::
 
-    Raises
-    ------
-    ValueError
-        For an override of a key that is not there, for a value that a class does not
-        take, and as ``check`` and ``refuse_other_experiment`` do.
+        def run(launch):
+            check_switches(launch.values)
+            experiment = prepare(launch.values)  # before an encoder is downloaded
+            hparams = launch.start()
+            …
+            return [write_run(…)]
     """
-    check(resolved_values(hparams_file, overrides))
-    with open(hparams_file, encoding="utf-8") as file:
+
+    hparams_file: Path
+    run_opts: RunOptions
+    overrides: Mapping[str, Any]
+    demo: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        """The YAML, references resolved."""
+        return resolve_text(self.hparams_file, self.overrides)
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """See the class."""
+        return dict(YAML().load(self.text))
+
+    @property
+    def folder(self) -> Path:
+        """The output folder."""
+        return Path(self.values["output_folder"])
+
+    def start(self) -> dict[str, Any]:
+        """Makes the YAML's objects and the output folder, or takes up a killed run.
+
+        Returns
+        -------
+        dict
+            The YAML's values, its objects made, and what ``self.values`` was changed
+            to meanwhile.
+
+        Raises
+        ------
+        ValueError
+            For a value that a class does not take, and as
+            :func:`refuse_other_experiment` does.
+        """
         try:
-            hparams = load_hyperpyyaml(file, dict(overrides))
+            hparams = load_hyperpyyaml(self.text)
         except TypeError as error:
             # HyperPyYAML's own words, and those of the class.
             what, *why = error.args
             if not (why and str(what).startswith("Invalid argument to")):
                 raise
-            raise ValueError(f"{hparams_file}: {what}: {why[0]}") from error
-    folder = hparams["output_folder"]
-    refuse_other_experiment(folder, hparams_file, overrides)
-    sb.create_experiment_directory(folder, hparams_file, dict(overrides))
-    if if_main_process():
-        _keep_script(Path(folder))
-    return hparams
+            raise ValueError(f"{self.hparams_file}: {what}: {why[0]}") from error
+        folder = self.folder
+        refuse_other_experiment(folder, self.text)
+        sb.create_experiment_directory(folder)
+        if if_main_process():
+            told = f"# Made {date.today()} of {self.hparams_file.absolute()}\n"
+            text = f"{told}# yamllint disable\n{self.text}"
+            (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
+            _keep_script(folder)
+        return hparams
+
+
+def start_run(
+    hparams_file: str | Path,
+    overrides: Mapping[str, Any],
+    check: Callable[[dict], None] = lambda values: None,
+) -> dict:
+    """Starts a run by its YAML: :meth:`Launch.start` after a check of the values."""
+    launch = Launch(Path(hparams_file), None, overrides)
+    check(launch.values)
+    return launch.start()
 
 
 def _keep_script(folder: Path) -> None:
@@ -171,19 +174,15 @@ def _keep_script(folder: Path) -> None:
         shutil.copy(script, folder)
 
 
-def refuse_other_experiment(
-    output_folder: str | Path, hparams_file: str | Path, overrides: Mapping
-) -> None:
+def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
     """Refuses to go on in a folder that holds the run of other settings.
 
     Arguments
     ---------
     output_folder : str or pathlib.Path
         Folder of the run that is about to start or to be resumed.
-    hparams_file : str or pathlib.Path
-        Its YAML file.
-    overrides : mapping
-        Its overrides.
+    text : str
+        Its YAML, of ``resolve_text``.
 
     Raises
     ------
@@ -194,10 +193,8 @@ def refuse_other_experiment(
     # The main process is about to write it; the others may find it half written.
     if not if_main_process() or not earlier_file.exists():
         return
-    with open(hparams_file, encoding="utf-8") as file:
-        now = _settings(resolve_references(file, dict(overrides)))
-    with open(earlier_file, encoding="utf-8") as file:
-        earlier = _settings(file)
+    now = _settings(text.splitlines())
+    earlier = _settings(earlier_file.read_text(encoding="utf-8").splitlines())
     # The first two lines of a difference are its header.
     changed = list(unified_diff(earlier, now, n=0, lineterm=""))[2:]
     changed = [f"{line[0]} {line[1:].strip()}" for line in changed if line[0] in "+-"]
@@ -211,3 +208,216 @@ def refuse_other_experiment(
 
 def _settings(lines: Iterable[str]) -> list[str]:
     return [line.rstrip() for line in lines if line.strip() and line[0] != "#"]
+
+
+def main(
+    run: Callable[[Launch], list[dict[str, Any]]],
+    script: str | Path,
+    *,
+    tell: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> None:
+    """Runs what the command line of a recipe asks for, or its demo.
+
+    The demo runs where no corpus has a folder and the YAML has the key ``demo``, see
+    :func:`demo_runs`. An error is told in one line.
+
+    Arguments
+    ---------
+    run : callable
+        ``run(launch)``: trains and tests, and returns what each ``results.json`` says
+        (on the main process).
+    script : str or pathlib.Path
+        The recipe's ``__file__``.
+    tell : callable, optional
+        ``tell(results)`` prints what came out, in place of :func:`closing_table`.
+
+    Example
+    -------
+    The last lines of a ``train.py``::
+
+        if __name__ == "__main__":
+            main(run, __file__)
+    """
+    try:
+        _main(run, script, tell or _print_table, sys.argv[1:])
+    except ValueError as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+def _main(
+    run: Callable[[Launch], list[dict[str, Any]]],
+    script: str | Path,
+    tell: Callable[[list[dict[str, Any]]], None],
+    argv: Sequence[str],
+) -> None:
+    hparams_file, run_opts, _ = sb.parse_arguments(list(argv))
+    hparams_file = find_hparams(hparams_file, script)
+    # SpeechBrain's own words are no overrides.
+    _, words = RunOptions._create_parser().parse_known_args(list(argv))
+    plain = read_yaml(hparams_file)
+    overrides = parse_overrides(split_overrides(words), plain)
+    launch = Launch(hparams_file, run_opts, overrides)
+    is_demo = wants_demo(launch.values)
+    sb.utils.distributed.ddp_init_group(run_opts)
+    launches = demo_runs(launch) if is_demo else [launch]
+    results = [result for one in launches for result in run(one)]
+    if not if_main_process():
+        return
+    tell(results)
+    if is_demo:
+        demo = launch.values["demo"]
+        folder = overrides.get("output_folder", demo["output_folder"])
+        print(f"\nFigures, predictions and results.json: {folder}")
+        print(f"Next, on real speech:\npython {sys.argv[0]} {argv[0]} {demo['next']}")
+
+
+def wants_demo(values: Mapping[str, Any]) -> bool:
+    """Tells whether no corpus has a folder, and the YAML has a demo for that.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values.
+
+    Returns
+    -------
+    bool
+        False also where somebody chose another reader than the demo has: they forgot
+        the folder.
+
+    Example
+    -------
+    >>> wants_demo({"corpora": {"emodb": None}, "demo": {}})
+    True
+    >>> wants_demo({"corpora": {"emodb": "/data/EmoDB"}, "demo": {}})
+    False
+    """
+    if "demo" not in values or not isinstance(values["corpora"], Mapping):
+        return False
+    shown = values["demo"].get("corpora", {})
+    for name, entry in values["corpora"].items():
+        if not isinstance(entry, Mapping):
+            if entry is not None:
+                return False
+            continue
+        usual = shown.get(name) or entry
+        if entry.get("folder") is not None or entry.get("reader") != usual.get(
+            "reader"
+        ):
+            return False
+    return True
+
+
+def demo_runs(launch: Launch) -> list[Launch]:
+    """Prepares the demo: synthetic corpora, an untrained encoder, and the runs.
+
+    They stand in the YAML's ``demo``. Each of its other keys replaces one of the YAML;
+    in their texts ``{folder}`` is the demo's output folder::
+
+        demo:
+            output_folder: results/my_demo
+            next: --folder /data/my_corpus  # what the last line advises
+            synthetic:  # corpora to write, with options of write_synthetic
+                corpus: {corpus: synthetic_source, n_speakers: 8}
+            encoder: {model_type: whisper, …}  # of which an untrained one is written
+            runs:  # name of each run to what it replaces
+                source only: {use_target: False}
+                adapted: {}
+            corpora: {my_corpus: "{folder}/corpus"}
+            ssl_source: "{folder}/untrained_encoder"
+
+    Arguments
+    ---------
+    launch : Launch
+        Of the command line. Its overrides go before the values of the demo.
+
+    Returns
+    -------
+    list of Launch
+        A run's output folder is below the demo's, by its name; that of a nameless run
+        (``"": {}``) is the demo's.
+    """
+    if if_main_process():
+        print(
+            "DEMO: no folder of a corpus is given, so this runs on synthetic speech, "
+            "with small models that were not pretrained. Its numbers are no results.",
+            flush=True,
+        )
+    demo = dict(read_yaml(launch.hparams_file)["demo"])
+    folder = Path(launch.overrides.get("output_folder") or demo["output_folder"])
+    synthetic, encoder = demo.pop("synthetic", {}), demo.pop("encoder", None)
+    runs, _ = demo.pop("runs", {"": {}}), demo.pop("next", None)
+    run_on_main(folder.mkdir, kwargs={"parents": True, "exist_ok": True})
+    for name, options in synthetic.items():
+        run_on_main(write_synthetic, args=[folder / name], kwargs=dict(options))
+    if encoder is not None:
+        where = folder / "untrained_encoder"
+        run_on_main(write_untrained_encoder, args=[encoder, where])
+    values = _filled(dict(demo), str(folder)) | dict(launch.overrides)
+    return [
+        replace(
+            launch,
+            demo=True,
+            overrides=values
+            | _filled(dict(own), str(folder))
+            | {"output_folder": str(folder / name.replace(" ", "_"))},
+        )
+        for name, own in runs.items()
+    ]
+
+
+def _filled(value: Any, folder: str) -> Any:
+    """Texts with ``{folder}`` replaced."""
+    if isinstance(value, Mapping):
+        return {key: _filled(one, folder) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, folder) for one in value]
+    return value.replace("{folder}", folder) if isinstance(value, str) else value
+
+
+def closing_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Writes what came out as a table for the terminal.
+
+    Arguments
+    ---------
+    results : sequence of mapping
+        What each ``results.json`` says.
+
+    Returns
+    -------
+    str
+        A line per result: UAR with its 95 % interval, chance, WA and macro-F1, in %.
+
+    Example
+    -------
+    >>> measure = {"value": 0.5, "interval": [0.4, 0.6]}
+    >>> test = dict.fromkeys(("uar", "wa", "macro_f1"), measure) | {"chance": 0.25}
+    >>> print(closing_table([{"setting": "probe", "target": "emodb", "test": test}]))
+    setting  test     UAR %  95 % interval  chance %    WA %  macro-F1 %
+    probe    emodb     50.0   40.0 to 60.0      25.0    50.0        50.0
+    """
+    names = [
+        (one["setting"], one.get("target") or one.get("corpus") or "")
+        for one in results
+    ]
+    first, second = (
+        max(len(title), *(len(pair[k]) for pair in names))
+        for k, title in enumerate(("setting", "test"))
+    )
+    lines = [
+        f"{'setting':{first}}  {'test':{second}}   UAR %  95 % interval  chance %    "
+        "WA %  macro-F1 %"
+    ]
+    for (setting, corpus), one in zip(names, results, strict=True):
+        test = one["test"]
+        uar, wa, f1 = (100 * test[k]["value"] for k in ("uar", "wa", "macro_f1"))
+        low, high = test["uar"]["interval"] or (float("nan"), float("nan"))
+        lines.append(
+            f"{setting:{first}}  {corpus:{second}}  {uar:6.1f}  {100 * low:5.1f} to "
+            f"{100 * high:4.1f}  {100 * test['chance']:8.1f}  {wa:6.1f}  {f1:10.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _print_table(results: Sequence[Mapping[str, Any]]) -> None:
+    print(f"\n{closing_table(results)}")

@@ -24,6 +24,7 @@ from speechbrain_ser_cl.results.embeddings import write_embeddings
 from speechbrain_ser_cl.results.predictions import write_predictions
 from speechbrain_ser_cl.results.utterances import write_parts
 from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,8 @@ def write_run(
     ``model/`` and ``embeddings.npz`` (if there are any), ``predictions.csv``,
     ``utterances.csv``, ``history.json``, ``confusion_matrix.png``,
     ``learning_curves.png`` (the figures where matplotlib is installed) and, last,
-    ``results.json``, so that a folder with ``results.json`` is complete.
+    ``results.json``, so that a folder with ``results.json`` is complete. Should the
+    model be refused, the results are written all the same, and the error comes then.
 
     Arguments
     ---------
@@ -70,8 +72,8 @@ def write_run(
     history : History
         The training and which epoch was tested.
     model : EmotionClassifier, optional
-        What was tested, put together from the modules that now hold the tested
-        weights. With it the run can be exported, see ``model_folder.py``.
+        What was trained and tested. With it the run can be exported, see
+        ``model_folder.py``.
 
     Returns
     -------
@@ -82,8 +84,12 @@ def write_run(
     item_of = {item.utterance.id: item for part in parts.values() for item in part}
     tested = [item_of[name].utterance for name in predictions["id"]]
     speakers = [utterance.speaker or "" for utterance in tested]
+    refused = None
     if model is not None:
-        write_model(folder / "model", model, class_names)
+        try:
+            write_model(folder / "model", model, class_names)
+        except (ValueError, OSError) as error:
+            refused = error
     write_predictions(
         folder / "predictions.csv",
         predictions["id"],
@@ -130,13 +136,14 @@ def write_run(
     except ImportError as error:
         logger.warning("No figures: %s", error)
     _write_json(folder / "results.json", results)
+    if refused is not None:
+        raise refused
     return results
 
 
 def _write_json(path: Path, contents: object) -> None:
-    unfinished = path.with_name(path.name + ".part")
-    unfinished.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    with replacing(path) as part:
+        part.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
 def machine() -> dict:

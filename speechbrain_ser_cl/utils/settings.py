@@ -3,8 +3,9 @@
 import io
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from hyperpyyaml import resolve_references  # type: ignore[import-untyped]
@@ -16,6 +17,8 @@ from speechbrain_ser_cl.utils.files import read_text
 
 # Values of a file with anchors may be far more than its characters, or endless.
 _MOST_VALUES = 1_000_000
+# Ends of keys whose value is a place.
+_PLACES = ("folder", "file", "source", "revision")
 
 
 class SettingsError(FileError):
@@ -62,14 +65,63 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return values  # type: ignore[return-value]
 
 
-def parse_overrides(given: str | Mapping[str, str]) -> dict[str, Any]:
-    r"""Parse values that were typed on a command line to replace those of a YAML.
+def split_overrides(words: Sequence[str]) -> dict[str, str]:
+    """Split ``--key value`` and ``--key=value`` of a command line.
 
     Arguments
     ---------
-    given : mapping of str to str, or str
-        Key to value as typed; or what ``speechbrain.parse_arguments`` returns, one
-        ``key: value`` a line.
+    words : sequence of str
+        As typed.
+
+    Returns
+    -------
+    dict
+        Key to value, as text.
+
+    Raises
+    ------
+    SettingsError
+        For a word that is neither key nor value, and for a key given twice.
+
+    Example
+    -------
+    >>> split_overrides(["--lr", "0.1", "--folder=/data/a b"])
+    {'lr': '0.1', 'folder': '/data/a b'}
+    """
+    pairs: dict[str, str] = {}
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise SettingsError(
+                f"found {word!r} where an option was expected; values that replace "
+                "those of the YAML are given as --key value"
+            )
+        key, equals, value = word[2:].partition("=")
+        if not equals and left and not left[0].startswith("--"):
+            value = left.pop(0)
+        if key in pairs:
+            raise SettingsError(f"--{key} is given twice, expected one value")
+        pairs[key] = value
+    return pairs
+
+
+def parse_overrides(
+    given: Mapping[str, str], usual: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    r"""Parse values that were typed to replace those of a YAML.
+
+    ``null`` and nothing at all are None. For a key that ends in ``folder``, ``file``,
+    ``source`` or ``revision``, anything else is text, whatever characters it holds.
+    Where the YAML's own value is text, a number, a truth value, ``{…}`` and ``[…]`` are
+    what they look like, and anything else is text as typed.
+
+    Arguments
+    ---------
+    given : mapping of str to str
+        Key to value as typed.
+    usual : mapping
+        The YAML's own values, of ``read_yaml``.
 
     Returns
     -------
@@ -79,33 +131,52 @@ def parse_overrides(given: str | Mapping[str, str]) -> dict[str, Any]:
     Raises
     ------
     SettingsError
-        For a value that is not valid YAML, with its key, and for a key given twice.
+        For a value that is not valid YAML, with its key.
 
     Example
     -------
-    >>> parse_overrides({"fold": "1", "lr": "1e-4", "folder": ""})
-    {'fold': 1, 'lr': 0.0001, 'folder': None}
-    >>> parse_overrides("seed: 1\nfold: '")
+    >>> parse_overrides({"fold": "1", "lr": "1e-4", "folder": "/data/o #1"})
+    {'fold': 1, 'lr': 0.0001, 'folder': '/data/o #1'}
+    >>> usual = {"title": "x", "freeze": "all"}
+    >>> parse_overrides({"title": "a: b", "freeze": "2"}, usual)
+    {'title': 'a: b', 'freeze': 2}
+    >>> parse_overrides({"fold": "'"})
     Traceback (most recent call last):
     speechbrain_ser_cl.utils.settings.SettingsError: --fold: "'" is not valid YAML: ...
     """
-    if isinstance(given, str):
-        pairs: dict[str, str] = {}
-        for line in re.split(r"\n(?=[^\s:]+:)", given.strip()) if given.strip() else ():
-            key, _, text = line.partition(":")
-            if key in pairs:
-                raise SettingsError(f"--{key} is given twice, expected one value")
-            pairs[key] = text.strip()
-        given = pairs
-    values = {}
-    for key, text in given.items():
-        values[key] = _load(text, f"--{key}: {text!r:.80}", YAML(typ="safe", pure=True))
-    return values
+    return {
+        key: _parsed(key, text, isinstance(_own(usual.get(key)), str))
+        for key, text in given.items()
+    }
 
 
-def resolve_settings(
-    hparams_file: str | Path, overrides: Mapping[str, Any]
-) -> dict[str, Any]:
+def _parsed(key: str, text: str, is_text: bool) -> Any:
+    if text.strip() in ("", "null", "~"):
+        return None
+    if key.endswith(_PLACES):
+        return text
+    try:
+        value = _load(text, f"--{key}: {text!r:.80}", YAML(typ="safe", pure=True))
+    except SettingsError:
+        if is_text:
+            return text
+        raise
+    looks_else = text.lstrip().startswith(("{", "[")) or (
+        isinstance(value, bool | int | float) and "#" not in text
+    )
+    return text if is_text and not looks_else else value
+
+
+def _own(node: Any) -> object:
+    """The text of a reference, or the value."""
+    if not (_tagged(node) and node.tag.value == "!ref"):
+        return node
+    # A reference to one value may be of any type; what is put together is text.
+    one = re.fullmatch(r"<[^<>]*>", node.value)
+    return None if one else node.value
+
+
+def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
     r"""Read a HyperPyYAML file with overrides, resolve its references and check it.
 
     Arguments
@@ -113,12 +184,13 @@ def resolve_settings(
     hparams_file : str or pathlib.Path
         The file.
     overrides : mapping
-        Values that replace those of the file, as ``parse_overrides`` returns them.
+        Values that replace those of the file, mappings as a whole; as
+        ``parse_overrides`` returns them.
 
     Returns
     -------
-    dict
-        As ``read_yaml`` returns it; nothing is built.
+    str
+        YAML with its tags; nothing is built.
 
     Raises
     ------
@@ -129,12 +201,12 @@ def resolve_settings(
     Example
     -------
     >>> path = getfixture("tmp_path") / "my.yaml"
-    >>> _ = path.write_text("fold: 1\noutput_folder: !ref runs/<fold>\n")
-    >>> resolve_settings(path, {"fold": 2})["output_folder"]
-    'runs/2'
-    >>> resolve_settings(path, {"fold": -1})
+    >>> _ = path.write_text("map: {a: 1}\noutput_folder: !ref runs/<map[b]>\n")
+    >>> resolve_text(path, {"map": {"b": 2}})
+    'map:\n  b: 2\noutput_folder: runs/2\n'
+    >>> resolve_text(path, {"map": {"b": 2}, "output_folder": -1})
     Traceback (most recent call last):
-    speechbrain_ser_cl.utils.settings.SettingsError: ...my.yaml: fold is -1, ...
+    speechbrain_ser_cl.utils.settings.SettingsError: ...my.yaml: output_folder is -1...
     """
     plain = read_yaml(hparams_file)
     for key in overrides:
@@ -144,16 +216,44 @@ def resolve_settings(
                 f"{', '.join(sorted(plain))}"
             )
     check_settings(overrides, hparams_file)
+    plain.update(overrides)
+    stream = io.StringIO()
+    YAML().dump(plain, stream)
+    stream.seek(0)
     try:
-        with open(hparams_file, encoding="utf-8-sig") as file:
-            text = resolve_references(file, dict(overrides)).getvalue()
+        text = resolve_references(stream).getvalue()
     except Exception as error:  # HyperPyYAML does not say what it raises
         words = " ".join(map(str, error.args)) or type(error).__name__
         words = " ".join(words.split())
         raise SettingsError(f"{hparams_file}: {words:.300}") from error
-    values = _load(text, str(hparams_file), YAML())
-    check_settings(values, hparams_file)
-    return values  # type: ignore[no-any-return]
+    check_settings(_load(text, str(hparams_file), YAML()), hparams_file)
+    return str(text)
+
+
+def resolve_settings(
+    hparams_file: str | Path, overrides: Mapping[str, Any]
+) -> dict[str, Any]:
+    r"""Read the values of a HyperPyYAML file with overrides, references resolved.
+
+    Arguments
+    ---------
+    hparams_file, overrides
+        As for ``resolve_text``, which says what it raises.
+
+    Returns
+    -------
+    dict
+        As ``read_yaml`` returns it; nothing is built.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "my.yaml"
+    >>> _ = path.write_text("fold: 1\noutput_folder: !ref runs/<fold>\n")
+    >>> resolve_settings(path, {"fold": 2})["output_folder"]
+    'runs/2'
+    """
+    text = resolve_text(hparams_file, overrides)
+    return dict(_load(text, str(hparams_file), YAML()))
 
 
 def check_settings(values: Mapping[str, Any], file: str | Path) -> None:

@@ -6,19 +6,19 @@ import math
 import os
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
 from speechbrain_ser_cl.data.experiment import read_corpora
 from speechbrain_ser_cl.data.protocols import make_folds
 from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.training import Launch, resolved_values
+from speechbrain_ser_cl.training.launch import wants_demo
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes" / "own_corpus" / "train.py"
@@ -59,6 +59,10 @@ def world(tmp_path_factory):
     return world
 
 
+def corpora(folder, **options):
+    return {"my_corpus": {"folder": str(folder), "reader": "table"} | options}
+
+
 def _grid(samples):
     return np.arange(len(samples)), samples
 
@@ -68,7 +72,7 @@ def settings(world, tmp_path):
     """A very small training on the table."""
     return {
         "folder": str(world / "odd"),
-        "corpora": {"my_corpus": {"columns": COLUMNS, "labels": LABELS}},
+        "corpora": corpora(world / "odd", columns=COLUMNS, labels=LABELS),
         "ssl_source": str(world / "encoder"),
         "ssl_revision": None,
         "n_epochs": 2,
@@ -84,7 +88,7 @@ def run(recipe, settings, on_cpu, capsys):
     """Runs the recipe with some settings changed; results, and what it printed."""
 
     def run(**changes):
-        results = recipe.run(HPARAMS, on_cpu(), settings | changes)
+        (results,) = recipe.run(Launch(HPARAMS, on_cpu(), settings | changes))
         return results, capsys.readouterr().out
 
     return run
@@ -106,10 +110,8 @@ def test_a_table_becomes_a_model_in_one_command(run, settings, tmp_path):
     assert "5" in out.split("speakers")[1].split("\n")[0]
 
     # What is tested are the utterances of one speaker, as the protocol has it.
-    entry = {"reader": "table", "folder": settings["folder"]}
-    corpora = {"my_corpus": entry | settings["corpora"]["my_corpus"]}
     emotion_map = {name: [name] for name in ("neutral", "happy", "sad", "angry")}
-    items = read_corpora(corpora, emotion_map)
+    items = read_corpora(settings["corpora"], emotion_map)
     split = make_folds(items, "speaker_kfold", 1986)[0]
     rows = predictions(tmp_path / "run")
     assert sorted(row["id"] for row in rows) == split.test
@@ -147,7 +149,7 @@ def test_a_folder_per_class_with_a_given_split_and_supcon(
     yaml.write_text(text, encoding="utf-8")
     settings |= {"folder": str(world / "folders"), "lambda_supcon": 0.5}
     del settings["corpora"]
-    results = recipe.run(yaml, on_cpu(), settings)
+    (results,) = recipe.run(Launch(yaml, on_cpu(), settings))
     assert results["setting"] == "cross-entropy + 0.5 SupCon"
     assert results["class_names"] == ["neutral", "happy", "angry"]
     assert [results["data"]["parts"][p]["utterances"] for p in ("train", "test")] == [
@@ -163,8 +165,9 @@ def test_a_folder_per_class_with_a_given_split_and_supcon(
     assert all(row["train"]["supcon"] > 0 for row in history)
 
 
-def test_speakers_that_nobody_knows(run, settings):
-    columns = {"my_corpus": {"columns": COLUMNS | {"speaker": None}, "labels": LABELS}}
+def test_speakers_that_nobody_knows(run, world):
+    unknown = COLUMNS | {"speaker": None}
+    columns = corpora(world / "odd", columns=unknown, labels=LABELS)
     with pytest.raises(ValueError, match="without a speaker .40: .*random_kfold"):
         run(corpora=columns)
     results, out = run(corpora=columns, protocol={"kind": "random_kfold"}, n_epochs=1)
@@ -179,7 +182,6 @@ def test_only_the_middle_of_a_long_utterance_is_tested(recipe, world):
         if "s00" in u.id
     ]
     hparams = {
-        "emotion_map": dict.fromkeys(("neutral", "happy", "sad", "angry")),
         "loader_options": {"num_workers": 0},
         "max_seconds": 0.5,
         "max_test_seconds": 0.75,
@@ -190,29 +192,17 @@ def test_only_the_middle_of_a_long_utterance_is_tested(recipe, world):
         "test_batch_size": 1,
     }
     parts = {"train": items, "valid": items, "test": items}
-    train, _, test = recipe.make_loaders(hparams, parts, rank=0, world_size=1)
+    classes = ["neutral", "happy", "sad", "angry"]
+    train, _, test = recipe.make_loaders(hparams, parts, classes)
     assert len(train) == 2
-    assert all(batch.speech.data.shape == (4, 8000) for batch in train)
+    assert all(batch.speech.shape == (4, 8000) for batch in train)
     of = {item.utterance.id: item.utterance for item in items}
     for batch in test:
         whole, _ = soundfile.read(of[batch.id[0]].path, dtype="float32")
-        middle = batch.speech.data[0].numpy()
+        middle = batch.speech[0].numpy()
         assert len(middle) == 12000
         first = (len(whole) - 12000) // 2
         assert np.array_equal(middle, whole[first : first + 12000])
-
-
-def test_rare_classes_count_as_much_as_frequent_ones(recipe, world):
-    everything = [Labelled(u, u.emotion) for u in read_synthetic(world / "source")]
-    items = everything[:5]  # neutral comes twice
-    hparams = {"emotion_map": dict.fromkeys(("neutral", "happy", "sad", "angry"))}
-    weights = recipe.class_weights(hparams | {"balance": True}, items)
-    counts = Counter(item.label for item in items)
-    shares = [
-        weights[k] * counts[name] for k, name in enumerate(hparams["emotion_map"])
-    ]
-    assert torch.tensor(shares).tolist() == pytest.approx([1.25] * 4)
-    assert recipe.class_weights(hparams | {"balance": False}, items).tolist() == [1] * 4
 
 
 def damaged(world, tmp_path, change):
@@ -257,7 +247,10 @@ def test_bad_data_is_refused_before_anything_is_trained(
     folder = damaged(world, tmp_path, change)
     # Said before an encoder is looked for, which may mean a download.
     with pytest.raises(ValueError, match=told):
-        run(folder=folder, ssl_source=str(tmp_path / "not_there"))
+        run(
+            corpora=corpora(folder, columns=COLUMNS, labels=LABELS),
+            ssl_source=str(tmp_path / "not_there"),
+        )
     assert not (tmp_path / "run").exists()
 
 
@@ -275,23 +268,17 @@ def test_an_error_is_one_line_and_an_exit_status(tmp_path):
     assert last == "CorpusError: my_corpus: there is no folder nowhere"
 
 
-def test_a_folder_of_ones_own_is_never_replaced_by_the_demo(
-    recipe, settings, tmp_path, monkeypatch
-):
-    """Also where the YAML names it in the corpus' entry."""
-    calls = []
-    monkeypatch.setattr(recipe, "run", lambda *_, **__: calls.append("run"))
-    monkeypatch.setattr(recipe, "run_demo", lambda *_: calls.append("demo"))
+def test_a_folder_of_ones_own_is_never_replaced_by_the_demo(tmp_path):
+    """Also where the YAML names it in the corpus' entry, or it was forgotten."""
     text = HPARAMS.read_text(encoding="utf-8")
     mine = tmp_path / "mine.yaml"
     mine.write_text(text.replace("!ref <folder>", "/data/calls"))
     folders = tmp_path / "folders.yaml"
-    folders.write_text(text.replace("reader: table", "reader: folders"))
-    recipe.main([str(HPARAMS)])
-    recipe.main([str(HPARAMS), "--folder", "/data/calls"])
-    recipe.main([str(mine)])
-    recipe.main([str(folders)])
-    assert calls == ["demo", "run", "run", "run"]
+    folders.write_text(text.replace("reader: table", "reader: folders", 1))
+    assert wants_demo(resolved_values(HPARAMS, {}))
+    assert not wants_demo(resolved_values(HPARAMS, {"folder": "/data/calls"}))
+    assert not wants_demo(resolved_values(mine, {}))
+    assert not wants_demo(resolved_values(folders, {}))
 
 
 def test_real_speech_of_an_odd_layout(run, shared, tmp_path):
@@ -307,13 +294,11 @@ def test_real_speech_of_an_odd_layout(run, shared, tmp_path):
     (folder / "t.csv").write_text("\n".join(rows))
     letters = {"W": "angry", "F": "happy", "N": "neutral", "T": "sad"}
     results, _ = run(
-        folder=str(folder),
-        corpora={
-            "my_corpus": {
-                "columns": {"file": "path", "emotion": "mood", "speaker": "who"},
-                "labels": letters | dict.fromkeys("LEA"),
-            }
-        },
+        corpora=corpora(
+            folder,
+            columns={"file": "path", "emotion": "mood", "speaker": "who"},
+            labels=letters | dict.fromkeys("LEA"),
+        ),
         ssl_source=str(shared / "models" / "whisper-tiny.en-encoder"),
         freeze="all",
         max_seconds=2.0,

@@ -114,7 +114,7 @@ def test_the_script_is_kept(experiment, tmp_path, monkeypatch):
 
 
 def test_a_misspelt_key_is_an_error_that_says_which_is_meant(experiment, tmp_path):
-    with pytest.raises(ValueError, match=r"x\.yaml has no key sead; did you mean seed"):
+    with pytest.raises(ValueError, match=r"x\.yaml has no key sead; did you mean 'seed'"):
         experiment(sead=2)
     assert not (tmp_path / "run").exists()
 
@@ -180,6 +180,4 @@ def test_ten_changes_are_enough_for_a_message(experiment):
 
 
 def test_a_new_folder_is_fine(tmp_path):
-    path = tmp_path / "x.yaml"
-    path.write_text(YAML)
-    refuse_other_experiment(tmp_path / "nothing here", path, {})
+    refuse_other_experiment(tmp_path / "nothing here", YAML)

@@ -118,7 +118,7 @@ class FeatureEncoder(torch.nn.Module):
         """Spectrograms (B, T, 257), waveforms or states of frozen layers to (B, D)."""
         if features.dim() == 3:
             frames = self.backbone.encode(features, lengths)
-            lengths = self.backbone.encode_lengths(lengths, features.shape[1])
+            lengths = self.backbone.encoded_lengths(lengths, features.shape[1])
         else:
             frames, lengths = encode(self.backbone, features, lengths)
         h = self.pooling(frames.float(), lengths)

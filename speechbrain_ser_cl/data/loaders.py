@@ -1,0 +1,185 @@
+"""Loaders of a :class:`~.dataset.SpeechDataset`: one line each in a recipe."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from speechbrain.utils.distributed import get_rank
+from torch.utils.data import DataLoader
+
+from speechbrain_ser_cl.data.dataset import SpeechDataset, pad_to_longest
+from speechbrain_ser_cl.data.samplers import (
+    AlternatingBatchSampler,
+    LengthBucketedStream,
+    LengthSortedBatches,
+    Phase,
+)
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """Tells which process this is, and of how many.
+
+    Example
+    -------
+    >>> rank_and_world_size()
+    (0, 1)
+    """
+    return get_rank() or 0, int(os.environ.get("WORLD_SIZE", 1))
+
+
+def make_phase(
+    dataset: SpeechDataset,
+    batch_size: int,
+    seed: int,
+    n_batches: int | None = None,
+    *,
+    name: str = "train",
+    indices: Sequence[int] | None = None,
+    bucketing: bool = False,
+    max_seconds: float | None = None,
+) -> Phase:
+    """Makes a phase: an epoch's batches of a data set, or of a part of it.
+
+    Arguments
+    ---------
+    dataset : SpeechDataset
+        The data set.
+    batch_size : int
+        Utterances per batch.
+    seed : int
+        Of the batches.
+    n_batches : int, optional
+        Per epoch and process. None: as many as go once through the data.
+    name : str
+        For logs.
+    indices : sequence of int, optional
+        The phase's utterances. None: all.
+    bucketing : bool
+        True: batches of similar length. False: random batches.
+    max_seconds : float, optional
+        What is longer is cut to that, which is its length for the buckets.
+
+    Returns
+    -------
+    Phase
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import Utterance
+    >>> from speechbrain_ser_cl.data.splits import Labelled
+    >>> items = [Labelled(Utterance(id=f"toy_{n}", path="1.wav", duration=1.0,
+    ...     corpus="toy", speaker=None, session=None, gender=None, language="en",
+    ...     text_id=None, emotion="sad"), "low") for n in range(5)]
+    >>> make_phase(SpeechDataset(items, ["low"]), batch_size=2, seed=0).n_batches
+    3
+    """
+    indices = range(len(dataset)) if indices is None else indices
+    # All alike: batches are random.
+    seconds = [1.0] * len(indices)
+    if bucketing:
+        longest = float("inf") if max_seconds is None else max_seconds
+        seconds = [min(dataset.durations[i], longest) for i in indices]
+    stream = LengthBucketedStream(seconds, batch_size, seed)
+    _, world_size = rank_and_world_size()
+    n_batches = n_batches or -(-stream.batches_per_pass // world_size)
+    return Phase(name, indices, stream, n_batches)
+
+
+def make_loader(
+    dataset: SpeechDataset,
+    batches: Iterable[Sequence[Any]],
+    options: Mapping[str, Any],
+    collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
+) -> DataLoader[Any]:
+    """Makes a loader of the batches that a sampler, or a list, says.
+
+    Arguments
+    ---------
+    dataset : SpeechDataset
+        The data set.
+    batches : iterable
+        Of indices or draws.
+    options : mapping
+        Of ``DataLoader``, the YAML's ``loader_options``.
+    collate : callable
+        Items to a batch.
+
+    Returns
+    -------
+    DataLoader
+
+    Example
+    -------
+    >>> items = [{"id": "a", "index": 0, "label": 0, "domain": 0,
+    ...     "views": [__import__("torch").ones(3)], "pipelines": [-1]}]
+    >>> [batch.id for batch in make_loader(items, [[0]], {"num_workers": 0})]
+    [['a']]
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=collate,
+        **options,
+    )
+
+
+def training_loader(
+    dataset: SpeechDataset,
+    phases: Phase | Sequence[Phase],
+    options: Mapping[str, Any],
+    collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
+) -> DataLoader[Any]:
+    """Makes a training loader: its phases in turn, an epoch each.
+
+    Each process of several takes batches of its own.
+
+    Arguments
+    ---------
+    dataset : SpeechDataset
+        The data set.
+    phases : Phase or sequence of Phase
+        Of :func:`make_phase`.
+    options, collate
+        As for :func:`make_loader`.
+
+    Returns
+    -------
+    DataLoader
+        Its ``batch_sampler`` is what ``SERBrain`` wants as ``sampler``.
+
+    Example
+    -------
+    ``training_loader(data, make_phase(data, 16, seed), hparams["loader_options"])``
+    """
+    phases = [phases] if isinstance(phases, Phase) else phases
+    sampler = AlternatingBatchSampler(phases, *rank_and_world_size())
+    return make_loader(dataset, sampler, options, collate)
+
+
+def whole_loader(
+    dataset: SpeechDataset,
+    batch_size: int,
+    options: Mapping[str, Any],
+    collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
+) -> DataLoader[Any]:
+    """Makes a loader of all utterances, whole, those of similar length together.
+
+    Arguments
+    ---------
+    dataset : SpeechDataset
+        The data set.
+    batch_size : int
+        Utterances per batch.
+    options, collate
+        As for :func:`make_loader`.
+
+    Returns
+    -------
+    DataLoader
+
+    Example
+    -------
+    ``whole_loader(SpeechDataset(parts["test"], classes), 32, {"num_workers": 2})``
+    """
+    sampler = LengthSortedBatches(dataset.durations, batch_size)
+    return make_loader(dataset, sampler, options, collate)

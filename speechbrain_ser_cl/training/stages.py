@@ -1,0 +1,210 @@
+"""Stages of a recipe: a Brain each, with a folder of its own."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.run_opts import RunOptions
+from speechbrain.utils.train_logger import FileTrainLogger
+from torch import nn
+from torch.utils.data import Sampler
+
+from speechbrain_ser_cl.training.brain import SERBrain
+from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
+from speechbrain_ser_cl.training.epochs import RoundCounter
+from speechbrain_ser_cl.training.history import History
+
+AnyBrain = TypeVar("AnyBrain", bound=SERBrain)
+
+
+def make_brain(
+    brain_class: type[AnyBrain],
+    hparams: Mapping[str, Any],
+    run_opts: RunOptions,
+    folder: str | Path,
+    modules: Mapping[str, nn.Module],
+    class_names: Sequence[str],
+    *,
+    epochs: int,
+    learning_rates: Mapping[str, Any],
+    lr_scheduler: Callable[..., Any],
+    sampler: Sampler[Any] | None = None,
+    phases: int = 1,
+    patience: int | None = None,
+    kept: Mapping[str, nn.Module] | None = None,
+) -> AnyBrain:
+    """Makes a Brain with a folder, checkpoints (``save``) and log (``train_log.txt``).
+
+    Arguments
+    ---------
+    brain_class : type
+        A recipe's subclass of ``SERBrain``.
+    hparams : mapping
+        The YAML's values. Those used here: ``seed``, ``opt_class`` and, where there is
+        one, ``valid_metric``.
+    run_opts : RunOptions
+        Of the command line.
+    folder : str or pathlib.Path
+        Of this stage; is made.
+    modules : mapping
+        Name to what is trained, or used in training: the ``EmotionClassifier`` that is
+        exported in the end, and what only the losses need.
+    class_names : sequence of str
+        Names of the classes 0, 1, …
+    epochs : int
+        At most so many; of a training with several phases, rounds.
+    learning_rates : mapping
+        See ``parameter_groups``: keys such as ``model.encoder.backbone``.
+    lr_scheduler : callable
+        Makes a scheduler from an optimiser.
+    sampler : Sampler, optional
+        Batch sampler of the training loader. None: set ``train_sampler`` before
+        ``fit``.
+    phases : int
+        Of a round.
+    patience : int, optional
+        Epochs (rounds) without a better score after which training ends. None: never.
+    kept : mapping, optional
+        What is in checkpoints. None: the modules. A frozen encoder need not be.
+
+    Returns
+    -------
+    SERBrain
+        Ready to fit: ``brain.fit(brain.epoch_counter, train, valid)``.
+
+    Example
+    -------
+    ::
+
+        brain = make_brain(
+            MyBrain, hparams, launch.run_opts, launch.folder / "encoder",
+            {"model": model}, classes, epochs=hparams["epochs"],
+            learning_rates=hparams["learning_rates"],
+            lr_scheduler=hparams["schedule"], sampler=train.batch_sampler,
+        )
+    """
+    folder = Path(folder)
+    run_on_main(folder.mkdir, kwargs={"parents": True, "exist_ok": True})
+    return brain_class(
+        modules=dict(modules),
+        class_names=class_names,
+        sampler=sampler,
+        epoch_counter=RoundCounter(epochs, phases, patience),
+        learning_rates=learning_rates,
+        lr_scheduler=lr_scheduler,
+        valid_metric=hparams.get("valid_metric", "uar"),
+        train_logger=FileTrainLogger(folder / "train_log.txt"),
+        opt_class=hparams["opt_class"],
+        hparams=hparams,
+        run_opts=run_opts,
+        checkpointer=AtomicCheckpointer(
+            folder / "save", dict(modules if kept is None else kept)
+        ),
+    )
+
+
+def shared_folder(root: str | Path, name: str, *depends_on: object) -> Path:
+    """Names the folder of a stage that several runs may share.
+
+    Arguments
+    ---------
+    root : str or pathlib.Path
+        Of all such folders.
+    name : str
+        Of the stage.
+    *depends_on
+        Whatever its result depends on: values of the YAML, the split's fingerprint,
+        the precision. Another value is another folder.
+
+    Returns
+    -------
+    pathlib.Path
+        ``root/name-<hash>``. Runs side by side need a lock in it.
+
+    Example
+    -------
+    >>> one, other = (shared_folder("stages", "ce", {"lr": lr}) for lr in (0.1, 0.2))
+    >>> one == other, one.name
+    (False, 'ce-1b20ace8951b')
+    """
+    text = json.dumps(depends_on, default=str)
+    digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return Path(root) / f"{name}-{digest}"
+
+
+def cost_of(history: History) -> dict[str, float]:
+    """Tells what a stage cost, for ``stages`` in ``results.json``.
+
+    Arguments
+    ---------
+    history : History
+        Of its training.
+
+    Returns
+    -------
+    dict
+        ``epochs``, ``seconds``, ``seconds_per_epoch`` and, once an epoch was chosen,
+        ``best_epoch``.
+
+    Example
+    -------
+    >>> history = History()
+    >>> history.end_epoch(1)
+    >>> cost_of(history)
+    {'epochs': 1, 'seconds': 0.0, 'seconds_per_epoch': 0.0}
+    """
+    epochs = len(history.epochs)
+    cost: dict[str, float] = {
+        "epochs": epochs,
+        "seconds": round(history.seconds, 1),
+        "seconds_per_epoch": round(history.seconds / epochs, 2),
+    }
+    if history.tested is not None:
+        cost["best_epoch"] = history.tested["epoch"]
+    return cost
+
+
+def title_of(part: Mapping[str, Any], values: Mapping[str, Any]) -> str:
+    """Names a loss, an augmentation or a stage in tables.
+
+    Its entry in the YAML has a ``title`` beside what it makes, in which ``{…}`` stands
+    for another value of the YAML::
+
+        contrast_losses:
+            supcon:
+                title: SupCon τ = {temperature:g}
+                make: !name:speechbrain_ser_cl.losses.SupConLoss
+                    temperature: !ref <temperature>
+
+    Arguments
+    ---------
+    part : mapping
+        The entry.
+    values : mapping
+        The YAML's values.
+
+    Returns
+    -------
+    str
+        The title.
+
+    Raises
+    ------
+    ValueError
+        Names a value that is not there.
+
+    Example
+    -------
+    >>> title_of({"title": "SupCon τ = {temperature:g}"}, {"temperature": 0.1})
+    'SupCon τ = 0.1'
+    """
+    try:
+        return part["title"].format(**values)
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"title: {part.get('title')!r}: found no value for {error}; in braces "
+            "stand keys of the YAML"
+        ) from error
