@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy
 import soxr
@@ -30,6 +31,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK
 from speechbrain_ser_cl.model_folder import (
     DESCRIPTION,
     WEIGHTS,
@@ -37,7 +39,13 @@ from speechbrain_ser_cl.model_folder import (
     read_model,
 )
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
-from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, AudioError, load_audio
+from speechbrain_ser_cl.nnet.lengths import valid_counts
+from speechbrain_ser_cl.utils.audio import (
+    LOUDEST,
+    SAMPLE_RATE,
+    AudioError,
+    load_audio,
+)
 
 # Longer files are cut into windows even if nobody asks for it.
 LONGEST_UTTERANCE = 60.0
@@ -62,6 +70,8 @@ class Classification:
         What it is about, in seconds.
     timeline : tuple of Classification
         Of the windows, where there are any, in order of time.
+    silent : bool
+        Whether no sample is above -60 dB of full scale. Then the emotion means nothing.
 
     Example
     -------
@@ -75,19 +85,21 @@ class Classification:
     start: float
     end: float
     timeline: "tuple[Classification, ...]" = ()
+    silent: bool = False
 
     @property
     def probability(self) -> float:
         """Probability of the most probable class."""
         return self.probabilities[self.emotion]
 
-    def as_dict(self) -> dict:
-        """All of it as plain values, for JSON."""
+    def as_dict(self) -> dict[str, Any]:
+        """Converts all of it to plain values, for JSON."""
         return {
             "emotion": self.emotion,
             "probabilities": self.probabilities,
             "start": self.start,
             "end": self.end,
+            "silent": self.silent,
             "timeline": [window.as_dict() for window in self.timeline],
         }
 
@@ -254,21 +266,23 @@ class EmotionRecognizer:
         paths = iter(paths)
         while some := list(islice(paths, _FILES_AT_ONCE)):
             loaded = [_load(path) for path in some]
-            pieces, spans = [], []
+            pieces: list[Tensor] = []
+            spans: list[list[tuple[int, int]]] = []
             for audio in loaded:
-                found = (
-                    []
-                    if isinstance(audio, AudioError)
-                    else self._spans(len(audio), window, hop)
-                )
-                spans.append(found)
-                pieces += [audio[start:end] for start, end in found]
+                spans.append([])
+                if isinstance(audio, Tensor):
+                    spans[-1] = self._spans(len(audio), window, hop)
+                    pieces += [audio[start:end] for start, end in spans[-1]]
             rows = iter(self._run(self._probabilities, pieces))
             for path, audio, found in zip(some, loaded, spans, strict=True):
                 if isinstance(audio, AudioError):
                     yield path, audio
-                else:
-                    yield path, self._summary(found, list(islice(rows, len(found))))
+                    continue
+                own = list(islice(rows, len(found)))
+                try:
+                    yield path, self._summary(audio, found, own)
+                except AudioError as error:
+                    yield path, AudioError(f"{path}: {error}")
 
     def classify_batch(
         self,
@@ -296,12 +310,13 @@ class EmotionRecognizer:
         Raises
         ------
         AudioError
-            If a waveform is not one, is empty, or is longer than the encoder takes.
+            If a waveform is not one, is empty, has samples beyond 1e6, or is longer
+            than the encoder takes; if the model's output is not finite.
         """
         signals = self._signals(wavs, lengths, sample_rate)
         rows = self._run(self._probabilities, signals)
         return [
-            self._classification(row, 0, len(signal))
+            self._classification(row, signal, (0, len(signal)))
             for row, signal in zip(rows, signals, strict=True)
         ]
 
@@ -329,15 +344,21 @@ class EmotionRecognizer:
             As :meth:`classify_batch` does.
         """
         rows = self._run(self.model.encoder, self._signals(wavs, lengths, sample_rate))
-        return torch.stack(rows) if rows else torch.empty(0, 0)
+        embeddings = torch.stack(rows) if rows else torch.empty(0, 0)
+        if not embeddings.isfinite().all():
+            raise AudioError(_NOT_FINITE)
+        return embeddings
 
     def _probabilities(self, wavs: Tensor, lengths: Tensor) -> Tensor:
-        return self.model(wavs, lengths).softmax(dim=1)
+        logits: Tensor = self.model(wavs, lengths)
+        return logits.softmax(dim=1)
 
     @torch.no_grad()
-    def _run(self, function: Callable, signals: Sequence[Tensor]) -> list[Tensor]:
+    def _run(
+        self, function: Callable[..., Tensor], signals: Sequence[Tensor]
+    ) -> list[Tensor]:
         """Rows (…) of a function of batches, for each signal, in batches by length."""
-        rows: list[Tensor | None] = [None] * len(signals)
+        rows = [torch.empty(0)] * len(signals)
         for batch in _batches([len(signal) for signal in signals]):
             longest = max(len(signals[i]) for i in batch)
             wavs = torch.zeros(len(batch), longest)
@@ -350,9 +371,11 @@ class EmotionRecognizer:
         return rows
 
     def _check_window(self, window: float | None, hop: float | None) -> None:
-        if window is None and hop is not None:
-            raise ValueError(f"hop is {hop}, but there is no window")
-        if window is not None and not 0.1 <= window <= self.max_seconds:
+        if window is None:
+            if hop is not None:
+                raise ValueError(f"hop is {hop}, but there is no window")
+            return
+        if not 0.1 <= window <= self.max_seconds:
             raise ValueError(
                 f"window is {window} s, expected from 0.1 to {self.max_seconds:g} s"
             )
@@ -373,31 +396,35 @@ class EmotionRecognizer:
         return [(start, min(start + size, n_samples)) for start in starts]
 
     def _summary(
-        self, spans: Sequence[tuple[int, int]], rows: Sequence[Tensor]
+        self, audio: Tensor, spans: Sequence[tuple[int, int]], rows: list[Tensor]
     ) -> Classification:
         """Of a file, from its windows."""
         windows = [
-            self._classification(row, *span)
+            self._classification(row, audio, span)
             for row, span in zip(rows, spans, strict=True)
         ]
         if len(windows) == 1:
             return windows[0]
-        whole = (0, spans[-1][1])
-        return self._classification(torch.stack(rows).mean(dim=0), *whole, windows)
+        mean = torch.stack(rows).mean(dim=0)
+        return self._classification(mean, audio, (0, spans[-1][1]), windows)
 
     def _classification(
         self,
         row: Tensor,
-        start: int,
-        end: int,
+        audio: Tensor,
+        span: tuple[int, int],
         timeline: Sequence[Classification] = (),
     ) -> Classification:
+        if not row.isfinite().all():
+            raise AudioError(_NOT_FINITE)
+        start, end = span
         return Classification(
             emotion=self.class_names[int(row.argmax())],
             probabilities=dict(zip(self.class_names, row.tolist(), strict=True)),
             start=start / SAMPLE_RATE,
             end=end / SAMPLE_RATE,
             timeline=tuple(timeline),
+            silent=bool(audio[start:end].abs().max() < SILENT_PEAK),
         )
 
     def _signals(
@@ -408,6 +435,8 @@ class EmotionRecognizer:
     ) -> list[Tensor]:
         """Checked waveforms at 16 kHz, on the CPU, without padding."""
         signals = []
+        if lengths is not None:
+            valid_counts(lengths, 1)  # refuses what is not relative
         for i, wav in enumerate(wavs):
             array = numpy.asarray(wav.cpu() if isinstance(wav, Tensor) else wav)
             if array.ndim != 1 or array.dtype.kind != "f":
@@ -419,10 +448,14 @@ class EmotionRecognizer:
             array = array.astype(numpy.float32)
             if lengths is not None:
                 array = array[: max(round(float(lengths[i]) * len(array)), 1)]
-            if len(array) == 0 or not numpy.isfinite(array).all():
-                raise AudioError(f"waveform {i} is empty or has non-finite values")
-            if sample_rate != SAMPLE_RATE:
+            if sample_rate != SAMPLE_RATE and len(array):
                 array = soxr.resample(array, sample_rate, SAMPLE_RATE)
+            # A comparison that NaN fails.
+            if len(array) == 0 or not numpy.abs(array).max() <= LOUDEST:
+                raise AudioError(
+                    f"waveform {i} is empty, or has values that are not finite or "
+                    f"beyond {LOUDEST:g}; full scale is 1"
+                )
             seconds = len(array) / SAMPLE_RATE
             limit = getattr(self.model.encoder.backbone, "max_seconds", None)
             if limit is not None and seconds > limit:
@@ -434,11 +467,16 @@ class EmotionRecognizer:
         return signals
 
 
+_NOT_FINITE = "the model's output is not finite: too loud, or the model is damaged"
+
+
 def _load(path: str | Path) -> Tensor | AudioError:
     try:
         return load_audio(path)
     except AudioError as error:
         return error
+    except MemoryError:
+        return AudioError(f"{path}: too long for this machine's memory")
 
 
 def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:

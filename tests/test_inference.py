@@ -1,5 +1,7 @@
 """EmotionRecognizer: any audio, any batch, long files, the hub's cache."""
 
+import os
+
 import numpy as np
 import pytest
 import soundfile
@@ -8,6 +10,7 @@ from scipy.signal import resample_poly
 
 from speechbrain_ser_cl import inference
 from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.model_folder import ModelError, write_model
 from speechbrain_ser_cl.nnet import ClassifierHead, EmotionClassifier, MeanPooling
@@ -188,7 +191,10 @@ def test_a_broken_file_does_not_keep_others_from_being_classified(whisper, tmp_p
         ([np.zeros((2, 100), np.float32)], r"shape \(2, 100\).*average channels"),
         ([np.zeros(100, np.int16)], "of int16.*divide"),
         ([np.zeros(0)], "waveform 0 is empty"),
-        ([np.zeros(100), np.full(100, np.nan)], "waveform 1 is empty or has non-fin"),
+        (
+            [np.zeros(100), np.full(100, np.nan)],
+            "waveform 1 is empty, or has values that are not",
+        ),
         ([np.zeros(16000 * 31)], "31.00 s long, and the encoder takes 30 s"),
     ],
 )
@@ -267,3 +273,54 @@ def test_a_gpu_gives_what_the_cpu_gives(config):
     found = values(on_gpu.classify_batch(signals))
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert on_gpu.encode_batch(signals).device.type == "cpu"
+
+
+def test_silence_is_told(whisper, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
+    soundfile.write(tmp_path / "half.wav", np.r_[np.zeros(8000), speech(0.5)], 16000)
+    silent, half = (
+        whisper.classify_file(tmp_path / f"{n}.wav", 0.5, 0.5)
+        for n in ("silent", "half")
+    )
+    assert silent.silent and all(window.silent for window in silent.timeline)
+    assert not half.silent
+    assert [window.silent for window in half.timeline] == [True, False]
+    assert half.as_dict()["timeline"][0]["silent"]
+
+
+def test_an_output_that_is_not_finite_is_no_result(tmp_path):
+    model = classifier()
+    recognizer = EmotionRecognizer(model, CLASSES, device="cpu")
+    model.head.heads[0].layers[1].weight.data.fill_(torch.nan)
+    soundfile.write(tmp_path / "a.wav", speech(0.5), 16000)
+    ((path, result),) = recognizer.classify_files([tmp_path / "a.wav"])
+    assert isinstance(result, AudioError) and "a.wav: the model's output" in str(result)
+    with pytest.raises(AudioError, match="not finite"):
+        recognizer.classify_batch([speech(0.5)])
+
+
+def test_lengths_in_samples_are_refused(whisper):
+    with pytest.raises(ValueError, match=r"must be in \(0, 1\], found 16000"):
+        whisper.classify_batch(torch.zeros(1, 16000), torch.tensor([16000.0]))
+
+
+def test_predict_takes_any_name_and_says_what_is_silent(whisper, tmp_path, capsys):
+    write_model(tmp_path / "model", whisper.model, CLASSES)
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000), 16000)
+    odd = tmp_path / os.fsdecode(b"\xff.wav")
+    (tmp_path / "a.wav").rename(odd)
+    for form in ("table", "csv", "json"):
+        command = [
+            "predict",
+            str(odd),
+            str(tmp_path),
+            "--format",
+            form,
+            "--device",
+            "cpu",
+        ]
+        assert main([*command, "--model", str(tmp_path / "model")]) == 1
+        told = capsys.readouterr()
+        assert "udcff.wav" in told.out
+        assert "udcff.wav: silent" in told.err
+        assert f"{tmp_path}: this is a folder" in told.err

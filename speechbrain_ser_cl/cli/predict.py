@@ -2,10 +2,16 @@
 
 import argparse
 import csv
+import io
 import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from speechbrain_ser_cl.inference import Classification
+    from speechbrain_ser_cl.utils.audio import AudioError
 
 SUMMARY = "classify audio files with an exported model"
 
@@ -52,17 +58,23 @@ def run(arguments: argparse.Namespace) -> int:
 
     from speechbrain_ser_cl.inference import EmotionRecognizer
 
+    # A file name need not be text that can be printed.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     recognizer = EmotionRecognizer.from_pretrained(
         arguments.model, arguments.revision, arguments.device
     )
-    results = recognizer.classify_files(
-        arguments.files, arguments.window, arguments.hop
-    )
+    found = recognizer.classify_files(arguments.files, arguments.window, arguments.hop)
     hide = len(arguments.files) == 1 or not sys.stderr.isatty()
-    results = list(tqdm(results, total=len(arguments.files), unit="file", disable=hide))
-    failed = [error for _, error in results if isinstance(error, Exception)]
+    results = list(tqdm(found, total=len(arguments.files), unit="file", disable=hide))
+    failed = any(isinstance(found, Exception) for _, found in results)
     if arguments.format == "json":
-        print(json.dumps([_as_json(*result) for result in results], indent=2))
+        print(
+            json.dumps(
+                [_as_json(*result) for result in results], indent=2, allow_nan=False
+            )
+        )
     else:
         rows = [
             row
@@ -77,18 +89,25 @@ def run(arguments: argparse.Namespace) -> int:
             writer.writerows([header, *rows])
         else:
             _print_table([header, *rows])
-    for error in failed:
-        print(f"ser-cl: {error}", file=sys.stderr)
+    for path, result in results:
+        if isinstance(result, Exception):
+            print(f"ser-cl: {result}", file=sys.stderr)
+        elif result.silent:
+            print(
+                f"ser-cl: warning: {path}: silent, no sample is above -60 dB of full "
+                "scale; its emotion means nothing",
+                file=sys.stderr,
+            )
     return 1 if failed else 0
 
 
-def _as_json(path: str | Path, found: object) -> dict:
+def _as_json(path: str | Path, found: "Classification | AudioError") -> dict[str, Any]:
     if isinstance(found, Exception):
         return {"file": str(path), "error": str(found)}
     return {"file": str(path)} | found.as_dict()
 
 
-def _rows(path: str | Path, found: object) -> Iterable[list[str]]:
+def _rows(path: str | Path, found: "Classification") -> Iterable[list[str]]:
     """One row for the file, then one per window."""
     parts = [("file", found), *(("window", window) for window in found.timeline)]
     for part, one in parts:

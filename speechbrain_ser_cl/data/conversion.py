@@ -87,6 +87,8 @@ def convert_to_16k_mono(
 
 
 def _is_16k_mono(path: Path) -> bool:
+    if not path.is_file():  # a pipe would wait for a writer
+        return False
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError):

@@ -20,6 +20,7 @@ from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -30,6 +31,7 @@ from speechbrain_ser_cl.inference import EmotionRecognizer
 
 HOST = "127.0.0.1"
 MOST_BYTES = 100_000_000
+MOST_UPLOADS = 4  # at once; each can hold MOST_BYTES in memory
 # What pages of other origins may not send without asking, which is never granted.
 UPLOAD_TYPE = "application/octet-stream"
 _NAMES = (HOST, "localhost")
@@ -61,7 +63,8 @@ class _Refused(Exception):
 class DemoServer(socketserver.ThreadingTCPServer):
     """Serves the page and classifies what it sends; ``serve_forever()`` starts it.
 
-    Uploads lie in a temporary folder while they are classified, one at a time.
+    Uploads lie in a temporary folder while they are classified, one at a time. At most
+    four are taken at once, and others told to come back.
 
     Arguments
     ---------
@@ -109,6 +112,7 @@ class DemoServer(socketserver.ThreadingTCPServer):
     ) -> None:
         self.recognizer, self.most_bytes = recognizer, most_bytes
         self.one_at_a_time = threading.Lock()
+        self.uploads = threading.BoundedSemaphore(MOST_UPLOADS)
         self._closing = threading.Event()
         self._hook = recognizer.model.register_forward_pre_hook(self._go_on)
         self.pages = _pages(recognizer, name, most_bytes)
@@ -130,7 +134,7 @@ class DemoServer(socketserver.ThreadingTCPServer):
         if self._closing.is_set():
             raise ConnectionAbortedError("the server stops")
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: object) -> None:
         """A browser that goes away in the middle is no error."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
@@ -140,7 +144,7 @@ def _why_no_port(port: int, error: OSError) -> str:
     why = {
         errno.EADDRINUSE: "is used by another program",
         errno.EACCES: "is not for ordinary users",
-    }.get(error.errno, f"cannot be had ({error})")
+    }.get(error.errno or 0, f"cannot be had ({error})")
     return (
         f"port {port} of {HOST} {why}: choose another with --port, or any free one "
         "with --port 0"
@@ -174,7 +178,7 @@ def _pages(
         return "text/javascript; charset=utf-8", (here / name).read_bytes()
 
     # The report's colours and tables are the demo's.
-    style = package.joinpath("evaluation", "report", "style.css").read_bytes()
+    style = package.joinpath("report", "style.css").read_bytes()
     style += (here / "demo.css").read_bytes()
     return {
         "/": ("text/html; charset=utf-8", page.encode()),
@@ -198,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(self._classification)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: nobody reads a list of requests."""
+        """Prints no line per request."""
 
     def _answer(self, function: Callable[[], tuple[str, bytes]]) -> None:
         """Sends what a function returns, or why it does not."""
@@ -250,25 +254,35 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(
                 HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"Content-Type is not {UPLOAD_TYPE}"
             )
-        audio = self._body()
+        size = self._size()
+        if not self.server.uploads.acquire(blocking=False):
+            self._skip(size)
+            raise _Refused(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"{MOST_UPLOADS} files are being classified already; try again soon",
+            )
         try:
             window = float(parse_qs(address.query).get("window", [_WINDOW])[0])
             with TemporaryDirectory(prefix="ser-cl-demo-") as folder:
                 path = Path(folder) / "upload"
-                path.write_bytes(audio)
+                path.write_bytes(self._body(size))
                 with self.server.one_at_a_time:
                     found = answer(self.server.recognizer, path, window)
         except RefusedAudio as refused:
             raise _Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(refused)) from refused
         except ValueError as error:
             raise _Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
+        finally:
+            self.server.uploads.release()
         return _json(found)
 
-    def _body(self) -> bytes:
+    def _size(self) -> int:
+        """Bytes of the upload, by its header."""
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             raise _Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
-        size, most = int(length), self.server.most_bytes
+        # Python refuses to read numbers of thousands of digits.
+        size, most = int(length[:18]), self.server.most_bytes
         if size > most:
             self._skip(size)
             raise _Refused(
@@ -276,6 +290,9 @@ class _Handler(BaseHTTPRequestHandler):
                 f"the file has {size / 1e6:.1f} MB, and this page takes up to "
                 f"{most / 1e6:g} MB: cut it, or use `ser-cl predict`",
             )
+        return size
+
+    def _body(self, size: int) -> bytes:
         body = self.rfile.read(size)
         if not body:
             raise _Refused(HTTPStatus.BAD_REQUEST, "the file is empty")
@@ -296,6 +313,6 @@ def _is_ours(host: str) -> bool:
     return name.lower() in _NAMES and (port.isdigit() or not port)
 
 
-def _json(value: Mapping) -> tuple[str, bytes]:
+def _json(value: Mapping[str, Any]) -> tuple[str, bytes]:
     text = json.dumps(value, ensure_ascii=False)
     return "application/json; charset=utf-8", text.encode()

@@ -1,7 +1,9 @@
 """Load and cut audio files as 16 kHz mono."""
 
 import hashlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -10,25 +12,43 @@ import soxr
 import torch
 
 from speechbrain_ser_cl.utils.errors import SERError
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.files import refuse_lfs_pointer, replacing
 
 SAMPLE_RATE = 16000
+# What a file may hold, whatever its header says and however well it is compressed.
+LONGEST = 6 * 3600.0  # s
+MOST_VALUES = 2**30  # of all channels, where they are kept apart; 4 GiB
+RATES = (1000, 1_000_000)  # Hz
+LOUDEST = 1e6  # full scale is 1; files of 16-bit numbers that nobody divided have 32768
+
+# How far (s) beyond a file's end a part of it may be said to reach.
+_ROUNDING = 0.1
+_BLOCK_VALUES = 2**20
+_UNKNOWN = 2**62  # libsndfile's number of frames where a header does not say it
 
 
 class AudioError(SERError):
     """An audio file that cannot be used."""
 
 
-# How far (s) beyond a file's end a part of it may be said to reach.
-_ROUNDING = 0.1
+class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
+    """Read from front to back: soundfile would seek to the end it has just reached."""
+
+    def seekable(self) -> bool:
+        """What soundfile asks before it seeks."""
+        return False
 
 
 def load_audio(
-    path: str | Path, start: float = 0.0, end: float | None = None
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    longest: float = LONGEST,
 ) -> torch.Tensor:
     """Load an audio file as 16 kHz mono.
 
-    Channels are averaged; other sampling rates are converted by soxr.
+    Channels are averaged; other sampling rates are converted by soxr. Memory grows
+    with the result and not with what the header claims.
 
     Arguments
     ---------
@@ -38,6 +58,8 @@ def load_audio(
         Where to begin, in seconds.
     end : float, optional
         Where to end, in seconds; by default where the file does.
+    longest : float
+        More seconds than that are refused.
 
     Returns
     -------
@@ -47,8 +69,9 @@ def load_audio(
     Raises
     ------
     AudioError
-        If the file is missing, corrupt, cut off, empty, holds values that are not
-        finite, or does not reach from ``start`` to ``end``.
+        If the file is missing, corrupt, cut off, empty or too long, has a sampling
+        rate outside 1 kHz to 1 MHz, holds values that are not finite or beyond 1e6, is
+        shorter than one sample of 16 kHz, or does not reach from ``start`` to ``end``.
 
     Example
     -------
@@ -57,11 +80,21 @@ def load_audio(
     >>> load_audio(path).shape
     torch.Size([16000])
     """
-    samples, rate = read_samples(path, start, end)
-    mono = samples.mean(axis=1)
-    if rate != SAMPLE_RATE:
-        mono = soxr.resample(mono, rate, SAMPLE_RATE)
-    return torch.from_numpy(mono)
+    parts, stream = [], None
+    for samples, rate in _blocks(path, start, end, longest):
+        mono = samples.mean(axis=1)
+        if rate != SAMPLE_RATE:
+            stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1)
+            mono = stream.resample_chunk(mono)
+        parts.append(mono)
+    if stream is not None:
+        parts.append(stream.resample_chunk(numpy.zeros(0, numpy.float32), last=True))
+    whole = torch.from_numpy(numpy.concatenate(parts))
+    if len(whole) == 0:
+        raise AudioError(f"{path}: the audio file is shorter than a sample of 16 kHz")
+    if not whole.isfinite().all():
+        raise AudioError(f"{path}: at 16 kHz it has values that are not finite")
+    return whole
 
 
 def read_samples(
@@ -88,7 +121,7 @@ def read_samples(
     Raises
     ------
     AudioError
-        As ``load_audio`` does.
+        As ``load_audio`` does, or if all channels together have more than 2**30 values.
 
     Example
     -------
@@ -98,34 +131,91 @@ def read_samples(
     >>> samples.shape, rate
     ((8000, 2), 8000)
     """
+    blocks, size, rate = [], 0, 0
+    for samples, found_rate in _blocks(path, start, end, LONGEST):
+        rate = found_rate
+        blocks.append(samples)
+        size += samples.size
+        if size > MOST_VALUES:
+            raise AudioError(f"{path}: the channels have over {MOST_VALUES} values")
+    return numpy.concatenate(blocks), rate
+
+
+def _blocks(
+    path: str | Path, start: float, end: float | None, longest: float
+) -> Iterator[tuple[numpy.ndarray, int]]:
+    """Yields checked samples (T, channels), at least one, and their rate."""
+    if not Path(path).is_file():  # of which libsndfile says: System error.
+        what = "a folder" if Path(path).is_dir() else "no audio file"
+        found = f"this is {what}" if Path(path).exists() else "there is no such file"
+        raise AudioError(f"{path}: {found}")
     try:
-        with soundfile.SoundFile(path) as file:
-            total, rate = file.frames, file.samplerate
-            first = round(start * rate)
-            last = total if end is None else round(end * rate)
-            if total and not 0 <= first < min(last, total) <= last <= (
-                total + _ROUNDING * rate
-            ):
-                raise AudioError(
-                    f"{path}: asked for {start} s to {end} s of {total / rate:.3f} s"
-                )
-            promised = min(last, total) - first
-            file.seek(first)
-            samples = file.read(promised, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
-        if not Path(path).is_file():  # of which libsndfile says: System error.
-            raise AudioError(f"{path}: there is no such file") from error
+        # As bytes: a name need not be UTF-8.
+        name = os.fsencode(path) if os.name == "posix" else path
+        with _Sequential(name) as file:
+            yield from _blocks_of(path, file, start, end, longest)
+    except (soundfile.SoundFileError, OSError, MemoryError) as error:
+        try:
+            refuse_lfs_pointer(Path(path))
+        except SERError as pointer:
+            raise AudioError(str(pointer)) from None
         raise AudioError(f"{path}: not a readable audio file ({error})") from error
-    if len(samples) == 0:
-        raise AudioError(f"{path}: the audio file is empty")
-    if len(samples) < promised:
+
+
+def _blocks_of(
+    path: str | Path,
+    file: soundfile.SoundFile,
+    start: float,
+    end: float | None,
+    longest: float,
+) -> Iterator[tuple[numpy.ndarray, int]]:
+    total, rate = file.frames, file.samplerate
+    if not RATES[0] <= rate <= RATES[1]:
         raise AudioError(
-            f"{path}: the audio file is cut off after {len(samples)} of {promised} "
-            "frames"
+            f"{path}: the sampling rate is {rate} Hz, expected {RATES[0]} to {RATES[1]}"
         )
-    if not numpy.isfinite(samples).all():
-        raise AudioError(f"{path}: the audio file holds values that are not finite")
-    return samples, rate
+    first = round(start * rate)
+    last = total if end is None else round(end * rate)
+    if total and not 0 <= first < min(last, total) <= last <= total + _ROUNDING * rate:
+        raise AudioError(
+            f"{path}: asked for {start} s to {end} s of {total / rate:.3f} s"
+        )
+    promised, found = min(last, total) - first, 0
+    if longest * rate < promised < _UNKNOWN - first:
+        raise AudioError(
+            f"{path}: the audio is {_duration(promised / rate)} long, expected at most "
+            f"{_duration(longest)}"
+        )
+    file.seek(first)
+    while found < promised:
+        size = min(max(_BLOCK_VALUES // file.channels, 1), promised - found)
+        samples = file.read(size, dtype="float32", always_2d=True)
+        if len(samples) == 0:
+            break
+        # The largest is inf or NaN where any is.
+        loudest = float(numpy.abs(samples).max())
+        if not loudest <= LOUDEST:
+            raise AudioError(
+                f"{path}: the audio file holds values that are not finite or beyond "
+                f"{LOUDEST:g}; full scale is 1"
+            )
+        found += len(samples)
+        if found > longest * rate:
+            raise AudioError(f"{path}: the audio is longer than {_duration(longest)}")
+        yield samples, rate
+    if found == 0:
+        raise AudioError(f"{path}: the audio file is empty")
+    missing = promised - found
+    if total >= _UNKNOWN:  # a stream; only what was asked for has to be there
+        missing = 0 if end is None else missing - _ROUNDING * rate
+    if missing > 0:
+        raise AudioError(
+            f"{path}: the audio file is cut off after {found} of {promised} frames"
+        )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def cut_audio(

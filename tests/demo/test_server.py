@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from speechbrain_ser_cl.cli import main
+from speechbrain_ser_cl.demo.server import MOST_UPLOADS
 from tests.demo.conftest import CLASSES
 
 UPLOAD = {"Content-Type": "application/octet-stream"}
@@ -154,6 +155,38 @@ def test_odd_requests_leave_it_running(ask, server, classify, speech):
             answer = connection.recv(10_000)
             assert b" 200 " not in answer.partition(b"\r\n")[0]
     assert classify(speech)[0] == 200
+
+
+def test_a_length_of_thousands_of_digits_is_too_large(server):
+    with socket.create_connection(server.server_address[:2], timeout=10) as client:
+        client.sendall(
+            b"POST /classify HTTP/1.0\r\nHost: localhost\r\n"
+            b"Content-Type: application/octet-stream\r\n"
+            b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n"
+        )
+        client.shutdown(socket.SHUT_WR)
+        assert b" 413 " in client.recv(100)
+
+
+def test_only_so_many_uploads_are_open(server, classify, speech):
+    head = (
+        b"POST /classify HTTP/1.0\r\nHost: localhost\r\n"
+        b"Content-Type: application/octet-stream\r\nContent-Length: 9\r\n\r\n1"
+    )
+    clients = [
+        socket.create_connection(server.server_address[:2]) for _ in range(MOST_UPLOADS)
+    ]
+    for client in clients:
+        client.sendall(head)
+    deadline = time.monotonic() + 20
+    while (status := classify(speech)[0]) != 503 and time.monotonic() < deadline:
+        pass  # the server has not read all of them yet
+    assert status == 503
+    for client in clients:
+        client.close()
+    while (status := classify(speech)[0]) == 503 and time.monotonic() < deadline:
+        pass
+    assert status == 200
 
 
 def test_it_is_on_loopback_only(server):

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy
 import pytest
 import soundfile
+import soxr
 import torch
 
 from speechbrain_ser_cl.corpora import Utterance
 from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
+from speechbrain_ser_cl.utils import audio
 from speechbrain_ser_cl.utils.audio import AudioError, load_audio
 from tests import hollow
 
@@ -204,3 +206,101 @@ def test_hollow_ravdess_48_khz_with_a_stereo_file(tmp_path):
         if getattr(a, field.name) != getattr(b, field.name)
     }
     assert changed == {"path"}
+
+
+def flac_that_claims(path, total):
+    """A FLAC file of half a second whose header claims so many samples."""
+    soundfile.write(path, tone(16000)[:, 0], 16000, format="FLAC")
+    data = bytearray(path.read_bytes())
+    data[21] = (data[21] & 0xF0) | (total >> 32)
+    data[22:26] = (total & 0xFFFFFFFF).to_bytes(4, "big")
+    path.write_bytes(data)
+
+
+def test_a_stream_that_does_not_know_its_length_is_read(tmp_path):
+    path = tmp_path / "stream.flac"
+    flac_that_claims(path, 0)
+    whole = load_audio(path)
+    assert whole.shape == (8000,)
+    assert torch.equal(load_audio(path, 0.1, 0.3), whole[1600:4800])
+    with pytest.raises(AudioError, match="cut off after 8000 of 32000"):
+        load_audio(path, 0.0, 2.0)
+
+
+def test_a_length_that_is_only_claimed_takes_no_memory(tmp_path):
+    path = tmp_path / "claims.flac"
+    flac_that_claims(path, 2**36 - 1)
+    with pytest.raises(AudioError, match=r"1193 h long, expected at most 6 h"):
+        load_audio(path)
+    flac_that_claims(path, 16000 * 3600)
+    with pytest.raises(AudioError, match="cut off after 8000 of 57600000"):
+        load_audio(path)
+
+
+def test_blocks_give_what_the_whole_gives(tmp_path, monkeypatch):
+    noise = numpy.random.default_rng(0).normal(0, 0.1, (30000, 2)).astype("float32")
+    for rate in (8000, 16000, 44100):
+        soundfile.write(tmp_path / "a.wav", noise, rate, subtype="FLOAT")
+        whole = load_audio(tmp_path / "a.wav")
+        expected = noise.mean(axis=1)
+        if rate != 16000:
+            expected = soxr.resample(expected, rate, 16000)
+        assert numpy.array_equal(whole, expected)
+        monkeypatch.setattr(audio, "_BLOCK_VALUES", 5000)
+        assert torch.equal(load_audio(tmp_path / "a.wav"), whole)
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "told"),
+    [
+        (numpy.zeros(1000), 1, "sampling rate is 1 Hz, expected 1000"),
+        (numpy.full(1000, 1e20), 16000, "not finite or beyond 1e.06"),
+        (numpy.full((1000, 2), 3e38), 16000, "not finite or beyond 1e.06"),
+        (numpy.full(1000, -numpy.inf), 8000, "not finite or beyond 1e.06"),
+        (numpy.ones(1), 44100, "shorter than a sample of 16 kHz"),
+    ],
+)
+def test_what_no_model_can_use_is_refused(tmp_path, samples, rate, told):
+    path = tmp_path / "odd.wav"
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+    with pytest.raises(AudioError, match=f"odd.wav: .*{told}"):
+        load_audio(path)
+
+
+def test_more_than_what_is_asked_for_is_refused(tmp_path):
+    soundfile.write(tmp_path / "a.flac", numpy.zeros(8000 * 100), 8000)
+    with pytest.raises(AudioError, match="2 min long, expected at most 1 min"):
+        load_audio(tmp_path / "a.flac", longest=60)
+    assert len(load_audio(tmp_path / "a.flac", 10, 20, longest=60)) == 160000
+
+
+def test_what_is_no_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path, told in {tmp_path: "a folder", tmp_path / "pipe.wav": "no audio"}.items():
+        with pytest.raises(AudioError, match=f"this is {told}"):
+            load_audio(path)
+    pointer = tmp_path / "pointer.wav"
+    pointer.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00")
+    with pytest.raises(AudioError, match="pointer.wav: a Git LFS.*git lfs pull"):
+        load_audio(pointer)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names are text elsewhere")
+def test_a_name_that_is_not_utf_8_is_read(tmp_path):
+    soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav"))
+    (tmp_path / "a.wav").rename(path)
+    assert load_audio(path).shape == (8000,)
+
+
+def test_one_bad_file_does_not_keep_others_from_being_converted(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")
+    soundfile.write(tmp_path / "good.wav", tone(8000), 8000)
+    names = ["bad.flac", "pipe.wav", "good.wav"]
+    utterances = [utterance(tmp_path / name, name) for name in names]
+    soundfile.write(tmp_path / "bad.flac", tone(8000), 8000)
+    flac = (tmp_path / "bad.flac").read_bytes()
+    (tmp_path / "bad.flac").write_bytes(flac[: len(flac) // 2])
+    with pytest.raises(AudioError, match="2: .*bad.flac.*pipe.wav"):
+        convert_to_16k_mono(utterances, tmp_path / "cache")
+    assert len(list((tmp_path / "cache").iterdir())) == 1
