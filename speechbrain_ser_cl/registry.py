@@ -16,6 +16,7 @@ A plug-in is any installed package with an entry point in one of the groups
 import difflib
 import fnmatch
 import importlib
+import inspect
 import re
 import warnings
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from typing import Any, TypeVar
 
 PACKAGE = __name__.partition(".")[0]
 
-T = TypeVar("T", bound=Callable)
+T = TypeVar("T", bound=Callable[..., Any])
 
 
 class Registry:
@@ -64,7 +65,7 @@ class Registry:
         self.kind = kind
         self.plural = plural
         self.builtin = builtin
-        self._entries: dict[str, Callable] = {}
+        self._entries: dict[str, Callable[..., Any]] = {}
         self._sources: dict[str, str] = {}
         self._plugins_loaded = False
 
@@ -100,7 +101,7 @@ class Registry:
 
         return decorate
 
-    def _add(self, name: str, obj: Callable, source: str) -> None:
+    def _add(self, name: str, obj: Callable[..., Any], source: str) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
             raise ValueError(
                 f"{self.kind} name {name!r}: expected lower-case letters, digits, "
@@ -125,7 +126,7 @@ class Registry:
         from importlib.metadata import entry_points
 
         for entry_point in entry_points(group=f"{PACKAGE}.{self.plural}"):
-            source = entry_point.dist.name
+            source = entry_point.dist.name if entry_point.dist else "?"
             try:
                 obj = entry_point.load()
                 if not callable(obj):
@@ -181,9 +182,24 @@ class Registry:
         Raises
         ------
         ValueError
-            When nothing has this name.
+            When nothing has this name, or an argument is missing or unknown; the
+            message has the call.
         """
-        return self.get(name)(**kwargs)
+        part = self.get(name)
+        try:
+            call = inspect.signature(part)
+        except (TypeError, ValueError):  # Some built-in callables have none.
+            return part(**kwargs)
+        try:
+            call.bind(**kwargs)
+        except TypeError as error:
+            arguments = ", ".join(
+                str(a.replace(annotation=a.empty)) for a in call.parameters.values()
+            )
+            raise ValueError(
+                f"{self.kind} {name!r}: {error}; call it as {name}({arguments})"
+            ) from None
+        return part(**kwargs)
 
     def names(self, pattern: str = "*") -> list[str]:
         """The registered names that match a shell pattern, sorted.
@@ -235,7 +251,7 @@ class Registry:
         )
 
 
-def _path(obj: Callable) -> str:
+def _path(obj: Callable[..., Any]) -> str:
     """``package.module.Class``, the same before and after a reload."""
     return f"{obj.__module__}.{obj.__qualname__}"
 
@@ -284,7 +300,7 @@ def build(kind: str, name: str, **kwargs: Any) -> Any:
     Raises
     ------
     ValueError
-        When the kind or the name is unknown.
+        When the kind or the name is unknown, or an argument is missing or unknown.
 
     Example
     -------
@@ -293,6 +309,10 @@ def build(kind: str, name: str, **kwargs: Any) -> Any:
     Traceback (most recent call last):
     ...
     ValueError: unknown kind 'los'; expected one of loss, backbone, ...
+    >>> speechbrain_ser_cl.build("loss", "moco", size=64)
+    Traceback (most recent call last):
+    ...
+    ValueError: loss 'moco': missing a required argument: 'dim'; call it as moco(...
     """
     if kind not in REGISTRIES:
         raise ValueError(

@@ -91,6 +91,15 @@ def test_build_by_kind(shapes):
         speechbrain_ser_cl.build("shapes", "square")
 
 
+def test_a_missing_or_unknown_argument_is_told_with_the_call(shapes):
+    with pytest.raises(
+        ValueError, match=r"shape 'square': .*'colour'; call it as square\(side=1.0\)"
+    ):
+        shapes.build("square", colour="red")
+    with pytest.raises(ValueError, match=r"loss 'moco': .*'size'.*moco\(size, dim, "):
+        speechbrain_ser_cl.build("loss", "moco")
+
+
 def test_build_from_yaml(shapes):
     hparams = load_hyperpyyaml(
         """

@@ -1,16 +1,17 @@
 """What the losses share: checks of the input, unit vectors, tiles of anchors."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from speechbrain_ser_cl.losses.distances import Compared, dot_products
 from speechbrain_ser_cl.losses.gather import gather_rows
 
-# Takes anchors (A, D), batch (N, D), positives and negatives (A, N).
-AnchorTerms = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+UNKNOWN = -1  # The label of a row whose class nobody knows.
 
 
 def check_above_zero(name: str, value: float) -> None:
@@ -61,6 +62,10 @@ def check_embeddings(name: str, embeddings: Tensor) -> None:
     ...
     ValueError: embeddings must be (N, D) of a floating-point type, found (3,) ...
     """
+    if not isinstance(embeddings, Tensor):
+        raise ValueError(
+            f"{name} must be a tensor (N, D), found a {type(embeddings).__name__}"
+        )
     matrix = embeddings.dim() == 2 and embeddings.shape[1] > 0
     if not (matrix and embeddings.is_floating_point()):
         raise ValueError(
@@ -158,6 +163,146 @@ def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
     return tuple(t.to(dtype) for t in tensors)
 
 
+def as_tensor(
+    name: str, values: Tensor | Sequence[Any], device: torch.device
+) -> Tensor:
+    """Makes a tensor of a list or array; refuses a tensor of another device.
+
+    Arguments
+    ---------
+    name : str
+        What the values are, for the message.
+    values : torch.Tensor, sequence or array
+        Numbers or booleans.
+    device : torch.device
+        Of the embeddings.
+
+    Returns
+    -------
+    torch.Tensor
+        On this device.
+
+    Raises
+    ------
+    ValueError
+        If the values are no numbers, ragged, or a tensor elsewhere.
+
+    Example
+    -------
+    >>> as_tensor("labels", ["angry", "sad"], torch.device("cpu"))
+    Traceback (most recent call last):
+    ...
+    ValueError: labels must be a tensor or a list of numbers, found a list: ...
+    """
+    if not isinstance(values, Tensor):
+        try:
+            return torch.as_tensor(values, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{name} must be a tensor or a list of numbers, found a "
+                f"{type(values).__name__}: {error}"
+            ) from error
+    if values.device != device:
+        raise ValueError(
+            f"{name} and embeddings must be on one device, found {values.device} and "
+            f"{device}"
+        )
+    return values
+
+
+def check_one_each(name: str, values: Tensor, number: int) -> Tensor:
+    """Refuses values that are not one for each row.
+
+    Arguments
+    ---------
+    name : str
+        What the values are, for the message.
+    values : torch.Tensor
+        Should be (N,) or (N, 1).
+    number : int
+        N.
+
+    Returns
+    -------
+    torch.Tensor
+        The values (N,).
+
+    Raises
+    ------
+    ValueError
+        If the shape is another.
+
+    Example
+    -------
+    >>> check_one_each("labels", torch.ones(3), 4)
+    Traceback (most recent call last):
+    ...
+    ValueError: labels must be one for each of the 4 embeddings, found shape (3,)
+    """
+    rows = values.squeeze(1) if values.shape[1:] == (1,) else values
+    if rows.shape != (number,):
+        raise ValueError(
+            f"{name} must be one for each of the {number} embeddings, found shape "
+            f"{tuple(values.shape)}"
+        )
+    return rows
+
+
+def check_classes(labels: Tensor, number: int) -> Tensor:
+    """Refuses labels that are not one integer for each row.
+
+    Arguments
+    ---------
+    labels : torch.Tensor
+        Should be integers or booleans (N,) or (N, 1).
+    number : int
+        N.
+
+    Returns
+    -------
+    torch.Tensor
+        The labels (N,), int64.
+
+    Raises
+    ------
+    ValueError
+        If type or shape are wrong.
+
+    Example
+    -------
+    >>> check_classes(torch.tensor([[1], [-1]]), 2)
+    tensor([ 1, -1])
+    """
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"labels must be integers, found {labels.dtype}")
+    return check_one_each("labels", labels, number).long()
+
+
+class _Unit(torch.autograd.Function):
+    """Rows of length 1; see :func:`unit`."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        """Rows over their length, by way of their largest number."""
+        largest = z.abs().amax(dim=1, keepdim=True)
+        largest = largest.masked_fill(largest < torch.finfo(z.dtype).tiny, 1)
+        z = z / largest
+        length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+        length = length.masked_fill(length == 0, 1)
+        z = z / length
+        # Not multiplied with each other, which could overflow.
+        ctx.save_for_backward(z, length, largest)
+        return z
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, outer: Tensor) -> Tensor:
+        """The part of the gradient across a row, over the row's length."""
+        z, length, largest = ctx.saved_tensors
+        across = torch.addcmul(outer, z, (outer * z).sum(dim=1, keepdim=True), value=-1)
+        return across / length / largest
+
+
 def unit(z: Tensor) -> Tensor:
     """Rows of length 1.
 
@@ -181,11 +326,8 @@ def unit(z: Tensor) -> Tensor:
     tensor([[0.6000, 0.8000],
             [0.0000, 0.0000]])
     """
-    # The largest number of each row becomes 1. It cancels out: no gradient.
-    largest = z.detach().abs().amax(dim=1, keepdim=True)
-    z = z / largest.masked_fill(largest < torch.finfo(z.dtype).tiny, 1)
-    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    return z / length.masked_fill(length == 0, 1)
+    unit_rows: Tensor = _Unit.apply(z)  # type: ignore[no-untyped-call]
+    return unit_rows
 
 
 def zero_or_nan(z: Tensor) -> Tensor:
@@ -212,79 +354,33 @@ def zero_or_nan(z: Tensor) -> Tensor:
     return (0 * z).sum()
 
 
-def masked_logsumexp(values: Tensor, mask: Tensor) -> Tensor:
-    """Log-sum-exp along rows over the entries that a mask names.
+def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
+    """Takes the exponentials of a matrix in place, each row relative to its largest.
 
     Arguments
     ---------
-    values : torch.Tensor
-        A matrix (A, N).
-    mask : torch.Tensor
-        Booleans (A, N).
+    s : torch.Tensor
+        A matrix (A, N), overwritten; -infinity where an entry is left out.
 
     Returns
     -------
-    torch.Tensor
-        (A,). A row without any entry gives a huge negative number and no
-        gradient; -infinity would give a gradient of NaN.
+    logsumexp : torch.Tensor
+        Of each row (A,); -infinity where all entries are left out.
+    total : torch.Tensor
+        By what a row of ``s`` has to be divided to be a softmax, (A, 1), above 0.
 
     Example
     -------
-    >>> mask = torch.tensor([[True, True, False]])
-    >>> masked_logsumexp(torch.zeros(1, 3), mask)  # log 2
-    tensor([0.6931])
+    >>> s = torch.tensor([[0.0, 0.0, -torch.inf]])
+    >>> logsumexp, total = exponentials_(s)
+    >>> logsumexp, s / total  # log 2
+    (tensor([0.6931]), tensor([[0.5000, 0.5000, 0.0000]]))
     """
-    lowest = torch.finfo(values.dtype).min
-    sums = values.masked_fill(~mask, lowest).logsumexp(dim=1)
-    return sums.masked_fill(~mask.any(dim=1), lowest)
-
-
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean along rows over the entries that a mask names.
-
-    Arguments
-    ---------
-    values : torch.Tensor
-        A matrix (A, N).
-    mask : torch.Tensor
-        Booleans (A, N).
-
-    Returns
-    -------
-    torch.Tensor
-        (A,), 0 in a row without any entry.
-
-    Example
-    -------
-    >>> mask = torch.tensor([[True, True, False], [False, False, False]])
-    >>> masked_mean(torch.tensor([[1.0, 2.0, 9.0], [1.0, 2.0, 9.0]]), mask)
-    tensor([1.5000, 0.0000])
-    """
-    sums = values.masked_fill(~mask, 0).sum(dim=1)
-    return sums / mask.sum(dim=1).clamp(min=1)
-
-
-def sum_where(values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum and number of the values that a mask names.
-
-    Arguments
-    ---------
-    values : torch.Tensor
-        Numbers.
-    mask : torch.Tensor
-        Booleans of the same shape.
-
-    Returns
-    -------
-    total, count : torch.Tensor
-        Two scalars.
-
-    Example
-    -------
-    >>> sum_where(torch.tensor([1.0, 2.0]), torch.tensor([False, True]))
-    (tensor(2.), tensor(1))
-    """
-    return values.masked_fill(~mask, 0).sum(), mask.sum()
+    largest = s.amax(dim=1, keepdim=True)
+    largest.masked_fill_(largest == -torch.inf, 0)
+    total = s.sub_(largest).exp_().sum(dim=1, keepdim=True)
+    logsumexp = total.log().add_(largest).squeeze(1)
+    return logsumexp, total.clamp_(min=torch.finfo(s.dtype).tiny)
 
 
 def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -317,105 +413,97 @@ def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
     return columns, valid
 
 
-class _SumOfTiles(torch.autograd.Function):
-    """Sum over tiles of anchors; the gradient is added up on the way, tile by tile."""
-
-    @staticmethod
-    def forward(ctx, of_tile, tiles, z: Tensor, *parameters: Tensor):
-        """Total and count of all tiles."""
-        z = z.detach().requires_grad_()
-        gradients = [torch.zeros_like(t) for t in (z, *parameters)]
-        totals, counts = [], []
-        for rows in tiles:
-            with torch.enable_grad():
-                total, count = of_tile(z, rows)
-            parts = torch.autograd.grad(total, (z, *parameters), allow_unused=True)
-            for gradient, part in zip(gradients, parts, strict=True):
-                if part is not None:
-                    gradient += part
-            totals.append(total.detach())
-            counts.append(count)
-        ctx.save_for_backward(*gradients)
-        count = torch.stack(counts).sum()
-        ctx.mark_non_differentiable(count)
-        return torch.stack(totals).sum(), count
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, outer: Tensor, _):
-        """Scales the gradients that the forward pass has left."""
-        return None, None, *(outer * gradient for gradient in ctx.saved_tensors)
-
-
-def sum_over_anchors(
-    terms: AnchorTerms,
-    z: Tensor,
-    labels: Tensor,
-    anchors: Tensor | None = None,
-    tile: int = 2**24,
-    parameters: Iterable[Tensor] = (),
-) -> tuple[Tensor, Tensor]:
-    """Adds up what each anchor gives, a tile of anchors at a time.
-
-    A batch that needs more than one tile has its gradient computed along with the
-    sum, so that memory is that of one tile, linear in N. That gradient cannot be
-    differentiated again.
+class Tile:
+    """Some anchors of a batch, to be compared with all of its rows.
 
     Arguments
     ---------
-    terms : callable
-        Takes anchors (A, D), the batch (N, D) and two boolean masks (A, N): an
-        anchor's positives (its label, not itself) and negatives (other labels).
-        Gives a sum over these anchors and how much it counts, two scalars.
-    z : torch.Tensor
-        The batch (N, D).
+    rows : torch.Tensor
+        The anchors' places in the batch (A,).
     labels : torch.Tensor
-        Its labels (N,).
-    anchors : torch.Tensor or None
-        Booleans (N,): which rows are anchors. None: all.
-    tile : int
-        The most elements of a matrix between anchors and batch, if the batch is
-        no longer than that.
-    parameters : iterable of torch.Tensor
-        What else ``terms`` computes with and is learned, such as a temperature.
-
-    Returns
-    -------
-    total, count : torch.Tensor
-        The sums over all anchors.
+        The batch's labels (N, ...).
 
     Example
     -------
-    >>> def pairs(anchors, z, positives, negatives):
-    ...     return (anchors @ z.T * positives).sum(), positives.sum()
-    >>> sum_over_anchors(pairs, torch.ones(4, 2), torch.tensor([0, 0, 0, 1]))
-    (tensor(12.), tensor(6))
+    >>> Tile(torch.tensor([1]), torch.tensor([0, 0, 1])).positives()
+    tensor([[ True, False, False]])
     """
-    columns = torch.arange(len(z), device=z.device)
-    rows = columns if anchors is None else anchors.nonzero().squeeze(1)
 
-    def of_tile(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        same = labels[rows, None] == labels
-        other = rows[:, None] != columns
-        return terms(z.index_select(0, rows), z, same & other, ~same)
+    def __init__(self, rows: Tensor, labels: Tensor) -> None:
+        self.rows = rows
+        self.labels = labels
+        self.here = labels.index_select(0, rows)
 
-    tiles = rows.split(max(1, tile // len(z)))
-    if len(tiles) == 1:
-        return of_tile(z, rows)
-    learned = [t for t in parameters if t.requires_grad]
-    if torch.is_grad_enabled() and (z.requires_grad or learned):
-        return _SumOfTiles.apply(of_tile, tiles, z, *learned)
-    totals, counts = zip(*(of_tile(z, part) for part in tiles), strict=True)
-    return torch.stack(totals).sum(), torch.stack(counts).sum()
+    def fill_own_(self, matrix: Tensor, value: float) -> Tensor:
+        """Sets what stands between an anchor and itself in a matrix (A, N)."""
+        matrix[torch.arange(len(matrix), device=matrix.device), self.rows] = value
+        return matrix
+
+    def same(self) -> Tensor:
+        """Booleans (A, N): which rows have the anchor's label, itself included."""
+        return self.here[:, None] == self.labels
+
+    def positives(self) -> Tensor:
+        """Booleans (A, N): which other rows have the anchor's label."""
+        return self.fill_own_(self.same(), False)
 
 
-class LabelLoss(nn.Module):
-    """Base of the losses that compare embeddings by their labels.
+class _MeanOverTiles(torch.autograd.Function):
+    """A loss and its gradient in one pass over tiles of anchors."""
 
-    A subclass has a method ``anchor_terms``, see :func:`sum_over_anchors`; its
-    loss is the total over the count. A subclass whose ``anchor_terms`` holds
-    many matrices (A, N) may set a smaller ``tile``, the elements of one of them:
-    2**24 is 64 MB in float32, and all of N = 4096 at once.
+    @staticmethod
+    def forward(
+        ctx: Any,
+        loss: "PairLoss",
+        needed: bool,
+        queries: Tensor,
+        keys: Tensor,
+        *rows: Tensor,
+    ) -> Tensor:
+        """The loss; the gradients of queries and keys are kept for the way back."""
+        labels, *anchors = rows
+        places = torch.arange(len(keys), device=keys.device)
+        if anchors:
+            places = anchors[0].nonzero().squeeze(1)
+        of_queries, of_keys = torch.zeros_like(queries), torch.zeros_like(keys)
+        total, count = (0 * queries).sum(), queries.new_zeros(())
+        most = loss.tile or (2**20 if keys.device.type == "cpu" else 2**26)
+        # Fewer anchors than this would spend the time on the keys' gradient.
+        step = max(1 if loss.tile else 128, most // len(keys))
+        for start in range(0, len(places), step):
+            part = slice(start, start + step)
+            tile = Tile(places[part], labels)
+            some = tile.rows if anchors else part
+            s, pull_back = loss.compare(queries[some], keys)
+            value, number, gradient = loss.terms(s, tile)
+            total += value
+            count += number
+            if needed:
+                of_part, of_others = pull_back(gradient)
+                of_keys += of_others
+                of_queries[some] = of_part
+        count.clamp_(min=1)
+        # Not those that were written to: a compiler would keep what they were before.
+        ctx.save_for_backward(of_queries / count, of_keys / count)
+        return total / count
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        """Scales the gradients that the forward pass has left."""
+        of_queries, of_keys = ctx.saved_tensors
+        rows = (None,) * (len(ctx.needs_input_grad) - 4)
+        return None, None, outer * of_queries, outer * of_keys, *rows
+
+
+class PairLoss(nn.Module):
+    """Base of the losses that compare each embedding of a batch with all others.
+
+    The loss is a total over anchors, divided by a count. A subclass says in
+    :meth:`terms` what some anchors add to both, and gives the gradient with respect
+    to the similarities along with them. So forward and backward are one pass over
+    tiles of anchors: no matrix of all pairs is held, and memory is linear in N. That
+    gradient cannot be differentiated again.
 
     Arguments
     ---------
@@ -427,14 +515,17 @@ class LabelLoss(nn.Module):
     Example
     -------
     >>> class Nearness(LabelLoss):
-    ...     def anchor_terms(self, anchors, z, positives, negatives):
-    ...         return sum_where(1 - anchors @ z.T, positives)
+    ...     def terms(self, s, tile):
+    ...         positives = tile.positives().to(s.dtype)
+    ...         return ((1 - s) * positives).sum(), positives.sum(), -positives
     >>> loss = Nearness()
     >>> loss(torch.eye(3), torch.tensor([0, 0, 1])).item()
     1.0
     """
 
-    tile = 2**24
+    # The most elements of a matrix between anchors and batch, if the batch is no
+    # longer than that. None: what stays in a processor's cache, or fills a GPU.
+    tile: int | None = None
 
     def __init__(self, normalize: bool = True, gather: bool = False) -> None:
         super().__init__()
@@ -442,7 +533,10 @@ class LabelLoss(nn.Module):
         self.gather = gather
 
     def forward(
-        self, embeddings: Tensor, labels: Tensor, anchors: Tensor | None = None
+        self,
+        embeddings: Tensor,
+        labels: Tensor | Sequence[Any],
+        anchors: Tensor | None = None,
     ) -> Tensor:
         """Computes the loss of a batch.
 
@@ -450,9 +544,9 @@ class LabelLoss(nn.Module):
         ---------
         embeddings : torch.Tensor
             (N, D), of any floating-point type.
-        labels : torch.Tensor
-            Integers (N,) or (N, 1). Several views of one utterance are rows with
-            the same label.
+        labels : torch.Tensor or sequence
+            One per row; what they are is said above. Rows with an unknown label are
+            left out altogether.
         anchors : torch.Tensor or None
             Booleans (N,): the rows that look for their positives. The others are
             still positives and negatives. None: every row is an anchor.
@@ -470,61 +564,149 @@ class LabelLoss(nn.Module):
             If shapes, types or devices do not fit, or the batch is empty.
         """
         check_embeddings("embeddings", embeddings)
-        if labels.is_floating_point() or labels.is_complex():
-            raise ValueError(f"labels must be integers, found {labels.dtype}")
-        labels = labels.long()
-        rows = [labels.squeeze(1) if labels.shape[1:] == (1,) else labels]
+        labels = as_tensor("labels", labels, embeddings.device)
+        labels, known = self.checked(labels, len(embeddings))
+        rows = [labels]
         if anchors is not None:
+            anchors = as_tensor("anchors", anchors, embeddings.device)
             if anchors.dtype != torch.bool:
                 raise ValueError(f"anchors must be booleans, found {anchors.dtype}")
+            if anchors.shape != (len(embeddings),):
+                raise ValueError(
+                    f"anchors must be one for each of the {len(embeddings)} "
+                    f"embeddings, found shape {tuple(anchors.shape)}"
+                )
             rows.append(anchors)
-        for name, row in zip(("labels", "anchors"), rows, strict=False):
-            if row.shape != embeddings.shape[:1]:
-                raise ValueError(
-                    f"{name} must be one for each of the {len(embeddings)} "
-                    f"embeddings, found shape {tuple(row.shape)}"
-                )
-            if row.device != embeddings.device:
-                raise ValueError(
-                    f"{name} and embeddings must be on one device, found "
-                    f"{row.device} and {embeddings.device}"
-                )
         with torch.autocast(embeddings.device.type, enabled=False):
             (z,) = widen(embeddings)
             if self.normalize:
                 z = unit(z)
+            broken = None
+            if not known.all():
+                broken = zero_or_nan(z)
+                z, *rows = (t[known] for t in (z, *rows))
             if self.gather:
                 z, *rows = gather_rows(z, *rows)
-            check_some("embeddings", z)
-            total, count = sum_over_anchors(
-                self.anchor_terms,
-                z,
-                *rows,
-                tile=self.tile,
-                parameters=self.parameters(),
+            if broken is None:
+                check_some("embeddings", z)
+            elif not len(z):
+                return broken
+            queries, keys = self.sides(z)
+            # One tensor given twice would lose half of its gradient in compilers.
+            keys = keys.view_as(keys)
+            learned = torch.is_grad_enabled() and (
+                queries.requires_grad or keys.requires_grad
             )
-            return total / count.clamp(min=1) + zero_or_nan(z)
+            loss: Tensor = _MeanOverTiles.apply(  # type: ignore[no-untyped-call]
+                self, learned, queries, keys, *rows
+            )
+            return loss if broken is None else loss + broken
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Labels in the type that :meth:`terms` wants, and which rows are known.
+
+        Arguments
+        ---------
+        labels : torch.Tensor
+            As handed over.
+        number : int
+            How many there should be.
+
+        Returns
+        -------
+        labels, known : torch.Tensor
+            (N, ...), and booleans (N,).
+
+        Raises
+        ------
+        ValueError
+            If type or shape are wrong.
+        """
+        raise NotImplementedError
+
+    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What is compared with what: by default dot products over a temperature.
+
+        Arguments
+        ---------
+        z : torch.Tensor
+            Prepared embeddings (N, D).
+
+        Returns
+        -------
+        queries, keys : torch.Tensor
+            (N, E) both.
+        """
+        temperature = getattr(self, "temperature", None)
+        return z if temperature is None else z / temperature, z
+
+    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
+        """The matrix between some anchors and the batch: dot products by default.
+
+        Arguments
+        ---------
+        queries, keys : torch.Tensor
+            (A, E) and (N, E).
+
+        Returns
+        -------
+        matrix : torch.Tensor
+            (A, N).
+        pull_back : callable
+            Takes a gradient of the matrix; gives those of queries and keys.
+        """
+        return dot_products(queries, keys)
+
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """What some of the anchors add to the loss; each subclass has its own.
 
         Arguments
         ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
+        s : torch.Tensor
+            What ``compare`` gave (A, N); may be overwritten.
+        tile : Tile
+            Which anchors these are, and the labels.
 
         Returns
         -------
         total, count : torch.Tensor
             Two scalars: a sum, and by how much it is to be divided.
+        gradient : torch.Tensor
+            Of the total with respect to ``s``, (A, N).
         """
         raise NotImplementedError
+
+
+class LabelLoss(PairLoss):
+    """Base of the losses that compare embeddings by their classes.
+
+    Labels are integers (N,) or (N, 1), as a tensor or a list. Several views of one
+    utterance are rows with the same label. -1 is an unknown label.
+    """
+
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Integers, see :func:`check_classes`."""
+        labels = check_classes(labels, number)
+        return labels, labels != UNKNOWN
+
+
+class ValueLoss(PairLoss):
+    """Base of the losses that compare embeddings by values of their labels.
+
+    Labels are numbers (N,) or (N, K), such as arousal and valence. A row with NaN is
+    unknown.
+    """
+
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Numbers (N, K), and the rows without NaN."""
+        if labels.dim() not in (1, 2) or len(labels) != number:
+            raise ValueError(
+                f"labels must be numbers, (N,) or (N, K), for each of the {number} "
+                f"embeddings, found shape {tuple(labels.shape)}"
+            )
+        labels = (labels if labels.is_floating_point() else labels.float()).detach()
+        labels = widen(labels.reshape(number, -1))[0]
+        return labels, ~labels.isnan().any(dim=1)
 
 
 class ViewLoss(nn.Module):

@@ -23,7 +23,7 @@ class NTXentLoss(ViewLoss):
 
     A single pair (N = 1) has no negatives: 0 with gradient 0. All embeddings
     equal give log(2N - 1). NaN or infinity in an embedding gives NaN. Memory is
-    linear in N above 2048 pairs.
+    linear in N.
 
     Arguments
     ---------

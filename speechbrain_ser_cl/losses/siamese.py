@@ -1,9 +1,10 @@
 """Siamese margin loss over all pairs of the batch."""
 
+import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import LabelLoss, check_above_zero
-from speechbrain_ser_cl.losses.distances import check_distance, distances
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero
+from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -21,7 +22,7 @@ class SiameseLoss(LabelLoss):
 
     Every pair counts: anchors without positives have their negatives, a single
     label gives the mean distance. N = 1 has no pair: 0 with gradient 0. NaN or
-    infinity in an embedding gives NaN. Memory is linear in N above 4096 rows.
+    infinity in an embedding gives NaN. Memory is linear in N.
 
     Arguments
     ---------
@@ -66,26 +67,21 @@ class SiameseLoss(LabelLoss):
         self.margin = margin
         self.distance = distance
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum over the anchors' pairs, and the number of pairs.
+    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings themselves."""
+        return z, z
 
-        Arguments
-        ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
+    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
+        """The distances."""
+        return distances(queries, keys, self.distance)
 
-        Returns
-        -------
-        total, count : torch.Tensor
-            Two scalars.
-        """
-        d = distances(anchors, z, self.distance)
-        near = d.masked_fill(~positives, 0)
-        apart = (self.margin - d).clamp(min=0).masked_fill(~negatives, 0)
-        return (near + apart).sum(), (positives | negatives).sum()
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum over the anchors' pairs, and the number of pairs."""
+        positives = tile.same()
+        apart = self.margin - s
+        gradient = (apart > 0).to(s.dtype).neg_().masked_fill_(positives, 1)
+        tile.fill_own_(gradient, 0)
+        total = torch.linalg.vecdot(gradient, s).sum()
+        pushed = (gradient < 0).sum().to(s.dtype)
+        count = s.new_tensor(s.numel() - len(s))
+        return total + self.margin * pushed, count, gradient

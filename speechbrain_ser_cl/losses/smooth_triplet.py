@@ -4,57 +4,12 @@ import math
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
-from speechbrain_ser_cl.losses.base import LabelLoss, check_above_zero, pack
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero, pack
 from speechbrain_ser_cl.registry import LOSSES
 
 # Triplets that are held at once: 4 MB in float32.
 TILE = 2**20
-
-
-class _SoftplusSum(torch.autograd.Function):
-    """Sum of softplus(s_an - s_ap) over all p and n, a tile of triplets at a time."""
-
-    @staticmethod
-    def forward(ctx, s: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-        """The sum, with its gradient kept for the way back."""
-        gradient = torch.zeros_like(s)
-        (p_columns, p_valid), (n_columns, n_valid) = pack(positives), pack(negatives)
-        # softplus(-infinity) = 0 wherever p or n is filling.
-        s_ap = s.gather(1, p_columns).masked_fill(~p_valid, torch.inf)
-        s_an = s.gather(1, n_columns).masked_fill(~n_valid, -torch.inf)
-        # Anchors per tile, or if one has too many triplets, positives per tile.
-        width = max(1, s_an.shape[1])
-        pairs = max(1, TILE // width)
-        height = max(1, min(pairs, s_ap.shape[1]))
-        # Every tile in the same memory: what is given back in between is not always
-        # found again by the next, and memory would grow with the number of tiles.
-        memory = s.new_empty(2, pairs // height * height * width)
-        sums = []
-        for rows in torch.arange(len(s), device=s.device).split(pairs // height):
-            near, of_rows = s_an[rows, None, :], gradient[rows]
-            for columns in torch.arange(s_ap.shape[1], device=s.device).split(height):
-                far = s_ap[rows][:, columns, None]
-                shape = len(rows), len(columns), s_an.shape[1]
-                x, y = memory[:, : math.prod(shape)].view(2, *shape)
-                torch.sub(near, far, out=x)
-                F.softplus(x, threshold=40, out=y)
-                sums.append(y.sum())
-                x.sigmoid_()
-                of_rows.scatter_add_(1, n_columns[rows], x.sum(dim=1))
-                of_rows.scatter_add_(1, p_columns[rows][:, columns], -x.sum(dim=2))
-            gradient[rows] = of_rows
-        ctx.save_for_backward(gradient)
-        return torch.stack(sums).sum() if sums else s.new_zeros(())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None]:
-        """Scales the gradient that the forward pass has left."""
-        (gradient,) = ctx.saved_tensors
-        return outer * gradient, None, None
 
 
 @LOSSES.register("smooth_triplet")
@@ -107,25 +62,36 @@ class SmoothTripletLoss(LabelLoss):
         check_above_zero("temperature", temperature)
         self.temperature = temperature
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum over the anchors' triplets, and the number of triplets.
-
-        Arguments
-        ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
-
-        Returns
-        -------
-        total, count : torch.Tensor
-            Two scalars.
-        """
-        s = anchors @ z.T / self.temperature
-        count = (positives.sum(dim=1) * negatives.sum(dim=1)).sum()
-        return _SoftplusSum.apply(s, positives, negatives), count
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum over the anchors' triplets, and the number of triplets."""
+        same = tile.same()
+        n_columns, n_valid = pack(~same)
+        p_columns, p_valid = pack(tile.fill_own_(same, False))
+        gradient = torch.zeros_like(s)
+        # softplus(-infinity) = 0 wherever p or n is filling.
+        s_ap = s.gather(1, p_columns).masked_fill(~p_valid, torch.inf)
+        s_an = s.gather(1, n_columns).masked_fill(~n_valid, -torch.inf)
+        # Anchors per tile, or if one has too many triplets, positives per tile.
+        width = max(1, s_an.shape[1])
+        pairs = max(1, TILE // width)
+        height = max(1, min(pairs, s_ap.shape[1]))
+        step = pairs // height
+        # Every tile in the same memory: what is given back in between is not always
+        # found again by the next, and memory would grow with the number of tiles.
+        memory = s.new_empty(2, min(step, max(1, len(s))) * height * width)
+        total = s.new_zeros(())
+        for first in range(0, len(s), step):
+            rows = slice(first, first + step)
+            near, of_rows = s_an[rows, None, :], gradient[rows]
+            for column in range(0, s_ap.shape[1], height):
+                columns = slice(column, column + height)
+                far = s_ap[rows, columns, None]
+                shape = len(near), far.shape[1], s_an.shape[1]
+                x, y = memory[:, : math.prod(shape)].view(2, *shape)
+                torch.sub(near, far, out=x)
+                torch.ops.aten.softplus.out(x, 1, 40, out=y)
+                total += y.sum()
+                x.sigmoid_()
+                of_rows.scatter_add_(1, n_columns[rows], x.sum(dim=1))
+                of_rows.scatter_add_(1, p_columns[rows, columns], -x.sum(dim=2))
+        return total, (p_valid.sum(dim=1) * n_valid.sum(dim=1)).sum(), gradient

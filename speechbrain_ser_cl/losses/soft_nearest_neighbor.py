@@ -1,14 +1,10 @@
 """Soft nearest neighbour loss."""
 
+import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import (
-    LabelLoss,
-    check_above_zero,
-    masked_logsumexp,
-    sum_where,
-)
-from speechbrain_ser_cl.losses.distances import squared_distances
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero
+from speechbrain_ser_cl.losses.supcon_in import stand_out_
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -25,8 +21,7 @@ class SoftNearestNeighborLoss(LabelLoss):
 
     Anchors without positives are left out of the mean; if none is left (N = 1
     too) the loss is 0 with gradient 0. With a single label every neighbour is
-    right: 0. NaN or infinity in an embedding gives NaN. Memory is linear in N
-    above 4096 rows.
+    right: 0. NaN or infinity in an embedding gives NaN. Memory is linear in N.
 
     Arguments
     ---------
@@ -64,26 +59,17 @@ class SoftNearestNeighborLoss(LabelLoss):
         check_above_zero("temperature", temperature)
         self.temperature = temperature
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives.
+    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows whose dot products are -d² / T, up to what an anchor's terms share."""
+        # What all rows share would only cost digits.
+        z = z - z.detach().mean(dim=0)
+        lengths = z.square().sum(dim=1, keepdim=True)
+        one = torch.ones_like(lengths)
+        keys = torch.cat([2 * z, -lengths], dim=1) / self.temperature
+        return torch.cat([z, one], dim=1), keys
 
-        Arguments
-        ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
-
-        Returns
-        -------
-        total, count : torch.Tensor
-            Two scalars.
-        """
-        s = -squared_distances(anchors, z) / self.temperature
-        found = masked_logsumexp(s, positives)
-        against = masked_logsumexp(s, positives | negatives)
-        return sum_where(against - found, positives.any(dim=1))
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the anchors' losses, and how many have positives."""
+        positives = tile.positives()
+        losses, gradient = stand_out_(s, tile, positives)
+        return losses.sum(), positives.any(dim=1).sum(), gradient

@@ -1,13 +1,16 @@
 """Supervised contrastive loss of Khosla et al., the mean outside the logarithm."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from speechbrain_ser_cl.losses.base import (
     LabelLoss,
+    Tile,
     check_above_zero,
-    masked_logsumexp,
-    masked_mean,
-    sum_where,
+    exponentials_,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -27,7 +30,7 @@ class SupConLoss(LabelLoss):
     the same.
 
     For several views give them as rows with the same label; A then is all rows.
-    Memory is linear in N above 4096 rows.
+    Memory is linear in N.
 
     Anchors without positives are left out of the mean (the authors' code counts
     them as 0, which makes the loss smaller the more there are); if none is left
@@ -82,29 +85,53 @@ class SupConLoss(LabelLoss):
         self.temperature = temperature
         self.base_temperature = base_temperature
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives.
+    def forward(
+        self,
+        embeddings: Tensor,
+        labels: Tensor | Sequence[Any],
+        anchors: Tensor | None = None,
+    ) -> Tensor:
+        """Computes the loss of a batch, see :meth:`~.base.PairLoss.forward`."""
+        loss = super().forward(embeddings, labels, anchors)
+        if self.base_temperature is None:
+            return loss
+        return loss * (self.temperature / self.base_temperature)
 
-        Arguments
-        ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the anchors' losses, and how many have positives."""
+        return contrast_(s, tile, tile.positives().to(s.dtype))
 
-        Returns
-        -------
-        total, count : torch.Tensor
-            Two scalars.
-        """
-        s = anchors @ z.T / self.temperature
-        against = masked_logsumexp(s, positives | negatives)
-        losses = against - masked_mean(s, positives)
-        total, count = sum_where(losses, positives.any(dim=1))
-        if self.base_temperature is not None:
-            total = total * (self.temperature / self.base_temperature)
-        return total, count
+
+def contrast_(s: Tensor, tile: Tile, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The contrast of some anchors, each positive with its weight.
+
+    Arguments
+    ---------
+    s : torch.Tensor
+        Similarities over the temperature (A, N), overwritten.
+    tile : Tile
+        Which anchors these are.
+    weights : torch.Tensor
+        At least 0 (A, N), 0 between an anchor and itself; overwritten.
+
+    Returns
+    -------
+    total, count, gradient : torch.Tensor
+        As of :meth:`~.base.PairLoss.terms`; anchors whose weights are all 0 do not
+        count.
+
+    Example
+    -------
+    >>> import torch
+    >>> tile = Tile(torch.tensor([0]), torch.arange(3))
+    >>> contrast_(torch.zeros(1, 3), tile, torch.tensor([[0.0, 1, 0]]))[0]  # log 2
+    tensor(0.6931)
+    """
+    sums = weights.sum(dim=1, keepdim=True)
+    counts = sums > 0
+    weights.div_(sums.masked_fill_(~counts, 1))
+    found = torch.linalg.vecdot(weights, s)
+    against, total = exponentials_(tile.fill_own_(s, -torch.inf))
+    losses = (against - found).where(counts.squeeze(1), 0)
+    gradient = s.mul_(counts / total).sub_(weights)
+    return losses.sum(), counts.sum(), gradient

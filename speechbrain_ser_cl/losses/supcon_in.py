@@ -1,12 +1,13 @@
 """Supervised contrastive loss of Khosla et al., the mean inside the logarithm."""
 
+import torch
 from torch import Tensor
 
 from speechbrain_ser_cl.losses.base import (
     LabelLoss,
+    Tile,
     check_above_zero,
-    masked_logsumexp,
-    sum_where,
+    exponentials_,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -60,27 +61,45 @@ class SupConInLoss(LabelLoss):
         check_above_zero("temperature", temperature)
         self.temperature = temperature
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives.
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the anchors' losses, and how many have positives."""
+        positives = tile.positives()
+        number = positives.sum(dim=1)
+        losses, gradient = stand_out_(s, tile, positives)
+        losses = losses + number.clamp(min=1).to(s.dtype).log()
+        return losses.where(number > 0, 0).sum(), (number > 0).sum(), gradient
 
-        Arguments
-        ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
 
-        Returns
-        -------
-        total, count : torch.Tensor
-            Two scalars.
-        """
-        s = anchors @ z.T / self.temperature
-        found = masked_logsumexp(s, positives)
-        against = masked_logsumexp(s, positives | negatives)
-        number = positives.sum(dim=1).clamp(min=1).to(s.dtype)
-        return sum_where(against - found + number.log(), positives.any(dim=1))
+def stand_out_(s: Tensor, tile: Tile, positives: Tensor) -> tuple[Tensor, Tensor]:
+    """How far the positives of some anchors together are below the whole batch.
+
+    Arguments
+    ---------
+    s : torch.Tensor
+        Similarities over the temperature (A, N), overwritten.
+    tile : Tile
+        Which anchors these are.
+    positives : torch.Tensor
+        Booleans (A, N).
+
+    Returns
+    -------
+    losses : torch.Tensor
+        Log-sum-exp over all others minus that over the positives (A,); 0 for anchors
+        without positives.
+    gradient : torch.Tensor
+        Of their sum (A, N).
+
+    Example
+    -------
+    >>> import torch
+    >>> tile = Tile(torch.tensor([0]), torch.tensor([0, 0, 1]))
+    >>> stand_out_(torch.zeros(1, 3), tile, tile.positives())[0]  # log 2
+    tensor([0.6931])
+    """
+    share = s.masked_fill(~positives, -torch.inf)
+    found, of_share = exponentials_(share)
+    against, total = exponentials_(tile.fill_own_(s, -torch.inf))
+    counts = found > -torch.inf
+    gradient = s.mul_(counts[:, None] / total).sub_(share.div_(of_share))
+    return (against - found).where(counts, 0), gradient

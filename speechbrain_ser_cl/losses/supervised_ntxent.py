@@ -1,14 +1,14 @@
 """NT-Xent with labels: each positive against the negatives alone."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from speechbrain_ser_cl.losses.base import (
     LabelLoss,
+    Tile,
     check_above_zero,
-    masked_logsumexp,
-    masked_mean,
-    sum_where,
+    exponentials_,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -28,7 +28,7 @@ class SupervisedNTXentLoss(LabelLoss):
     the drawn emotion it is Xiang's contrast of the first stage.
 
     One log-sum-exp over the negatives per anchor, then one addition per
-    positive: O(N²) time, memory linear in N above 4096 rows.
+    positive: O(N²) time, memory linear in N.
 
     Anchors without positives are left out of the mean; if none is left (N = 1
     too) the loss is 0 with gradient 0. With a single label there is nothing to
@@ -72,28 +72,19 @@ class SupervisedNTXentLoss(LabelLoss):
         check_above_zero("temperature", temperature)
         self.temperature = temperature
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives.
-
-        Arguments
-        ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
-
-        Returns
-        -------
-        total, count : torch.Tensor
-            Two scalars.
-        """
-        s = anchors @ z.T / self.temperature
-        against = masked_logsumexp(s, negatives)[:, None]
-        # -log(e^s / (e^s + e^against)); the threshold above which softplus(x) is
-        # x is 20 by default, too low for float64.
-        losses = F.softplus(against - s, threshold=40)
-        return sum_where(masked_mean(losses, positives), positives.any(dim=1))
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the anchors' losses, and how many have positives."""
+        same = tile.same()
+        gradient = s.masked_fill(same, -torch.inf)
+        against, total = exponentials_(gradient)
+        # -log(e^s / (e^s + e^against)) = softplus(against - s)
+        s = s.sub_(against[:, None]).neg_()
+        s.masked_fill_(~tile.fill_own_(same, False), -torch.inf)
+        number = same.sum(dim=1, keepdim=True)
+        weights = 1 / number.clamp(min=1).to(s.dtype)
+        # The threshold above which softplus(x) is x is 20 by default, too low for
+        # float64.
+        losses = F.softplus(s, threshold=40).sum(dim=1, keepdim=True) * weights
+        missed = s.sigmoid_().mul_(weights)
+        gradient.mul_(missed.sum(dim=1, keepdim=True) / total).sub_(missed)
+        return losses.sum(), (number > 0).sum(), gradient

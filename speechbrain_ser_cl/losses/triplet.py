@@ -5,10 +5,11 @@ from torch import Tensor
 
 from speechbrain_ser_cl.losses.base import (
     LabelLoss,
+    Tile,
     check_above_zero,
     pack,
 )
-from speechbrain_ser_cl.losses.distances import check_distance, distances
+from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
 from speechbrain_ser_cl.registry import LOSSES
 
 MINING = ("all", "semihard", "hard")
@@ -34,8 +35,7 @@ class TripletLoss(LabelLoss):
     Exact over all triplets in O(N² log N): each anchor's negatives are sorted,
     so that the negatives that one positive meets are a range of them, and how
     often each distance counts follows from the ends of these ranges. The
-    triplets themselves, O(N³), are never held; memory is linear in N above 2048
-    rows.
+    triplets themselves, O(N³), are never held; memory is linear in N.
 
     Without any triplet in T (no positives, a single label, N = 1, or all
     separated by the margin) the loss is 0 with gradient 0. Ties (d_an equal to a
@@ -74,8 +74,6 @@ class TripletLoss(LabelLoss):
     0.7
     """
 
-    tile = 2**22
-
     def __init__(
         self,
         margin: float = 0.2,
@@ -95,28 +93,22 @@ class TripletLoss(LabelLoss):
         self.mining = mining
         self.distance = distance
 
-    def anchor_terms(
-        self, anchors: Tensor, z: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Sum over the anchors' triplets, and the number of triplets.
+    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The embeddings themselves."""
+        return z, z
 
-        Arguments
-        ---------
-        anchors : torch.Tensor
-            Embeddings of some anchors (A, D).
-        z : torch.Tensor
-            The batch (N, D).
-        positives, negatives : torch.Tensor
-            Booleans (A, N).
+    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
+        """The distances."""
+        return distances(queries, keys, self.distance)
 
-        Returns
-        -------
-        total, count : torch.Tensor
-            Two scalars.
-        """
-        d = distances(anchors, z, self.distance)
-        weights, count = self._weights(d.detach(), positives, negatives)
-        return (weights * d).sum() + self.margin * count.to(d.dtype), count
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum over the anchors' triplets, and the number of triplets."""
+        same = tile.same()
+        negatives = ~same
+        weights, count = self._weights(s, tile.fill_own_(same, False), negatives)
+        # Each distance is added as often as it is in a triplet: its gradient.
+        total = torch.linalg.vecdot(weights, s).sum()
+        return total + self.margin * count.to(s.dtype), count, weights
 
     def _weights(
         self, d: Tensor, positives: Tensor, negatives: Tensor

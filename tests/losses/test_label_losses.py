@@ -2,7 +2,6 @@
 
 import math
 import pickle
-import weakref
 
 import pytest
 import torch
@@ -19,6 +18,7 @@ from speechbrain_ser_cl.losses import (
     base,
     smooth_triplet,
 )
+from speechbrain_ser_cl.losses.distances import distances
 from speechbrain_ser_cl.registry import LOSSES
 
 NAN, INF = float("nan"), float("inf")
@@ -285,36 +285,59 @@ def test_tiles_without_gradient(monkeypatch):
     torch.testing.assert_close(value, expected)
 
 
-def numbers_kept_for_backward(loss, z, labels):
+@every_loss
+def test_no_matrix_of_the_batch_is_kept(name):
     kept = []
+    z, labels = embeddings(100, 2), torch.arange(100) % 4
 
     def remember(tensor):
-        kept.append(weakref.ref(tensor))
+        kept.append(tensor.numel())
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
-        value = loss(z, labels)
-    numbers = sum(ref().numel() for ref in kept if ref() is not None)
-    del value  # Until here it keeps them.
-    return numbers
-
-
-@every_loss
-def test_tiles_keep_no_matrix_of_the_batch(name, monkeypatch):
-    loss, z, labels = LOSS[name], embeddings(100, 2), torch.arange(100) % 4
-    assert numbers_kept_for_backward(loss, z, labels) > 100 * 100
-    monkeypatch.setattr(type(loss), "tile", 10 * 100)
-    assert numbers_kept_for_backward(loss, z, labels) < 100 * 100
+        LOSS[name](z, labels)
+    assert sum(kept) < 100 * 100
 
 
 @every_loss
 def test_the_order_of_rows_and_the_names_of_labels_do_not_matter(name):
     loss, z = LOSS[name], embeddings()
     order = torch.tensor([3, 0, 5, 8, 1, 4, 2, 7, 6])
-    renamed = torch.tensor([50, -1, 0, 9, 0, 0, 0, 2])[LABELS]
+    renamed = torch.tensor([50, -2, 0, 9, 0, 0, 0, 2])[LABELS]
     expected = loss(z, LABELS)
     torch.testing.assert_close(loss(z, renamed), expected)
     torch.testing.assert_close(loss(z[order], LABELS[order]), expected)
+
+
+@every_loss
+def test_rows_with_an_unknown_label_are_left_out(name):
+    z, unknown = embeddings(), torch.tensor([0, 1, 0, 0, 0, 0, 0, 1, 0]).bool()
+    labels = LABELS.masked_fill(unknown, -1)
+    value, gradient = value_and_gradient(LOSS[name], z, labels)
+    torch.testing.assert_close(value, LOSS[name](z[~unknown], LABELS[~unknown]))
+    assert not gradient[unknown].any() and gradient.isfinite().all()
+    value, gradient = value_and_gradient(LOSS[name], z, torch.full((9,), -1))
+    assert value == 0 and not gradient.any()
+
+
+@every_loss
+def test_labels_may_be_a_list(name):
+    z = embeddings()
+    assert torch.equal(LOSS[name](z, LABELS.tolist()), LOSS[name](z, LABELS))
+    with pytest.raises(ValueError, match="labels must be a tensor or a list of num"):
+        LOSS[name](z, ["angry"] * 9)
+    with pytest.raises(ValueError, match=r"embeddings must be a tensor .* found a li"):
+        LOSS[name](z.tolist(), LABELS)
+
+
+def test_near_rows_have_exact_euclidean_distances():
+    """A matrix product alone would leave rounding errors of the size of 1e-4."""
+    a = 1 + torch.tensor([[0.0, 0.0], [0.0, 1e-6], [0.0, 0.0], [3.0, 4.0]])
+    d, pull_back = distances(a, a, "euclidean")
+    torch.testing.assert_close(d, torch.cdist(a.double(), a.double()).float())
+    assert torch.equal(d == 0, torch.cdist(a, a) == 0) and d[0, 2] == 0
+    of_a, _ = pull_back(torch.tensor([[0.0, 1, 1, 0], [0] * 4, [0] * 4, [0] * 4]))
+    torch.testing.assert_close(of_a[0], torch.tensor([0.0, -1.0]))
 
 
 @every_loss
