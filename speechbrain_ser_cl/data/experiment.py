@@ -398,10 +398,12 @@ def map_corpora(
 
     Example
     -------
-    >>> from speechbrain_ser_cl.data.protocols import _toy_corpus
-    >>> items, left_out = map_corpora({"toy": _toy_corpus()}, {"low": ["sad"]})
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> utterances = {"synthetic_source": read_synthetic(folder)}
+    >>> items, left_out = map_corpora(utterances, {"low": ["sad", "neutral"]})
     >>> len(items), left_out
-    (10, {'happy': 10})
+    (80, {'angry': 40, 'happy': 40})
     """
     own_maps = _has_own_maps(emotion_map)
     without = sorted(set(utterances) - set(emotion_map)) if own_maps else []
@@ -549,11 +551,12 @@ def fold_split(
 
     Example
     -------
-    >>> from speechbrain_ser_cl.data.protocols import _toy_corpus
-    >>> items = [Labelled(u, u.emotion) for u in _toy_corpus()]
-    >>> fold_split(items, "speaker_kfold", fold=5, seed=0)
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> items = [Labelled(u, u.emotion) for u in read_synthetic(folder)]
+    >>> fold_split(items, "leave_one_session_out", fold=4, seed=0)
     Traceback (most recent call last):
-    ValueError: fold is 5, but the protocol makes 5 folds: 0 to 4
+    ValueError: fold is 4, but the protocol makes 4 folds: 0 to 3
     """
     if split_file is not None:
         split = read_split(split_file)

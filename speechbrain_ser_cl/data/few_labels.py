@@ -2,11 +2,11 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.data.protocols import PARTS, Split, select_parts
+from speechbrain_ser_cl.corpora.utterance import PARTS, Utterance
+from speechbrain_ser_cl.data.protocols import Split, select_parts
 from speechbrain_ser_cl.data.splits import Labelled, random_rank
 
 
@@ -43,10 +43,11 @@ def draw_labels(
 
     Example
     -------
-    >>> from speechbrain_ser_cl.data.protocols import _toy_corpus
-    >>> items = [Labelled(u, u.emotion) for u in _toy_corpus()]
-    >>> [item.label for item in draw_labels(items, 0.2, draw=0)]
-    ['happy', 'sad', 'happy', 'sad']
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> items = [Labelled(u, u.emotion) for u in read_synthetic(folder)]
+    >>> len(items), len(draw_labels(items, 0.1, draw=0))
+    (160, 16)
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction is {fraction}, expected above 0 and at most 1")
@@ -94,16 +95,19 @@ def add_unlabelled(
 
     Example
     -------
-    >>> from speechbrain_ser_cl.data.protocols import _toy_corpus, make_folds
-    >>> sad = [Labelled(u, "sad") for u in _toy_corpus() if u.emotion == "sad"]
-    >>> split = make_folds(sad, "speaker_kfold")[0]
-    >>> parts = add_unlabelled(split, sad, _toy_corpus())
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> from speechbrain_ser_cl.data.protocols import make_folds
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> utterances = read_synthetic(folder)
+    >>> sad = [Labelled(u, "sad") for u in utterances if u.emotion == "sad"]
+    >>> split = make_folds(sad, "leave_one_session_out")[0]
+    >>> parts = add_unlabelled(split, sad, utterances)
     >>> {name: (len(ids), len(parts[name])) for name, ids in split.parts().items()}
-    {'train': (6, 12), 'valid': (2, 4), 'test': (2, 4)}
+    {'train': (20, 80), 'valid': (10, 40), 'test': (10, 40)}
     """
     labelled = {item.utterance.id: item for item in items}
     part_of = {name: part for part in PARTS for name in getattr(split, part)}
-    homes: Mapping[tuple, set[str]] = defaultdict(set)
+    homes: dict[tuple[str, str | None], set[str]] = defaultdict(set)
     for name, part in part_of.items():
         utterance = labelled[name].utterance
         homes["speaker", utterance.speaker].add(part)
@@ -116,5 +120,6 @@ def add_unlabelled(
         part_of[utterance.id] = min(found) if len(found) == 1 else "train"
     ids = {part: sorted(n for n in part_of if part_of[n] == part) for part in PARTS}
     everybody = [labelled.get(u.id) or Labelled(u, "") for u in utterances]
-    parts = select_parts(everybody, replace(split, **ids))
+    whole = replace(split, train=ids["train"], valid=ids["valid"], test=ids["test"])
+    parts = select_parts(everybody, whole)
     return {name: [item.utterance for item in part] for name, part in parts.items()}

@@ -16,101 +16,98 @@ or, where corpora need different ones that make equally many folds::
 Its entries:
 
 - ``group``: what is never divided between training and the rest: ``session``,
-  ``speaker``, ``text_id`` or ``utterance`` (nothing is kept together); ``split``: the
-  corpus itself says what is training, validation and test.
-- ``n_folds``: the groups are dealt to so many folds, balanced over women and men where
-  that is known (utterances: over classes); null: each group is a fold.
+  ``speaker``, ``text_id``, ``recording`` or ``utterance`` (nothing is kept together);
+  ``split``: the corpus itself says what is training, validation and test.
+- ``n_folds``: the groups are dealt to so many folds; null: each group is a fold.
+- ``text_folds``: texts are dealt to so many folds, too. A fold tests some speakers on
+  some texts, and neither is in training; utterances of one of them alone are unused.
+- ``deal``: ``fair``: folds get as alike as can be found in classes, size, women and men
+  (``deal_fairly``). ``cards``: groups are dealt like cards, women first (utterances: by
+  class); the folds of split files without a ``rule``.
 - ``valid``: ``next``: fold k is tested and fold k + 1 validates. ``swap``: the
   speakers of fold k are halved (utterances: drawn by lot), one half validates and the
   other is tested, then the other way round, so that there are twice as many folds.
-  ``given``: what the corpus says; where it names no validation part, that is a fifth of
-  the training speakers (of the training utterances where speakers are not known).
-- ``deal``: how groups are dealt to folds. ``cards``: one after the other, women first.
+  ``utterances``: a fifth of the training utterances of each class validates, whoever
+  speaks, which is declared by that. ``none``: nothing does. ``given``: what the corpus
+  says; where it names no validation part, that is a fifth of the training speakers (of
+  the training utterances where speakers are not known).
+- ``unknown``: utterances whose group is not known: ``error``; ``leave_out``; or
+  ``alone``, each is a group.
 - ``leaks``: which of ``speaker``, ``session`` and ``text_id`` training may share with
-  validation and test. Any other leak is an error.
+  validation and test. Any other leak is an error. Recordings that utterances are cut
+  from may be shared, and are counted; the same time of a recording may not.
 
 Folds depend on the protocol, the seed and the utterances' ids alone: not on the order
 of the input nor on the version of a random number generator.
 """
 
 import json
-from collections import defaultdict
+import logging
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
-from speechbrain_ser_cl.corpora.utterance import Utterance
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ser_cl.corpora.utterance import PARTS, Utterance
+from speechbrain_ser_cl.data.dealing import deal_cards, deal_fairly
 from speechbrain_ser_cl.data.splits import (
+    LEAK_KEYS,
     Labelled,
     LeakError,
-    check_leaks,
+    Leaks,
     fingerprint,
-    random_rank,
 )
 from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.files import replacing
 
-PARTS = ("train", "valid", "test")
-LEAK_KEYS = ("speaker", "session", "text_id")
+logger = logging.getLogger(__name__)
+
+TRAIN, VALID, TEST = range(len(PARTS))
+UNUSED = -1
 SEEDS = "seeds"
 DOMAINS = "domain_adaptation"
 # Kinds without folds: each run draws its parts with its own seed.
 DRAWN = (SEEDS, DOMAINS)
+# Of the rule by which groups are dealt; split files before it have none, and are 1.
+RULE = 2
 
-PROTOCOLS = {
+
+def _kind(
+    group: str,
+    n_folds: int | None,
+    leaks: list[str],
+    valid: str = "next",
+    **more: object,
+) -> dict[str, Any]:
+    """The usual entries of a kind of protocol."""
+    deal = "fair" if n_folds or group == "split" else None
+    entries = {"group": group, "n_folds": n_folds, "deal": deal, "valid": valid}
+    return entries | {"unknown": "error", "leaks": leaks} | more
+
+
+PROTOCOLS: dict[str, dict[str, Any]] = {
     # 5 folds on IEMOCAP: one session tests, one validates, three train.
-    "leave_one_session_out": {
-        "group": "session",
-        "n_folds": None,
-        "deal": None,
-        "valid": "next",
-        "leaks": ["text_id"],
-    },
+    "leave_one_session_out": _kind("session", None, ["text_id"]),
     # 10 folds on IEMOCAP: one speaker of the session left out tests, one validates.
-    "session_speaker_swap": {
-        "group": "session",
-        "n_folds": None,
-        "deal": None,
-        "valid": "swap",
-        "leaks": ["text_id"],
-    },
-    "session_kfold": {
-        "group": "session",
-        "n_folds": 5,
-        "deal": "cards",
-        "valid": "next",
-        "leaks": ["text_id"],
-    },
+    "session_speaker_swap": _kind("session", None, ["text_id"], "swap"),
+    "session_kfold": _kind("session", 5, ["text_id"]),
     # The partner in a dialogue stays in training, and so does the session.
-    "leave_one_speaker_out": {
-        "group": "speaker",
-        "n_folds": None,
-        "deal": None,
-        "valid": "next",
-        "leaks": ["session", "text_id"],
-    },
-    "speaker_kfold": {
-        "group": "speaker",
-        "n_folds": 5,
-        "deal": "cards",
-        "valid": "next",
-        "leaks": ["text_id"],
-    },
-    "random_kfold": {
-        "group": "utterance",
-        "n_folds": 5,
-        "deal": "cards",
-        "valid": "next",
-        "leaks": ["speaker", "session", "text_id"],
-    },
+    "leave_one_speaker_out": _kind("speaker", None, ["session", "text_id"]),
+    "speaker_kfold": _kind("speaker", 5, ["text_id"]),
+    "text_kfold": _kind("text_id", 5, ["speaker", "session"]),
+    # 5 x 2 folds: new speakers say new texts.
+    "speaker_text_kfold": _kind("speaker", 5, ["session"], text_folds=2),
+    # What is not cut from a recording is one.
+    "recording_kfold": _kind(
+        "recording", 5, ["speaker", "session", "text_id"], unknown="alone"
+    ),
+    "random_kfold": _kind("utterance", 5, ["speaker", "session", "text_id"]),
     # One fold: the corpus' own.
-    "given": {
-        "group": "split",
-        "n_folds": None,
-        "deal": "cards",
-        "valid": "given",
-        "leaks": ["session", "text_id"],
-    },
+    "given": _kind("split", None, ["session", "text_id"], "given"),
     # No folds: the recipe splits by its own seed, and seeds are repeated.
     SEEDS: {},
     # As above, from one corpus to another: see `data.domains.split_domains`. Source and
@@ -127,15 +124,12 @@ PROTOCOLS = {
     },
 }
 
-_VALUE_OF = {
-    "session": lambda u: u.session,
-    "speaker": lambda u: u.speaker,
-    "text_id": lambda u: u.text_id,
-    "utterance": lambda u: u.id,
-    "split": lambda u: u.split,
-}
-# Where a corpus' own split has no validation part, one of so many.
-_VALID_OF_GIVEN = 5
+# What of each kind of group is left for validation, in utterances: one of so many.
+_FIFTH = 5
+# Ids that all folds may hold together.
+_MOST_IDS = 100_000_000
+
+Codes = NDArray[np.int8]
 
 
 @dataclass(frozen=True)
@@ -157,15 +151,24 @@ class Split:
     corpora : list of str
         Names of the corpora, sorted.
     shared : dict
-        For speakers, sessions and texts, how many each two parts share.
+        For speakers, sessions and texts, and recordings where they are known, how many
+        each two parts share.
     fingerprint : str
         Of the three lists; two splits with the same lists have the same.
+    absent : dict
+        Parts that lack a class to the classes they lack.
+    unused : int
+        How many utterances are in no part of the fold.
+    rule : int
+        Version of the rule by which groups are dealt.
 
     Example
     -------
-    >>> split = make_folds(_toy_corpus(), "speaker_kfold")[0]
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> split = make_folds(read_synthetic(folder), "leave_one_session_out")[0]
     >>> split.fold, len(split.train), len(split.valid), len(split.test)
-    (0, 12, 4, 4)
+    (0, 80, 40, 40)
     """
 
     train: list[str]
@@ -173,18 +176,21 @@ class Split:
     test: list[str]
     fold: int
     n_folds: int
-    protocol: dict
+    protocol: dict[str, Any]
     seed: int
     corpora: list[str]
     shared: dict[str, dict[str, int]]
     fingerprint: str
+    absent: dict[str, list[str]] = field(default_factory=dict)
+    unused: int = 0
+    rule: int = RULE
 
     def parts(self) -> dict[str, list[str]]:
         """The three lists by name: ``train``, ``valid``, ``test``."""
         return {name: getattr(self, name) for name in PARTS}
 
 
-def resolve_protocol(protocol: str | Mapping) -> dict:
+def resolve_protocol(protocol: str | Mapping[str, Any]) -> dict[str, Any]:
     """A protocol with all its entries.
 
     Arguments
@@ -195,8 +201,8 @@ def resolve_protocol(protocol: str | Mapping) -> dict:
     Returns
     -------
     dict
-        With ``kind``, ``group``, ``n_folds``, ``valid`` and ``leaks``; with ``kind``
-        alone for ``seeds``; or ``{"per_corpus": {corpus: ...}}``.
+        ``kind`` and its entries; ``kind`` alone for ``seeds``; or ``{"per_corpus":
+        {corpus: ...}}``.
 
     Raises
     ------
@@ -245,50 +251,65 @@ is a fold; use speaker_kfold
     if kind in DRAWN:
         return {"kind": kind} | usual | entries
     full = usual | entries
-    full["leaks"] = sorted(full["leaks"])
     if usual["deal"] is None:  # where each group is a fold nothing is dealt
         full["deal"] = None
-    n_folds, least = full["n_folds"], 3 if full["valid"] == "next" else 2
-    wrong = None
-    if full["group"] != usual["group"]:
-        wrong = f"group is {full['group']!r}, expected {usual['group']!r}"
-    elif "given" in (full["valid"], usual["valid"]) and full["valid"] != usual["valid"]:
-        wrong = f"valid is {full['valid']!r}, which is not possible there"
-    elif full["valid"] not in ("next", "swap", "given"):
-        wrong = f"valid is {full['valid']!r}, expected 'next' or 'swap'"
-    elif usual["n_folds"] is None and n_folds is not None:
-        wrong = (
-            f"n_folds is {n_folds}, but there each {full['group']} is a fold; use "
-            f"{full['group']}_kfold"
-        )
-    elif usual["n_folds"] is not None and (
-        isinstance(n_folds, bool) or not isinstance(n_folds, int) or n_folds < least
-    ):
-        wrong = (
-            f"n_folds is {n_folds!r}, expected a whole number from {least} on, since "
-            f"valid is {full['valid']}"
-        )
-    elif full["deal"] not in ("cards", None):
-        wrong = f"deal is {full['deal']!r}, expected 'cards'"
-    elif not set(full["leaks"]) <= set(LEAK_KEYS):
-        wrong = f"leaks is {full['leaks']}, expected some of {', '.join(LEAK_KEYS)}"
+    choices = {
+        "group": [usual["group"]],
+        "deal": ["fair", "cards", None],
+        "valid": [usual["valid"], "next", "swap", "utterances", "none"],
+        "unknown": ["error", "leave_out", "alone"],
+    }
+    if usual["group"] == "split":
+        choices["valid"] = ["given", "utterances", "none"]
+    elif "text_folds" in usual:
+        choices["valid"].remove("swap")
+    wrong = next(
+        (
+            f"{key} is {full[key]!r}, expected {' or '.join(map(repr, known))}"
+            for key, known in choices.items()
+            if full[key] not in known
+        ),
+        None,
+    )
+    least = {"n_folds": 3 if full["valid"] == "next" else 2, "text_folds": 2}
+    for key, lowest in least.items():
+        number = full.get(key)
+        if wrong or key not in usual:
+            continue
+        if usual[key] is None and number is not None:
+            wrong = (
+                f"{key} is {number}, but there each {full['group']} is a fold; use "
+                f"{full['group']}_kfold"
+            )
+        elif usual[key] and (
+            isinstance(number, bool) or not isinstance(number, int) or number < lowest
+        ):
+            wrong = f"{key} is {number!r}, expected a whole number from {lowest} on"
+            if lowest == 3:
+                wrong += ", since valid is next; with valid: utterances 2 will do"
+    leaks = full["leaks"]
+    if not isinstance(leaks, Sequence) or not set(leaks) <= set(LEAK_KEYS):
+        wrong = wrong or f"leaks is {leaks}, expected some of {', '.join(LEAK_KEYS)}"
     if wrong:
         raise ValueError(f"protocol {kind}: {wrong}")
-    return {"kind": kind} | full
+    return {"kind": kind} | full | {"leaks": sorted(leaks)}
 
 
 def make_folds(
-    utterances: Iterable[Utterance | Labelled], protocol: str | Mapping, seed: int = 0
+    utterances: Iterable[Utterance | Labelled],
+    protocol: str | Mapping[str, Any],
+    seed: int = 0,
 ) -> list[Split]:
-    """All folds of a protocol, checked for leaks.
+    """Make all folds of a protocol, checked for leaks.
 
-    Of several corpora each is split on its own, and fold k holds fold k of each.
+    Of several corpora each is split on its own, and fold k holds fold k of each. Parts
+    without some class are told in ``Split.absent`` and in a warning.
 
     Arguments
     ---------
     utterances : iterable of Utterance or Labelled
         Those of the experiment's classes, in any order. Labels, where given, are what
-        random folds are stratified by; else emotions are.
+        folds are balanced by; else emotions are.
     protocol : str or mapping
         See the module's docstring.
     seed : int
@@ -298,21 +319,24 @@ def make_folds(
     Returns
     -------
     list of Split
-        Fold 0, 1, … Every utterance is tested in exactly one of them.
+        Fold 0, 1, … Every utterance, those left out as ``unknown`` aside, is tested in
+        exactly one of them (``given``: what the corpus says is tested).
 
     Raises
     ------
     LeakError
         If parts share what the protocol does not declare.
     ValueError
-        For an unknown protocol, one without folds, too few groups, utterances whose
-        group is not known, or a class that is missing in a training part.
+        For an unknown protocol, one without folds, too few groups or utterances whose
+        group is not known.
 
     Example
     -------
-    >>> folds = make_folds(_toy_corpus(), {"kind": "speaker_kfold", "valid": "swap"})
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> folds = make_folds(read_synthetic(folder), "session_speaker_swap")
     >>> len(folds), folds[0].valid == folds[1].test, folds[0].test == folds[1].valid
-    (10, True, True)
+    (8, True, True)
     >>> folds[0].shared["speaker"]
     {'train/valid': 0, 'train/test': 0, 'valid/test': 0}
     """
@@ -323,25 +347,29 @@ def make_folds(
             "seed"
         )
     items = sorted(map(_labelled, utterances), key=lambda item: item.utterance.id)
-    of_corpus = defaultdict(list)
-    for item in items:
-        of_corpus[item.utterance.corpus].append(item)
-    if not of_corpus:
+    ids = [item.utterance.id for item in items]
+    if not items:
         raise ValueError("no utterances to make folds of")
-    each = protocol.get("per_corpus", dict.fromkeys(of_corpus, protocol))
-    without = sorted(set(of_corpus) - set(each))
+    if len(set(ids)) < len(ids):
+        twice = [name for name, count in Counter(ids).items() if count > 1]
+        raise ValueError(f"ids that occur more than once ({offenders(twice)})")
+    places = defaultdict(list)
+    for place, item in enumerate(items):
+        places[item.utterance.corpus].append(place)
+    each = protocol.get("per_corpus", dict.fromkeys(places, protocol))
+    without = sorted(set(places) - set(each))
     if without:
         raise ValueError(
             f"protocol: per_corpus names {', '.join(sorted(each))}, but not "
             f"{', '.join(without)}"
         )
     if "per_corpus" in protocol:  # of those that there are
-        protocol = {"per_corpus": {name: each[name] for name in sorted(of_corpus)}}
-    folds_of = {
-        name: _one_corpus(of_corpus[name], each[name], seed)
-        for name in sorted(of_corpus)
+        protocol = {"per_corpus": {name: each[name] for name in sorted(places)}}
+    codes_of = {
+        name: _one_corpus([items[place] for place in places[name]], each[name], seed)
+        for name in sorted(places)
     }
-    numbers = {name: len(folds) for name, folds in folds_of.items()}
+    numbers = {name: len(folds) for name, folds in codes_of.items()}
     if len(set(numbers.values())) > 1:
         raise ValueError(
             "corpora with different numbers of folds cannot be used together: "
@@ -349,38 +377,46 @@ def make_folds(
             + ". Choose a protocol with n_folds, or one per corpus with per_corpus"
         )
     n_folds = numbers.popitem()[1]
+    leaks = Leaks([item.utterance for item in items])
+    corpora = np.array([item.utterance.corpus for item in items], dtype=object)
+    labels = np.array([item.label for item in items], dtype=object)
+    classes = set(labels)
     splits = []
     for k in range(n_folds):
-        parts = {
-            part: sorted(
-                (item for folds in folds_of.values() for item in folds[k][part]),
-                key=lambda item: item.utterance.id,
-            )
-            for part in PARTS
+        part_of = np.full(len(items), UNUSED, dtype=np.int8)
+        for name, folds in codes_of.items():
+            part_of[places[name]] = folds[k]
+        found = [np.flatnonzero(part_of == code) for code in range(len(PARTS))]
+        lists = {
+            name: [ids[n] for n in some.tolist()]
+            for name, some in zip(PARTS, found, strict=True)
         }
-        absent = {i.label for i in items} - {i.label for i in parts["train"]}
-        if absent:
-            raise ValueError(
-                f"fold {k}: no training utterance of class {', '.join(sorted(absent))}"
-                "; choose another protocol, or leave the class out of emotion_map"
-            )
+        lacking = {
+            name: sorted(classes - set(labels[some]))
+            for name, some in zip(PARTS, found, strict=True)
+            if len(some)
+        }
         splits.append(
             Split(
-                **{name: [i.utterance.id for i in parts[name]] for name in PARTS},
+                train=lists["train"],
+                valid=lists["valid"],
+                test=lists["test"],
                 fold=k,
                 n_folds=n_folds,
                 protocol=protocol,
                 seed=seed,
-                corpora=list(folds_of),
-                shared=_checked(parts, protocol),
-                fingerprint=fingerprint(parts),
+                corpora=list(codes_of),
+                shared=_checked(leaks, part_of, corpora, protocol),
+                fingerprint=fingerprint(lists),
+                absent={name: some for name, some in lacking.items() if some},
+                unused=int((part_of == UNUSED).sum()),
             )
         )
     return splits
 
 
 def select_parts(items: Iterable[Labelled], split: Split) -> dict[str, list[Labelled]]:
-    """The utterances of a split, checked for leaks once more.
+    """Select the utterances of a split, checked for leaks once more.
 
     Arguments
     ---------
@@ -399,24 +435,40 @@ def select_parts(items: Iterable[Labelled], split: Split) -> dict[str, list[Labe
     LeakError
         If parts share what the split's protocol does not declare.
     ValueError
-        If utterances of the split are not there; names the first ten.
+        If utterances of the split are not there (names the first ten), or a class is
+        validated or tested that is not in training.
 
     Example
     -------
-    >>> items = [Labelled(u, u.emotion) for u in _toy_corpus()]
-    >>> split = make_folds(items, "speaker_kfold")[0]
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> items = [Labelled(u, u.emotion) for u in read_synthetic(folder)]
+    >>> split = make_folds(items, "leave_one_session_out")[0]
     >>> {name: len(part) for name, part in select_parts(items, split).items()}
-    {'train': 12, 'valid': 4, 'test': 4}
+    {'train': 80, 'valid': 40, 'test': 40}
     """
     by_id = {item.utterance.id: item for item in items}
-    missing = {name for part in split.parts().values() for name in part} - set(by_id)
+    lists = split.parts()
+    missing = {name for part in lists.values() for name in part if name not in by_id}
     if missing:
         raise ValueError(
             f"fold {split.fold}: utterances of the split that are not there "
             f"({offenders(missing)}); the split was made of other corpora or classes"
         )
-    parts = {name: [by_id[key] for key in part] for name, part in split.parts().items()}
-    _checked(parts, split.protocol)
+    parts = {name: [by_id[key] for key in part] for name, part in lists.items()}
+    plain = [item.utterance for part in parts.values() for item in part]
+    part_of = np.repeat(np.arange(len(parts)), [len(part) for part in parts.values()])
+    corpora = np.array([utterance.corpus for utterance in plain], dtype=object)
+    _checked(Leaks(plain), part_of, corpora, split.protocol)
+    held_out = {item.label for name in PARTS[1:] for item in parts[name]}
+    # Without labels nothing is lacking.
+    absent = held_out - {item.label for item in parts["train"]} - {""}
+    if absent:
+        raise ValueError(
+            f"fold {split.fold}: no training utterance of class "
+            f"{', '.join(sorted(absent))}; choose another protocol or fewer folds, or "
+            "leave the class out of emotion_map"
+        )
     return parts
 
 
@@ -432,8 +484,10 @@ def write_split(split: Split, path: str | Path) -> None:
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "splits" / "fold-0.json"
-    >>> split = make_folds(_toy_corpus(), "random_kfold")[0]
+    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+    >>> folder = write_synthetic(getfixture("tmp_path"), "synthetic_source")
+    >>> split = make_folds(read_synthetic(folder), "random_kfold")[0]
+    >>> path = folder / "fold-0.json"
     >>> write_split(split, path)
     >>> read_split(path) == split
     True
@@ -480,12 +534,14 @@ def read_split(path: str | Path) -> Split:
         raise ValueError(f"{path}: not a split file ({error})") from error
     if not isinstance(contents, dict):
         raise ValueError(f"{path}: not a split file, expected a JSON object")
-    fields = set(Split.__dataclass_fields__)
-    if fields != set(contents):
-        lacks, more = fields - set(contents), set(contents) - fields
+    known = {one.name for one in fields(Split)}
+    added = {"absent", "unused", "rule"}  # since rule 1
+    lacks, more = known - added - set(contents), set(contents) - known
+    if lacks or more:
         what = [f"lacks {', '.join(sorted(lacks))}"] if lacks else []
         what += [f"has the unknown {', '.join(sorted(more))}"] if more else []
         raise ValueError(f"{path}: not a split file, it {' and '.join(what)}")
+    contents.setdefault("rule", 1)
     split = Split(**contents)
     if fingerprint(split.parts()) != split.fingerprint:
         raise ValueError(
@@ -500,176 +556,292 @@ def _labelled(item: Utterance | Labelled) -> Labelled:
 
 
 def _checked(
-    parts: Mapping[str, Sequence[Labelled]], protocol: Mapping
+    leaks: Leaks,
+    part_of: NDArray[np.integer[Any]],
+    corpora: NDArray[np.object_],
+    protocol: Mapping[str, Any],
 ) -> dict[str, dict[str, int]]:
     """What the parts share; an error where the protocol does not declare it."""
-    each = protocol.get("per_corpus", {"": protocol})
-    for corpus, one in each.items():
-        own = {
-            name: [i for i in part if corpus in ("", i.utterance.corpus)]
-            for name, part in parts.items()
-        }
-        # A group that is halved by speaker is in both halves.
-        halved = one["valid"] == "swap" and one["group"] in ("session", "text_id")
-        between = [*one["leaks"], one["group"]] if halved else one["leaks"]
-        held_out = {"held out": [*own["valid"], *own["test"]]}
+    for corpus, one in protocol.get("per_corpus", {"": protocol}).items():
+        own = part_of if not corpus else np.where(corpora == corpus, part_of, UNUSED)
+        # What validates is of the test's kind, or of training's.
+        if one["valid"] == "utterances":
+            both, names = np.where(own == VALID, TRAIN, own), ("train", "", "test")
+        else:
+            both = np.where(own == TEST, VALID, own)
+            names = ("train", "held out", "")
+        # A group that is halved by speaker, or texts that both have.
+        between = set(one["leaks"])
+        if one["valid"] == "swap" and one["group"] != "utterance":
+            between |= {one["group"]} - {"speaker"}
+        between |= {"text_id"} if "text_folds" in one else set()
         try:
-            check_leaks({"train": own["train"]} | held_out, LEAK_KEYS, one["leaks"])
-            check_leaks(own, LEAK_KEYS, between)
+            leaks.check(both, names, one["leaks"], "leaks")
+            if one["valid"] != "utterances":
+                leaks.check(own, PARTS, sorted(between), "leaks")
         except LeakError as error:
             raise LeakError(
                 f"protocol {one['kind']}, leaks: {one['leaks']}: {error}"
             ) from None
-    return check_leaks(parts, LEAK_KEYS, LEAK_KEYS)
+    return leaks.check(part_of, PARTS, LEAK_KEYS)
 
 
 def _one_corpus(
-    items: list[Labelled], protocol: Mapping, seed: int
-) -> list[dict[str, list[Labelled]]]:
-    """The parts of each fold of one corpus."""
+    items: list[Labelled], protocol: Mapping[str, Any], seed: int
+) -> list[Codes]:
+    """The part of each utterance in each fold of one corpus."""
     if protocol["group"] == "split":
         return [_given(items, protocol, seed)]
-    group, corpus = protocol["group"], items[0].utterance.corpus
-    members = defaultdict(list)
-    for item in items:
-        members[_VALUE_OF[group](item.utterance)].append(item)
-    unknown = members.get(None)
-    if unknown:
+    hand, n_folds = _hands(items, protocol["group"], protocol, seed)
+    valid = protocol["valid"]
+    if n_folds * len(items) > _MOST_IDS:
         raise ValueError(
-            f"protocol {protocol['kind']}: utterances of {corpus} without a {group} "
-            f"({offenders(item.utterance.id for item in unknown)}). Choose a protocol "
-            f"that groups by something else: random_kfold needs nothing, and says "
-            f"nothing about a new {group}"
+            f"protocol {protocol['kind']}: {n_folds} folds of {len(items)} utterances "
+            "are too many to keep; ask for fewer (n_folds)"
         )
-    if protocol["n_folds"] is None:
-        held_out = [members[name] for name in sorted(members)]
-    else:
-        held_out = _deal(members, protocol["n_folds"], seed, group)
-    least = 3 if protocol["valid"] == "next" else 2
-    if len(held_out) < least or not all(held_out):
-        raise ValueError(
-            f"protocol {protocol['kind']}: {corpus} has {len(members)} {group}s, "
-            f"expected at least {protocol['n_folds'] or least}; ask for fewer folds "
-            f"(n_folds, from {least} on)"
-        )
-    if protocol["valid"] == "next":
-        pairs = list(zip(held_out[1:] + held_out[:1], held_out, strict=True))
-    else:
-        halves = [_halves(fold, group, seed) for fold in held_out]
-        pairs = [pair for one, other in halves for pair in ((one, other), (other, one))]
+    if valid == "swap":
+        return _swapped(items, hand, n_folds, protocol, seed)
+    tested, validates = hand, (hand - 1) % n_folds
+    if valid != "next":
+        validates = np.full_like(hand, UNUSED)
     folds = []
-    for valid, test in pairs:
-        out = {item.utterance.id for item in (*valid, *test)}
-        train = [item for item in items if item.utterance.id not in out]
-        folds.append({"train": train, "valid": valid, "test": test})
-    return folds
+    if "text_folds" in protocol:
+        texts, n_texts = _hands(items, "text_id", protocol, seed)
+        known = (hand != UNUSED) & (texts != UNUSED)
+    for k in range(n_folds):
+        part_of = np.select([tested == k, validates == k], [TEST, VALID], TRAIN)
+        part_of[hand == UNUSED] = UNUSED
+        if "text_folds" not in protocol:
+            folds.append(part_of)
+            continue
+        for text in range(n_texts):
+            kept = known & ((texts == text) == (part_of != TRAIN))
+            folds.append(np.where(kept, part_of, UNUSED))
+    if valid == "utterances":
+        for part_of in folds:
+            _validate_utterances(items, part_of, seed)
+    return [part_of.astype(np.int8) for part_of in folds]
 
 
-def _given(
-    items: list[Labelled], protocol: Mapping, seed: int
-) -> dict[str, list[Labelled]]:
-    """The parts that the corpus itself names."""
-    corpus = items[0].utterance.corpus
-    parts = {
-        part: [item for item in items if item.utterance.split == part] for part in PARTS
-    }
-    unknown = [i.utterance.id for i in items if i.utterance.split is None]
-    if unknown:
+def _hands(
+    items: list[Labelled], group: str, protocol: Mapping[str, Any], seed: int
+) -> tuple[NDArray[np.int64], int]:
+    """The fold whose group each utterance belongs to, and how many folds there are."""
+    kind, corpus = protocol["kind"], items[0].utterance.corpus
+    attribute = "id" if group == "utterance" else group
+    names: list[str | None] = [getattr(item.utterance, attribute) for item in items]
+    unknown = [i for i, name in zip(items, names, strict=True) if name is None]
+    if unknown and protocol["unknown"] == "error":
         raise ValueError(
-            f"protocol {protocol['kind']}: utterances of {corpus} of which the corpus "
-            f"does not say whether they are for {', '.join(PARTS)} "
-            f"({offenders(unknown)}). Name the column that says so, or choose another "
-            "protocol"
+            f"protocol {kind}: utterances of {corpus} without a {group} "
+            f"({offenders(item.utterance.id for item in unknown)}). With unknown: "
+            "leave_out they are not used, with unknown: alone each is a group of its "
+            f"own; or choose a protocol that groups by something else: random_kfold "
+            f"needs nothing, and says nothing about a new {group}"
         )
-    if not (parts["train"] and parts["test"]):
-        absent = " and ".join(name for name in ("train", "test") if not parts[name])
-        raise ValueError(
-            f"protocol {protocol['kind']}: {corpus} has nothing for {absent}"
-        )
-    if not parts["valid"]:
-        group = "speaker"
-        if any(item.utterance.speaker is None for item in parts["train"]):
-            group = "utterance"
-        members = defaultdict(list)
-        for item in parts["train"]:
-            members[_VALUE_OF[group](item.utterance)].append(item)
-        if len(members) < 2:
-            raise ValueError(
-                f"protocol {protocol['kind']}: {corpus} has no part valid, and only "
-                f"one {group} to take one from; name its validation part"
-            )
-        n_folds = min(_VALID_OF_GIVEN, len(members))
-        valid, *train = _deal(members, n_folds, seed, group)
-        parts |= {"train": [i for fold in train for i in fold], "valid": valid}
-    return parts
-
-
-def _deal(
-    members: Mapping[str, list[Labelled]], n_folds: int, seed: int, group: str
-) -> list[list[Labelled]]:
-    """Deals groups to folds like cards, one stratum after the other."""
-
-    def stratum(name: str) -> str:
-        if group == "utterance":
-            return members[name][0].label
-        return _gender(members[name])
-
-    names = sorted(members, key=lambda name: (stratum(name), random_rank(seed, name)))
-    return [
-        [item for name in names[k::n_folds] for item in members[name]]
-        for k in range(n_folds)
-    ]
-
-
-def _halves(
-    fold: list[Labelled], group: str, seed: int
-) -> tuple[list[Labelled], list[Labelled]]:
-    """The two halves of a fold, by speaker if speakers are kept together."""
-    members = defaultdict(list)
-    for item in fold:
-        unit = item.utterance.id if group == "utterance" else item.utterance.speaker
-        members[unit].append(item)
-    if group == "utterance":
-        one, other = _deal(members, 2, seed, group)
-        return one, other
-    if None in members:
-        unknown = offenders(item.utterance.id for item in members[None])
-        raise ValueError(
-            f"valid: swap halves a fold by speaker, but these are not known ({unknown})"
-            "; use valid: next"
-        )
-    if len(members) < 2:
-        raise ValueError(
-            f"valid: swap halves a fold by speaker, but one has {', '.join(members)} "
-            "alone; use valid: next, or fewer folds"
-        )
-    names = sorted(members, key=lambda name: (_gender(members[name]), name))
-    one, other = (
-        [item for name in names[half::2] for item in members[name]] for half in (0, 1)
+    if protocol["unknown"] == "alone":  # no name begins with a zero byte
+        names = [
+            f"\0{item.utterance.id}" if name is None else name
+            for name, item in zip(names, items, strict=True)
+        ]
+    groups = defaultdict(list)
+    for name, item in zip(names, items, strict=True):
+        if name is not None:
+            groups[name].append(item)
+    entry = (
+        "text_folds" if "text_folds" in protocol and group == "text_id" else "n_folds"
     )
-    return one, other
+    wanted = protocol[entry]
+    n_folds = len(groups) if wanted is None else wanted
+    least = 3 if protocol["valid"] == "next" and entry == "n_folds" else 2
+    if len(groups) < max(n_folds, least):
+        cure = f"Set {entry}: {len(groups)}" if wanted else "Use random_kfold"
+        if len(groups) == 2 and least == 3:
+            fewer = "n_folds: 2 and " if wanted else ""
+            cure = (
+                f"Set {fewer}valid: utterances, so that a fifth of the training "
+                "utterances validates, or valid: none"
+            )
+        elif len(groups) < least:
+            cure = f"Choose a protocol that groups by something else than {group}"
+        raise ValueError(
+            f"protocol {kind}: {corpus} has {len(groups)} {group}s, expected at least "
+            f"{wanted or least}. {cure}"
+        )
+    fold_of = _dealt(groups, wanted, protocol["deal"], seed, group)
+    if wanted and protocol["deal"] == "fair":
+        _tell_absent(groups, fold_of, wanted, least, protocol, seed, entry)
+    hand = [UNUSED if name is None else fold_of[name] for name in names]
+    return np.array(hand, dtype=np.int64), n_folds
+
+
+def _dealt(
+    groups: Mapping[str, list[Labelled]],
+    n_folds: int | None,
+    deal: str | None,
+    seed: int,
+    group: str,
+) -> dict[str, int]:
+    """The fold of each group."""
+    if n_folds is None:
+        return {name: k for k, name in enumerate(sorted(groups))}
+
+    def stratum(name: str) -> tuple[str, str]:
+        (utterance, label), *_ = groups[name]
+        if group != "utterance":
+            return "", _gender(groups[name])
+        return label, (utterance.gender or "") if deal == "fair" else ""
+
+    # Of single utterances cards are as fair as can be.
+    if deal == "cards" or group == "utterance":
+        return deal_cards(groups, n_folds, seed, stratum)
+    return deal_fairly(groups, n_folds, seed)
+
+
+def _tell_absent(
+    groups: Mapping[str, list[Labelled]],
+    fold_of: Mapping[str, int],
+    n_folds: int,
+    least: int,
+    protocol: Mapping[str, Any],
+    seed: int,
+    entry: str,
+) -> None:
+    """Warn of folds that lack a class, and say with how many folds none does."""
+    classes_of = {name: {i.label for i in group} for name, group in groups.items()}
+    classes = set().union(*classes_of.values())
+
+    def lacking(folds: Mapping[str, int], number: int) -> list[set[str]]:
+        there: list[set[str]] = [set() for _ in range(number)]
+        for name, fold in folds.items():
+            there[fold] |= classes_of[name]
+        return [classes - some for some in there]
+
+    absent = lacking(fold_of, n_folds)
+    if not any(absent):
+        return
+    most = min(sum(c in some for some in classes_of.values()) for c in classes)
+    possible = (
+        n
+        for n in range(min(most, n_folds - 1), least - 1, -1)
+        if not any(lacking(_dealt(groups, n, "fair", seed, protocol["group"]), n))
+    )
+    fewer = next(possible, None)
+    told = "; ".join(
+        f"fold {k} lacks {', '.join(sorted(some))}"
+        for k, some in enumerate(absent)
+        if some
+    )
+    cure = (
+        f"Each class is in each fold with {entry}: {fewer}"
+        if fewer
+        else "No number of folds gives each class to each fold; join classes in "
+        "emotion_map, or leave one out"
+    )
+    logger.warning("protocol %s: %s. %s", protocol["kind"], told, cure)
+
+
+def _validate_utterances(
+    items: list[Labelled], part_of: NDArray[np.integer[Any]], seed: int
+) -> None:
+    """Turn a fifth of the training utterances of each class into validation."""
+    place = {
+        items[n].utterance.id: n for n in np.flatnonzero(part_of == TRAIN).tolist()
+    }
+    dealt = deal_cards(place, _FIFTH, seed, lambda name: items[place[name]].label)
+    part_of[[place[name] for name, fold in dealt.items() if fold == 0]] = VALID
+
+
+def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Codes:
+    """The parts that the corpus itself names."""
+    kind, corpus = protocol["kind"], items[0].utterance.corpus
+    unknown = [i.utterance.id for i in items if i.utterance.split is None]
+    if unknown and protocol["unknown"] != "leave_out":
+        raise ValueError(
+            f"protocol {kind}: utterances of {corpus} of which the corpus "
+            f"does not say whether they are for {', '.join(PARTS)} "
+            f"({offenders(unknown)}). Name the column that says so, leave them out "
+            "(unknown: leave_out), or choose another protocol"
+        )
+    number: dict[str | None, int] = {name: code for code, name in enumerate(PARTS)}
+    codes = [number.get(item.utterance.split, UNUSED) for item in items]
+    part_of = np.array(codes, dtype=np.int8)
+    absent = [name for name in ("train", "test") if number[name] not in codes]
+    if absent:
+        raise ValueError(
+            f"protocol {kind}: {corpus} has nothing for {' and '.join(absent)}"
+        )
+    if VALID in codes or protocol["valid"] == "none":
+        return part_of
+    train = [item for item, code in zip(items, codes, strict=True) if code == TRAIN]
+    by_speaker = all(item.utterance.speaker for item in train)
+    if protocol["valid"] == "utterances" or not by_speaker:
+        _validate_utterances(items, part_of, seed)
+        return part_of
+    groups = defaultdict(list)
+    for item in train:
+        groups[str(item.utterance.speaker)].append(item)
+    n_folds = min(_FIFTH, len(groups))
+    fold_of = _dealt(groups, n_folds, protocol["deal"], seed, "speaker")
+    for place, item in enumerate(items):
+        if codes[place] == TRAIN and fold_of[str(item.utterance.speaker)] == 0:
+            part_of[place] = VALID
+    # Of few speakers a fifth is no fifth.
+    if 5 * int((part_of == VALID).sum()) > 2 * len(train):
+        raise ValueError(
+            f"protocol {kind}: {corpus} has no part valid, and {len(groups)} training "
+            f"speaker{'s are' if len(groups) > 1 else ' is'} too few to take a fifth "
+            "from. Name a part for validation, or set valid: utterances, so that a "
+            "fifth of the training utterances validates, or valid: none"
+        )
+    return part_of
+
+
+def _swapped(
+    items: list[Labelled],
+    hand: NDArray[np.int64],
+    n_folds: int,
+    protocol: Mapping[str, Any],
+    seed: int,
+) -> list[Codes]:
+    """Each fold halved, by speaker if groups are kept together: two folds of each."""
+    by_speaker = protocol["group"] != "utterance"
+    folds = []
+    for k in range(n_folds):
+        places = np.flatnonzero(hand == k).tolist()
+        groups = defaultdict(list)
+        for n in places:
+            utterance = items[n].utterance
+            groups[utterance.speaker if by_speaker else utterance.id].append(items[n])
+        if None in groups:
+            unknown = offenders(item.utterance.id for item in groups[None])
+            raise ValueError(
+                "valid: swap halves a fold by speaker, but these are not known "
+                f"({unknown}); use valid: next"
+            )
+        if len(groups) < 2:
+            raise ValueError(
+                "valid: swap halves a fold by speaker, but one has "
+                f"{', '.join(map(str, groups))} alone; use valid: next, or fewer folds"
+            )
+        named = {str(name): group for name, group in groups.items()}
+        if by_speaker and protocol["deal"] != "fair":
+            names = sorted(named, key=lambda name: (_gender(named[name]), name))
+            half = {name: place % 2 for place, name in enumerate(names)}
+        else:
+            half = _dealt(named, 2, protocol["deal"], seed, protocol["group"])
+        one = [
+            half[str(u.speaker if by_speaker else u.id)] == 0
+            for u in (items[n].utterance for n in places)
+        ]
+        for valid in (np.array(one), ~np.array(one)):
+            part_of = np.where(hand == UNUSED, UNUSED, TRAIN).astype(np.int8)
+            part_of[places] = np.where(valid, VALID, TEST)
+            folds.append(part_of)
+    return folds
 
 
 def _gender(items: Sequence[Labelled]) -> str:
     """Of a group of one gender; empty where it is unknown or mixed."""
     genders = {item.utterance.gender for item in items}
     return genders.pop() or "" if len(genders) == 1 else ""
-
-
-def _toy_corpus() -> list[Utterance]:
-    """20 utterances of 10 speakers, for examples."""
-    return [
-        Utterance(
-            id=f"toy_{n:02d}",
-            path=Path(f"{n:02d}.wav"),
-            duration=1.0,
-            corpus="toy",
-            speaker=f"toy_s{n // 2}",
-            session=None,
-            gender=("female", "male")[n // 2 % 2],
-            language="en",
-            text_id=f"toy_t{n % 2}",
-            emotion=("happy", "sad")[n % 2],
-        )
-        for n in range(20)
-    ]

@@ -6,14 +6,23 @@ the version of a random number generator.
 
 import hashlib
 import json
+import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance, normal
 from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders
+
+LEAK_KEYS = ("speaker", "session", "text_id")
+_FILE = "audio file"
+# Parts of one recording that overlap by less, in seconds, do not.
+_TOUCHING = 0.001
 
 
 class LeakError(SERError):
@@ -109,14 +118,14 @@ def map_emotions(
     """
     utterances = list(utterances)
     known = dict.fromkeys([*EMOTIONS, *sorted({u.emotion for u in utterances})])
-    class_of = {}
+    class_of: dict[str, str] = {}
     for label, emotions in emotion_map.items():
         if not isinstance(emotions, Sequence) or isinstance(emotions, str):
             raise ValueError(
                 f"emotion_map: class {label} must be a list of emotions, such as "
                 f"[{emotions or 'happy'}]; found {emotions!r}"
             )
-        for emotion in emotions:
+        for emotion in map(normal, emotions):
             if emotion not in known:
                 raise ValueError(
                     f"emotion_map: class {label} has the unknown emotion {emotion!r}; "
@@ -128,11 +137,11 @@ def map_emotions(
                     f"class {label}; it can be in one only"
                 )
             class_of[emotion] = label
-    known = [*EMOTIONS, *class_of]
+    words = [*EMOTIONS, *class_of]
     strange = [
-        f"{emotion!r}, {count} utterances {did_you_mean(emotion, known)}".strip()
+        f"{emotion!r}, {count} utterances {did_you_mean(emotion, words)}".strip()
         for emotion, count in Counter(u.emotion for u in utterances).items()
-        if emotion not in known
+        if emotion not in words
     ]
     if strange:
         raise ValueError(
@@ -141,7 +150,7 @@ def map_emotions(
             "into a class, or correct the corpus' labels"
         )
     items = []
-    left_out = Counter()
+    left_out: Counter[str] = Counter()
     for utterance in utterances:
         if utterance.emotion in class_of:
             items.append(Labelled(utterance, class_of[utterance.emotion]))
@@ -236,15 +245,147 @@ def split_fraction(
     return Draw(part, rest, unused)
 
 
+class Leaks:
+    """Finds what parts share; looks at the utterances once for any number of splits.
+
+    Arguments
+    ---------
+    utterances : sequence of Utterance
+        All of them.
+    keys : sequence of str
+        Fields of ``Utterance`` to compare.
+
+    Example
+    -------
+    >>> Leaks([], ["speaker"]).check(np.array([], int), ["train", "test"])
+    {'speaker': {'train/test': 0}}
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance], keys: Sequence[str] = LEAK_KEYS
+    ) -> None:
+        self.keys = list(keys)
+        self._ids = [u.id for u in utterances]
+        values: dict[str, Iterable[str | None]] = {
+            "utterance id": self._ids,
+            _FILE: _audio_files(utterances),
+        } | {key: map(attrgetter(key), utterances) for key in keys}
+        if any(u.recording for u in utterances):
+            self.keys.append("recording")
+            values["recording"] = (u.recording for u in utterances)
+        self._values = {what: _numbered(column) for what, column in values.items()}
+        # Segments by their recording and start, which is made to rise over all.
+        cut = [n for n, u in enumerate(utterances) if u.start is not None]
+        starts = np.array([utterances[n].start for n in cut], dtype=float)
+        ends = np.array(
+            [
+                start + utterances[n].duration if end is None else end
+                for n, start in zip(cut, starts, strict=True)
+                for end in [utterances[n].end]
+            ],
+            dtype=float,
+        )
+        if cut:
+            ends = np.maximum(starts, ends)
+            offset = self._values["recording"][0][cut] * (ends.max() + 1.0)
+            order = np.argsort(offset + starts, kind="stable")
+            starts, ends = (offset + starts)[order], (offset + ends)[order]
+            cut = np.array(cut)[order].tolist()
+        self._segments = (np.array(cut, dtype=int), starts, ends)
+
+    def check(
+        self,
+        part_of: NDArray[np.integer],
+        parts: Sequence[str],
+        allow: Sequence[str] = (),
+        entry: str = "allow",
+    ) -> dict[str, dict[str, int]]:
+        """Refuse what parts share, and count what they may share.
+
+        Arguments
+        ---------
+        part_of : array
+            Of each utterance the number of its part, (N,); -1: in none.
+        parts : sequence of str
+            Names of the parts.
+        allow : sequence of str
+            Keys whose values may be in two parts. Recordings always may.
+        entry : str
+            What the caller's user calls ``allow``, for the error.
+
+        Returns
+        -------
+        dict
+            For each key, for each pair of parts (``"train/test"``), how many values
+            both have.
+
+        Raises
+        ------
+        LeakError
+            Names parts, keys and up to ten shared values of each.
+        """
+        pairs = list(combinations(range(len(parts)), 2))
+        used = part_of >= 0
+        report: dict[str, dict[str, int]] = {}
+        wrong: dict[str, str] = {}
+        for what, (codes, names) in self._values.items():
+            # Row -1 is of what is not known.
+            there = np.zeros((len(names) + 1, len(parts)), dtype=bool)
+            there[codes[used], part_of[used]] = True
+            shared = {
+                (a, b): np.flatnonzero(there[:-1, a] & there[:-1, b]) for a, b in pairs
+            }
+            if what in self.keys:
+                report[what] = {
+                    f"{parts[a]}/{parts[b]}": len(s) for (a, b), s in shared.items()
+                }
+            if what in (*allow, "recording"):
+                continue
+            for (a, b), found in shared.items():
+                if len(found):
+                    told = offenders(names[n] for n in found)
+                    text = f"{parts[a]} and {parts[b]} share the {what} ({told})"
+                    if what not in self.keys:
+                        raise LeakError(f"{text}; this is never allowed")
+                    wrong.setdefault(what, text)
+        self._check_times(part_of, parts)
+        if wrong:
+            cure = ", ".join(dict.fromkeys([*allow, *wrong]))
+            raise LeakError(
+                f"{'; '.join(wrong.values())}. Split by {next(iter(wrong))}, or "
+                f"declare the leak with {entry}: [{cure}]"
+            )
+        return report
+
+    def _check_times(self, part_of: NDArray[np.integer], parts: Sequence[str]) -> None:
+        """Refuse segments of one recording that share time, but not their part."""
+        segments, starts, ends = self._segments
+        if not len(segments):
+            return
+        part = part_of[segments]
+        for number, name in enumerate(parts):
+            # How far this part's segments reach that began before.
+            reach = np.maximum.accumulate(np.where(part == number, ends, -np.inf))
+            other = (part[1:] >= 0) & (part[1:] != number)
+            found = np.flatnonzero(other & (reach[:-1] > starts[1:] + _TOUCHING)) + 1
+            if len(found):
+                told = offenders(self._ids[segments[n]] for n in found)
+                raise LeakError(
+                    f"{' and '.join(sorted({name, parts[part[found[0]]]}))} have "
+                    f"segments that share time in a recording ({told}); this is never "
+                    "allowed. Keep recordings whole: protocol: recording_kfold"
+                )
+
+
 def check_leaks(
     parts: Mapping[str, Iterable[Utterance | Labelled]],
-    keys: Sequence[str] = ("speaker", "session", "text_id"),
+    keys: Sequence[str] = LEAK_KEYS,
     allow: Sequence[str] = (),
 ) -> dict[str, dict[str, int]]:
     """Check that no two parts share an utterance, a speaker, a session or a text.
 
-    What is None (no session, free speech) is not shared. The same id or the same
-    audio file in two parts is an error that nothing allows.
+    What is None (no session, free speech) is not shared. The same id, the same audio
+    file or the same time of a recording in two parts is an error that nothing allows.
 
     Arguments
     ---------
@@ -259,12 +400,12 @@ def check_leaks(
     -------
     dict
         For each key, for each pair of parts (``"train/test"``), how many values both
-        have. Belongs into the run's results.
+        have; recordings, too, where they are known. Belongs into the run's results.
 
     Raises
     ------
     LeakError
-        Names the parts, the key and up to ten shared values.
+        Names the parts, the keys and up to ten shared values of each.
     ValueError
         If ``allow`` has what ``keys`` does not.
 
@@ -290,31 +431,12 @@ toy_0). Split by speaker, or declare the leak with allow: [speaker]
             f"allow has {', '.join(sorted(undeclared))}, which keys does not check: "
             f"{', '.join(keys)}"
         )
-    plain = {name: [_utterance(item) for item in part] for name, part in parts.items()}
-    for what, value_of in (
-        ("utterance id", lambda u: u.id),
-        ("audio file", lambda u: u.path.resolve()),
-    ):
-        for pair, shared in _shared(plain, value_of).items():
-            if shared:
-                raise LeakError(
-                    f"{' and '.join(pair)} share the {what} ({offenders(shared)}); "
-                    "this is never allowed"
-                )
-    report = {}
-    for key in keys:
-        shared_by = _shared(plain, attrgetter(key))
-        for pair, shared in shared_by.items():
-            if shared and key not in allow:
-                raise LeakError(
-                    f"{' and '.join(pair)} share the {key} ({offenders(shared)}). "
-                    f"Split by {key}, or declare the leak with allow: [{key}]"
-                )
-        report[key] = {"/".join(pair): len(found) for pair, found in shared_by.items()}
-    return report
+    plain = [[_utterance(item) for item in part] for part in parts.values()]
+    part_of = np.repeat(np.arange(len(plain)), [len(part) for part in plain])
+    return Leaks(sum(plain, []), keys).check(part_of, list(parts), allow)
 
 
-def describe_part(items: Sequence[Labelled]) -> dict:
+def describe_part(items: Sequence[Labelled]) -> dict[str, Any]:
     """Counts of one part of a split, for results.json.
 
     Arguments
@@ -365,12 +487,34 @@ def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled | str]]) -> st
     return hashlib.sha256(json.dumps(ids, sort_keys=True).encode()).hexdigest()
 
 
-def _shared(
-    parts: Mapping[str, list[Utterance]], value_of: Callable[[Utterance], object]
-) -> dict[tuple[str, str], set]:
-    """What each pair of parts has in common, None aside."""
-    values = {name: set(map(value_of, part)) - {None} for name, part in parts.items()}
-    return {(a, b): values[a] & values[b] for a, b in combinations(values, 2)}
+def _numbered(values: Iterable[str | None]) -> tuple[NDArray[np.int64], list[str]]:
+    """The number of each value, -1 for None, and the values by their number."""
+    number: dict[str, int] = {}
+    codes = [-1 if v is None else number.setdefault(v, len(number)) for v in values]
+    return np.array(codes, dtype=np.int64), list(number)
+
+
+def _audio_files(utterances: Iterable[Utterance]) -> list[str]:
+    """Of each utterance the path that its file has without links.
+
+    Folders are resolved once; of files only those that are links themselves.
+    """
+    folders: dict[str, tuple[str, set[str]]] = {}
+    files = []
+    for utterance in utterances:
+        folder, name = os.path.split(utterance.path)
+        if folder not in folders:
+            links: set[str] = set()
+            try:
+                with os.scandir(folder or ".") as entries:
+                    links = {entry.name for entry in entries if entry.is_symlink()}
+            except OSError:  # tests and benchmarks name files that are not there
+                pass
+            folders[folder] = (os.path.realpath(folder), links)
+        real, links = folders[folder]
+        path = f"{real}{os.sep}{name}"
+        files.append(normal(os.path.realpath(path) if name in links else path))
+    return files
 
 
 def _utterance(item: Utterance | Labelled) -> Utterance:
@@ -407,9 +551,9 @@ def _draw_speakers(items: list[Labelled], count: int, seed: int) -> list[Labelle
     """All items of the first speakers, in random order, that together have enough."""
     of_speaker = defaultdict(list)
     for item in items:
-        of_speaker[item.utterance.speaker].append(item)
-    if None in of_speaker:
-        unknown = offenders(item.utterance.id for item in of_speaker[None])
+        of_speaker[item.utterance.speaker or ""].append(item)
+    if "" in of_speaker:
+        unknown = offenders(item.utterance.id for item in of_speaker[""])
         raise ValueError(f"by is 'speaker', but speakers are not known ({unknown})")
     pool = []
     for speaker in sorted(of_speaker, key=lambda name: random_rank(seed, name)):

@@ -19,8 +19,8 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
 
     Columns: ``id``, ``part``, ``label`` (the class), the fields of ``Utterance`` and
     ``wav``, the absolute path of the audio; ``recording``, ``start`` and ``end`` where
-    utterances are parts of longer recordings. What is None is empty. Lines are sorted by
-    part, in the given order, then by id. The file appears whole or not at all.
+    utterances are parts of longer recordings. What is None is empty. Lines are sorted
+    by part, in the given order, then by id. The file appears whole or not at all.
 
     Arguments
     ---------

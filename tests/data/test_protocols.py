@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ import pytest
 from speechbrain_ser_cl.corpora import Utterance, read_emodb, write_synthetic
 from speechbrain_ser_cl.data.experiment import fold_split, read_corpora
 from speechbrain_ser_cl.data.protocols import (
+    DRAWN,
     PROTOCOLS,
     make_folds,
     read_split,
@@ -25,7 +27,7 @@ from speechbrain_ser_cl.data.protocols import (
 from speechbrain_ser_cl.data.splits import Labelled, LeakError
 
 # ``given`` needs utterances that say so.
-FOLDED = sorted(set(PROTOCOLS) - {"seeds", "given"})
+FOLDED = sorted(set(PROTOCOLS) - {*DRAWN, "given"})
 
 
 def dyads(corpus="toy", sessions=5, each=8):
@@ -51,14 +53,8 @@ def dyads(corpus="toy", sessions=5, each=8):
 
 def soloists(n_speakers, corpus="solo", each=6):
     """Speakers without sessions, women and men in turn, who all read the same texts."""
-    return [
-        replace(
-            u,
-            id=f"{corpus}_{u.session[-1]}{u.id[-2:]}_{u.session}".replace("Ses", ""),
-            session=None,
-        )
-        for u in dyads(corpus, -(-n_speakers // 2), each)
-    ][: n_speakers * each]
+    utterances = dyads(corpus, -(-n_speakers // 2), each)[: n_speakers * each]
+    return [replace(u, session=None) for u in utterances]
 
 
 def speakers(utterances, ids):
@@ -121,7 +117,7 @@ def test_speakers_are_dealt_to_balanced_folds():
         (7, [2, 2, 1, 1, 1]),
     ):
         folds = by_hand(soloists(n_speakers), "speaker_kfold")
-        assert [len(test) for test, _ in folds] == sizes
+        assert sorted((len(test) for test, _ in folds), reverse=True) == sizes
         assert [valid for _, valid in folds] == [
             folds[(k + 1) % 5][0] for k in range(5)
         ]
@@ -155,13 +151,17 @@ def test_random_folds_are_stratified():
 
 @pytest.mark.parametrize("name", FOLDED)
 def test_properties_of_all_protocols(name):
-    utterances = dyads() if "session" in name else soloists(12)
+    utterances = dyads() if "session" in name else soloists(12, each=12)
+    if "text" in name:
+        utterances = [u for u in utterances if u.text_id]
     folds = make_folds(utterances, name, seed=3)
     everything = sorted(u.id for u in utterances)
     assert sorted(i for split in folds for i in split.test) == everything
     assert sorted(i for split in folds for i in split.valid) == everything
     for k, split in enumerate(folds):
-        assert sorted([*split.train, *split.valid, *split.test]) == everything
+        used = [*split.train, *split.valid, *split.test]
+        assert len(set(used)) == len(used) == len(everything) - split.unused
+        assert (split.unused > 0) == (name == "speaker_text_kfold")
         assert min(map(len, split.parts().values())) > 0
         assert (split.fold, split.n_folds, split.seed) == (k, len(folds), 3)
         assert split.corpora == [utterances[0].corpus]
@@ -242,20 +242,23 @@ def test_speakers_that_are_not_known():
     assert make_folds(corpus, "random_kfold")[0].shared["speaker"]["train/test"] == 0
 
 
+CARDS = {"kind": "speaker_kfold", "deal": "cards"}
+
+
 def test_folds_are_golden():
     """A change here makes nobody's folds comparable with earlier ones."""
     women, men = ("08", "09", "13", "14", "16"), ("03", "10", "11", "12", "15")
     emodb = actors("emodb", women, men)
     numbers = [f"{n:02d}" for n in range(1, 25)]
     ravdess = actors("ravdess", numbers[1::2], numbers[::2])
-    assert by_hand(emodb, "speaker_kfold") == [
+    assert by_hand(emodb, CARDS) == [
         (["13", "15"], ["11", "16"]),
         (["11", "16"], ["12", "14"]),
         (["12", "14"], ["08", "10"]),
         (["08", "10"], ["03", "09"]),
         (["03", "09"], ["13", "15"]),
     ]
-    tested = [test for test, _ in by_hand(ravdess, "speaker_kfold")]
+    tested = [test for test, _ in by_hand(ravdess, CARDS)]
     assert tested == [
         ["01", "04", "14", "19", "22"],
         ["02", "10", "11", "12", "13"],
@@ -263,7 +266,7 @@ def test_folds_are_golden():
         ["08", "09", "17", "20", "21"],
         ["05", "06", "15", "18"],
     ]
-    both = make_folds([*ravdess, *emodb], "speaker_kfold")
+    both = make_folds([*ravdess, *emodb], CARDS)
     assert both[4].corpora == ["emodb", "ravdess"]
     assert speakers(emodb + ravdess, both[4].test) == sorted(["03", "09", *tested[4]])
     lists = {"train": both[4].train, "valid": both[4].valid, "test": both[4].test}
@@ -273,9 +276,12 @@ def test_folds_are_golden():
 
 def test_golden_folds_of_real_speech(shared):
     utterances = read_emodb(shared / "corpora" / "EmoDB")
-    splits = make_folds(utterances, "speaker_kfold")
+    splits = make_folds(utterances, CARDS)
     assert [len(s.test) for s in splits] == [117, 126, 104, 96, 92]
     assert splits[0].fingerprint[:16] == "b8fb44c9760dc5f7"
+    fair = make_folds(utterances, "speaker_kfold")
+    assert [len(s.test) for s in fair] == [110, 106, 114, 107, 98]
+    assert fair[0].fingerprint[:16] == "e2fcc52151642cb8"
 
 
 HASHED = """
@@ -347,6 +353,25 @@ def test_sessions_that_a_protocol_tears_apart_are_refused():
     assert sum(split.shared["session"].values()) > 0
 
 
+def test_one_speaker_in_two_unicode_forms_is_one():
+    names = ["Ju\u0308rgen", "J\u00fcrgen", *"ABCDE"]
+    corpus = [
+        replace(u, speaker=f"solo_{names[n // 6]}", gender=None)
+        for n, u in enumerate(soloists(7))
+    ]
+    folds = make_folds(corpus, "leave_one_speaker_out")
+    assert [len(split.test) for split in folds] == [6, 6, 6, 6, 6, 12]
+
+
+def test_the_advice_on_leaks_is_right():
+    """Every leak is named at once, and declaring what the error says is enough."""
+    protocol = {"kind": "random_kfold", "leaks": []}
+    with pytest.raises(LeakError, match="declare the leak with leaks: ") as refused:
+        make_folds(dyads(), protocol)
+    leaks = re.search(r"with leaks: \[(.*?)\]", str(refused.value))[1].split(", ")
+    assert make_folds(dyads(), protocol | {"leaks": leaks})
+
+
 @pytest.mark.parametrize(
     ("kind", "leaks", "told"),
     [
@@ -394,16 +419,176 @@ def test_a_bad_protocol(protocol, told):
         (soloists(4), "speaker_kfold", "4 speakers, expected at least 5"),
         (dyads(sessions=2), "leave_one_session_out", "2 sessions, expected at least 3"),
         (dyads(sessions=1), "session_speaker_swap", "1 sessions, expected at least 2"),
-        (
-            dyads()[:-1] + [replace(dyads()[-1], emotion="bored")],
-            "random_kfold",
-            "bored",
-        ),
+        (dyads()[:3] * 2, "random_kfold", "more than once .3: toy_1F0"),
+        (soloists(10), {"kind": "speaker_kfold", "n_folds": 10**9}, "Set n_folds: 10"),
+        (soloists(10), {"kind": "random_kfold", "n_folds": 10**9}, "Set n_folds: 60"),
     ],
 )
 def test_folds_that_cannot_be_made(utterances, protocol, told):
     with pytest.raises(ValueError, match=told):
         make_folds(utterances, protocol)
+
+
+def test_a_class_that_some_folds_lack_spoils_no_other_fold(caplog):
+    """Bored, said by two of ten speakers, cannot be in each of five folds."""
+    speakers_of = {"solo_1F": "bored", "solo_2M": "bored"}
+    items = [
+        Labelled(u, speakers_of.get(u.speaker, u.emotion)) for u in soloists(10, each=9)
+    ]
+    folds = make_folds(items, "speaker_kfold")
+    lacking = [split for split in folds if "bored" in split.absent.get("test", [])]
+    assert len(lacking) == 3
+    assert "speaker_kfold: fold" in caplog.text and "lacks bored" in caplog.text
+    assert "No number of folds gives each class to each fold" in caplog.text
+    # Only where both bored ones are held out nothing can be learned.
+    rare = [i for i in items if i.label != "bored" or i.utterance.speaker == "solo_1F"]
+    caplog.clear()
+    for split in make_folds(rare, "speaker_kfold"):
+        if "bored" in split.absent.get("train", []):
+            with pytest.raises(
+                ValueError, match=f"fold {split.fold}: no training .*bored"
+            ):
+                select_parts(rare, split)
+        else:
+            assert len(select_parts(rare, split)["test"])
+
+
+def test_the_advice_on_the_number_of_folds_is_right(caplog):
+    said = {f"solo_{n}F" for n in (1, 2, 3)}
+    items = [
+        Labelled(u, "bored" if u.speaker in said else u.emotion)
+        for u in soloists(10, each=9)
+    ]
+    make_folds(items, "speaker_kfold")
+    number = int(re.search(r"with n_folds: (\d+)", caplog.text)[1])
+    assert number == 3
+    folds = make_folds(items, {"kind": "speaker_kfold", "n_folds": number})
+    assert not any(split.absent for split in folds)
+    with pytest.raises(ValueError, match="expected at least 5") as refused:
+        make_folds(soloists(4), "speaker_kfold")
+    number = int(re.search(r"Set n_folds: (\d+)", str(refused.value))[1])
+    assert (
+        len(make_folds(soloists(4), {"kind": "speaker_kfold", "n_folds": number})) == 4
+    )
+
+
+# ------------------------------------------------------------------ few speakers
+
+
+@pytest.mark.parametrize("kind", ["leave_one_speaker_out", "speaker_kfold"])
+def test_two_speakers_with_validation_from_the_training_utterances(kind):
+    utterances = soloists(2, each=30)
+    folds = {"n_folds": 2} if kind == "speaker_kfold" else {}
+    with pytest.raises(ValueError, match="valid: utterances"):
+        make_folds(utterances, {"kind": kind} | folds)
+    for valid, sizes in (("utterances", [24, 6, 30]), ("none", [30, 0, 30])):
+        splits = make_folds(utterances, {"kind": kind, "valid": valid} | folds)
+        assert len(splits) == 2
+        for split in splits:
+            assert [len(part) for part in split.parts().values()] == sizes
+            assert split.shared["speaker"]["train/test"] == 0
+            assert split.shared["speaker"]["train/valid"] == (valid == "utterances")
+            items = [Labelled(u, u.emotion) for u in utterances]
+            assert len(select_parts(items, split)["test"]) == 30
+            classes = Counter(u.emotion for u in utterances if u.id in split.valid)
+            assert set(classes.values()) <= {2}
+
+
+def test_a_fifth_of_two_training_speakers_is_not_half_of_the_data():
+    corpus = [
+        replace(u, split="test" if u.session.endswith("1") else "train")
+        for u in dyads(sessions=2, each=20)
+    ]
+    with pytest.raises(ValueError, match="2 training speakers are too few.*utterances"):
+        make_folds(corpus, "given")
+    (split,) = make_folds(corpus, {"kind": "given", "valid": "utterances"})
+    assert [len(part) for part in split.parts().values()] == [32, 8, 40]
+    (split,) = make_folds(corpus, {"kind": "given", "valid": "none"})
+    assert [len(part) for part in split.parts().values()] == [40, 0, 40]
+
+
+def test_some_speakers_that_are_not_known():
+    corpus = [
+        replace(u, speaker=None) if n < 12 else u for n, u in enumerate(soloists(12))
+    ]
+    with pytest.raises(ValueError, match=r"speaker \(12: .*unknown: leave_out"):
+        make_folds(corpus, "speaker_kfold")
+    left = make_folds(corpus, {"kind": "speaker_kfold", "unknown": "leave_out"})
+    assert [split.unused for split in left] == [12] * 5
+    assert sum(len(split.test) for split in left) == 60
+    alone = make_folds(corpus, {"kind": "speaker_kfold", "unknown": "alone"})
+    assert sorted(i for s in alone for i in s.test) == sorted(u.id for u in corpus)
+
+
+# ------------------------------------------------------------------ texts
+
+
+def test_new_speakers_say_new_texts():
+    utterances = [u for u in soloists(10, each=8) if u.text_id]
+    of = {u.id: u for u in utterances}
+    folds = make_folds(utterances, {"kind": "speaker_text_kfold", "n_folds": 5})
+    assert len(folds) == 10
+    for split in folds:
+        train, valid, test = (
+            [of[name] for name in part] for part in split.parts().values()
+        )
+        for held_out in (valid, test):
+            assert not {u.speaker for u in train} & {u.speaker for u in held_out}
+            assert not {u.text_id for u in train} & {u.text_id for u in held_out}
+        assert not {u.speaker for u in valid} & {u.speaker for u in test}
+        # 6 of 10 speakers on 2 of 4 texts train; 2 speakers each on the others.
+        assert [len(train), len(valid), len(test), split.unused] == [12, 4, 4, 20]
+        assert split.shared["text_id"]["train/test"] == 0
+
+
+def test_new_texts_by_known_speakers():
+    utterances = [u for u in soloists(10, each=12) if u.text_id]
+    of = {u.id: u.text_id for u in utterances}
+    for split in make_folds(utterances, {"kind": "text_kfold", "n_folds": 3}):
+        texts = [{of[name] for name in part} for part in split.parts().values()]
+        assert [len(some) for some in texts] == [2, 2, 2]
+        assert split.shared["speaker"]["train/test"] == 10
+        assert split.shared["text_id"] == dict.fromkeys(split.shared["text_id"], 0)
+
+
+# ------------------------------------------------------------------ recordings
+
+
+def segments(hop, length=3.0, n_recordings=6, each=8):
+    """Parts of recordings, two speakers in each."""
+    return [
+        replace(
+            dyads()[0],
+            id=f"toy_{r}_{n}",
+            path=Path(f"cut/{r}_{n}.wav"),
+            duration=length,
+            speaker=f"toy_{'FM'[n % 2]}",
+            session=None,
+            text_id=None,
+            emotion=("happy", "sad")[n // 2 % 2],
+            recording=f"toy_{r}",
+            start=n * hop,
+        )
+        for r in range(n_recordings)
+        for n in range(each)
+    ]
+
+
+def test_segments_that_share_time_are_in_one_part():
+    apart = make_folds(segments(hop=3.0), "random_kfold")
+    assert apart[0].shared["recording"]["train/test"] > 2
+    with pytest.raises(LeakError, match="share time .*recording_kfold"):
+        make_folds(segments(hop=2.0), "random_kfold")
+    folds = make_folds(segments(hop=2.0), "recording_kfold")
+    assert folds[0].shared["recording"] == dict.fromkeys(
+        folds[0].shared["recording"], 0
+    )
+    items = [Labelled(u, u.emotion) for u in segments(hop=2.0)]
+    torn = replace(
+        folds[0], train=[*folds[0].train, folds[0].test[0]], test=folds[0].test[1:]
+    )
+    with pytest.raises(LeakError, match=r"share time in a recording \(1: toy_"):
+        select_parts(items, torn)
 
 
 # ------------------------------------------------------------------ split files
@@ -420,6 +605,22 @@ def test_a_split_file_says_where_it_comes_from_and_holds_no_audio(tmp_path):
     assert contents["protocol"]["kind"] == "session_speaker_swap"
     assert (contents["seed"], contents["fold"], contents["n_folds"]) == (7, 3, 10)
     assert contents["test"] == sorted(f"toy_2F{n}" for n in range(8))
+
+
+def test_a_split_file_of_the_first_rule_is_read(tmp_path):
+    split = make_folds(soloists(10), CARDS)[0]
+    write_split(split, tmp_path / "fold-0.json")
+    contents = json.loads((tmp_path / "fold-0.json").read_text())
+    assert contents["rule"] == 2
+    for new in ("rule", "absent", "unused"):
+        del contents[new]
+    for new in ("deal", "unknown"):
+        del contents["protocol"][new]
+    (tmp_path / "fold-0.json").write_text(json.dumps(contents))
+    old = read_split(tmp_path / "fold-0.json")
+    assert (old.rule, old.parts()) == (1, split.parts())
+    items = [Labelled(u, u.emotion) for u in soloists(10)]
+    assert len(select_parts(items, old)["test"]) == 12
 
 
 def test_a_changed_split_file_is_refused(tmp_path):

@@ -51,7 +51,7 @@ def with_audio(utterance, path, samples, rate=16000, **changes):
 
 
 def test_nothing_is_wrong_with_clean_data(clean):
-    report = report_of(clean, {"kind": "speaker_kfold", "n_folds": 3})
+    report = report_of(clean, {"kind": "session_kfold", "n_folds": 3})
     assert report.findings == []
     report.refuse_errors()
     assert report.parts["all"]["classes"] == dict.fromkeys(CLASSES, 30)
@@ -121,7 +121,7 @@ def copies(clean, tmp_path, of, to):
 def test_the_same_audio_is_found_whatever_the_file(clean, tmp_path):
     # Utterances of one speaker and one emotion are 4 apart; all of it is one part.
     utterances = copies(clean, tmp_path, of=0, to=[4, 8])
-    report = report_of(utterances, {"kind": "speaker_kfold", "n_folds": 3})
+    report = report_of(utterances, {"kind": "session_kfold", "n_folds": 3})
     ids = [clean[n].id for n in (0, 4, 8)]
     assert found(report) == {"same audio twice": ids}
     assert report.errors == []
@@ -132,7 +132,7 @@ def test_the_same_audio_is_found_whatever_the_file(clean, tmp_path):
 def test_the_same_audio_in_two_parts_is_an_error(clean, tmp_path):
     # 20 later is another speaker, 1 later another emotion as well.
     utterances = copies(clean, tmp_path, of=0, to=[20, 41, 60, 80, 100])
-    report = report_of(utterances, {"kind": "speaker_kfold", "n_folds": 3})
+    report = report_of(utterances, {"kind": "session_kfold", "n_folds": 3})
     ids = [clean[n].id for n in (0, 20, 41, 60, 80, 100)]
     assert found(report) == {
         "same audio in two parts": ids,
@@ -149,7 +149,7 @@ def test_the_same_audio_in_two_parts_is_an_error(clean, tmp_path):
 
 def test_small_and_absent_classes(clean):
     few = [u for u in clean if u.emotion != "sad" or u.id.endswith("u002_sad")]
-    report = report_of(few, {"kind": "speaker_kfold", "n_folds": 3})
+    report = report_of(few, {"kind": "session_kfold", "n_folds": 3})
     assert found(report) == {
         "tiny class": ["sad 2 in test", "sad 2 in train", "sad 2 in valid"]
     }
