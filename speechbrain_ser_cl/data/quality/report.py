@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -67,8 +68,8 @@ class DataReport:
     ---------
     parts : dict
         Name of each part, and ``"all"``, to its ``"classes"`` (utterances of each),
-        ``"utterances"``, ``"speakers"`` (None where not all are known) and
-        ``"hours"``.
+        ``"utterances"``, ``"speakers"`` (those that are known), ``"of unknown
+        speakers"`` (utterances) and ``"hours"``.
     seconds : dict
         ``"shortest"``, ``"median"`` and ``"longest"`` duration.
     shared : dict
@@ -88,10 +89,10 @@ class DataReport:
     speechbrain_ser_cl.data.quality.report.DataError: the data have 1 error: all silent
     """
 
-    parts: dict
-    seconds: dict
-    shared: dict
-    left_out: dict
+    parts: dict[str, dict[str, Any]]
+    seconds: dict[str, float]
+    shared: dict[str, dict[str, int]]
+    left_out: dict[str, int]
     findings: list[Finding]
 
     @property
@@ -114,7 +115,7 @@ class DataReport:
             told = "; ".join(finding.message for finding in self.errors)
             raise DataError(f"the data have {_number(self.errors, ERROR)}: {told}")
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """All of it, for JSON."""
         return asdict(self)
 
@@ -173,9 +174,10 @@ def data_report(
     scale), the same audio in two parts, and a class that training or test does not
     have. Warnings are clipped, very short and very long files, small classes, the same
     audio twice within a part, with two classes or by two speakers, speakers with one
-    class only or with names that are nearly alike, speakers that are not known, and
-    classes that the way of recording gives away. That parts share no speaker, session
-    or text is for ``make_folds`` and ``select_parts`` to check.
+    class only, of two genders or languages, or with names that are nearly alike,
+    speakers that are not known, and classes that the way of recording gives away. That
+    parts share no speaker, session or text is for ``make_folds`` and ``select_parts``
+    to check.
 
     Arguments
     ---------
@@ -296,7 +298,9 @@ def _repeated_audio(
     def differ(value_of: Callable[[Labelled], object]) -> list[list[Labelled]]:
         return [g for g in groups if len({value_of(i) for i in g} - {None}) > 1]
 
-    def finding(check: str, level: str, found: list[list[Labelled]], what: str = ""):
+    def finding(
+        check: str, level: str, found: list[list[Labelled]], what: str = ""
+    ) -> Finding:
         ids = [[item.utterance.id for item in group] for group in found]
         # Where two classes are given nobody knows which one is right.
         doubtful = [
@@ -314,7 +318,7 @@ def _repeated_audio(
     across = differ(lambda item: part_of.get(item.utterance.id))
     if across:
         pairs = Counter(
-            "/".join(sorted({part_of.get(i.utterance.id) for i in group} - {None}))
+            "/".join(sorted({part_of.get(i.utterance.id, "") for i in group} - {""}))
             for group in across
         )
         told = ", ".join(f"{n} in {pair}" for pair, n in sorted(pairs.items()))
@@ -335,12 +339,14 @@ def _classes(
     parts: Mapping[str, Sequence[Labelled]] | None,
 ) -> Iterator[Finding]:
     """Classes that are absent from a part, or small."""
-    absent, tiny = {ERROR: [], WARNING: []}, []
+    absent: dict[str, list[str]] = {ERROR: [], WARNING: []}
+    tiny = []
     for name, part in (parts or {"all": items}).items():
         counts = Counter(item.label for item in part)
         for label in class_names:
             if not counts[label]:
-                level = WARNING if name == "valid" else ERROR
+                # All folds together test it, or say that they do not.
+                level = WARNING if name in ("valid", "test") else ERROR
                 absent[level].append(f"{label} in {name}")
             elif counts[label] < TINY_CLASS:
                 tiny.append(f"{label} {counts[label]} in {name}")
@@ -350,7 +356,7 @@ def _classes(
                 "absent class",
                 level,
                 f"classes without an utterance ({offenders(names)}). Choose another "
-                "protocol, or leave the class out of emotion_map",
+                "protocol or fewer folds, or leave the class out of emotion_map",
                 names,
             )
     if tiny:
@@ -370,12 +376,19 @@ def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
             "unknown speaker",
             WARNING,
             f"the speaker is not known ({offenders(unknown)}): nothing tells whether "
-            "somebody is in training and in test",
+            "somebody is in training and in test; protocol: {unknown: leave_out} does "
+            "without them",
             unknown,
         )
     classes, forms = defaultdict(set), defaultdict(set)
+    traits: dict[str, defaultdict[str, set[str]]] = {
+        key: defaultdict(set) for key in ("gender", "language")
+    }
     for utterance, label in items:
         if utterance.speaker is not None:
+            for key, known in traits.items():
+                if value := getattr(utterance, key):
+                    known[utterance.speaker].add(value)
             classes[utterance.speaker].add(label)
             plain = re.sub(r"[\W_]+", "", utterance.speaker.casefold())
             forms[plain].add(utterance.speaker)
@@ -388,6 +401,18 @@ def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
                 f"speakers with utterances of one class only ({offenders(single)}): "
                 "who speaks tells the class",
                 single,
+            )
+    for key, known in traits.items():
+        several = {n: sorted(found) for n, found in known.items() if len(found) > 1}
+        if several:
+            told = offenders(f"{n}: {' and '.join(v)}" for n, v in several.items())
+            yield Finding(
+                f"speaker of two {key}s",
+                WARNING,
+                f"speakers of more than one {key} ({told}): two people may have one "
+                "name, so that a fold tests fewer speakers than there are, or a bad "
+                "row; correct the column or pattern of speakers",
+                list(several),
             )
     alike = [" = ".join(sorted(names)) for names in forms.values() if len(names) > 1]
     if alike:
@@ -406,7 +431,7 @@ def _recordings(
     """Classes that the form of the files gives away."""
     if not items:
         return
-    of_form = defaultdict(Counter)
+    of_form: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for utterance, label in items:
         fact = facts[utterance.id]
         form = f"{fact.rate} Hz, {fact.channels} channels, {utterance.path.suffix}"
@@ -429,18 +454,20 @@ def _recordings(
         )
 
 
-def _counts(items: Sequence[Labelled], class_names: Sequence[str]) -> dict:
+def _counts(items: Sequence[Labelled], class_names: Sequence[str]) -> dict[str, Any]:
     counts = Counter(item.label for item in items)
-    speakers = {item.utterance.speaker for item in items}
+    speakers = Counter(item.utterance.speaker for item in items)
+    unknown = speakers.pop(None, 0)
     return {
         "classes": {name: counts[name] for name in class_names},
         "utterances": len(items),
-        "speakers": None if None in speakers else len(speakers),
+        "speakers": len(speakers),
+        "of unknown speakers": unknown,
         "hours": round(sum(item.utterance.duration for item in items) / 3600, 4),
     }
 
 
-def _table(parts: Mapping[str, Mapping]) -> list[str]:
+def _table(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Lines of a table: a column for each part."""
     names = list(parts["all"]["classes"])
     rows = [["", *parts]]
@@ -449,14 +476,11 @@ def _table(parts: Mapping[str, Mapping]) -> list[str]:
     ]
     rows += [
         [key, *(part[key] for part in parts.values())]
-        for key in ("utterances", "speakers", "hours")
+        for key in ("utterances", "speakers", "of unknown speakers", "hours")
+        if key != "of unknown speakers" or parts["all"][key]
     ]
     cells = [
-        [
-            "unknown" if c is None else f"{c:.2f}" if isinstance(c, float) else str(c)
-            for c in row
-        ]
-        for row in rows
+        [f"{c:.2f}" if isinstance(c, float) else str(c) for c in row] for row in rows
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -159,7 +160,8 @@ def test_small_and_absent_classes(clean):
     given = [u for u in given if u.split == "train" or u.emotion != "sad"]
     report = report_of(given, "given")
     absent = {f.level: f.names for f in report.findings if f.check == "absent class"}
-    assert absent == {"error": ["sad in test"], "warning": ["sad in valid"]}
+    assert absent == {"warning": ["sad in valid", "sad in test"]}
+    assert report.errors == []
 
 
 def test_suspicious_speakers(clean):
@@ -178,8 +180,20 @@ def test_suspicious_speakers(clean):
         "speaker with one class": [f"{speakers[1].upper()} "],
         "speakers alike": [f"{speakers[1].upper()}  = {speakers[1]}"],
     }
-    assert report.parts["all"]["speakers"] is None
-    assert "unknown" in report.text()
+    assert report.parts["all"]["speakers"] == 7
+    assert report.parts["all"]["of unknown speakers"] == 1
+    assert re.search("of unknown speakers +1\n", report.text())
+
+
+def test_two_people_with_one_name(clean):
+    """A pattern that takes the number alone makes f1 and m1 one speaker."""
+    names = sorted({u.speaker for u in clean})
+    merged = [replace(u, speaker=f"s{names.index(u.speaker) // 2}") for u in clean]
+    report = report_of(merged)
+    assert found(report) == {"speaker of two genders": ["s0", "s1", "s2"]}
+    assert "s0: female and male" in report.text()
+    spoken = [replace(u, language="de") if u.id == clean[0].id else u for u in clean]
+    assert found(report_of(spoken)) == {"speaker of two languages": [names[0]]}
 
 
 def test_classes_that_the_recording_gives_away(clean, tmp_path):

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Folds, parts of a run and manifests of 10 000, 100 000 and 1 000 000 utterances.
+
+Utterances are made in memory, as many per speaker and as uneven in class as in a
+corpus of podcasts; no audio is there. Each size is measured in a process of its own.
+Growth: how many times longer than with a tenth of the utterances.
+
+> python benchmarks/scale.py
+> python benchmarks/scale.py --sizes 300000
+
+Authors
+ * The speechbrain_ser_cl contributors 2026
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import tempfile
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+from apart import measure_apart
+
+RESULTS = Path(__file__).parent / "results" / "scale.json"
+CLASSES = ("neutral", "happy", "angry", "sad", "surprised", "disgusted", "fearful")
+SHARES = (48, 25, 9, 8, 4, 4, 2)
+
+
+def utterances(count):
+    """Utterances of speakers with few or many; a speaker for 100 on the average."""
+    from speechbrain_ser_cl.corpora import Utterance
+
+    rng = random.Random(0)
+    made, speaker = [], 0
+    while len(made) < count:
+        speaker += 1
+        gender = rng.choice(("female", "male"))
+        shares = [share * rng.random() for share in SHARES]
+        for emotion in rng.choices(CLASSES, shares, k=1 + int(rng.expovariate(0.01))):
+            name = f"{len(made):07d}"
+            made.append(
+                Utterance(
+                    id=f"podcast_{name}",
+                    path=Path(f"/data/podcast/Audio/{name}.wav"),
+                    duration=2.0 + rng.random() * 9,
+                    corpus="podcast",
+                    speaker=f"podcast_{speaker}",
+                    session=None,
+                    gender=gender,
+                    language="en",
+                    text_id=None,
+                    emotion=emotion,
+                )
+            )
+    return made[:count]
+
+
+def measure(count):
+    """Seconds of each step, and the largest memory."""
+    from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
+    from speechbrain_ser_cl.data.protocols import (
+        make_folds,
+        read_split,
+        select_parts,
+        write_split,
+    )
+    from speechbrain_ser_cl.data.splits import Labelled
+
+    items = [Labelled(u, u.emotion) for u in utterances(count)]
+    seconds = {}
+
+    def timed(name, step):
+        start = time.perf_counter()
+        result = step()
+        seconds[name] = time.perf_counter() - start
+        return result
+
+    with tempfile.TemporaryDirectory() as folder:
+        split, *_ = timed("five folds", lambda: make_folds(items, "speaker_kfold"))
+        file = Path(folder) / "fold-0.json"
+        timed("write a split", lambda: write_split(split, file))
+        split = timed("read a split", lambda: read_split(file))
+        timed("parts of a run", lambda: select_parts(items, split))
+        file = Path(folder) / "manifest.json"
+        plain, root = [item.utterance for item in items], "/data/podcast"
+        timed("write a manifest", lambda: write_manifest(plain, file, root))
+        back = timed("read a manifest", lambda: read_manifest(file, root))
+    assert back == plain
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return {"utterances": count, "seconds": seconds, "megabytes": peak}
+
+
+def main():
+    """Reads the command line, measures each size apart."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sizes = [10_000, 100_000, 1_000_000]
+    parser.add_argument("--sizes", type=int, nargs="+", default=sizes)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.one)))
+        return
+    from speechbrain_ser_cl.training.record import machine, versions
+
+    found = machine() | {
+        "load_before": os.getloadavg()[0],
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "versions": versions(),
+        "results": [],
+    }
+    for size in options.sizes:
+        row = measure_apart(__file__, ["--one", str(size)], 1, 900)
+        print(json.dumps(row), flush=True)
+        found["results"].append(row)
+    options.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
