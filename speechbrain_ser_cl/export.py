@@ -26,6 +26,8 @@ from speechbrain_ser_cl.model_folder import (
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
 from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
+from speechbrain_ser_cl.utils.records import RecordError, check_files, read
+from speechbrain_ser_cl.utils.schemas import FILES, MODEL, RESULTS
 
 FORMATS = ("native", "speechbrain", "onnx")
 # What rounding, and evaluating with bf16, can do to a probability.
@@ -90,7 +92,7 @@ def export_run(
             for name in (DESCRIPTION, WEIGHTS)
         ]
     elif format == "speechbrain":
-        description = json.loads((run / "model" / DESCRIPTION).read_text("utf-8"))
+        description = read(run / "model" / DESCRIPTION, MODEL)
         files = _write_speechbrain(folder, model, description)
     else:
         path = folder / "model.onnx"
@@ -201,7 +203,12 @@ def _results(run: Path) -> dict:
                 f"{run}: no {name}; the run is of a recipe or version that does not "
                 "hand its model to write_run"
             )
-    return json.loads(path.read_text(encoding="utf-8"))
+    results = read(path, RESULTS)
+    check_files(run, results.get("files", {}), FILES)
+    for key in ("test", "versions"):
+        if key not in results:
+            raise RecordError(f"{path}: no {key}, expected a finished run's results")
+    return results
 
 
 def _check_predictions(

@@ -8,7 +8,6 @@ says how well a method works on people.
 """
 
 import hashlib
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,8 @@ from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import read, write
+from speechbrain_ser_cl.utils.schemas import SYNTHETIC
 
 CONTENTS = "corpus.json"
 TABLE = "labels.csv"
@@ -149,7 +150,7 @@ def write_synthetic(
     }
     contents = folder / CONTENTS
     if contents.is_file():
-        written = json.loads(contents.read_text(encoding="utf-8"))
+        written = read(contents, SYNTHETIC)
         if written["settings"] == settings and all(
             (folder / entry["file"]).is_file() for entry in written["utterances"]
         ):
@@ -183,11 +184,7 @@ def write_synthetic(
     rows = [f"{e['file']},{e['emotion']},{corpus}_{e['speaker']}\n" for e in entries]
     with replacing(folder / TABLE) as part:
         part.write_text("file,emotion,speaker\n" + "".join(rows), encoding="utf-8")
-    with replacing(contents) as part:
-        part.write_text(
-            json.dumps({"settings": settings, "utterances": entries}, indent=1),
-            encoding="utf-8",
-        )
+    write(contents, SYNTHETIC, {"settings": settings, "utterances": entries})
     return folder
 
 
@@ -226,7 +223,7 @@ no/such/folder
     root = locate(
         folder, "synthetic", ["."], CONTENTS, lambda root: (root / CONTENTS).is_file()
     )
-    written = json.loads((root / CONTENTS).read_text(encoding="utf-8"))
+    written = read(root / CONTENTS, SYNTHETIC)
     candidates = []
     for entry in written["utterances"]:
         path = root / entry.pop("file")

@@ -1,13 +1,13 @@
 """Manifests: SpeechBrain's JSON, with the fields of ``Utterance``."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.errors import offenders
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import RecordError, read, write
+from speechbrain_ser_cl.utils.schemas import MANIFEST
 
 PLACEHOLDER = "{data_root}"
 FIELDS = (
@@ -79,12 +79,7 @@ def write_manifest(
         | {n: value for n in OPTIONAL if (value := getattr(u, n)) is not None}
         for u in utterances
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_text(
-            json.dumps(entries, indent=1, ensure_ascii=False), encoding="utf-8"
-        )
+    write(path, MANIFEST, entries)
 
 
 def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
@@ -104,7 +99,7 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
 
     Raises
     ------
-    ValueError
+    RecordError
         If the file is not a manifest, or an entry lacks a field.
 
     Example
@@ -119,27 +114,14 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
     >>> read_manifest(folder / "demo.json", corpus) == utterances
     True
     """
-    try:
-        entries = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a JSON manifest ({error})") from error
     utterances = []
-    for name, entry in entries.items():
-        lacking = {"wav", *FIELDS} - entry.keys()
-        if lacking:
-            raise ValueError(
-                f"{path}: entry {name} lacks {', '.join(sorted(lacking))}; "
-                "write the manifest again"
-            )
-        wav = entry["wav"].replace(PLACEHOLDER, str(data_root))
-        utterances.append(
-            Utterance(
-                id=name,
-                path=Path(wav),
-                **{field: entry[field] for field in FIELDS},
-                **{field: entry.get(field) for field in OPTIONAL},
-            )
-        )
+    for name, entry in read(path, MANIFEST).items():
+        fields = {key: entry.get(key) for key in (*FIELDS, *OPTIONAL)}
+        wav = Path(entry["wav"].replace(PLACEHOLDER, str(data_root)))
+        try:
+            utterances.append(Utterance(id=name, path=wav, **fields))  # type: ignore[arg-type]
+        except ValueError as error:
+            raise RecordError(f"{path}: {error!s:.300}. {MANIFEST.advice}") from None
     return sorted(utterances, key=lambda utterance: utterance.id)
 
 

@@ -41,11 +41,10 @@ Folds depend on the protocol, the seed and the utterances' ids alone: not on the
 of the input nor on the version of a random number generator.
 """
 
-import json
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +61,8 @@ from speechbrain_ser_cl.data.splits import (
     fingerprint,
 )
 from speechbrain_ser_cl.utils.errors import offenders
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import read, write
+from speechbrain_ser_cl.utils.schemas import SPLIT
 
 logger = logging.getLogger(__name__)
 
@@ -492,14 +492,10 @@ def write_split(split: Split, path: str | Path) -> None:
     >>> read_split(path) == split
     True
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     lists = split.parts()
-    contents = {k: v for k, v in asdict(split).items() if k not in lists} | lists
-    with replacing(path) as part:
-        part.write_text(
-            json.dumps(contents, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+    write(
+        path, SPLIT, {k: v for k, v in asdict(split).items() if k not in lists} | lists
+    )
 
 
 def read_split(path: str | Path) -> Split:
@@ -524,24 +520,12 @@ def read_split(path: str | Path) -> Split:
     -------
     >>> path = getfixture("tmp_path") / "fold-0.json"
     >>> _ = path.write_text("{}")
-    >>> read_split(path)  # doctest: +ELLIPSIS
+    >>> read_split(path)
     Traceback (most recent call last):
-    ValueError: ...fold-0.json: not a split file, it lacks corpora, fingerprint, ...
+    speechbrain_ser_cl.utils.records.RecordError: ...fold-0.json: no train, ...
     """
-    try:
-        contents = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not a split file ({error})") from error
-    if not isinstance(contents, dict):
-        raise ValueError(f"{path}: not a split file, expected a JSON object")
-    known = {one.name for one in fields(Split)}
-    added = {"absent", "unused", "rule"}  # since rule 1
-    lacks, more = known - added - set(contents), set(contents) - known
-    if lacks or more:
-        what = [f"lacks {', '.join(sorted(lacks))}"] if lacks else []
-        what += [f"has the unknown {', '.join(sorted(more))}"] if more else []
-        raise ValueError(f"{path}: not a split file, it {' and '.join(what)}")
-    contents.setdefault("rule", 1)
+    contents: dict[str, Any] = {"rule": 1, **read(path, SPLIT)}
+    contents.pop("format", None)
     split = Split(**contents)
     if fingerprint(split.parts()) != split.fingerprint:
         raise ValueError(

@@ -1,6 +1,5 @@
 """What runs and cross-validations have left, read and put together by setting."""
 
-import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,6 +21,9 @@ from speechbrain_ser_cl.results.crossval import (
 from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
+from speechbrain_ser_cl.utils.files import read_text
+from speechbrain_ser_cl.utils.records import check_files, read
+from speechbrain_ser_cl.utils.schemas import FILES, HISTORY, RESULTS
 
 UNKNOWN = "unknown"
 """The speaker of those whose speakers are not known, as in ``crossval.json``."""
@@ -199,11 +201,12 @@ def read_run(path: Path) -> Run:
     Traceback (most recent call last):
     ValueError: ...results.json: no key test, and no predictions.csv beside it; ...
     """
-    return _run(path, _read_json(path, dict))
+    return _run(path, read(path, RESULTS))
 
 
 def _run(path: Path, results: dict) -> Run:
     folder = path.parent
+    check_files(folder, results.get("files", {}), FILES)
     history, csv = folder / "history.json", folder / "predictions.csv"
     parts, settings = folder / "utterances.csv", folder / "hyperparams.yaml"
     if not csv.exists() and "confusion_matrix" not in results.get("test", {}):
@@ -214,10 +217,10 @@ def _run(path: Path, results: dict) -> Run:
     return Run(
         folder,
         results,
-        _read_json(history, list) if history.exists() else [],
+        read(history, HISTORY) if history.exists() else [],
         read_predictions(csv) if csv.exists() else None,
         read_parts(parts) if parts.exists() else {},
-        settings.read_text(encoding="utf-8") if settings.exists() else "",
+        read_text(settings) if settings.exists() else "",
     )
 
 
@@ -265,7 +268,7 @@ def _groups(path: Path) -> list[_Group]:
     if not path.exists():
         raise ValueError(f"there is no folder {path}")
     groups = [
-        _Group(_some(record, _ABOUT), {}, file, parse_crossval(record, file))
+        _Group(_some(record, _ABOUT), {}, file, parse_crossval(record))
         for file, record in find_records(path, FILE)
     ]
     runs = list(find_records(path, "results.json"))
@@ -342,13 +345,3 @@ def _crossval(group: _Group) -> CrossValidation:
     return CrossValidation(
         group.about, {"kind": SEEDS}, list(next(iter(names))), tested, {}
     )
-
-
-def _read_json(path: Path, kind: type) -> dict | list:
-    try:
-        contents = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(contents, kind):
-        raise ValueError(f"{path}: expected a JSON {kind.__name__}")
-    return contents

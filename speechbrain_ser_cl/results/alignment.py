@@ -7,7 +7,6 @@ A run of one fold leaves an ``alignment.json``::
      "pwcca": {"random": {"w2v2 – mel": 0.31, …}, "Pairwise-CL": {…}, …}}
 """
 
-import json
 import warnings
 from collections.abc import Mapping
 from itertools import combinations
@@ -19,7 +18,8 @@ from numpy.typing import ArrayLike
 from speechbrain_ser_cl.metrics.pwcca import pwcca
 from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.text import NONE
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import write
+from speechbrain_ser_cl.utils.schemas import ALIGNMENT
 
 FILE = "alignment.json"
 
@@ -88,10 +88,7 @@ def write_alignment(
         As :func:`view_alignment` returns it.
     """
     contents = {"about": about, "fold": fold, "utterances": utterances, "pwcca": found}
-    with replacing(Path(path)) as part:
-        part.write_text(
-            json.dumps(contents, indent=1, ensure_ascii=False) + "\n", "utf-8"
-        )
+    write(path, ALIGNMENT, contents)
 
 
 def alignment_table(folder: str | Path) -> str:
@@ -116,12 +113,8 @@ def alignment_table(folder: str | Path) -> str:
     if not files:
         raise ValueError(f"{folder}: no {FILE} in it or below it")
     folds = []
-    for path, found in files:
-        try:
-            about = found["about"]
-            shape = [about, [(m, list(v)) for m, v in found["pwcca"].items()]]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}: not a {FILE} ({error})") from error
+    for _, found in files:
+        shape = [found["about"], [(m, list(v)) for m, v in found["pwcca"].items()]]
         folds.append((shape, found))
     if any(shape != folds[0][0] for shape, _ in folds):
         raise ValueError(f"{folder}: the {FILE} files are of different experiments")

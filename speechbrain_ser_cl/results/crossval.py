@@ -22,17 +22,17 @@ from speechbrain_ser_cl.metrics.significance import (
     paired_fold_tests,
     speaker_permutation_test,
 )
-from speechbrain_ser_cl.results.measured import read_object
 from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.errors import offenders
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import check_files, read, write
+from speechbrain_ser_cl.utils.schemas import CROSSVAL, FILES, RESULTS, Crossval
 
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
 # Of results.json: not results, or made anew from the counts.
 _NO_NUMBERS = {
-    *("order", "seed", "fold", "n_folds", "protocol", "data"),
+    *("format", "order", "seed", "fold", "n_folds", "protocol", "data"),
     *("stages", "machine", "versions"),
     *(
         f"test.{name}"
@@ -242,13 +242,7 @@ class CrossValidation:
             "cost": self.cost,
         }
         # One line per run: the counts are not for reading.
-        lines = json.dumps(head, indent=1)[:-2]
-        lines += ',\n "runs": [\n  '
-        lines += ",\n  ".join(json.dumps(run, separators=(",", ":")) for run in runs)
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as part:
-            part.write_text(lines + "\n ]\n}\n", encoding="utf-8")
+        write(path, CROSSVAL, head | {"runs": runs}, rows="runs")
 
 
 def _speaker_intervals(
@@ -279,7 +273,7 @@ def read_crossval(path: str | Path) -> CrossValidation:
 
     Raises
     ------
-    ValueError
+    RecordError
         If the file is something else.
 
     Example
@@ -291,58 +285,46 @@ def read_crossval(path: str | Path) -> CrossValidation:
     >>> read_crossval(path).about["setting"]
     'probe'
     """
-    return parse_crossval(read_object(Path(path)), path)
+    return parse_crossval(read(path, CROSSVAL))
 
 
-def parse_crossval(contents: Mapping, path: str | Path) -> CrossValidation:
+def parse_crossval(contents: Crossval) -> CrossValidation:
     """Make a setting of what a ``crossval.json`` holds.
 
     Arguments
     ---------
     contents : mapping
         As :func:`~speechbrain_ser_cl.results.measured.find_records` gives it.
-    path : str or pathlib.Path
-        Where it is from, for messages.
 
     Returns
     -------
     CrossValidation
         The setting.
-
-    Raises
-    ------
-    ValueError
-        If it is something else.
     """
-    try:
-        tested = [
-            Outcome(
-                run["fold"],
-                run["seed"],
-                run["fingerprint"],
-                {
-                    corpus: {
-                        speaker: np.array(counts, dtype=np.int64)
-                        for speaker, counts in of_speaker.items()
-                    }
-                    for corpus, of_speaker in run["counts"].items()
-                },
-                run.get("numbers", {}),
-            )
-            for run in contents["runs"]
-        ]
-        about = {key: contents[key] for key in _ABOUT if key in contents}
-        return CrossValidation(
-            about,
-            contents["protocol"],
-            contents["class_names"],
-            tested,
-            contents["cost"],
+    tested = [
+        Outcome(
+            run["fold"],
+            run["seed"],
+            run["fingerprint"],
+            {
+                corpus: {
+                    speaker: np.array(counts, dtype=np.int64)
+                    for speaker, counts in of_speaker.items()
+                }
+                for corpus, of_speaker in run["counts"].items()
+            },
+            run.get("numbers", {}),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path}: not a {FILE} ({type(error).__name__}: {error})"
-        ) from error
+        for run in contents["runs"]
+    ]
+    about = {key: contents[key] for key in _ABOUT if key in contents}
+    return CrossValidation(
+        about,
+        contents["protocol"],
+        contents["class_names"],
+        tested,
+        contents["cost"],
+    )
 
 
 def collect(
@@ -371,7 +353,8 @@ def collect(
     """
     tested, abouts, classes, records = [], {}, {}, []
     for fold, seed, fingerprint, path in results:
-        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        record = read(path, RESULTS)
+        check_files(Path(path).parent, record.get("files", {}), FILES[:2])
         about = {key: record[key] for key in _ABOUT if key in record}
         abouts[json.dumps(about, sort_keys=True)] = about
         fingerprint = fingerprint or record.get("data", {}).get("fingerprint")

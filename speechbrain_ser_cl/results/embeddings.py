@@ -1,15 +1,17 @@
 """``embeddings.npz``: what a model makes of each utterance, for plots and probes."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from speechbrain_ser_cl.utils.errors import FileError
 from speechbrain_ser_cl.utils.files import replacing
 
+_FORMAT = 1
 _TEXTS = ("ids", "labels", "speakers", "corpora")
 
 
@@ -49,9 +51,9 @@ def write_embeddings(
 ) -> None:
     """Write embeddings with what is known of the utterances.
 
-    The file has the arrays ``embeddings`` (N, D) in half precision, and ``ids``,
-    ``labels``, ``speakers`` and ``corpora`` (N,) of text: ``numpy.load`` reads it
-    without pickle. It appears whole or not at all.
+    The file has the arrays ``embeddings`` (N, D) in half precision, ``format``, and
+    ``ids``, ``labels``, ``speakers`` and ``corpora`` (N,) of text: ``numpy.load`` reads
+    it without pickle. It appears whole or not at all.
 
     Arguments
     ---------
@@ -88,9 +90,11 @@ def write_embeddings(
     if not np.isfinite(half).all():
         raise ValueError(f"{path.name}: embeddings are not finite in half precision")
     path.parent.mkdir(parents=True, exist_ok=True)
-    arrays = {name: np.array(values, dtype=np.str_) for name, values in texts.items()}
+    arrays: dict[str, Any] = {"embeddings": half, "format": np.array(_FORMAT)}
+    for name, values in texts.items():
+        arrays[name] = np.array(values, dtype=np.str_)
     with replacing(path) as part, open(part, "wb") as file:
-        np.savez_compressed(file, embeddings=half, **arrays)
+        np.savez_compressed(file, **arrays)
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
@@ -108,26 +112,47 @@ def read_embeddings(path: str | Path) -> Embeddings:
 
     Raises
     ------
-    ValueError
+    FileError
         If it is no such file.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "embeddings.npz"
     >>> np.savez(path, embeddings=np.zeros((2, 3)))
-    >>> read_embeddings(path)  # doctest: +ELLIPSIS
+    >>> read_embeddings(path)
     Traceback (most recent call last):
-    ValueError: ...embeddings.npz: not an embeddings file (no array ids, labels, ...
+    speechbrain_ser_cl.utils.errors.FileError: ...embeddings.npz: cannot read its ...
     """
+    if not Path(path).is_file():
+        raise FileError(f"{path}: there is no such file")
+    arrays = {}
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = [name for name in _TEXTS if name not in file]
-            if missing or "embeddings" not in file:
-                raise ValueError(f"no array {', '.join(missing or ['embeddings'])}")
-            texts = {name: file[name].tolist() for name in _TEXTS}
-            embeddings = file["embeddings"].astype(np.float32)
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: not an embeddings file ({error})") from error
-    if {len(values) for values in texts.values()} != {len(embeddings)}:
-        raise ValueError(f"{path}: not an embeddings file (unequal lengths)")
-    return Embeddings(embeddings, **texts)
+            for name in ("embeddings", *_TEXTS):
+                arrays[name] = file[name]
+            version = int(file["format"]) if "format" in file else _FORMAT
+    except Exception as error:  # NumPy and zipfile do not say what they raise
+        raise FileError(
+            f"{path}: cannot read its arrays ({type(error).__name__}: {error!s:.200}), "
+            f"expected embeddings, {', '.join(_TEXTS)}; the file is cut off or "
+            "damaged. Run it again"
+        ) from None
+    if version != _FORMAT:
+        advice = "Another version of speechbrain_ser_cl wrote it"
+        raise FileError.at(path, "format", version, str(_FORMAT), advice)
+    vectors = arrays.pop("embeddings")
+    if vectors.ndim != 2 or vectors.dtype.kind != "f" or not np.isfinite(vectors).all():
+        raise FileError.at(
+            path,
+            "embeddings",
+            f"{vectors.dtype} of shape {vectors.shape}",
+            "finite numbers of shape (N, D)",
+        )
+    for name, texts in arrays.items():
+        if texts.shape != vectors.shape[:1] or texts.dtype.kind != "U":
+            raise FileError.at(
+                path, name, f"{texts.dtype} of shape {texts.shape}", "N texts"
+            )
+    return Embeddings(
+        vectors.astype(np.float32), **{key: a.tolist() for key, a in arrays.items()}
+    )

@@ -30,10 +30,10 @@ from speechbrain_ser_cl.metrics.significance import holm, mean_interval
 from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.text import NONE, bounds, p_value, percent
 from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import write
+from speechbrain_ser_cl.utils.schemas import FEW_LABELS
 
 FILE = "few_labels.json"
-_KEYS = ("about", "fold", "seed", "rows")
-_ROW_KEYS = ("view", "method", "fraction", "draw", "labelled", "uar", "wa")
 _COLUMNS = ("view", "method", "fraction", "labelled", "draws", "folds")
 _COLUMNS += ("uar", "uar_low", "uar_high", "wa", "p", "p_holm")
 
@@ -192,13 +192,6 @@ def read_few_labels(folder: str | Path) -> tuple[dict, list[dict]]:
     """
     abouts, rows = {}, []
     for path, found in find_records(folder, FILE):
-        try:
-            missing = [key for key in _KEYS if key not in found]
-            missing += [k for row in found["rows"] for k in _ROW_KEYS if k not in row]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}: not a {FILE} ({error})") from error
-        if missing:
-            raise ValueError(f"{path}: not a {FILE}, it lacks {missing[0]}")
         abouts.setdefault(json.dumps(found["about"], sort_keys=True), path)
         rows += [row | {"fold": found["fold"]} for row in found["rows"]]
     if not abouts:
@@ -221,10 +214,8 @@ def write_few_labels(
     about, fold, seed, rows
         See the module's docstring.
     """
-    head = json.dumps({"about": about, "fold": fold, "seed": seed}, indent=1)[:-2]
-    body = ",\n  ".join(json.dumps(row) for row in rows)
-    with replacing(Path(path)) as part:
-        part.write_text(f'{head},\n "rows": [\n  {body}\n ]\n}}\n', encoding="utf-8")
+    record = {"about": about, "fold": fold, "seed": seed, "rows": rows}
+    write(path, FEW_LABELS, record, rows="rows")
 
 
 def write_points(path: str | Path, points: Sequence[Point]) -> None:

@@ -26,12 +26,23 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import check, read
+from speechbrain_ser_cl.utils.schemas import (
+    ALIGNMENT,
+    CROSSVAL,
+    FEW_LABELS,
+    MEASURED,
+    RESULTS,
+)
 
-KINDS = ("results.json", "crossval.json", "few_labels.json", "alignment.json")
+KINDS = {kind.name: kind for kind in (RESULTS, CROSSVAL, FEW_LABELS, ALIGNMENT)}
 _HEAD = '{"measured":1'
 _COLUMNS, _COUNTS = "[]", "#"
 # Not kept: what follows from the rest, and what no table or figure shows.
-_LEFT_OUT = {"crossval.json": {"results"}, "results.json": {"data", "layer_weights"}}
+_LEFT_OUT = {
+    "crossval.json": {"results"},
+    "results.json": {"data", "files", "layer_weights"},
+}
 # The same for the numbers of single runs; time and memory are in ``cost``.
 _NUMBERS_LEFT_OUT = re.compile(
     r"training_seconds|peak_memory_mb\..*|nonfinite_batches|valid\.macro_f1"
@@ -78,9 +89,9 @@ def find_records(place: str | Path, kind: str) -> Iterator[tuple[Path, Record]]:
         if _is_measured(path):
             for name, record in read_measured(path).items():
                 if name.rpartition("/")[2] == kind:
-                    yield path / name, record
+                    yield path / name, check(record, KINDS[kind], path / name)
         elif path.name == kind or path == place:
-            yield path, read_object(path)
+            yield path, read(path, KINDS[kind])
 
 
 def _json_files(folder: Path) -> Iterator[Path]:
@@ -92,33 +103,6 @@ def _json_files(folder: Path) -> Iterator[Path]:
 def _is_measured(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(len(_HEAD)) == _HEAD.encode()
-
-
-def read_object(path: Path) -> Record:
-    """Read a JSON file that holds a mapping.
-
-    Arguments
-    ---------
-    path : pathlib.Path
-        The file.
-
-    Returns
-    -------
-    dict
-        What it holds.
-
-    Raises
-    ------
-    ValueError
-        If it holds something else; names the file.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected a JSON object")
-    return content
 
 
 def measured_records(place: str | Path) -> dict[str, Record]:
@@ -165,10 +149,9 @@ def read_measured(path: str | Path) -> dict[str, Record]:
     ValueError
         If it is something else.
     """
-    contents = read_object(Path(path))
+    contents: Any = dict(read(path, MEASURED))
     try:
-        if contents.pop("measured") != 1:
-            raise ValueError("measured is not 1")
+        contents.pop("measured")
         return {
             f"{folder}/{kind}".removeprefix("./"): _merged(packed["shared"], own)
             for kind, packed in contents.items()

@@ -1,13 +1,16 @@
 """``predictions.csv``: what a model said about each utterance."""
 
 import csv
-import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+from speechbrain_ser_cl.utils.errors import FileError, offenders
+from speechbrain_ser_cl.utils.files import read_csv, replacing
 
 _FIRST = ["id", "label", "prediction"]
 
@@ -90,7 +93,8 @@ def write_predictions(
     """
     path = Path(path)
     probabilities = np.asarray(probabilities, dtype=np.float64)
-    sizes = (len(ids), len(labels), len(predictions))
+    true, said = np.asarray(labels).tolist(), np.asarray(predictions).tolist()
+    sizes = (len(ids), len(true), len(said))
     if set(sizes) != {len(ids)} or probabilities.shape != (len(ids), len(class_names)):
         raise ValueError(
             f"{path.name}: {sizes[0]} ids, {sizes[1]} labels, {sizes[2]} predictions, "
@@ -98,26 +102,27 @@ def write_predictions(
             f"{probabilities.shape} do not fit each other"
         )
     if len(set(ids)) < len(ids):
-        twice = next(name for name in ids if list(ids).count(name) > 1)
-        raise ValueError(f"{path.name}: the id {twice!r} occurs more than once")
-    outside = {int(c) for c in (*labels, *predictions)} - set(range(len(class_names)))
+        twice = offenders(name for name, count in Counter(ids).items() if count > 1)
+        raise ValueError(f"{path.name}: ids that occur more than once ({twice})")
+    outside = {int(c) for c in (*true, *said)} - set(range(len(class_names)))
     if outside:
         raise ValueError(
             f"{path.name}: found class indices {sorted(outside)}, expected them in "
             f"[0, {len(class_names)})"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(unfinished, "w", encoding="utf-8", newline="") as file:
+    with (
+        replacing(path) as unfinished,
+        open(unfinished, "w", encoding="utf-8", newline="") as file,
+    ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(_FIRST + [f"p_{name}" for name in class_names])
-        for row in zip(ids, labels, predictions, probabilities, strict=True):
+        for row in zip(ids, true, said, probabilities, strict=True):
             name, label, prediction, shares = row
             writer.writerow(
                 [name, class_names[label], class_names[prediction]]
                 + [f"{share:.6f}" for share in shares]
             )
-    os.replace(unfinished, path)
 
 
 def read_predictions(path: str | Path) -> Predictions:
@@ -135,9 +140,9 @@ def read_predictions(path: str | Path) -> Predictions:
 
     Raises
     ------
-    ValueError
-        When a column is missing, or a line names an unknown class, lacks a
-        value or has a probability that is no number; with the file and line.
+    FileError
+        When a column is missing, or a line names an unknown class, lacks a value, has
+        the id of another or a probability outside [0, 1]; with the file and line.
 
     Example
     -------
@@ -148,41 +153,41 @@ def read_predictions(path: str | Path) -> Predictions:
     >>> read_predictions(path).probabilities
     array([[0.25, 0.75]])
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.reader(file)
-        header = next(reader, [])
-        columns = header[len(_FIRST) :]
-        if (
-            header[: len(_FIRST)] != _FIRST
-            or not columns
-            or not all(column.startswith("p_") for column in columns)
-        ):
-            raise ValueError(
-                f"{path}: expected the columns {', '.join(_FIRST)} and one p_<class> "
-                f"per class, found {', '.join(header) or 'an empty file'}"
+    rows = read_csv(path, _FIRST)
+    _, header = next(rows)
+    columns = header[len(_FIRST) :]
+    class_names = [column.removeprefix("p_") for column in columns]
+    index = {name: i for i, name in enumerate(class_names)}
+    if not index or [f"p_{name}" for name in index] != columns:
+        raise FileError(
+            f"{path}: the columns after {_FIRST[-1]} are {', '.join(columns)!r:.100}, "
+            "expected one p_<class> for each class"
+        )
+    ids, labels, predictions, probabilities = [], [], [], []
+    seen: set[str] = set()
+    for where, (name, label, prediction, *cells) in rows:
+        for value in (label, prediction):
+            if value not in index:
+                raise FileError(
+                    f"{where}: unknown class {value!r}; expected one of "
+                    f"{', '.join(class_names)}"
+                )
+        try:
+            shares = [float(cell) for cell in cells]
+        except ValueError:
+            shares = [-1.0]
+        if not all(0 <= share <= 1 for share in shares):
+            raise FileError(
+                f"{where}: {', '.join(cells)}, expected {len(index)} probabilities in "
+                "[0, 1]"
             )
-        class_names = [column.removeprefix("p_") for column in columns]
-        index = {name: i for i, name in enumerate(class_names)}
-        ids, labels, predictions, probabilities = [], [], [], []
-        for row in reader:
-            try:
-                name, label, prediction, *shares = row
-                labels.append(index[label])
-                predictions.append(index[prediction])
-                probabilities.append([float(share) for share in shares])
-                if len(shares) != len(class_names):
-                    raise ValueError(f"{len(shares)} probabilities")
-            except KeyError as error:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: unknown class {error}; "
-                    f"expected one of {', '.join(class_names)}"
-                ) from None
-            except ValueError as error:
-                raise ValueError(
-                    f"{path}, line {reader.line_num}: {error}; expected an id, a "
-                    f"label, a prediction and {len(class_names)} probabilities"
-                ) from None
-            ids.append(name)
+        if name in seen:
+            raise FileError(f"{where}: the id {name!r} occurs more than once")
+        seen.add(name)
+        ids.append(name)
+        labels.append(index[label])
+        predictions.append(index[prediction])
+        probabilities.append(shares)
     return Predictions(
         ids,
         np.array(labels, dtype=np.int64),

@@ -58,7 +58,7 @@ from speechbrain_ser_cl.results.few_labels import (
     few_label_table,
     read_few_labels,
 )
-from speechbrain_ser_cl.results.measured import find_records, read_object
+from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.text import (
     NONE,
     NOT_RUN,
@@ -69,6 +69,8 @@ from speechbrain_ser_cl.results.text import (
 )
 from speechbrain_ser_cl.sweeps.sweep_tables import measured_table
 from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import RecordError, read
+from speechbrain_ser_cl.utils.schemas import PAPER
 
 _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
@@ -245,7 +247,7 @@ def collect_crossvals(
     settings: dict[str, tuple[CrossValidation, Path]] = {}
     for folder in map(Path, folders):
         for path, record in find_records(folder, FILE):
-            one = parse_crossval(record, path)
+            one = parse_crossval(record)
             if one.about.get("demo") and not demos:
                 raise ValueError(
                     f"{path} is from a demo run on synthetic speech, which says "
@@ -581,11 +583,10 @@ def _read_paper(folder: Path, metric: str) -> list[dict]:
     path = folder / "paper.json"
     if not path.exists():
         return []
-    rows = read_object(path).get("rows", [])
+    rows = read(path, PAPER).get("rows", [])
     for row in rows:
-        missing = [key for key in ("setting", metric, "note") if key not in row]
-        if missing:
-            raise ValueError(f"{path}: row {row} lacks {', '.join(missing)}")
+        if not isinstance(row.get(metric), float | int):
+            raise RecordError.at(path, f"rows: {metric}", row.get(metric), "a number")
     return rows
 
 

@@ -1,17 +1,20 @@
 """``utterances.csv``: which utterances were in which part of an experiment."""
 
 import csv
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.manifest import FIELDS
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.errors import FileError
+from speechbrain_ser_cl.utils.files import read_csv, replacing
 
 _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
 # There where utterances are parts of longer recordings.
 _SEGMENT = ("recording", "start", "end")
+_TIMES = ("duration", "start", "end")
 
 
 def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> None:
@@ -70,32 +73,37 @@ def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
 
     Raises
     ------
-    ValueError
+    FileError
         If a column is missing or a line cannot be read; with file and line.
 
     Example
     -------
     >>> path = getfixture("tmp_path") / "utterances.csv"
     >>> _ = path.write_text("id,part")
-    >>> read_parts(path)  # doctest: +ELLIPSIS
+    >>> read_parts(path)
     Traceback (most recent call last):
-    ValueError: ...utterances.csv: no column label, duration, ...
+    speechbrain_ser_cl.utils.errors.FileError: ...utterances.csv, line 1: ...
     """
     parts: dict[str, list[Labelled]] = {}
-    with open(path, encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(f"{path}: no column {', '.join(missing)}")
-        for row in reader:
-            try:
-                fields = {name: row[name] or None for name in FIELDS}
-                fields["duration"] = float(row["duration"])
-                fields["recording"] = row.get("recording") or None
-                for name in ("start", "end"):
-                    fields[name] = float(row[name]) if row.get(name) else None
-                utterance = Utterance(id=row["id"], path=Path(row["wav"]), **fields)
-            except (TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
-            parts.setdefault(row["part"], []).append(Labelled(utterance, row["label"]))
+    rows = read_csv(path, _COLUMNS)
+    _, columns = next(rows)
+    more = columns[len(_COLUMNS) :]
+    if more not in ([], list(_SEGMENT)):
+        raise FileError(
+            f"{path}: the columns end with {', '.join(more)!r:.100}, expected "
+            f"{', '.join(_SEGMENT)} or nothing"
+        )
+    for where, cells in rows:
+        row = dict(zip(columns, cells, strict=True))
+        name, part, label = (row.pop(key) for key in ("id", "part", "label"))
+        wav = Path(row.pop("wav"))
+        try:
+            times = {key: float(row.pop(key)) for key in _TIMES if row.get(key)}
+            fields = {key: cell or None for key, cell in row.items()} | times
+            if not all(map(math.isfinite, times.values())) or "duration" not in times:
+                raise ValueError(f"the times are {times}, expected seconds")
+            utterance = Utterance(id=name, path=wav, **fields)  # type: ignore[arg-type]
+        except ValueError as error:
+            raise FileError(f"{where}: {error!s:.300}") from None
+        parts.setdefault(part, []).append(Labelled(utterance, label))
     return parts

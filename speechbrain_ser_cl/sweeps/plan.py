@@ -16,7 +16,8 @@ from speechbrain_ser_cl.data.protocols import (
     write_split,
 )
 from speechbrain_ser_cl.sweeps.recipe import Recipe
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import finite, read, write
+from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, RESULTS
 
 # Of the YAML; what a recipe with folds must have.
 FOLD_KEYS = ("corpora", "emotion_map", "protocol", "fold", "split_file")
@@ -104,14 +105,12 @@ class Run:
         path = self.folder / _RECORD
         if not path.exists():
             return None
-        return json.loads(path.read_text(encoding="utf-8"))
+        return dict(read(path, CROSSVAL_RUN))
 
     def note(self, settings: Mapping, results: Sequence[str] = ()) -> None:
         """Write down what runs here, and at the end which results it has."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / _RECORD) as part:
-            record = {"settings": settings, "results": list(results)}
-            part.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record = {"settings": settings, "results": list(results)}
+        write(self.folder / _RECORD, CROSSVAL_RUN, record)
 
     def results(self) -> list[Path]:
         """The ``results.json`` of a finished run; none if it is not finished."""
@@ -299,7 +298,7 @@ def left_to_do(runs: Sequence[Run], resume: bool) -> list[Run]:
             todo.append(run)
             continue
         # What was read back from JSON is compared with what JSON makes of it.
-        now = json.loads(json.dumps(run.settings()))
+        now = json.loads(json.dumps(finite(run.settings())))
         if earlier["settings"] != now:
             differ = "; ".join(_differences(earlier["settings"], now))
             raise ValueError(
@@ -342,8 +341,7 @@ def check_split(run: Run, results: Iterable[Path]) -> None:
         If a ``data.fingerprint`` there is another one, or is missing.
     """
     for path in results if run.split else ():
-        told = json.loads(path.read_text(encoding="utf-8"))
-        found = told.get("data", {}).get("fingerprint")
+        found = read(path, RESULTS).get("data", {}).get("fingerprint")
         if found != run.split.fingerprint:
             raise ValueError(
                 f"{path}: data.fingerprint is {found}, expected the split's "

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from speechbrain_ser_cl.data.protocols import DRAWN, SEEDS, resolve_protocol
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, read_crossval
-from speechbrain_ser_cl.results.measured import add_measured, read_object
+from speechbrain_ser_cl.results.measured import add_measured
 from speechbrain_ser_cl.results.text import NOT_RUN
 from speechbrain_ser_cl.sweeps.command import aggregate, report_failures
 from speechbrain_ser_cl.sweeps.engine import execute
@@ -35,6 +35,8 @@ from speechbrain_ser_cl.sweeps.sweep_tables import (
 )
 from speechbrain_ser_cl.utils.errors import did_you_mean
 from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import read
+from speechbrain_ser_cl.utils.schemas import CROSSVAL
 
 
 @dataclass
@@ -372,7 +374,7 @@ def run_sweep(
         add_measured(
             measured,
             {
-                row.record: read_object(output / row.record)
+                row.record: read(output / row.record, CROSSVAL)
                 for row in sweep.rows
                 if not isinstance(results[row.name], str)
             },

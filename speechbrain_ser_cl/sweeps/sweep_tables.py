@@ -26,6 +26,8 @@ from speechbrain_ser_cl.sweeps.sweep_file import (
     read_sweep,
 )
 from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import check
+from speechbrain_ser_cl.utils.schemas import CROSSVAL
 
 _NUMBERS = ("mean", "std", "low", "high", "pooled", "pooled_low", "pooled_high")
 _TESTS = ("t_test", "permutation")
@@ -511,7 +513,7 @@ def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation
         if path.exists():
             results[row.name] = read_crossval(path)
         elif row.record in kept:
-            results[row.name] = parse_crossval(kept[row.record], path)
+            results[row.name] = parse_crossval(check(kept[row.record], CROSSVAL, path))
         else:
             results[row.name] = NOT_RUN
     return results

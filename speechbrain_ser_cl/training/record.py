@@ -1,6 +1,5 @@
 """results.json: what a run was and what came out of it."""
 
-import json
 import logging
 import os
 import platform
@@ -24,7 +23,8 @@ from speechbrain_ser_cl.results.embeddings import write_embeddings
 from speechbrain_ser_cl.results.predictions import write_predictions
 from speechbrain_ser_cl.results.utterances import write_parts
 from speechbrain_ser_cl.training.history import History
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.records import checksum, write
+from speechbrain_ser_cl.utils.schemas import FILES, HISTORY, RESULTS
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def write_run(
         len(class_names),
         speakers if all(speakers) else None,
     )
-    _write_json(folder / "history.json", history.epochs)
+    write(folder / "history.json", HISTORY, history.epochs)
     results = {
         **record,
         "class_names": list(class_names),
@@ -135,15 +135,13 @@ def write_run(
         plot_learning_curves(history.epochs, folder / "learning_curves.png")
     except ImportError as error:
         logger.warning("No figures: %s", error)
-    _write_json(folder / "results.json", results)
+    results["files"] = {
+        name: checksum(folder / name) for name in FILES if (folder / name).is_file()
+    }
+    write(folder / "results.json", RESULTS, results)
     if refused is not None:
         raise refused
     return results
-
-
-def _write_json(path: Path, contents: object) -> None:
-    with replacing(path) as part:
-        part.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
 def machine() -> dict:

@@ -4,9 +4,12 @@ import json
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypeVar
 
 MOST_SHOWN = 10
 _LONGEST_SHOWN = 80
+
+E = TypeVar("E", bound="FileError")
 
 
 class SERError(ValueError):
@@ -33,13 +36,13 @@ class FileError(SERError):
 
     @classmethod
     def at(
-        cls,
+        cls: type[E],
         file: str | Path,
         key: str,
         found: object,
         expected: str,
         advice: str = "",
-    ) -> "FileError":
+    ) -> E:
         """Make the error of one value.
 
         Arguments

@@ -1,7 +1,9 @@
 """Files that are there whole or not at all, read and written."""
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,4 +144,65 @@ def refuse_lfs_pointer(path: Path) -> None:
         raise FileError(
             f"{path}: a Git LFS pointer and not the file itself; run `git lfs install` "
             "and `git lfs pull` in the repository that it is in"
+        )
+
+
+def read_csv(
+    path: str | Path, columns: Sequence[str]
+) -> Iterator[tuple[str, list[str]]]:
+    r"""Read a CSV file whose first columns are known, row by row.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+    columns : sequence of str
+        Names of the first columns, in their order.
+
+    Yields
+    ------
+    where : str
+        The file and the line, for messages; first those of the header.
+    row : list of str
+        The cells; first the header.
+
+    Raises
+    ------
+    FileError
+        For other columns, a row of another length, and what is not CSV.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.csv"
+    >>> _ = path.write_text("id,label\na,sad\nb\n")
+    >>> for where, row in read_csv(path, ["id"]):
+    ...     print(row)
+    Traceback (most recent call last):
+    speechbrain_ser_cl.utils.errors.FileError: ...a.csv, line 3: 1 cells, expected 2 ...
+    """
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    header: list[str] = []
+    try:
+        for row in reader:
+            where = f"{path}, line {reader.line_num}"
+            if not header and row[: len(columns)] != list(columns):
+                raise FileError(
+                    f"{where}: the columns are {', '.join(row):.100}, expected "
+                    f"{', '.join(columns)} and what may follow"
+                )
+            header = header or row
+            if len(row) != len(header):
+                raise FileError(
+                    f"{where}: {len(row)} cells, expected {len(header)} as in the "
+                    "first line; the file is cut off or damaged"
+                )
+            yield where, row
+    except csv.Error as error:
+        raise FileError(
+            f"{path}, line {reader.line_num}: not CSV ({error}); the file is cut off "
+            "or damaged"
+        ) from None
+    if not header:
+        raise FileError(
+            f"{path}: the file is empty, expected the columns {', '.join(columns)}"
         )

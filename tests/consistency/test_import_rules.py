@@ -15,7 +15,16 @@ RULES = {
     "registry": (set(), set()),
     "utils": (
         set(),
-        {"hyperpyyaml", "numpy", "pydantic", "ruamel", "soundfile", "soxr", "torch"},
+        {
+            "hyperpyyaml",
+            "numpy",
+            "pydantic",
+            "ruamel",
+            "soundfile",
+            "soxr",
+            "torch",
+            "typing_extensions",
+        },
     ),
     "losses": ({"registry"}, {"torch"}),
     "nnet": ({"registry"}, {"torch"}),

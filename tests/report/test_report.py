@@ -215,6 +215,12 @@ def test_shared_speakers_and_changed_files_are_warned_of(folds, class_names, tmp
     assert "fingerprints differ" not in page.text
 
     write_parts(run / "utterances.csv", folds[0])
+    with pytest.raises(ValueError, match=r"utterances\.csv: is not the file that the"):
+        report(run, output=tmp_path / "report.html")
+    # Runs of earlier versions have no checksums.
+    results = json.loads((run / "results.json").read_text())
+    del results["files"]
+    (run / "results.json").write_text(json.dumps(results))
     page = report(run, output=tmp_path / "report.html")
     assert "share speakers" not in page.text
     assert "fingerprints differ" in page.text
@@ -520,7 +526,7 @@ def test_the_command_says_where(trained, tmp_path, capsys, monkeypatch):
     [
         (None, None, "there is no folder"),
         ("notes.txt", "", "neither results.json nor crossval.json"),
-        ("results.json", "{", "results.json is not valid JSON"),
+        ("results.json", "{", "results.json: not valid JSON"),
         ("results.json", "{}", "no key test, and no predictions.csv beside it"),
         ("crossval.json", "{}", "crossval.json"),
     ],

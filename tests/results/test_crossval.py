@@ -148,7 +148,7 @@ def test_there_and_back(setting, tmp_path):
     assert contents["cost"]["training_seconds"] == 13.5
     assert contents["cost"]["peak_memory_mb"] == {"resident": 10.0}
     (tmp_path / "crossval.json").write_text('{"runs": [{}]}')
-    with pytest.raises(ValueError, match="not a crossval.json"):
+    with pytest.raises(ValueError, match="no protocol, class_names"):
         read_crossval(tmp_path / "crossval.json")
 
 

@@ -157,10 +157,10 @@ def test_files_that_are_something_else(rows, tmp_path, capsys):
     found = json.loads(path.read_text())
     del found["rows"][0]["uar"]
     path.write_text(json.dumps(found))
-    with pytest.raises(ValueError, match=r"fold-0.*, it lacks uar"):
+    with pytest.raises(ValueError, match=r"fold-0.*no rows.0..uar in this"):
         read_few_labels(tmp_path)
     path.write_text("[]")
-    with pytest.raises(ValueError, match="not a few_labels.json"):
+    with pytest.raises(ValueError, match="the few_labels.json is "):
         read_few_labels(tmp_path)
 
 

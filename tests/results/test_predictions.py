@@ -61,7 +61,7 @@ def test_an_older_file_is_replaced_and_nothing_else_is_left(tmp_path):
         ({"probabilities": [[0.5, 0.5]] * 2}, r"3 classes.*shape \(2, 2\)"),
         ({"labels": [-1, 0]}, r"\[-1\], expected them in \[0, 3\)"),
         ({"predictions": [0, 3]}, r"\[3\], expected them in \[0, 3\)"),
-        ({"ids": ["a", "a"]}, "id 'a' occurs more than once"),
+        ({"ids": ["a", "a"]}, "occur more than once .1: a"),
     ],
 )
 def test_lists_that_do_not_fit_are_refused(tmp_path, change, message):
@@ -80,13 +80,21 @@ def test_lists_that_do_not_fit_are_refused(tmp_path, change, message):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("", "an empty file"),
-        ("id,label,p_a\nx,a,1\n", "expected the columns id, label, prediction"),
+        ("", "the file is empty"),
+        (
+            "id,label,p_a\nx,a,1\n",
+            "are id, label, p_a, expected id,",
+        ),
         ("id,label,prediction\n", "one p_<class>"),
         ("id,label,prediction,p_a,p_b\nx,a,c,0,1\n", "line 2: unknown class 'c'"),
-        ("id,label,prediction,p_a,p_b\nx,a,b,0,high\n", "line 2: .*'high'"),
-        ("id,label,prediction,p_a,p_b\nx,a,b,0\n", "line 2: 1 probabilities"),
+        (
+            "id,label,prediction,p_a,p_b\nx,a,b,0,high\n",
+            "0, high, expected 2 prob",
+        ),
+        ("id,label,prediction,p_a,p_b\nx,a,b,0\n", "line 2: 4 cells, expected 5"),
         ("id,label,prediction,p_a,p_b\nx,a,b,0,1\ny\n", "line 3: "),
+        ("id,label,prediction,p_a,p_b\nx,a,b,0,nan\n", "line 2: 0, nan, expected"),
+        ("id,label,prediction,p_a\nx,a,a,1\nx,a,a,1\n", "line 3: the id 'x' occurs"),
     ],
 )
 def test_damaged_files_are_refused(tmp_path, text, message):

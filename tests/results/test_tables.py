@@ -202,7 +202,7 @@ def test_several_blocks_and_a_papers_file(tmp_path):
     assert "| full, 5 % labels | 1 | 87.0 |" in readme.read_text()
     assert "60.5 (them)" in readme.read_text()
     readme.write_text(README.replace("begin runs", "begin printed"))
-    with pytest.raises(ValueError, match="paper.json: row .* lacks uar"):
+    with pytest.raises(ValueError, match="paper.json: rows: uar is null"):
         fill_readme(readme)
 
 

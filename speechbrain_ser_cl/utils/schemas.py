@@ -1,0 +1,427 @@
+"""What each kind of JSON file holds that is written and read back, with its version.
+
+Kinds whose ``format`` is a key carry their version; files from before the first
+version lack it and are read as version 1. ``history.json`` and manifests are in forms
+that others read (a list of rows, SpeechBrain's manifest) and carry none. The files of a
+run are named in its ``results.json``, with checksums.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
+from typing_extensions import NotRequired, TypedDict
+
+from speechbrain_ser_cl.utils.records import Kind
+
+_open = with_config(ConfigDict(strict=True, allow_inf_nan=False, extra="allow"))
+_closed = with_config(ConfigDict(strict=True, allow_inf_nan=False, extra="forbid"))
+_MOST_COUNTED = 10_000_000
+
+
+def _square(matrix: list[list[int]]) -> list[list[int]]:
+    if any(len(row) != len(matrix) for row in matrix):
+        raise ValueError("a square matrix of counts")
+    return matrix
+
+
+def _different(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("names that are all different")
+    return names
+
+
+def _or_none(value: object) -> object:
+    """NaN, as earlier versions wrote it, is no number."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Text = Annotated[str, Field(min_length=1)]
+Texts = list[Text]
+Names = Annotated[list[Text], AfterValidator(_different)]
+Count = Annotated[int, Field(ge=0, le=_MOST_COUNTED)]
+Seed = Annotated[int, Field(ge=0, le=2**64)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
+Matrix = Annotated[list[list[Count]], Field(min_length=1), AfterValidator(_square)]
+Number = Annotated[float | None, BeforeValidator(_or_none)]
+Numbers = dict[str, Number]
+
+
+@_open
+class Protocol(TypedDict):
+    """A protocol as ``resolve_protocol`` returns it."""
+
+    kind: NotRequired[Text]
+    group: NotRequired[Text]
+    n_folds: NotRequired[Count | None]
+    valid: NotRequired[Text]
+    leaks: NotRequired[Texts]
+    per_corpus: NotRequired[dict[str, "Protocol"]]
+
+
+@_closed
+class SplitRecord(TypedDict):
+    """A split file: one fold."""
+
+    format: NotRequired[Literal[1]]
+    train: Texts
+    valid: Texts
+    test: Texts
+    fold: Count
+    n_folds: Count
+    protocol: Protocol
+    seed: Seed
+    corpora: Texts
+    shared: dict[str, dict[str, Count]]
+    fingerprint: Text
+    absent: NotRequired[dict[str, Texts]]
+    unused: NotRequired[Count]
+    rule: NotRequired[Annotated[int, Field(ge=1, le=2)]]
+
+
+@_open
+class ManifestEntry(TypedDict):
+    """An utterance of a manifest."""
+
+    wav: Text
+    duration: float
+    corpus: Text
+    speaker: str | None
+    session: str | None
+    gender: str | None
+    language: str
+    text_id: str | None
+    emotion: Text
+    split: NotRequired[str | None]
+    recording: NotRequired[str | None]
+    start: NotRequired[float | None]
+    end: NotRequired[float | None]
+
+
+@_open
+class Metric(TypedDict):
+    """A measure of the test."""
+
+    value: Share
+    interval: NotRequired[Bounds | None]
+    interval_speakers: NotRequired[Bounds | None]
+
+
+@_open
+class Scores(TypedDict):
+    """What ``metrics.classification.summary`` returns."""
+
+    uar: NotRequired[Metric]
+    wa: NotRequired[Metric]
+    macro_f1: NotRequired[Metric]
+    chance: NotRequired[Share]
+    utterances: NotRequired[Count]
+    speakers: NotRequired[Count | None]
+    class_counts: NotRequired[list[Count]]
+    confusion_matrix: NotRequired[Matrix]
+    interval_speakers_missing: NotRequired[str | None]
+
+
+@_open
+class PartRecord(TypedDict):
+    """What ``data.splits.describe_part`` returns."""
+
+    utterances: Count
+    speakers: NotRequired[Count | None]
+    hours: NotRequired[float]
+    classes: dict[str, Count]
+
+
+@_open
+class DataRecord(TypedDict):
+    """What a run was trained and tested on."""
+
+    parts: NotRequired[dict[str, PartRecord]]
+    fingerprint: NotRequired[str | None]
+    shared_between_parts: NotRequired[dict[str, Any]]
+    findings: NotRequired[dict[str, Count]]
+
+
+@_open
+class Machine(TypedDict):
+    """What ``training.record.machine`` returns."""
+
+    processor: NotRequired[str]
+    cores: NotRequired[Count | None]
+    threads: NotRequired[Count]
+    gpu: NotRequired[str | None]
+
+
+Versions = dict[str, str]
+
+
+@_open
+class Results(TypedDict):
+    """``results.json``: what a run was and what came out of it."""
+
+    format: NotRequired[Literal[1]]
+    recipe: NotRequired[str]
+    setting: NotRequired[Text]
+    order: NotRequired[float]
+    encoder: NotRequired[str]
+    demo: NotRequired[bool]
+    source: NotRequired[str]
+    target: NotRequired[str]
+    target_split: NotRequired[str]
+    seed: NotRequired[Seed]
+    fold: NotRequired[Count]
+    protocol: NotRequired[Protocol]
+    data: NotRequired[DataRecord]
+    stages: NotRequired[dict[str, Numbers]]
+    layer_weights: NotRequired[list[float] | None]
+    class_names: NotRequired[Names]
+    test: NotRequired[Scores]
+    valid: NotRequired[Numbers | None]
+    tested_epoch: NotRequired[Count | None]
+    epochs: NotRequired[Count]
+    nonfinite_batches: NotRequired[Count]
+    training_seconds: NotRequired[Number]
+    versions: NotRequired[Versions]
+    machine: NotRequired[Machine]
+    peak_memory_mb: NotRequired[Numbers]
+    files: NotRequired[dict[str, Text]]
+
+
+@_open
+class Epoch(TypedDict):
+    """A row of ``history.json``."""
+
+    epoch: Count
+    phase: NotRequired[str]
+    train: NotRequired[Numbers | None]
+    valid: NotRequired[Numbers | None]
+    lr: NotRequired[Number | Numbers]
+
+
+@_open
+class CrossvalRun(TypedDict):
+    """A run of a cross-validation: confusion counts by corpus and speaker."""
+
+    fold: Count | None
+    seed: Seed
+    fingerprint: str | None
+    counts: dict[Text, Annotated[dict[str, Matrix], Field(min_length=1)]]
+    numbers: NotRequired[Numbers]
+
+
+@_open
+class Cost(TypedDict):
+    """Time and memory of the runs of a cross-validation."""
+
+    runs: NotRequired[Count]
+    training_seconds: NotRequired[Number]
+    stages: NotRequired[dict[str, Numbers] | None]
+    peak_memory_mb: NotRequired[Numbers | None]
+    machines: NotRequired[list[Machine]]
+    versions: NotRequired[list[Versions]]
+
+
+@_open
+class Crossval(TypedDict):
+    """``crossval.json``: a cross-validated setting."""
+
+    format: NotRequired[Literal[1]]
+    recipe: NotRequired[str]
+    setting: NotRequired[Text]
+    order: NotRequired[float]
+    encoder: NotRequired[str]
+    demo: NotRequired[bool]
+    protocol: Protocol
+    class_names: Names
+    cost: Cost
+    runs: list[CrossvalRun]
+
+
+def _one_size(record: Crossval) -> Crossval:
+    size, total = len(record["class_names"]), 0
+    for run in record["runs"]:
+        for of_speaker in run["counts"].values():
+            for matrix in of_speaker.values():
+                total += sum(map(sum, matrix))
+                if len(matrix) != size or total > 10 * _MOST_COUNTED:
+                    raise ValueError(
+                        f"counts of {size} classes in all runs, at most "
+                        f"{10 * _MOST_COUNTED} utterances"
+                    )
+    return record
+
+
+@_closed
+class CrossvalRunNote(TypedDict):
+    """``crossval_run.json``: what runs in a folder and, at the end, its results."""
+
+    format: NotRequired[Literal[1]]
+    settings: dict[str, Any]
+    results: Texts
+
+
+@_open
+class About(TypedDict):
+    """What an experiment with several views is."""
+
+    recipe: NotRequired[str]
+    encoder: str
+    corpora: Texts
+    demo: bool
+    baseline: str
+    chance: Share
+
+
+@_open
+class FewLabelsRow(TypedDict):
+    """A training with few labels."""
+
+    view: str
+    method: str
+    fraction: Share
+    draw: Count
+    labelled: Count
+    uar: Share
+    wa: Share
+
+
+@_closed
+class FewLabels(TypedDict):
+    """``few_labels.json``: the trainings with few labels of one fold."""
+
+    format: NotRequired[Literal[1]]
+    about: About
+    fold: Count
+    seed: Seed
+    rows: list[FewLabelsRow]
+
+
+@_closed
+class Alignment(TypedDict):
+    """``alignment.json``: how alike the views' embeddings are."""
+
+    format: NotRequired[Literal[1]]
+    about: About
+    fold: Count
+    utterances: Count
+    pwcca: dict[str, Numbers]
+
+
+@_open
+class PaperRow(TypedDict):
+    """A printed figure."""
+
+    setting: Text
+    note: str
+
+
+@_open
+class Paper(TypedDict):
+    """``paper.json``: figures that a paper prints."""
+
+    format: NotRequired[Literal[1]]
+    rows: NotRequired[list[PaperRow]]
+
+
+@_open
+class Measured(TypedDict):
+    """A file of measured results: records of the kinds above, what they share once."""
+
+    measured: Literal[1]
+
+
+def _printable(names: list[str]) -> list[str]:
+    if not all(len(name) <= 64 and name.isprintable() for name in names):
+        raise ValueError("printable names of at most 64 characters")
+    return names
+
+
+@_closed
+class ModelPart(TypedDict):
+    """A part of a model: its registered name and its arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+
+
+@_closed
+class ModelRecord(TypedDict):
+    """``model.json``: how to build a model, and the checksum of its weights."""
+
+    format: Literal[1]
+    classes: Annotated[
+        Names, Field(min_length=2, max_length=1000), AfterValidator(_printable)
+    ]
+    sample_rate: Literal[16000]
+    domain: Annotated[int, Field(ge=0)] | None
+    backbone: ModelPart
+    pooling: ModelPart | None
+    norm: ModelPart | None
+    heads: Annotated[list[ModelPart], Field(min_length=1)]
+    sha256: NotRequired[Text]
+
+
+@_closed
+class SyntheticUtterance(TypedDict):
+    """An utterance of a synthetic corpus."""
+
+    file: Text
+    name: Text
+    path: None
+    speaker: Text
+    emotion: Text
+    session: str | None
+    gender: str | None
+    text_id: str | None
+    language: NotRequired[None]
+    split: NotRequired[None]
+    recording: NotRequired[None]
+    start: NotRequired[None]
+    end: NotRequired[None]
+
+
+@_open
+class SyntheticSettings(TypedDict):
+    """What a synthetic corpus was made with."""
+
+    corpus: Text
+
+
+@_closed
+class SyntheticRecord(TypedDict):
+    """``corpus.json`` of a synthetic corpus."""
+
+    settings: SyntheticSettings
+    utterances: list[SyntheticUtterance]
+
+
+_AGAIN = "Run it again, or take the file from a copy"
+SPLIT: Kind[SplitRecord] = Kind(
+    "split file", SplitRecord, "Make the splits again with ser-cl crossval"
+)
+MANIFEST: Kind[dict[str, ManifestEntry]] = Kind(
+    "manifest", dict[Text, ManifestEntry], "Write the manifest again", None
+)
+RESULTS: Kind[Results] = Kind("results.json", Results, _AGAIN)
+# Of a run, beside its results.json, which has their checksums.
+FILES = ("predictions.csv", "utterances.csv", "embeddings.npz", "history.json")
+HISTORY: Kind[list[Epoch]] = Kind("history.json", list[Epoch], _AGAIN, None)
+CROSSVAL: Kind[Crossval] = Kind(
+    "crossval.json",
+    Annotated[Crossval, AfterValidator(_one_size)],
+    "ser-cl crossval --resume writes it again from the runs",
+)
+CROSSVAL_RUN: Kind[CrossvalRunNote] = Kind(
+    "crossval_run.json", CrossvalRunNote, "Delete the file; the run then starts anew"
+)
+FEW_LABELS: Kind[FewLabels] = Kind("few_labels.json", FewLabels, _AGAIN)
+ALIGNMENT: Kind[Alignment] = Kind("alignment.json", Alignment, _AGAIN)
+PAPER: Kind[Paper] = Kind("paper.json", Paper, "Correct the file")
+MEASURED: Kind[Measured] = Kind(
+    "file of measured results", Measured, "Write it again with --measured", None
+)
+MODEL: Kind[ModelRecord] = Kind("model.json", ModelRecord, "Export the model again")
+SYNTHETIC: Kind[SyntheticRecord] = Kind(
+    "synthetic corpus", SyntheticRecord, "Delete the folder; it is made again", None
+)
