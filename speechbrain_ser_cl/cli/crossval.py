@@ -78,9 +78,9 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add("--resume", action="store_true", help="do what is not finished")
     add(
         "--backend",
-        default="loky",
-        choices=["loky", "dask", "ray"],
-        help="what runs the processes: loky (this machine, default), dask or ray",
+        default="local",
+        choices=["local", "dask", "ray"],
+        help="what runs the processes: local (this machine, default), dask or ray",
     )
     add(
         "--cluster",

@@ -48,12 +48,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the recipe in a process of its own; its exit status is the command's."""
     if arguments.recipe is None:
         return _list(arguments)
+    from speechbrain_ser_cl.sweeps.guard import die_with_parent
     from speechbrain_ser_cl.sweeps.recipe import find_script
 
     hparams = hparams_file(arguments.recipe)
     script = find_script(hparams)
     command = [sys.executable, str(script), str(hparams.absolute()), *arguments.more]
-    with subprocess.Popen(command) as process:
+    with subprocess.Popen(command, preexec_fn=die_with_parent) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:

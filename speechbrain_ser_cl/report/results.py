@@ -114,6 +114,8 @@ def _sentence(series: Series, corpus: str) -> str:
         f"UAR {percent(uar)} % on {summary['utterances']} test utterances{of} "
         f"({corpus}){each} where guessing gives {percent(chance)} %."
     )
+    if series.crossval.gap:
+        return f"{series.crossval.gap}. Of the others, which are not the whole: {text}"
     if interval is None:
         missing = [
             run.results.get("test", {}).get("interval_speakers_missing")
@@ -134,6 +136,8 @@ def _sentence(series: Series, corpus: str) -> str:
 
 def speaker_interval(series: Series, corpus: str, metric: str) -> tuple | None:
     """95 % interval over speakers, of the pooled counts or as the runs say."""
+    if series.crossval.missing:
+        return None
     if series.speakers_known(corpus):
         return series.crossval.summary(corpus)["pooled"][metric]["interval"]
     found = [run.results.get("test", {}).get(metric, {}) for run in series.runs]
@@ -157,6 +161,7 @@ def confusion(series: Series, corpus: str) -> list:
     ]
     n_runs = len(series.crossval.tested)
     sums = f", {n_runs} runs added up" if n_runs > 1 else ""
+    sums += f" ({series.crossval.gap})" if series.crossval.gap else ""
     caption = f"Utterances by true class (rows) and prediction (columns){sums}; "
     caption += "below each count its share of the row"
     return [Confusion(caption, [names[k] for k in used], rows)]

@@ -23,7 +23,7 @@ from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.files import read_text
 from speechbrain_ser_cl.utils.records import check_files, read
-from speechbrain_ser_cl.utils.schemas import FILES, HISTORY, RESULTS
+from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, FILES, HISTORY, RESULTS
 
 UNKNOWN = "unknown"
 """The speaker of those whose speakers are not known, as in ``crossval.json``."""
@@ -167,6 +167,7 @@ class _Group:
     path: Path | None = None
     crossval: CrossValidation | None = None
     runs: list[Run] = field(default_factory=list)
+    missing: list[tuple[int | None, int]] = field(default_factory=list)
 
     def takes(self, about: dict, corpora: dict) -> bool:
         """Whether a run belongs here."""
@@ -282,9 +283,25 @@ def _groups(path: Path) -> list[_Group]:
         # Of several cross-validations of one setting, the one it lies in.
         nearest = max(same, key=lambda group: _shared_depth(group.path, file))
         nearest.runs.append(run)
+    missing = _unfinished(path)
     for group in groups:
+        group.missing = missing
         group.runs.sort(key=lambda run: (run.fold or 0, run.results.get("seed", 0)))
     return sorted(groups, key=lambda group: group.about.get("order", 0))
+
+
+def _unfinished(path: Path) -> list[tuple[int | None, int]]:
+    """Fold and seed of runs that a cross-validation planned and has no results of."""
+    missing = []
+    for file in sorted(path.rglob(CROSSVAL_RUN.name)) if path.is_dir() else []:
+        if (file.parent / "results.json").exists():
+            continue
+        if read(file, CROSSVAL_RUN)["results"]:
+            continue
+        fold = re.fullmatch(r"fold-(\d+)", file.parent.parent.name)
+        seed = re.fullmatch(r"seed-(\d+)", file.parent.name)
+        missing.append((int(fold[1]) if fold else None, int(seed[1]) if seed else 0))
+    return missing
 
 
 def _some(contents: Mapping, keys: Iterable[str]) -> dict:
@@ -343,5 +360,10 @@ def _crossval(group: _Group) -> CrossValidation:
         for run in group.runs
     ]
     return CrossValidation(
-        group.about, {"kind": SEEDS}, list(next(iter(names))), tested, {}
+        group.about,
+        {"kind": SEEDS},
+        list(next(iter(names))),
+        tested,
+        {},
+        group.missing,
     )

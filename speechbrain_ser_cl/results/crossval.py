@@ -93,6 +93,9 @@ class CrossValidation:
         One for each fold and seed.
     cost : dict
         What the runs say of time, memory, machines and versions.
+    missing : list of tuple
+        Fold (None where there are none) and seed of each run that was planned and has
+        no result: nothing is pooled then.
 
     Example
     -------
@@ -106,6 +109,22 @@ class CrossValidation:
     class_names: list[str]
     tested: list[Outcome]
     cost: dict
+    missing: list[tuple[int | None, int]] = field(default_factory=list)
+
+    @property
+    def gap(self) -> str:
+        """Which runs are missing, in words; empty where none is."""
+        if not self.missing:
+            return ""
+        names = [
+            f"seed {seed}" if fold is None else f"fold {fold}, seed {seed}"
+            for fold, seed in self.missing
+        ]
+        total = len(self.tested) + len(names)
+        return (
+            f"INCOMPLETE: {len(names)} of {total} runs have no result "
+            f"({'; '.join(names[:10])}{'; …' if names[10:] else ''})"
+        )
 
     @property
     def corpora(self) -> list[str]:
@@ -180,10 +199,12 @@ class CrossValidation:
         Returns
         -------
         dict
-            ``folds`` (or ``seeds``): the metrics of each, averaged over seeds;
+            ``missing``: fold and seed of each run without a result; ``folds`` (or
+            ``seeds``): the metrics of each, averaged over seeds;
             ``mean`` and ``std`` over them (std: of a sample, None for one fold);
             ``pooled``: each metric over all test utterances together, with its 95 %
-            bootstrap ``interval`` over speakers (None with fewer than 5);
+            bootstrap ``interval`` over speakers (None with fewer than 5), both None
+            where a run is missing;
             ``confusion_matrix`` (C, C), ``utterances`` (each counted once per seed),
             ``speakers``, and ``chance`` of the UAR: 1 over the corpus' own classes.
         """
@@ -191,10 +212,11 @@ class CrossValidation:
         per_speaker = self.per_speaker(corpus)
         confusion = sum(per_speaker.values())
         pooled = metrics_of_confusion(confusion)
-        intervals = _speaker_intervals(per_speaker)
+        intervals = {} if self.missing else _speaker_intervals(per_speaker)
         values = {name: [m[name] for m in per_unit.values()] for name in METRICS}
         several = len(per_unit) > 1
         return {
+            "missing": [{"fold": fold, "seed": seed} for fold, seed in self.missing],
             f"{self.unit}s": [{self.unit: k} | m for k, m in per_unit.items()],
             "mean": {name: float(np.mean(v)) for name, v in values.items()},
             "std": {
@@ -202,7 +224,10 @@ class CrossValidation:
                 for name, v in values.items()
             },
             "pooled": {
-                name: {"value": float(pooled[name]), "interval": intervals[name]}
+                name: {
+                    "value": None if self.missing else float(pooled[name]),
+                    "interval": intervals.get(name),
+                }
                 for name in METRICS
             },
             "confusion_matrix": confusion.tolist(),
@@ -241,6 +266,9 @@ class CrossValidation:
             "results": {corpus: self.summary(corpus) for corpus in self.corpora},
             "cost": self.cost,
         }
+        if self.missing:
+            runs_missing = [{"fold": k, "seed": seed} for k, seed in self.missing]
+            head = {"missing": runs_missing} | head
         # One line per run: the counts are not for reading.
         write(path, CROSSVAL, head | {"runs": runs}, rows="runs")
 
@@ -324,11 +352,14 @@ def parse_crossval(contents: Crossval) -> CrossValidation:
         contents["class_names"],
         tested,
         contents["cost"],
+        [(run["fold"], run["seed"]) for run in contents.get("missing", [])],
     )
 
 
 def collect(
-    results: Iterable[tuple[int | None, int, str | None, Path]], protocol: Mapping
+    results: Iterable[tuple[int | None, int, str | None, Path]],
+    protocol: Mapping,
+    missing: Sequence[tuple[int | None, int]] = (),
 ) -> CrossValidation:
     """Put the runs of one setting together.
 
@@ -340,6 +371,8 @@ def collect(
         fingerprint, which is then that of ``results.json``.
     protocol : mapping
         As ``resolve_protocol`` returns it.
+    missing : sequence of tuple
+        Fold and seed of each run that was planned and has no result.
 
     Returns
     -------
@@ -371,7 +404,12 @@ def collect(
             )
     (about,), (class_names,) = abouts.values(), classes.values()
     return CrossValidation(
-        {"setting": "all"} | about, dict(protocol), class_names, tested, _cost(records)
+        {"setting": "all"} | about,
+        dict(protocol),
+        class_names,
+        tested,
+        _cost(records),
+        list(missing),
     )
 
 
@@ -472,12 +510,15 @@ def compare(
     Raises
     ------
     ValueError
-        If folds, seeds, classes or test utterances are not the same.
+        If folds, seeds, classes or test utterances are not the same, or runs are
+        missing.
     """
     runs = [
         sorted((str(t.fold), t.seed, str(t.fingerprint)) for t in setting.tested)
         for setting in (one, other)
     ]
+    if one.missing or other.missing:
+        raise ValueError(f"{one.gap or other.gap}: nothing to compare yet")
     if runs[0] != runs[1] or one.class_names != other.class_names:
         raise ValueError(
             f"{one.about['setting']!r} and {other.about['setting']!r} were not run on "

@@ -344,7 +344,8 @@ def build_crossval_table(
         averaged=", each averaged over seeds" if several else "",
         tests=_TESTS_NOTE.format(units=units) if tests else "",
     )
-    return "\n".join([*tables, note + "\n"])
+    gaps = [f"**{one.about['setting']}: {one.gap}**\n" for one in settings if one.gap]
+    return "\n".join([*gaps, *tables, note + "\n"])
 
 
 def crossval_rows(
@@ -390,7 +391,8 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
     """Write what cross-validations gave as CSV, in long form.
 
     Columns: ``setting``, ``corpus``, ``encoder``, ``protocol``, ``of`` and the three
-    metrics, in [0, 1]. ``of`` is ``fold 0`` …, ``mean``, ``std``, ``pooled``,
+    metrics, in [0, 1]. ``of`` is ``missing: …`` for
+    each run without a result, ``fold 0`` …, ``mean``, ``std``, ``pooled``,
     ``pooled_low`` and ``pooled_high`` (the bounds of the interval over speakers).
 
     Arguments
@@ -413,6 +415,10 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
                 about = [one.about["setting"], corpus, one.about.get("encoder")]
                 about.append(_protocol_name(own))
                 lines = {
+                    f"missing: fold {fold}, seed {seed}": dict.fromkeys(TITLES)
+                    for fold, seed in one.missing
+                }
+                lines |= {
                     f"{one.unit} {u[one.unit]}": u for u in summary[f"{one.unit}s"]
                 }
                 lines |= {"mean": summary["mean"], "std": summary["std"]}
@@ -476,7 +482,8 @@ def _one_crossval_table(
     for one, row in zip(settings, rows, strict=True):
         summary, against = row["summary"], row["against_first"] or {}
         n_units = len(summary[units])
-        cells = [row["setting"], *([str(n_units)] if units == "folds" else [])]
+        name = f"{row['setting']} (INCOMPLETE)" if one.gap else row["setting"]
+        cells = [name, *([str(n_units)] if units == "folds" else [])]
         cells += [str(len(one.seeds))]
         for name in names:
             std = summary["std"][name]

@@ -49,6 +49,7 @@ def report_failures(failed: Mapping[str, str], runs: Sequence[Run]) -> str:
 def aggregate(runs: Sequence[Run], output: Path) -> str:
     """Put finished runs together: JSON, CSV, Markdown and figures.
 
+    Where runs are missing, each file says so and nothing is pooled.
     ``crossval.json`` stands in the folder itself; where runs have several results (a
     demo that compares settings) in a sub-folder for each. ``crossval.csv`` and
     ``crossval.md`` are about all of them.
@@ -56,7 +57,7 @@ def aggregate(runs: Sequence[Run], output: Path) -> str:
     Arguments
     ---------
     runs : sequence of Run
-        All runs, finished.
+        All that were planned, at least one finished.
     output : pathlib.Path
         Where everything goes.
 
@@ -71,20 +72,26 @@ def aggregate(runs: Sequence[Run], output: Path) -> str:
         If the runs' results do not belong together.
     """
     found: dict[str, list] = {}
+    missing = []
     for run in runs:
         fold = run.split.fold if run.split else None
         fingerprint = run.split.fingerprint if run.split else None
-        for path in run.results():
+        results = run.results()
+        if not results:
+            missing.append((fold, run.seed))
+        for path in results:
             name = path.parent.relative_to(run.folder).as_posix()
             found.setdefault(name, []).append((fold, run.seed, fingerprint, path))
     split = runs[0].split
     settings = []
     for name, results in found.items():
-        if len(results) != len(runs):
+        if len(results) != len(runs) - len(missing):
             raise ValueError(f"{output}: not all runs have results in {name}")
-        one = collect(results, split.protocol if split else {"kind": SEEDS})
+        protocol = split.protocol if split else {"kind": SEEDS}
+        one = collect(results, protocol, missing)
         one.write(output / name / FILE)
-        _plot(one, output / name)
+        if not missing:
+            _plot(one, output / name)
         settings.append(one)
     settings.sort(key=lambda one: one.about.get("order", 0))
     write_csv(settings, output / "crossval.csv")
@@ -186,6 +193,8 @@ def crossval(
         print("Interrupted; the same command with --resume goes on", file=sys.stderr)
         return 130
     if failed:
+        if any(run.results() for run in runs):
+            print(f"\n{aggregate(runs, output)}")
         print(report_failures(failed, runs), file=sys.stderr)
         print(
             "The same command with --resume runs only what is not finished",

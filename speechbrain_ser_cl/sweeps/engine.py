@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import os
 import platform
 import sys
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from speechbrain_ser_cl.sweeps.plan import Run, finish
 from speechbrain_ser_cl.sweeps.process import Job, run_job, visible_gpus
 
-BACKENDS = ("loky", "dask", "ray")
+BACKENDS = ("local", "dask", "ray")
 _PATIENCE = 20.0  # seconds that processes get to end after Ctrl-C
 
 
@@ -24,7 +25,7 @@ def execute(
     output: Path,
     n_done: int = 0,
     jobs: int | None = None,
-    backend: str = "loky",
+    backend: str = "local",
     cluster: str | None = None,
     runs_per_gpu: int = 1,
 ) -> dict[str, str]:
@@ -41,7 +42,7 @@ def execute(
     jobs : int, optional
         Processes at a time; by default one per GPU, or one.
     backend : str
-        ``loky`` (this machine), ``dask`` or ``ray``.
+        ``local`` (this machine), ``dask`` or ``ray``.
     cluster : str, optional
         Address of a dask scheduler or a ray cluster; by default one of ``jobs``
         workers is started on this machine.
@@ -90,7 +91,7 @@ def execute(
     ):
         for run in runs:
             run.note(run.settings())
-        for name, problem in parallel(tasks):
+        for name, problem in _until_the_end(parallel(tasks), by_name):
             problem = problem or finish(by_name[name])
             if problem:
                 failed[name] = problem
@@ -100,10 +101,28 @@ def execute(
     return failed
 
 
+def _until_the_end(
+    told: Iterable[tuple[str, str | None]], names: Iterable[str]
+) -> Iterator[tuple[str, str | None]]:
+    """What came of each run; an engine that breaks leaves its other runs failed."""
+    left = set(names)
+    try:
+        for name, problem in told:
+            left.remove(name)
+            yield name, problem
+    except Exception as error:  # of dask or ray: a worker was killed
+        for name in sorted(left):
+            yield name, f"a worker ended ({type(error).__name__}: {error})"
+
+
 @contextlib.contextmanager
 def _held(lifeline: Path, runs: Iterable[Run]) -> Iterator[None]:
-    """The file that runs live by; waits for their end if something comes between."""
+    """Keep a file while runs may go on; after an interruption wait for their end."""
     lifeline.parent.mkdir(parents=True, exist_ok=True)
+    host = f".running-{platform.node()}-"
+    for other in lifeline.parent.glob(f"{glob.escape(host)}*"):
+        if not _is_alive(other.name.removeprefix(host)):  # its command was killed
+            other.unlink(missing_ok=True)
     lifeline.touch()
     try:
         yield
@@ -112,6 +131,17 @@ def _held(lifeline: Path, runs: Iterable[Run]) -> Iterator[None]:
         _wait_for_all(runs)
         raise
     lifeline.unlink(missing_ok=True)
+
+
+def _is_alive(number: str) -> bool:
+    """Whether there is a process of that number on this machine."""
+    try:
+        os.kill(int(number), 0)
+    except (ValueError, OverflowError, ProcessLookupError):
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
 
 
 def _named(job: Job) -> tuple[str, str | None]:
@@ -128,11 +158,11 @@ def _engine(
             f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}"
         )
     options = {"batch_size": 1, "pre_dispatch": jobs}
-    if backend == "loky":
+    if backend == "local":
         if cluster is not None:
             raise ValueError("--cluster needs --backend dask or ray")
         with joblib.Parallel(
-            jobs, backend="loky", return_as="generator_unordered", **options
+            jobs, backend="threading", return_as="generator_unordered", **options
         ) as parallel:
             yield parallel
     elif backend == "dask":

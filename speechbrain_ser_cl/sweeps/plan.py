@@ -23,7 +23,6 @@ from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, RESULTS
 FOLD_KEYS = ("corpora", "emotion_map", "protocol", "fold", "split_file")
 # Given to train.py by this command.
 OWN_KEYS = {"fold": "--folds", "split_file": "--splits"}
-_RECORD = "crossval_run.json"
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Run:
 
     def earlier(self) -> dict | None:
         """What an earlier start of this run has left, if there was one."""
-        path = self.folder / _RECORD
+        path = self.folder / CROSSVAL_RUN.name
         if not path.exists():
             return None
         return dict(read(path, CROSSVAL_RUN))
@@ -110,7 +109,7 @@ class Run:
     def note(self, settings: Mapping, results: Sequence[str] = ()) -> None:
         """Write down what runs here, and at the end which results it has."""
         record = {"settings": settings, "results": list(results)}
-        write(self.folder / _RECORD, CROSSVAL_RUN, record)
+        write(self.folder / CROSSVAL_RUN.name, CROSSVAL_RUN, record)
 
     def results(self) -> list[Path]:
         """The ``results.json`` of a finished run; none if it is not finished."""

@@ -516,7 +516,10 @@ def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation
             results[row.name] = parse_crossval(check(kept[row.record], CROSSVAL, path))
         else:
             results[row.name] = NOT_RUN
-    return results
+    return {
+        name: one if isinstance(one, str) else one.gap or one
+        for name, one in results.items()
+    }
 
 
 def measured_table(path: str | Path, folder: str | Path) -> str:

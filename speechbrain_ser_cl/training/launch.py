@@ -22,6 +22,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
+from speechbrain_ser_cl.utils.files import hold_folder
 from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
     read_yaml,
@@ -133,8 +134,8 @@ class Launch:
         Raises
         ------
         ValueError
-            For a value that a class does not take, and as
-            :func:`refuse_other_experiment` does.
+            For a value that a class does not take, where another process trains in the
+            folder, and as :func:`refuse_other_experiment` does.
         """
         try:
             hparams = load_hyperpyyaml(self.text)
@@ -145,6 +146,8 @@ class Launch:
                 raise
             raise ValueError(f"{self.hparams_file}: {what}: {why[0]}") from error
         folder = self.folder
+        if if_main_process():
+            hold_folder(folder)
         refuse_other_experiment(folder, self.text)
         sb.create_experiment_directory(folder)
         if if_main_process():

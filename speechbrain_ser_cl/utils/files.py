@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from speechbrain_ser_cl.utils.errors import FileError
 
@@ -38,6 +39,52 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+_HELD: dict[Path, IO[str]] = {}
+
+
+def hold_folder(folder: str | Path) -> None:
+    """Keep a folder for this process until it ends, however it ends.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Made where it is not there. Its file ``.lock`` names the process.
+
+    Raises
+    ------
+    FileError
+        If another process has it.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> hold_folder(folder)
+    >>> (folder / ".lock").read_text() == str(os.getpid())
+    True
+    """
+    import fcntl  # of Linux and macOS
+
+    path = Path(folder).absolute() / ".lock"
+    if path in _HELD:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+", encoding="utf-8")  # noqa: SIM115, held to the end
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        with file:
+            file.seek(0)
+            other = file.read().strip()
+        raise FileError(
+            f"{folder}: process {other} is running in this folder. Wait for its end, "
+            "or choose another --output_folder"
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    _HELD[path] = file
 
 
 def read_bytes(path: str | Path) -> bytes:

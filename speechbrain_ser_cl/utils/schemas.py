@@ -210,6 +210,13 @@ class CrossvalRun(TypedDict):
     numbers: NotRequired[Numbers]
 
 
+class MissingRun(TypedDict):
+    """A run that was planned and has no result."""
+
+    fold: Count | None
+    seed: Seed
+
+
 @_open
 class Cost(TypedDict):
     """Time and memory of the runs of a cross-validation."""
@@ -227,6 +234,7 @@ class Crossval(TypedDict):
     """``crossval.json``: a cross-validated setting."""
 
     format: NotRequired[Literal[1]]
+    missing: NotRequired[list[MissingRun]]
     recipe: NotRequired[str]
     setting: NotRequired[Text]
     order: NotRequired[float]

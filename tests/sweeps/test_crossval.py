@@ -266,8 +266,23 @@ def test_a_broken_fold_is_told_and_only_it_runs_again(words, tmp_path, capsys):
     shutil.copytree(RECIPE, script.parent)
     broken = words("--script", str(script), broken_fold=1)
     assert main(broken) == 1
-    error = capsys.readouterr().err
+    said = capsys.readouterr()
+    error = said.err
     assert "1 of 3 runs failed:" in error
+    gap = "INCOMPLETE: 1 of 3 runs have no result (fold 1, seed 3)"
+    assert gap in said.out
+    kept = read_json(out / "crossval.json")
+    assert kept["missing"] == [{"fold": 1, "seed": 3}]
+    assert kept["results"]["synthetic_source"]["pooled"]["uar"]["value"] is None
+    assert "missing: fold 1, seed 3" in (out / "crossval.csv").read_text()
+    assert main(["compare", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(f"**noise 0.0: {gap}")
+    # Also where the command never came to that, as when it is killed.
+    for _ in range(2):
+        page = tmp_path / "report.html"
+        assert main(["report", str(out), "--output", str(page)]) == 0
+        assert f"<p>{gap}" in page.read_text()
+        (out / "crossval.json").unlink(missing_ok=True)
     assert "fold 1, seed 3: exit status 1; the end of" in error
     assert "    ValueError: this fold does not work" in error
     assert "--resume" in error
@@ -309,9 +324,9 @@ def test_a_killed_fold_goes_on_where_it_was(start, tmp_path):
 @pytest.mark.parametrize(
     ("backend", "jobs", "to_group"),
     [
-        ("loky", "1", False),
-        ("loky", "2", False),
-        ("loky", "2", True),
+        ("local", "1", False),
+        ("local", "2", False),
+        ("local", "2", True),
         ("dask", "2", True),
     ],
 )
@@ -330,7 +345,7 @@ def test_ctrl_c_leaves_nothing_running(start, tmp_path, backend, jobs, to_group)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted; the same command with --resume goes on" in error
-    if backend == "loky":  # dask's workers say what happened to them
+    if backend == "local":  # dask's workers say what happened to them
         assert "Traceback" not in error
     assert processes_about(tmp_path) == []
     assert not any(map(is_alive, running))
@@ -343,6 +358,27 @@ def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
     process = start("--jobs", "2", wait_for=tmp_path / "never")
     wait_until(lambda: len(list(out.rglob("starts.txt"))) == 2)
     process.send_signal(number)
+    process.wait()
+    wait_until(lambda: processes_about(tmp_path) == [])
+    # What it left says that it runs; the next command knows that it does not.
+    (left,) = out.glob(".running-*")
+    for fold in (0, 1):
+        shutil.rmtree(out / f"fold-{fold}")
+    (tmp_path / "never").touch()
+    again = start("--folds", "0", wait_for=tmp_path / "never")
+    assert again.wait(60) == 0
+    assert not list(out.glob(".running-*")), left
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="guards use prctl, of Linux alone")
+def test_a_training_ends_with_the_command_that_started_it(tmp_path):
+    (tmp_path / "my.yaml").write_text("seed: 1\n")
+    script = "import time\nopen('started', 'w').close()\ntime.sleep(600)\n"
+    (tmp_path / "train.py").write_text(script)
+    command = [sys.executable, "-m", "speechbrain_ser_cl.cli", "train"]
+    process = subprocess.Popen([*command, str(tmp_path / "my.yaml")], cwd=tmp_path)
+    wait_until(lambda: (tmp_path / "started").exists())
+    process.kill()
     process.wait()
     wait_until(lambda: processes_about(tmp_path) == [])
 
@@ -424,11 +460,15 @@ def error_of(capsys, arguments):
         (["--fold", "1"], {}, "--fold is set by this command; choose with --folds"),
         (["--seeds", "1", "1"], {}, "--seeds: each once"),
         (["--cluster", "tcp://x"], {}, "--cluster needs --backend dask or ray"),
-        ([], {"corpora": "{}"}, "expected the folder of at least one corpus"),
-        ([], {"corpora": "EmoDB"}, "expected the folder of each corpus"),
+        ([], {"corpora": "{}"}, "corpora is {}, expected a mapping of corpora"),
+        ([], {"corpora": "EmoDB"}, 'corpora is "EmoDB", expected a mapping of'),
         ([], {"corpora": "{synthetic: no_such}"}, "no_such"),
         ([], {"protocol": "kfold"}, "kind 'kfold', expected one of"),
-        ([], {"protocol": "{leaks: [text_id]}"}, "share the session"),
+        (
+            [],
+            {"protocol": "{kind: speaker_kfold, n_folds: 3, leaks: [text_id]}"},
+            "share the session",
+        ),
         (["--folds", "0"], {"protocol": "seeds"}, "protocol seeds has none"),
         (["stray"], {}, "found 'stray' where an option was expected"),
     ],

@@ -440,7 +440,7 @@ def test_options_that_do_not_fit(tmp_path, capsys, more, told):
     status = main(["table", str(file), "--dry-run", *more])
     said = capsys.readouterr()
     assert told in said.out + said.err
-    assert status == (0 if "corpora" in told else 2)
+    assert status == 2
 
 
 def test_options_of_sweeps_are_not_for_a_readme(tmp_path, capsys):
