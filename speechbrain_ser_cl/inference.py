@@ -10,12 +10,9 @@ Hugging Face hub with such a folder's files. Loading runs no code from it: it ho
 names of registered parts, numbers for their constructors and tensors, see
 ``model_folder.py``.
 
-How a recipe's runs become exportable: it hands :func:`~.training.write_run` an
-``EmotionClassifier``, put together from the modules it tested::
-
-    write_run(…, model=EmotionClassifier(backbone, [head], pooling=pooling))
-
-and each of these parts has a registered name and a method ``arguments()``.
+How a recipe's runs become exportable: it trains an
+``EmotionClassifier(backbone, [head], pooling)`` and hands that to
+:func:`~.training.write_run`, as ``model``; each of its parts has a registered name and a method ``arguments()``.
 """
 
 import re

@@ -102,21 +102,8 @@ class MultitaskBrain(SERBrain):
 
 
 def make_loaders(hparams, experiment):
-    """Loaders for training, validation and test.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values.
-    experiment : Experiment
-        The utterances.
-
-    Returns
-    -------
-    train, valid, test : DataLoader
-        ``train`` has the phases of a round in turn.
-    calibration : dict
-        For each domain, a loader of whole training utterances.
+    """Loaders for training, whose phases come in turn, for validation and test; and for
+    each domain one of whole training utterances, for its statistics.
     """
     parts, options = experiment.parts, hparams["loader_options"]
     labels, seed = hparams["target_labels"], hparams["seed"]
@@ -245,18 +232,7 @@ def check_switches(values):
 
 
 def run(launch):
-    """Trains and tests one setting.
-
-    Arguments
-    ---------
-    launch : Launch
-        What is asked for.
-
-    Returns
-    -------
-    list of dict
-        What ``results.json`` says, on the main process.
-    """
+    """Trains and tests one setting; returns what ``results.json`` says."""
     check_switches(launch.values)
     hparams = launch.start()
     experiment = prepare(launch.values)

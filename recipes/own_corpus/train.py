@@ -109,18 +109,7 @@ def make_loaders(hparams, parts, classes):
 
 
 def run(launch):
-    """Trains and tests on one fold.
-
-    Arguments
-    ---------
-    launch : Launch
-        What is asked for.
-
-    Returns
-    -------
-    list of dict
-        What ``results.json`` says, on the main process.
-    """
+    """Trains and tests on one fold; returns what ``results.json`` says."""
     # The data first: an encoder may have to be downloaded.
     experiment = prepare(launch.values, report=True)
     hparams = launch.start()

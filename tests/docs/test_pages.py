@@ -28,7 +28,7 @@ from speechbrain_ser_cl.data.experiment import read_corpus
 from speechbrain_ser_cl.data.protocols import resolve_protocol
 from speechbrain_ser_cl.registry import BACKBONES, LOSSES, Registry
 from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
-from speechbrain_ser_cl.training import parameter_groups, plain_values
+from speechbrain_ser_cl.training import Launch, parameter_groups, plain_values
 from tests.docs.pages import DOCS, ROOT, WRITTEN, blocks, commands
 
 HPARAMS = ROOT / "recipes" / "own_corpus" / "hparams" / "finetune.yaml"
@@ -117,7 +117,8 @@ class Reader:
             self.hparams = edited(self.hparams, code)
             overrides = {"ssl_source": "encoder", "ssl_revision": None}
             values = load_hyperpyyaml(self.hparams, overrides)
-            parameter_groups(values["model"], values["learning_rates"])
+            modules = torch.nn.ModuleDict(values["modules"])
+            parameter_groups(modules, values["learning_rates"])
         else:
             values = load_hyperpyyaml(code)
         resolve_protocol(values.get("protocol", "random_kfold"))
@@ -279,9 +280,10 @@ def test_an_encoder_and_a_loss_of_ones_own_are_trained_and_exported(here, capsys
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     settings = {
-        "folder": "calls",
         "corpora": {
             "my_corpus": {
+                "folder": "calls",
+                "reader": "table",
                 "columns": {"file": "recording", "emotion": "mood", "speaker": "who"},
                 "labels": {"flat": "neutral", "glad": "happy", "cross": "angry"},
             }
@@ -293,7 +295,7 @@ def test_an_encoder_and_a_loss_of_ones_own_are_trained_and_exported(here, capsys
         "output_folder": "mine",
     }
     options = RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
-    results = recipe.run(Path("my.yaml"), options, settings)
+    (results,) = recipe.run(Launch(Path("my.yaml"), options, settings))
     assert results["encoder"] == "band_mlp"
     assert results["setting"] == "cross-entropy + 0.1 Centre"
     assert cli.main(["export", "mine", "exported"]) == 0

@@ -15,12 +15,14 @@ import yaml
 from torch.nn import functional as F
 from transformers import Wav2Vec2FeatureExtractor
 
+from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
 from speechbrain_ser_cl.export import model_card
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.results import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
+from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.utils.audio import load_audio
 
 SCRIPT = Path(__file__).resolve().parents[2] / "recipes" / "IEMOCAP_MSP" / "train.py"
@@ -49,7 +51,7 @@ def world(recipe, on_cpu, tmp_path_factory):
             n_speakers=5,
             utterances_per_speaker=16,
         )
-    recipe.write_untrained_encoder(ENCODER, world / "encoder")
+    write_untrained_encoder(ENCODER, world / "encoder")
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(world / "encoder")
     settings = {
         "source_folder": str(world / "source"),
@@ -73,7 +75,7 @@ def world(recipe, on_cpu, tmp_path_factory):
         "loader_options": {"num_workers": 0},
     }
     excepthook = sys.excepthook
-    recipe.run(HPARAMS, on_cpu(), settings)
+    recipe.run(Launch(HPARAMS, on_cpu(), settings))
     sys.excepthook = excepthook
     return world
 
