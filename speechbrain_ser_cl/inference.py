@@ -12,7 +12,8 @@ names of registered parts, numbers for their constructors and tensors, see
 
 How a recipe's runs become exportable: it trains an
 ``EmotionClassifier(backbone, [head], pooling)`` and hands that to
-:func:`~.training.write_run`, as ``model``; each of its parts has a registered name and a method ``arguments()``.
+:func:`~.training.write_run`, as ``model``; each of its parts has a registered name and
+a method ``arguments()``.
 """
 
 import re

@@ -35,8 +35,8 @@ class SpeechBatch(NamedTuple):
     ---------
     id : list of str
         Of the utterances, B.
-    index : torch.Tensor
-        Their places in the data set (B,): ``dataset.items[index]`` has all that is
+    row : torch.Tensor
+        Their places in the data set (B,): ``dataset.items[row]`` has all that is
         known of them.
     label : torch.Tensor
         Their classes (B,); −1: not known.
@@ -51,14 +51,14 @@ class SpeechBatch(NamedTuple):
 
     Example
     -------
-    >>> item = {"id": "a", "index": 0, "label": 1, "domain": 0, "pipelines": [-1]}
+    >>> item = {"id": "a", "row": 0, "label": 1, "domain": 0, "pipelines": [-1]}
     >>> batch = pad_to_longest([item | {"views": [torch.ones(2)]}])
     >>> batch.to("cpu").lengths
     tensor([1.])
     """
 
     id: list[str]
-    index: Tensor
+    row: Tensor
     label: Tensor
     domain: Tensor
     speech: Tensor
@@ -67,12 +67,12 @@ class SpeechBatch(NamedTuple):
 
     def to(self, device: str | torch.device) -> "SpeechBatch":
         """Moves the tensors to a device, the speech in float32."""
-        moved = [
-            part.to(device, non_blocking=True) if isinstance(part, Tensor) else part
-            for part in self
-        ]
-        batch = SpeechBatch(*moved)
-        return batch._replace(speech=batch.speech.float())
+        moved: dict[str, Any] = {
+            name: part.to(device, non_blocking=True)
+            for name, part in self._asdict().items()
+            if isinstance(part, Tensor)
+        }
+        return self._replace(**moved | {"speech": moved["speech"].float()})
 
 
 class SpeechDataset(Dataset[dict[str, Any]]):
@@ -133,7 +133,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
     (torch.Size([9]), 0)
     >>> dataset[Draw(index=0, number=1)]["views"]
     [tensor([3, 4, 5])]
-    >>> dataset.items[dataset[0]["index"]].utterance.speaker
+    >>> dataset.items[dataset[0]["row"]].utterance.speaker
     'toy_s1'
     """
 
@@ -175,7 +175,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
         utterance = self.items[index].utterance
         item = {
             "id": utterance.id,
-            "index": index,
+            "row": index,
             "label": self.labels[index],
             "domain": self.domains[index],
         }
@@ -252,7 +252,7 @@ def pad_to_longest(items: Sequence[dict[str, Any]]) -> SpeechBatch:
 
     Example
     -------
-    >>> about = {"id": "a", "index": 0, "label": 0, "domain": 0, "pipelines": [-1]}
+    >>> about = {"id": "a", "row": 0, "label": 0, "domain": 0, "pipelines": [-1]}
     >>> items = [about | {"views": [torch.ones(n)]} for n in (2, 1)]
     >>> pad_to_longest(items).speech.tolist()
     [[1.0, 1.0], [1.0, 0.0]]
@@ -283,7 +283,7 @@ def crop_or_pad_to_mean(
 
     Example
     -------
-    >>> about = {"id": "a", "index": 0, "label": 0, "domain": 0, "pipelines": [-1]}
+    >>> about = {"id": "a", "row": 0, "label": 0, "domain": 0, "pipelines": [-1]}
     >>> batch = crop_or_pad_to_mean([
     ...     about | {"views": [torch.arange(1.0, 6.0)], "places": [0.5]},
     ...     about | {"views": [torch.ones(1)], "places": [0.9]},
@@ -327,7 +327,7 @@ def _padded(
         row[: len(view)] = view
     about = {
         name: torch.tensor([item[name] for item in items])
-        for name in ("index", "label", "domain")
+        for name in ("row", "label", "domain")
     }
     return SpeechBatch(
         id=[item["id"] for item in items],

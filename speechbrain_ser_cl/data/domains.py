@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from speechbrain_ser_cl.data.protocols import LEAK_KEYS, resolve_protocol
+from speechbrain_ser_cl.data.protocols import resolve_protocol
 from speechbrain_ser_cl.data.splits import (
+    LEAK_KEYS,
     Labelled,
     check_leaks,
     describe_part,
@@ -39,7 +40,7 @@ class DomainSplits:
     source_valid: list[Labelled]
     target_train: list[Labelled]
     target_test: list[Labelled]
-    leaks: dict
+    leaks: dict[str, dict[str, dict[str, int]]]
     unused: int
 
     def parts(self) -> dict[str, list[Labelled]]:
@@ -47,7 +48,7 @@ class DomainSplits:
         names = ("source_train", "source_valid", "target_train", "target_test")
         return {name: getattr(self, name) for name in names}
 
-    def describe(self) -> dict:
+    def describe(self) -> dict[str, Any]:
         """Counts, shared values and fingerprint, for results.json."""
         return {
             "parts": {name: describe_part(part) for name, part in self.parts().items()},

@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speechbrain.utils.distributed import if_main_process, run_on_main
+from speechbrain.utils.distributed import (  # type: ignore[import-untyped]
+    if_main_process,
+    run_on_main,
+)
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
@@ -99,8 +102,11 @@ class Experiment:
             return told | {"data": self.split.describe()}
         used = self.parts if parts is None else parts
         counts = {name: describe_part(part) for name, part in used.items()}
-        data = {"parts": counts, "shared_between_parts": self.split.shared}
-        data["fingerprint"] = self.split.fingerprint
+        data: dict[str, Any] = {
+            "parts": counts,
+            "shared_between_parts": self.split.shared,
+            "fingerprint": self.split.fingerprint,
+        }
         if self.report is not None:
             data["parts"] = {name: self.report.parts[name] for name in used}
             found = self.report.findings
@@ -167,48 +173,37 @@ def prepare(
     }
     everything = [utterance for corpus in corpora.values() for utterance in corpus]
     names = sorted({utterance.corpus for utterance in everything})
+    split: Split | DomainSplits
     if protocol.get("kind") == DOMAINS:
         if values.get("split_file") is not None:
             raise ValueError(
                 f"split_file: protocol {DOMAINS} draws its parts by the seed; expected "
                 "null"
             )
-        if not _has_own_maps(emotion_map):
-            emotion_map = dict.fromkeys(corpora, emotion_map)
-        labelled = {
-            name: map_corpora({name: some}, {name: emotion_map[name]})
-            for name, some in corpora.items()
-        }
-        left_out = sum((Counter(counts) for _, counts in labelled.values()), Counter())
-        split = split_domains(
-            {name: items for name, (items, _) in labelled.items()},
-            protocol,
-            values["seed"],
-        )
+        labelled, left_out = _each_with_classes(corpora, emotion_map)
+        domains = split_domains(labelled, protocol, values["seed"])
         names = [
-            next(item.utterance.corpus for item in labelled[protocol[role]][0])
+            labelled[protocol[role]][0].utterance.corpus
             for role in ("source", "target")
         ]
-        parts = split.parts()
+        split, parts, shared = domains, domains.parts(), domains.leaks
         items = [item for part in parts.values() for item in part]
-        shared = split.leaks
     else:
         items, left_out = map_corpora(corpora, emotion_map)
-        split = fold_split(
+        fold = fold_split(
             items,
             values["protocol"],
             values.get("fold", 0),
             values["seed"],
             values.get("split_file"),
         )
-        parts, shared = select_parts(items, split), split.shared
-        protocol = split.protocol
+        parts, shared = select_parts(items, fold), fold.shared
+        split, protocol = fold, fold.protocol
     if left_out:
         counts = ", ".join(f"{n} {emotion}" for emotion, n in sorted(left_out.items()))
         logger.info("Left out, in no class of emotion_map: %s", counts)
     told = None
     if report:
-        fold = getattr(split, "fold", None)
         facts = _once(
             audio_facts,
             [item.utterance for item in items],
@@ -218,7 +213,8 @@ def prepare(
             items, facts, classes, parts, shared, left_out, allow_missing
         )
         if if_main_process():
-            print(f"\nDATA of {', '.join(names)}, fold {fold}\n")
+            number = getattr(split, "fold", None)
+            print(f"\nDATA of {', '.join(names)}, fold {number}\n")
             print(told.text(), end="\n\n", flush=True)
         told.refuse_errors()
     if not unlabelled:
@@ -230,12 +226,25 @@ def prepare(
         for name, part in parts.items()
     }
     more = {}
-    if unlabelled:
+    if isinstance(split, Split) and unlabelled:
         items = [i._replace(utterance=by_id[i.utterance.id]) for i in items]
         more = add_unlabelled(split, items, list(by_id.values()))
     return Experiment(
         parts, classes, names, split, protocol, dict(left_out), more, told
     )
+
+
+def _each_with_classes(
+    corpora: Mapping[str, Sequence[Utterance]], emotion_map: Mapping[str, Any]
+) -> tuple[dict[str, list[Labelled]], dict[str, int]]:
+    """The classes of each corpus, all of which it must have; what is in none."""
+    own = _has_own_maps(emotion_map)
+    labelled, left_out = {}, Counter[str]()
+    for name, some in corpora.items():
+        one = emotion_map if not own else {name: emotion_map[name]}
+        labelled[name], counts = map_corpora({name: some}, one)
+        left_out.update(counts)
+    return labelled, dict(left_out)
 
 
 def _once(function: Callable[..., Any], *args: Any) -> Any:
@@ -312,8 +321,8 @@ def _has_own_maps(emotion_map: Mapping[Any, Any]) -> bool:
 
 
 def read_corpora(
-    corpora: Mapping[str, str | Path | Mapping],
-    emotion_map: Mapping,
+    corpora: Mapping[str, str | Path | Mapping[str, Any]],
+    emotion_map: Mapping[str, Any],
     allow_missing: bool = False,
 ) -> list[Labelled]:
     """Read the corpora of an experiment and give their utterances classes.
@@ -373,7 +382,7 @@ def read_corpora(
 
 
 def map_corpora(
-    utterances: Mapping[str, Sequence[Utterance]], emotion_map: Mapping
+    utterances: Mapping[str, Sequence[Utterance]], emotion_map: Mapping[str, Any]
 ) -> tuple[list[Labelled], dict[str, int]]:
     """Give the utterances of several corpora classes.
 
@@ -426,7 +435,7 @@ def map_corpora(
     )
 
 
-def used_corpora(corpora: Mapping) -> dict:
+def used_corpora(corpora: Mapping[str, Any]) -> dict[str, Any]:
     """Those corpora that have a folder.
 
     Arguments
@@ -460,12 +469,12 @@ def used_corpora(corpora: Mapping) -> dict:
     return used
 
 
-def _folder(entry: str | Path | Mapping | None) -> str | Path | None:
+def _folder(entry: str | Path | Mapping[str, Any] | None) -> str | Path | None:
     return entry.get("folder") if isinstance(entry, Mapping) else entry
 
 
 def read_corpus(
-    name: str, entry: str | Path | Mapping, allow_missing: bool = False
+    name: str, entry: str | Path | Mapping[str, Any], allow_missing: bool = False
 ) -> list[Utterance]:
     """Read one corpus of an experiment, as its YAML describes it.
 
@@ -498,8 +507,9 @@ def read_corpus(
     Traceback (most recent call last):
     ValueError: corpora: calls: reader table takes no 'column'; did ...
     """
+    options: dict[str, Any]
     options = dict(entry) if isinstance(entry, Mapping) else {"folder": entry}
-    reader_name = options.pop("reader", name)
+    reader_name = str(options.pop("reader", name))
     if options.get("folder") is None:
         raise ValueError(f"corpora: no folder is given for {name}")
     folder = options.pop("folder")
@@ -514,12 +524,13 @@ def read_corpus(
             )
     if "corpus" in takes:
         options["corpus"] = name
-    return reader(folder, allow_missing=allow_missing, **options)
+    found: list[Utterance] = reader(folder, allow_missing=allow_missing, **options)
+    return found
 
 
 def fold_split(
     items: Sequence[Labelled],
-    protocol: str | Mapping,
+    protocol: str | Mapping[str, Any],
     fold: int,
     seed: int,
     split_file: str | Path | None = None,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from speechbrain.utils.distributed import get_rank
+from speechbrain.utils.distributed import get_rank  # type: ignore[import-untyped]
 from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.data.dataset import SpeechDataset, pad_to_longest
@@ -110,7 +110,7 @@ def make_loader(
 
     Example
     -------
-    >>> items = [{"id": "a", "index": 0, "label": 0, "domain": 0,
+    >>> items = [{"id": "a", "row": 0, "label": 0, "domain": 0,
     ...     "views": [__import__("torch").ones(3)], "pipelines": [-1]}]
     >>> [batch.id for batch in make_loader(items, [[0]], {"num_workers": 0})]
     [['a']]

@@ -43,7 +43,7 @@ class UtteranceEncoder(nn.Module):
         domain: int | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone: Any = backbone
         self.pooling = pooling
         self.norm = norm
         self.reads = "waveform"
@@ -54,7 +54,7 @@ class UtteranceEncoder(nn.Module):
         """Size of the vectors: that of the last part that says its own."""
         parts = (self.norm, self.pooling, self.backbone)
         sizes = [getattr(part, "output_size", None) for part in parts]
-        return next(size for size in sizes if size is not None)
+        return next(int(size) for size in sizes if size is not None)
 
     def forward(
         self, speech: Tensor, lengths: Tensor | None = None, domain: Any = None
@@ -78,11 +78,12 @@ class UtteranceEncoder(nn.Module):
         h = self.pooled(speech, lengths)
         if self.norm is None:
             return h
-        return self.norm(h, **_changed(self._norm_options, domain))
+        normalised: Tensor = self.norm(h, **_changed(self._norm_options, domain))
+        return normalised
 
     def pooled(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encodes and pools, without the normalisation; as :meth:`forward`."""
-        h = speech
+        h: Tensor = speech
         if self.reads == "waveform":
             h = self.backbone(speech, lengths)
             if lengths is not None and self.pooling is not None:
@@ -131,7 +132,9 @@ class HeadSum(nn.Module):
             Logits (B, C).
         """
         pairs = zip(self.heads, self._options, strict=True)
-        return sum(head(h, **_changed(options, domain)) for head, options in pairs)
+        logits = [head(h, **_changed(options, domain)) for head, options in pairs]
+        total: Tensor = sum(logits[1:], start=logits[0])
+        return total
 
 
 class EmotionClassifier(nn.Module):

@@ -73,7 +73,7 @@ class SERBrain(sb.Brain):
     def __init__(
         self,
         class_names: Sequence[str],
-        sampler: Sampler,
+        sampler: Sampler | None,
         epoch_counter: RoundCounter,
         learning_rates: Mapping[str, float],
         lr_scheduler: Callable,

@@ -14,11 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import speechbrain as sb
-from hyperpyyaml import load_hyperpyyaml
+import speechbrain as sb  # type: ignore[import-untyped]
+from hyperpyyaml import load_hyperpyyaml  # type: ignore[import-untyped]
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import if_main_process, run_on_main
-from speechbrain.utils.run_opts import RunOptions
+from speechbrain.utils.distributed import (  # type: ignore[import-untyped]
+    if_main_process,
+    run_on_main,
+)
+from speechbrain.utils.run_opts import RunOptions  # type: ignore[import-untyped]
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
@@ -138,7 +141,7 @@ class Launch:
             folder, and as :func:`refuse_other_experiment` does.
         """
         try:
-            hparams = load_hyperpyyaml(self.text)
+            hparams: dict[str, Any] = load_hyperpyyaml(self.text)
         except TypeError as error:
             # HyperPyYAML's own words, and those of the class.
             what, *why = error.args
@@ -161,8 +164,8 @@ class Launch:
 def start_run(
     hparams_file: str | Path,
     overrides: Mapping[str, Any],
-    check: Callable[[dict], None] = lambda values: None,
-) -> dict:
+    check: Callable[[dict[str, Any]], None] = lambda values: None,
+) -> dict[str, Any]:
     """Starts a run by its YAML: :meth:`Launch.start` after a check of the values."""
     launch = Launch(Path(hparams_file), None, overrides)
     check(launch.values)

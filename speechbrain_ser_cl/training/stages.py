@@ -6,9 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from speechbrain.utils.distributed import run_on_main
-from speechbrain.utils.run_opts import RunOptions
-from speechbrain.utils.train_logger import FileTrainLogger
+from speechbrain.utils.distributed import run_on_main  # type: ignore[import-untyped]
+from speechbrain.utils.run_opts import RunOptions  # type: ignore[import-untyped]
+from speechbrain.utils.train_logger import (  # type: ignore[import-untyped]
+    FileTrainLogger,
+)
 from torch import nn
 from torch.utils.data import Sampler
 
@@ -202,7 +204,7 @@ def title_of(part: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     'SupCon τ = 0.1'
     """
     try:
-        return part["title"].format(**values)
+        return str(part["title"]).format(**values)
     except (KeyError, ValueError) as error:
         raise ValueError(
             f"title: {part.get('title')!r}: found no value for {error}; in braces "

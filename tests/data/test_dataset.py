@@ -98,7 +98,7 @@ def test_an_index_gives_the_whole_utterance_and_what_is_known_of_it(items):
     )
     for i, (utterance, label) in enumerate(items):
         row = data[i]
-        assert data.items[row["index"]].utterance is utterance
+        assert data.items[row["row"]].utterance is utterance
         assert (row["id"], row["domain"]) == (utterance.id, 1)
         assert row["label"] == (UNLABELLED if i < 4 else list(CLASSES).index(label))
         assert torch.equal(row["views"][0], load_audio(utterance.path))
@@ -222,7 +222,7 @@ def test_a_view_is_its_pipeline_applied_to_a_part(pipelines, max_seconds):
     starts, seen = [], np.zeros((4, 4))
     for number in range(400):
         item = data[Draw(number % len(data), number)]
-        wav = samples(data.items[item["index"]].utterance)
+        wav = samples(data.items[item["row"]].utterance)
         longest = len(wav) if max_seconds is None else round(max_seconds * 16000)
         for view, pipeline in zip(item["views"], item["pipelines"], strict=True):
             undo = {
@@ -278,7 +278,7 @@ def test_views_stand_one_after_the_other_and_differ():
     chosen = [data[d] for d in draws()]
     assert len(crop_or_pad_to_mean(chosen).speech) == 6
     whole = pad_to_longest(chosen)
-    assert whole.id == ["u10", "u30", "u80"] and whole.index.tolist() == [0, 1, 2]
+    assert whole.id == ["u10", "u30", "u80"] and whole.row.tolist() == [0, 1, 2]
     for k, item in enumerate(chosen):
         for view, rows in zip(item["views"], whole.speech.chunk(2), strict=True):
             assert torch.equal(rows[k, : len(view)], view)
@@ -326,7 +326,7 @@ def test_loaders_say_what_a_recipe_needs(monkeypatch):
 
 def test_without_read_the_collate_function_reads():
     data = SpeechDataset(toys(), ["sad"], None)
-    assert data[Draw(1, 5)] == {"id": "u30", "index": 1, "label": 0, "domain": 0}
+    assert data[Draw(1, 5)] == {"id": "u30", "row": 1, "label": 0, "domain": 0}
 
 
 def test_a_waveform_is_read_by_default(items):

@@ -114,9 +114,7 @@ def test_the_script_is_kept(experiment, tmp_path, monkeypatch):
 
 
 def test_a_misspelt_key_is_an_error_that_says_which_is_meant(experiment, tmp_path):
-    with pytest.raises(
-        ValueError, match=r"x\.yaml has no key sead; did you mean 'seed'"
-    ):
+    with pytest.raises(ValueError, match=r"x\.yaml has no key sead; did.*'seed'"):
         experiment(sead=2)
     assert not (tmp_path / "run").exists()
 
