@@ -186,7 +186,7 @@ def prepare(
             labelled[protocol[role]][0].utterance.corpus
             for role in ("source", "target")
         ]
-        split, parts, shared = domains, domains.parts(), domains.leaks
+        split, parts, shared = domains, domains.parts(), None
         items = [item for part in parts.values() for item in part]
     else:
         items, left_out = map_corpora(corpora, emotion_map)
