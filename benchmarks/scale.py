@@ -59,7 +59,7 @@ def utterances(count):
 
 
 def measure(count):
-    """Seconds of each step, and the largest memory."""
+    """Seconds, also of the processor, of each step, and the largest memory."""
     from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
     from speechbrain_ser_cl.data.protocols import (
         make_folds,
@@ -70,11 +70,12 @@ def measure(count):
     from speechbrain_ser_cl.data.splits import Labelled
 
     items = [Labelled(u, u.emotion) for u in utterances(count)]
-    seconds = {}
+    seconds, processor = {}, {}
 
     def timed(name, step):
-        start = time.perf_counter()
+        start, busy = time.perf_counter(), time.process_time()
         result = step()
+        processor[name] = time.process_time() - busy
         seconds[name] = time.perf_counter() - start
         return result
 
@@ -90,7 +91,12 @@ def measure(count):
         back = timed("read a manifest", lambda: read_manifest(file, root))
     assert back == plain
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"utterances": count, "seconds": seconds, "megabytes": peak}
+    return {
+        "utterances": count,
+        "seconds": seconds,
+        "processor_seconds": processor,
+        "megabytes": peak,
+    }
 
 
 def main():
@@ -104,12 +110,13 @@ def main():
     if options.one:
         print(json.dumps(measure(options.one)))
         return
-    from speechbrain_ser_cl.training.record import machine, versions
+    from speechbrain_ser_cl.training import machine, package_versions
 
-    found = machine() | {
+    found = {
+        **machine(),
         "load_before": os.getloadavg()[0],
         "date": datetime.now(timezone.utc).date().isoformat(),
-        "versions": versions(),
+        "versions": package_versions(),
         "results": [],
     }
     for size in options.sizes:

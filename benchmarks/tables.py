@@ -182,7 +182,24 @@ def training_step(found):
     return [*table(["part", "ms"], rows), "", about + machine(where)]
 
 
+def scale(found):
+    """Seconds and memory by the number of utterances, and how they grow."""
+    rows, before = [], None
+    for row in found["results"]:
+        cells = []
+        for step, seconds in row["processor_seconds"].items():
+            grown = f" (× {seconds / before[step]:.1f})" if before else ""
+            cells.append(f"{seconds:.2f}{grown}")
+        rows.append([f"{row['utterances']:,}".replace(",", " "), *cells])
+        rows[-1].append(f"{row['megabytes']:.0f}")
+        before = row["processor_seconds"]
+    steps = [f"{step}, s" for step in found["results"][0]["seconds"]]
+    about = "Seconds of the processor; MB: of the process, with PyTorch. "
+    return [*table(["utterances", *steps, "MB"], rows), "", about + machine(found)]
+
+
 TABLES = {
+    "scale": scale,
     "cache": cache,
     "cache_epoch_ravdess": cache_epoch,
     "training_step": training_step,

@@ -1,11 +1,13 @@
 """Manifests: SpeechBrain's JSON, with the fields of ``Utterance``."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import without_links
 from speechbrain_ser_cl.utils.records import RecordError, read, write
 from speechbrain_ser_cl.utils.schemas import MANIFEST
 
@@ -72,12 +74,13 @@ def write_manifest(
         raise ValueError(
             f"{path}: ids that occur more than once ({offenders(repeated)})"
         )
-    root = Path(data_root).resolve()
+    root = os.path.join(os.path.realpath(data_root), "")
+    files = without_links(u.path for u in utterances)
     entries = {
-        u.id: {"wav": _portable(u.path, root)}
+        u.id: {"wav": _portable(file, root)}
         | {name: getattr(u, name) for name in FIELDS}
         | {n: value for n in OPTIONAL if (value := getattr(u, n)) is not None}
-        for u in utterances
+        for u, file in zip(utterances, files, strict=True)
     }
     write(path, MANIFEST, entries)
 
@@ -125,8 +128,7 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
     return sorted(utterances, key=lambda utterance: utterance.id)
 
 
-def _portable(path: Path, root: Path) -> str:
-    path = path.resolve()
-    if path.is_relative_to(root):
-        return f"{PLACEHOLDER}/{path.relative_to(root).as_posix()}"
-    return str(path)
+def _portable(file: str, root: str) -> str:
+    if file.startswith(root):
+        return f"{PLACEHOLDER}/{Path(file[len(root) :]).as_posix()}"
+    return file

@@ -6,7 +6,6 @@ the version of a random number generator.
 
 import hashlib
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance, normal
 from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders
+from speechbrain_ser_cl.utils.files import without_links
 
 LEAK_KEYS = ("speaker", "session", "text_id")
 _FILE = "audio file"
@@ -268,7 +268,7 @@ class Leaks:
         self._ids = [u.id for u in utterances]
         values: dict[str, Iterable[str | None]] = {
             "utterance id": self._ids,
-            _FILE: _audio_files(utterances),
+            _FILE: map(normal, without_links(u.path for u in utterances)),
         } | {key: map(attrgetter(key), utterances) for key in keys}
         if any(u.recording for u in utterances):
             self.keys.append("recording")
@@ -492,29 +492,6 @@ def _numbered(values: Iterable[str | None]) -> tuple[NDArray[np.int64], list[str
     number: dict[str, int] = {}
     codes = [-1 if v is None else number.setdefault(v, len(number)) for v in values]
     return np.array(codes, dtype=np.int64), list(number)
-
-
-def _audio_files(utterances: Iterable[Utterance]) -> list[str]:
-    """Of each utterance the path that its file has without links.
-
-    Folders are resolved once; of files only those that are links themselves.
-    """
-    folders: dict[str, tuple[str, set[str]]] = {}
-    files = []
-    for utterance in utterances:
-        folder, name = os.path.split(utterance.path)
-        if folder not in folders:
-            links: set[str] = set()
-            try:
-                with os.scandir(folder or ".") as entries:
-                    links = {entry.name for entry in entries if entry.is_symlink()}
-            except OSError:  # tests and benchmarks name files that are not there
-                pass
-            folders[folder] = (os.path.realpath(folder), links)
-        real, links = folders[folder]
-        path = f"{real}{os.sep}{name}"
-        files.append(normal(os.path.realpath(path) if name in links else path))
-    return files
 
 
 def _utterance(item: Utterance | Labelled) -> Utterance:

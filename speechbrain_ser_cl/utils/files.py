@@ -3,12 +3,52 @@
 import csv
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from speechbrain_ser_cl.utils.errors import FileError
+
+
+def without_links(paths: Iterable[str | Path]) -> list[str]:
+    """Resolve symbolic links of many files, each folder once.
+
+    Arguments
+    ---------
+    paths : iterable of str or pathlib.Path
+        Files, there or not.
+
+    Returns
+    -------
+    list of str
+        Absolute paths without links, as ``Path.resolve`` gives them.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path").resolve()
+    >>> (folder / "link.wav").symlink_to("a.wav")
+    >>> files = without_links([folder / "link.wav", folder / "b" / ".." / "a.wav"])
+    >>> files == [str(folder / "a.wav")] * 2
+    True
+    """
+    folders: dict[str, tuple[str, set[str]]] = {}
+    files = []
+    for path in paths:
+        folder, mark, name = os.fspath(path).rpartition(os.sep)
+        if folder not in folders:
+            links: set[str] = set()
+            try:
+                with os.scandir(folder or mark or ".") as entries:
+                    links = {entry.name for entry in entries if entry.is_symlink()}
+            except OSError:
+                pass  # as there may be no such file
+            real = os.path.realpath(folder or mark or ".")
+            folders[folder] = (os.path.join(real, ""), links)
+        real, links = folders[folder]
+        file = real + name
+        files.append(os.path.realpath(file) if name in links else file)
+    return files
 
 
 @contextmanager
