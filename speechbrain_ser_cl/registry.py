@@ -67,6 +67,7 @@ class Registry:
         self.builtin = builtin
         self._entries: dict[str, Callable[..., Any]] = {}
         self._sources: dict[str, str] = {}
+        self._aliases: dict[str, str] = {}
         self._plugins_loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -100,6 +101,18 @@ class Registry:
             return obj
 
         return decorate
+
+    def alias(self, other: str, name: str) -> None:
+        """Another name for an entry, that look-ups know and lists leave out.
+
+        Arguments
+        ---------
+        other : str
+            The other name.
+        name : str
+            A registered name.
+        """
+        self._aliases[other] = name
 
     def _add(self, name: str, obj: Callable[..., Any], source: str) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", name):
@@ -161,6 +174,7 @@ class Registry:
             When nothing has this name; the message has the nearest names.
         """
         self._load()
+        name = self._aliases.get(name, name)
         self._check(name)
         return self._entries[name]
 

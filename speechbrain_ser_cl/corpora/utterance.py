@@ -85,6 +85,9 @@ class Utterance:
     start, end : float or None
         From where to where in the recording, in seconds; an ``end`` of None is
         ``start + duration``.
+    intensity : str or None
+        How strongly, in the corpus' words, e.g. ``"strong"``; None where it says
+        nothing.
 
     Raises
     ------
@@ -125,6 +128,7 @@ class Utterance:
     recording: str | None = None
     start: float | None = None
     end: float | None = None
+    intensity: str | None = None
 
     def __post_init__(self) -> None:
         for field in _NAMES:

@@ -13,6 +13,7 @@ import torch
 
 from speechbrain_ser_cl.utils.errors import SERError
 from speechbrain_ser_cl.utils.files import refuse_lfs_pointer, replacing
+from speechbrain_ser_cl.utils.media import MEDIA, MediaFile
 
 SAMPLE_RATE = 16000
 # What a file may hold, whatever its header says and however well it is compressed.
@@ -53,7 +54,8 @@ def load_audio(
     Arguments
     ---------
     path : str or pathlib.Path
-        Any file that libsndfile reads: wav, flac, ogg, …
+        Any file that libsndfile reads: wav, flac, ogg, …; with the extra ``media``
+        avi, mp4, m4a, webm, … as well: their first audio track.
     start : float
         Where to begin, in seconds.
     end : float, optional
@@ -152,7 +154,8 @@ def _blocks(
     try:
         # As bytes: a name need not be UTF-8.
         name = os.fsencode(path) if os.name == "posix" else path
-        with _Sequential(name) as file:
+        media = Path(path).suffix.lower() in MEDIA
+        with MediaFile(path) if media else _Sequential(name) as file:
             yield from _blocks_of(path, file, start, end, longest)
     except (soundfile.SoundFileError, OSError, MemoryError) as error:
         try:
@@ -164,7 +167,7 @@ def _blocks(
 
 def _blocks_of(
     path: str | Path,
-    file: soundfile.SoundFile,
+    file: soundfile.SoundFile | MediaFile,
     start: float,
     end: float | None,
     longest: float,

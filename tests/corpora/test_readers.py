@@ -184,6 +184,7 @@ def test_file_names_are_understood(utterances):
         language="en",
         text_id="ravdess_02",
         emotion="fearful",
+        intensity="normal",
     )
     crema_d = by_id(utterances["crema_d"])["crema_d_1040_ITH_SAD_X"]
     assert crema_d == Utterance(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from speechbrain_ser_cl.corpora import Utterance, read_emodb, write_synthetic
+from speechbrain_ser_cl.corpora import Utterance, write_synthetic
 from speechbrain_ser_cl.data.experiment import fold_split, read_corpora
 from speechbrain_ser_cl.data.protocols import (
     DRAWN,
@@ -25,6 +25,7 @@ from speechbrain_ser_cl.data.protocols import (
     write_split,
 )
 from speechbrain_ser_cl.data.splits import Labelled, LeakError
+from speechbrain_ser_cl.registry import CORPORA
 
 # ``given`` needs utterances that say so.
 FOLDED = sorted(set(PROTOCOLS) - {*DRAWN, "given"})
@@ -275,7 +276,7 @@ def test_folds_are_golden():
 
 
 def test_golden_folds_of_real_speech(shared):
-    utterances = read_emodb(shared / "corpora" / "EmoDB")
+    utterances = CORPORA.get("emodb")(shared / "corpora" / "EmoDB")
     splits = make_folds(utterances, CARDS)
     assert [len(s.test) for s in splits] == [117, 126, 104, 96, 92]
     assert splits[0].fingerprint[:16] == "b8fb44c9760dc5f7"

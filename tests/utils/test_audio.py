@@ -189,13 +189,13 @@ def test_all_bad_files_are_named_up_to_ten(tmp_path):
 
 
 def test_hollow_ravdess_48_khz_with_a_stereo_file(tmp_path):
-    from speechbrain_ser_cl.corpora import read_ravdess
+    from speechbrain_ser_cl.registry import CORPORA
 
     root = hollow.write_ravdess(tmp_path)
     for folder in sorted(root.iterdir())[1:]:
         shutil.rmtree(folder)
     with pytest.warns(UserWarning):
-        utterances = read_ravdess(root, allow_missing=True)
+        utterances = CORPORA.get("ravdess")(root, allow_missing=True)
     after = convert_to_16k_mono(utterances, tmp_path / "cache")
     assert len(after) == 60
     assert {load_audio(u.path).shape for u in after} == {(160,)}

@@ -1,0 +1,380 @@
+"""What a corpus' card says: typed facts, read from YAML.
+
+A card describes a published corpus as data: where it comes from, under which terms,
+how its files are named, what its codes mean, how many utterances it has. One engine
+(``cards.py``) reads all corpora that have a layout.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from speechbrain_ser_cl.corpora.checks import CorpusError
+
+FOLDER = Path(__file__).with_name("cards")
+MAPPED = ("emotion", "speaker", "session", "gender", "language", "text", "part")
+FIELDS = (*MAPPED, "intensity")
+
+
+class Licence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The terms of a corpus.
+
+    Arguments
+    ---------
+    name : str
+        Of the licence, for people.
+    share_audio : bool
+        Whether snippets of its audio may stand in what is shown to others, such as a
+        report.
+    source : str
+        Whom to name; a card fills it in from its title and citation.
+    allows : str
+        ``"anything"``, ``"with credit"`` (also where the same terms have to be passed
+        on), ``"non-commercial"``, ``"research"``, ``"agreement"`` with the owner,
+        ``"disputed"`` where sources disagree, ``"unknown"``.
+    says : dict
+        Where sources disagree: who says what.
+
+    Example
+    -------
+    >>> Licence("CC0 1.0", share_audio=True, source="Nobody in particular").share_audio
+    True
+    """
+
+    name: str
+    share_audio: bool = False
+    source: str = ""
+    allows: Literal[
+        "anything",
+        "with credit",
+        "non-commercial",
+        "research",
+        "agreement",
+        "disputed",
+        "unknown",
+    ] = "unknown"
+    says: dict[str, str] = {}
+
+    @property
+    def limits(self) -> str | None:
+        """What a user of a model trained on it must know; None: nothing to say."""
+        return {
+            "anything": None,
+            "with credit": None,
+            "non-commercial": "non-commercial use only",
+            "research": "research only",
+            "agreement": "only as the agreement with its owner allows",
+            "disputed": "sources disagree on its terms",
+            "unknown": "its terms are not known",
+        }[self.allows]
+
+
+class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    r"""Where a value stands, and what its codes mean.
+
+    Arguments
+    ---------
+    of : str
+        Named groups of the pattern, or columns of the table, in braces; by default
+        the one that is called like the field.
+    words : dict
+        Code, as a regular expression that fits the whole of it, to meaning, in which
+        ``\1`` is the first group; null leaves an utterance out (``emotion``, ``part``)
+        or means not known (others).
+        Without words a value is taken as it is.
+    every : int, optional
+        For numbers that count on from class to class: 1 is meant again after so many.
+
+    Example
+    -------
+    >>> Field(words={r"\d*[13579]": "male", r"\d+": "female"}).words
+    {'\\d*[13579]': 'male', '\\d+': 'female'}
+    """
+
+    of: str = ""
+    words: dict[str, str | None] = {}
+    every: int | None = None
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of labels: the corpus' own, or one that says more about its files.
+
+    Arguments
+    ---------
+    file : str
+        Its path in the corpus.
+    delimiter : str
+        Between columns.
+    values : dict
+        Further columns, the same in all rows.
+    key : str
+        Of a table that says more: columns in braces that are equal to ``of``.
+    of : str
+        Named groups or columns in braces.
+    optional : bool
+        Whether the corpus can be read without it.
+    """
+
+    file: str
+    delimiter: str = ","
+    values: dict[str, str] = {}
+    key: str = ""
+    of: str = ""
+    optional: bool = False
+
+
+class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How many there are of what in a complete copy.
+
+    Arguments
+    ---------
+    utterances : int
+        All; must be the sum of ``emotions`` where those are given.
+    speakers : int, optional
+        Different ones.
+    emotions : dict
+        Number of utterances of each.
+    note : str
+        What is special about this release.
+    """
+
+    utterances: int
+    speakers: int | None = None
+    emotions: dict[str, int] = {}
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        total = sum(self.emotions.values())
+        if self.emotions and total != self.utterances:
+            raise ValueError(f"emotions add up to {total}, not to {self.utterances}")
+
+    def expected(self) -> dict[str, int]:
+        """The counts by name, as ``checks.finish`` compares them."""
+        found = {"utterances": self.utterances, **self.emotions}
+        return found | ({"speakers": self.speakers} if self.speakers else {})
+
+
+class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A file of the corpus and what is known of it, to understand the card by."""
+
+    path: str
+    emotion: str
+    speaker: str | None = None
+    gender: str | None = None
+    text: str | None = None
+    intensity: str | None = None
+
+
+class Card(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True
+):
+    r"""A corpus as data.
+
+    Arguments
+    ---------
+    name : str
+        As registered; the name of the card's file.
+    title, languages, page, licence, citation : str, list of str, str, Licence, str
+        What it is, ISO 639 codes, where to get it, on which terms, whom to cite.
+    counts : Counts
+        Of a complete copy.
+    checked : str
+        How the counts were checked.
+    aliases : list of str
+        Other names.
+    hours : float, optional
+        Length of all audio.
+    speech : str
+        How the emotions came about: ``"acted"``, ``"natural"``, ….
+    path : str
+        Regular expression with named groups that fits the end of each file's path,
+        from a folder's beginning on, without suffix.
+    ignore : str
+        Likewise for audio files beside the corpus' that do not belong to it.
+    tables : list of Table
+        Instead of ``path``: the files of labels, a row per utterance.
+    audio : str
+        With ``tables``: the path of a row's audio file without suffix, from the
+        corpus' folder on, columns in braces.
+    more : list of Table
+        Tables that say more about speakers or files.
+    marker : str
+        Where a reader in Python takes the place of a layout: regular expression of a
+        path by which the corpus is known.
+    id : str
+        Name of an utterance: groups in braces; ``{stem}`` is the file's name.
+    media : list of str
+        Suffixes of audio or video that libsndfile does not read.
+    emotion, speaker, session, gender, language, text, part, intensity : Field
+        Where each stands; needed where no group or column has this name, or codes have
+        to be translated.
+    variants : dict
+        Name of another release to its counts.
+    bad : dict
+        File to what is known to be wrong with it; left out where it cannot be read.
+    refuse_one_length : bool
+        Whether copies are known whose files were all cut or padded to one length.
+    notes : list of str
+        What one has to know.
+    example : Example, optional
+        One file.
+    """
+
+    name: str
+    title: str
+    languages: list[str]
+    page: str
+    licence: Licence
+    citation: str
+    counts: Counts
+    checked: str
+    example: Example | None = None
+    aliases: list[str] = []
+    hours: float | None = None
+    speech: str = "acted"
+    path: str = ""
+    ignore: str = ""
+    tables: list[Table] = []
+    audio: str = ""
+    more: list[Table] = []
+    marker: str = ""
+    id: str = "{stem}"
+    media: list[str] = []
+    emotion: Field = Field()
+    speaker: Field | None = None
+    session: Field | None = None
+    gender: Field | None = None
+    language: Field | None = None
+    text: Field | None = None
+    part: Field | None = None
+    intensity: Field | None = None
+    variants: dict[str, Counts] = {}
+    bad: dict[str, str] = {}
+    refuse_one_length: bool = False
+    notes: list[str] = []
+
+    def __post_init__(self) -> None:
+        ways = [key for key in ("path", "tables", "marker") if getattr(self, key)]
+        if len(ways) > 1:
+            raise ValueError(f"has {' and '.join(ways)}, expected one of them")
+        if bool(self.tables) != bool(self.audio):
+            raise ValueError("tables and audio belong together, found only one")
+        for key in ("path", "ignore", "marker"):
+            try:
+                re.compile(getattr(self, key))
+            except re.error as error:
+                raise ValueError(f"{key} is no regular expression: {error}") from None
+        if self.path and not self.emotion.of and "emotion" not in self.groups:
+            raise ValueError(
+                "nothing says where the emotion stands: path has no group "
+                "(?P<emotion>…) and emotion no key of"
+            )
+
+    @property
+    def readable(self) -> bool:
+        """Whether the engine reads it, without Python of its own."""
+        return bool(self.path or self.tables)
+
+    @cached_property
+    def groups(self) -> frozenset[str]:
+        """Names of the pattern's groups."""
+        return frozenset(re.compile(self.path).groupindex)
+
+    @cached_property
+    def fields(self) -> dict[str, Field]:
+        """Each field that the corpus says something of."""
+        given = {name: getattr(self, name) for name in FIELDS}
+        return {
+            name: field if field.of else msgspec.structs.replace(field, of=f"{{{name}}}")
+            for name, field in (
+                (name, field or (Field() if name in self.groups else None))
+                for name, field in given.items()
+            )
+            if field is not None
+        }
+
+    @cached_property
+    def terms(self) -> Licence:
+        """The licence, with whom to name."""
+        return msgspec.structs.replace(
+            self.licence, source=f"{self.title}, {self.citation}"
+        )
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+        counts = self.counts
+        parts = [
+            f"{counts.utterances} utterances",
+            f"{counts.speakers} speakers" if counts.speakers else "",
+            f"{len(counts.emotions)} emotions" if counts.emotions else "",
+            ", ".join(self.languages),
+        ]
+        return f"{self.title}: {', '.join(filter(None, parts))}."
+
+
+def load_card(path: str | Path, name: str | None = None) -> Card:
+    """Read a card, and refuse what is not one.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A YAML file.
+    name : str, optional
+        Of the corpus; by default the file's, without suffix.
+
+    Returns
+    -------
+    Card
+        Its facts.
+
+    Raises
+    ------
+    CorpusError
+        If there is no such file, for YAML that cannot be read, keys that a card does
+        not have, keys that it lacks, and values of another type.
+
+    Example
+    -------
+    >>> load_card(FOLDER / "emodb.yaml").counts.utterances
+    535
+    """
+    path = Path(path)
+    try:
+        # The C parser is ten times as fast, and there wherever a wheel of yaml is.
+        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        facts = yaml.load(path.read_text(encoding="utf-8"), loader)
+    except OSError as error:
+        raise CorpusError(f"{path}: no card that can be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise CorpusError(f"{path}: not YAML ({error})") from error
+    if not isinstance(facts, dict):
+        raise CorpusError(f"{path}: a card is a mapping of keys, found {facts!r}")
+    try:
+        return msgspec.convert({"name": name or path.stem} | facts, Card)
+    except msgspec.ValidationError as error:
+        raise CorpusError(
+            f"{path}: {error}. A card has the keys {', '.join(Card.__struct_fields__)}"
+        ) from error
+
+
+def card_names() -> list[str]:
+    """Names of the package's own cards, without reading them.
+
+    Returns
+    -------
+    list of str
+        In order.
+
+    Example
+    -------
+    >>> "emodb" in card_names()
+    True
+    """
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))

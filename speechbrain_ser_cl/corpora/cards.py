@@ -1,0 +1,545 @@
+"""One engine that reads every corpus whose card says how its files are named."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.card import (
+    Card,
+    Counts,
+    Field,
+    Licence,
+    Table,
+    card_names,
+    load_card,
+)
+from speechbrain_ser_cl.corpora.card import FOLDER as _CARDS
+from speechbrain_ser_cl.corpora.checks import (
+    AUDIO_SUFFIXES,
+    Candidate,
+    CorpusError,
+    finish,
+)
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.corpora.words import EMOTION_WORDS, translate
+from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, str]
+
+
+class CardReader:
+    """A reader that is made of a card, to be registered like a function.
+
+    Arguments
+    ---------
+    card : Card
+        What it reads.
+
+    Example
+    -------
+    >>> read_emodb = CardReader(get_card("emodb"))
+    >>> read_emodb("no/such/folder")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: emodb: there is no folder \
+no/such/folder
+    """
+
+    def __init__(self, card: Card) -> None:
+        self.card = card
+        self.__doc__ = card.summary
+        self.__qualname__ = self.__name__ = f"read_{card.name}"
+
+    @property
+    def licence(self) -> Licence:
+        """The terms of the corpus."""
+        return self.card.terms
+
+    def __call__(
+        self, folder: str | Path, allow_missing: bool = False
+    ) -> list[Utterance]:
+        """Read the corpus.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            Where it lies: its folder, one above or one of its own folders.
+        allow_missing : bool
+            Whether missing and corrupt files and wrong counts become one warning.
+
+        Returns
+        -------
+        list of Utterance
+            Sorted by id.
+
+        Raises
+        ------
+        CorpusError
+            For a wrong folder, file names of another form, codes that the card does
+            not have, and copies that are known to be cut; unless ``allow_missing``,
+            for missing and corrupt files and wrong counts.
+        """
+        return read_card(self.card, folder, allow_missing)
+
+
+@cache
+def get_card(name: str) -> Card:
+    """The card of a corpus that the package has one of.
+
+    Arguments
+    ---------
+    name : str
+        A name of ``card_names()``, or one of its aliases.
+
+    Returns
+    -------
+    Card
+        Read once.
+
+    Raises
+    ------
+    CorpusError
+        For another name, with the nearest.
+
+    Example
+    -------
+    >>> get_card("cremad").name
+    'crema_d'
+    """
+    if name in card_names():
+        return load_card(_CARDS / f"{name}.yaml")
+    known = {alias: card.name for card in all_cards() for alias in card.aliases}
+    if name in known:
+        return get_card(known[name])
+    raise CorpusError(
+        f"no corpus {name!r}; {did_you_mean(name, [*card_names(), *known])}"
+        "`ser-cl corpora` lists all"
+    )
+
+
+def all_cards() -> list[Card]:
+    """The package's own cards and those of plug-ins that were loaded.
+
+    Returns
+    -------
+    list of Card
+        By name.
+
+    Example
+    -------
+    >>> len(all_cards()) > 40
+    True
+    """
+    return [get_card(name) for name in card_names()]
+
+
+def register_cards() -> None:
+    """Register a reader for each card that has a layout, under its name and aliases."""
+    for card in all_cards():
+        if card.readable:
+            CORPORA.register(card.name)(CardReader(card))
+        for alias in card.aliases:
+            CORPORA.alias(alias, card.name)
+
+
+class Listing:
+    """The files below a folder, seen once.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where to look; linked folders as well, hidden files not.
+    suffixes : iterable of str
+        Of audio, in lower case.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> for name in ["a.flac", "._a.flac", "b.WAV", "readme.txt"]:
+    ...     (folder / name).touch()
+    >>> listing = Listing(folder, [".wav", ".flac"])
+    >>> [Path(path).name for path in listing.audio], len(listing.others)
+    (['a.flac', 'b.WAV'], 1)
+    """
+
+    def __init__(self, folder: Path, suffixes: Iterable[str]) -> None:
+        self.folder = folder
+        self.audio: list[str] = []
+        self.others: list[str] = []
+        suffixes = frozenset(suffixes)
+        for path in walk(folder):
+            suffix = os.path.splitext(path)[1].lower()
+            (self.audio if suffix in suffixes else self.others).append(path)
+
+    def below(self, path: str) -> str:
+        """A path as it reads from the folder on."""
+        return os.path.relpath(path, self.folder).replace(os.sep, "/")
+
+
+def walk(folder: Path) -> Iterator[str]:
+    """Absolute paths of all files, in order, without hidden ones."""
+    for parent, folders, files in os.walk(os.path.abspath(folder), followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield f"{parent}/{name}"
+
+
+def suffixes_of(card: Card) -> list[str]:
+    """Suffixes of the audio files that a card's reader takes."""
+    return [*AUDIO_SUFFIXES, *card.media]
+
+
+def anchored(pattern: str) -> re.Pattern[str]:
+    """A card's pattern, to fit the end of a path from a folder's beginning on."""
+    return re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
+
+
+def read_card(
+    card: Card, folder: str | Path, allow_missing: bool = False
+) -> list[Utterance]:
+    """Read a corpus as its card describes it.
+
+    Arguments
+    ---------
+    card : Card
+        The corpus.
+    folder : str or pathlib.Path
+        Where it lies: its folder, one above or one of its own folders.
+    allow_missing : bool
+        Whether missing and corrupt files and wrong counts become one warning.
+
+    Returns
+    -------
+    list of Utterance
+        Sorted by id.
+
+    Raises
+    ------
+    CorpusError
+        As ``CardReader`` says.
+
+    Example
+    -------
+    >>> read_card(get_card("ravdess"), getfixture("tmp_path"))
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: ravdess: ... is not the corpus...
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CorpusError(f"{card.name}: there is no folder {folder}")
+    listing = Listing(folder, suffixes_of(card))
+    find = _rows_of_tables if card.tables else _rows_of_names
+    rows = find(card, listing)
+    for table in card.more:
+        _add(table, rows, card, listing)
+    candidates, elsewhere = _candidates(card, rows, folder)
+    expected = _release(card, len(candidates) + len(elsewhere)).expected()
+    if elsewhere:
+        expected.pop("speakers", None)
+    for emotion in elsewhere:
+        for key in expected.keys() & {"utterances", emotion}:
+            expected[key] -= 1
+    utterances = finish(
+        candidates,
+        corpus=card.name,
+        language=card.languages[0],
+        folder=folder,
+        expected=expected,
+        count=_speakers,
+        allow_missing=allow_missing,
+        bad=card.bad,
+    )
+    length = utterances[0].duration
+    if (
+        card.refuse_one_length
+        and len(utterances) > 1
+        and all(u.duration == length for u in utterances)
+    ):
+        raise CorpusError(
+            f"{card.name} in {folder}: all {len(utterances)} files last {length} s. "
+            "This is one of the copies that were cut or padded to one length; get the "
+            "original one"
+        )
+    return utterances
+
+
+def _speakers(utterances: list[Utterance]) -> dict[str, int]:
+    return {"speakers": len({u.speaker for u in utterances} - {None})}
+
+
+def _release(card: Card, found: int) -> Counts:
+    """The counts of the release that has as many utterances, or of the usual one."""
+    for name, counts in card.variants.items():
+        if counts.utterances == found != card.counts.utterances:
+            logger.info("%s: %s. %s", card.name, name, counts.note)
+            return counts
+    return card.counts
+
+
+def _rows_of_names(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
+    """Path and values of each file whose name fits."""
+    form, ignored = anchored(card.path), anchored(card.ignore)
+    found: list[tuple[str | None, Row]] = []
+    strange = []
+    for path in listing.audio:
+        bare = os.path.splitext(path)[0]
+        if card.ignore and ignored.fullmatch(bare):
+            continue
+        match = form.fullmatch(bare)
+        if match is None:
+            strange.append(path)
+            continue
+        values = match.groupdict(default="")
+        values["stem"] = os.path.basename(bare)
+        found.append((path, values))
+    if not found:
+        raise not_here(card, listing)
+    parents = {os.path.dirname(path) for path, _ in found if path}
+    beside = [
+        os.path.basename(path)
+        for path in strange
+        if os.path.dirname(path) in parents
+    ]
+    if beside:
+        form_of = f"{Path(card.example.path).name}" if card.example else card.path
+        raise CorpusError(
+            f"{card.name}: file names that are not of the form {form_of} "
+            f"({offenders(beside)}). Take files that are not of the corpus away"
+        )
+    return found
+
+
+def not_here(card: Card, listing: Listing) -> CorpusError:
+    """What to say of a folder that is not the corpus."""
+    wanted = card.tables[0].file if card.tables else None
+    if card.example:
+        wanted = " and ".join(filter(None, (wanted, card.example.path)))
+    there = sorted(p.name for p in listing.folder.iterdir() if p.name[0] != ".")
+    return CorpusError(
+        f"{card.name}: {listing.folder} is not the corpus. Looked for files such as "
+        f"{wanted or card.path} in it; found "
+        f"{offenders(there) if there else 'an empty folder'}"
+    )
+
+
+def _rows_of_tables(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
+    """Path and values of each row; no path where its file is not there."""
+    depth = card.audio.count("/") + 1
+    files = {_tail(os.path.splitext(path)[0], depth): path for path in listing.audio}
+    rows: list[tuple[str | None, Row]] = []
+    for table in card.tables:
+        path = _table_path(table, listing)
+        if path is None:
+            if table.optional:
+                continue
+            raise not_here(card, listing)
+        for row in _read_table(path, table, card):
+            row = row | table.values
+            cells = {name: _Cell(value) for name, value in row.items()}
+            name = _filled(card.audio, cells, card, path)
+            row["stem"] = name.rpartition("/")[2]
+            rows.append((files.get(name), row))
+    return rows
+
+
+class _Cell(str):
+    """A value that may be the name of a file: ``{column.stem}`` in a card."""
+
+    @property
+    def stem(self) -> str:
+        return Path(self).stem
+
+
+def _tail(path: str, depth: int) -> str:
+    """The last parts of a path."""
+    return "/".join(path.split("/")[-depth:])
+
+
+def _table_path(table: Table, listing: Listing) -> str | None:
+    """Where the table lies: below the folder, or beside what the user gave."""
+    for path in listing.others:
+        if path.endswith(f"/{table.file}"):
+            return path
+    above = listing.folder.absolute().parents[:2]
+    for folder in (listing.folder.absolute(), *above):
+        if (folder / table.file).is_file():
+            return str(folder / table.file)
+    return None
+
+
+def _read_table(path: str, table: Table, card: Card) -> list[Row]:
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = list(csv.DictReader(file, delimiter=table.delimiter))
+    if not rows:
+        raise CorpusError(f"{card.name}: {path} has no rows")
+    return [
+        {key.strip(): (value or "").strip() for key, value in row.items() if key}
+        for row in rows
+    ]
+
+
+def _filled(template: str, values: Mapping[str, str], card: Card, where: str) -> str:
+    """A template with values in place of its braces."""
+    try:
+        return template.format_map(values)
+    except KeyError as error:
+        name = str(error.args[0])
+        raise CorpusError(
+            f"{card.name}: {where} has no column {name!r}; "
+            f"{did_you_mean(name, values)}it has {', '.join(values)}"
+        ) from None
+
+
+def _add(
+    table: Table, rows: list[tuple[str | None, Row]], card: Card, listing: Listing
+) -> None:
+    """Give each row the columns that a further table has for its key."""
+    path = _table_path(table, listing)
+    if path is None and not table.optional:
+        raise CorpusError(f"{card.name}: there is no {table.file} in {listing.folder}")
+    further: dict[str, Row] = {}
+    if path is not None:
+        further = {
+            _filled(table.key, row, card, path): row
+            for row in _read_table(path, table, card)
+        }
+        absent = {_filled(table.of, row, card, card.name) for _, row in rows}
+        absent -= further.keys()
+        if absent:
+            raise CorpusError(
+                f"{card.name}: {path} has no row for ({offenders(absent)}). Get the "
+                "complete file" + (" or remove it" if table.optional else "")
+            )
+    nothing: Row = defaultdict(str)
+    for _, row in rows:
+        key = _filled(table.of, row, card, card.name)
+        for column, value in further.get(key, nothing).items():
+            row.setdefault(column, value)
+
+
+def _candidates(
+    card: Card, rows: list[tuple[str | None, Row]], folder: Path
+) -> tuple[list[Candidate], list[str]]:
+    """What the rows mean, and the emotions of those of a part that is left out."""
+    meanings = {
+        name: _meaning(card, name, field, rows, folder)
+        for name, field in card.fields.items()
+    }
+    nothing: Callable[[Row], str | None] = lambda row: None  # noqa: E731
+    emotion, speaker, session, gender, language, text, part, intensity = (
+        meanings.get(name, nothing)
+        for name in (
+            *("emotion", "speaker", "session", "gender"),
+            *("language", "text", "part", "intensity"),
+        )
+    )
+    by_language = len(card.languages) > 1
+    candidates, elsewhere, without = [], [], 0
+    for path, row in rows:
+        what, which = emotion(row), part(row)
+        if what is None:
+            without += 1
+            continue
+        if "part" in meanings and which is None:
+            elsewhere.append(what)
+            continue
+        who, tongue, said = speaker(row) or None, language(row), text(row) or None
+        candidates.append(
+            Candidate(
+                name=card.id.format_map(row | {"speaker": who} if who else row),
+                path=None if path is None else Path(path),
+                speaker=who,
+                emotion=what,
+                session=session(row) or None,
+                gender=gender(row) or None,
+                text_id=f"{tongue}_{said}" if said and tongue and by_language else said,
+                language=tongue,
+                split=which,
+                intensity=intensity(row) or None,
+            )
+        )
+    if without or elsewhere:
+        logger.info(
+            "%s: of %d, %d left out without a label, %d of other parts",
+            *(card.name, len(rows), without, len(elsewhere)),
+        )
+    return candidates, elsewhere
+
+
+def _meaning(
+    card: Card,
+    name: str,
+    field: Field,
+    rows: list[tuple[str | None, Row]],
+    folder: Path,
+) -> Callable[[Row], str | None]:
+    """A function that says what a row has in a field; every code is looked up once."""
+    whole = re.fullmatch(r"\{(\w+)\}", field.of)
+    if whole:
+        column = whole[1]
+
+        def code_of(row: Row) -> str:
+            return row.get(column, "")
+
+    else:
+
+        columns = re.findall(r"\{(\w+)\}", field.of)
+
+        def code_of(row: Row) -> str:
+            # What lacks a piece says nothing.
+            there = all(row.get(column) for column in columns)
+            return field.of.format_map(row) if there else ""
+
+    codes = {code_of(row) for _, row in rows}
+    if name == "emotion" and not field.words:
+        found = translate(
+            (code_of(row) for _, row in rows),
+            None,
+            EMOTION_WORDS,
+            what="emotion",
+            key="emotion: words",
+            where=f"{card.name} in {folder}",
+        )
+        return lambda row: found[code_of(row)]
+    known: dict[str, str | None] = {}
+    unknown = set()
+    patterns = [(re.compile(word), mean) for word, mean in field.words.items()]
+    for code in codes:
+        if not field.words:
+            known[code] = code
+        elif code in field.words:
+            known[code] = field.words[code]
+        else:
+            fits = [(m, mean) for form, mean in patterns if (m := form.fullmatch(code))]
+            if fits:
+                match, mean = fits[0]
+                known[code] = mean and match.expand(mean)
+            elif code or name in ("emotion", "part"):
+                unknown.add(code)
+    if field.every:
+        known = {
+            code: str((int(value or 1) - 1) % field.every + 1)
+            for code, value in known.items()
+        }
+    if unknown:
+        wrong = [
+            f"{card.id.format_map(row)} has {code_of(row)!r}"
+            for _, row in rows
+            if code_of(row) in unknown
+        ]
+        what = "label" if name == "emotion" else name
+        raise CorpusError(
+            f"{card.name}: unknown {what} codes ({offenders(wrong)}). Known are "
+            f"{', '.join(sorted(field.words))}"
+        )
+    return lambda row: known.get(code_of(row))
