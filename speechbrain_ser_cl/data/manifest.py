@@ -23,7 +23,7 @@ FIELDS = (
     "emotion",
 )
 # Written where they are known.
-OPTIONAL = ("split", "recording", "start", "end")
+OPTIONAL = ("split", "recording", "start", "end", "intensity")
 
 
 def write_manifest(

@@ -1,0 +1,262 @@
+"""Every card on a copy of full size, whose names are made from the card's own scheme."""
+
+import csv
+import itertools
+import re
+import warnings
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from speechbrain_ser_cl.corpora import CardReader, CorpusError, all_cards, cards
+from speechbrain_ser_cl.corpora.card import load_card
+from speechbrain_ser_cl.corpora.licences import licence_of
+from speechbrain_ser_cl.data.experiment import read_corpus
+from speechbrain_ser_cl.registry import CORPORA
+
+try:
+    from re import _parser as parser
+except ImportError:  # Python 3.10
+    import sre_parse as parser
+
+READABLE = {card.name: card for card in all_cards() if card.readable}
+# Which release the copy is, where the golden counts of the first are a total only.
+RELEASE = {"msp_podcast": "the release of EmoBox"}
+
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Names:
+    """The texts that fit a regular expression, by number: unlimited runs have 4."""
+
+    def __init__(self, tree, given=None):
+        self.parts = [self._part(str(k), v, given or {}) for k, v in tree]
+        self.size = 1
+        for part in self.parts:
+            self.size *= part.size if isinstance(part, Names | Either) else len(part)
+
+    def __getitem__(self, number):
+        text = ""
+        for part in reversed(self.parts):
+            size = part.size if isinstance(part, Names | Either) else len(part)
+            text = part[number % size] + text
+            number //= size
+        return text
+
+    def __iter__(self):
+        return (self[i] for i in range(self.size))
+
+    def _part(self, kind, value, given):
+        if kind == "SUBPATTERN":
+            number, *_, tree = value
+            return given[number] if number in given else Names(tree, given)
+        if kind == "BRANCH":
+            return Either([Names(tree, given) for tree in value[1]])
+        if "REPEAT" in kind:
+            least, most, tree = value
+            if int(most) > 50:
+                least = most = 4 if least else 0
+            some = [Names([*tree] * n, given) for n in range(least, int(most) + 1)]
+            return Either(some)
+        return characters(kind, value)
+
+
+class Either:
+    """One of several."""
+
+    def __init__(self, names):
+        self.names = names
+        self.size = sum(one.size for one in names)
+
+    def __getitem__(self, number):
+        for one in self.names:
+            if number < one.size:
+                return one[number]
+            number -= one.size
+        raise IndexError(number)
+
+
+def characters(kind, value):
+    if kind == "LITERAL":
+        return [chr(value)]
+    if kind == "RANGE":
+        return [chr(c) for c in range(value[0], value[1] + 1)]
+    if kind == "IN" and str(value[0][0]) != "NEGATE":
+        return [c for k, v in value for c in characters(str(k), v)]
+    return "0123456789" if "DIGIT" in str(value) else LETTERS
+
+
+def words(pattern):
+    return list(itertools.islice(Names(parser.parse(pattern)), 2000))
+
+
+def counts_of(card):
+    counts = card.variants.get(RELEASE.get(card.name), card.counts)
+    if counts.emotions:
+        return counts, dict(counts.emotions)
+    emotions = sorted(set(codes_of(card).values()) - {None})
+    share, rest = divmod(counts.utterances, len(emotions))
+    return counts, {e: share + (i < rest) for i, e in enumerate(emotions)}
+
+
+def codes_of(card):
+    """Each code of an emotion, and what it means."""
+    meaning = {}
+    for code, emotion in card.emotion.words.items():
+        for word in words(code):
+            meaning.setdefault(word, emotion and re.sub(r"^\\1$", word, emotion))
+    return meaning or {"angry": "angry", "happy": "happy", "sad": "sad"}
+
+
+def code_for(card, emotion):
+    return next(code for code, means in codes_of(card).items() if means == emotion)
+
+
+def files_of(card):
+    """Paths without suffix and their emotions: as many as published."""
+    counts, emotions = counts_of(card)
+    tree = parser.parse(card.path)
+    group = tree.state.groupdict
+    said = dict(_groups(tree))
+    speakers = [""]
+    if "speaker" in group:
+        wanted = counts.speakers or 1
+        mapped = {}
+        for word in itertools.islice(Names(said[group["speaker"]]), 2000):
+            fits = card.speaker.words if card.speaker and card.speaker.words else {}
+            means = [m for form, m in fits.items() if re.fullmatch(form, word)]
+            mapped.setdefault(means[0] if means else word, word)
+        speakers = list(mapped.values())[:wanted]
+        assert len(speakers) == wanted
+    for emotion, number in emotions.items():
+        code = code_for(card, emotion)
+        each = -(-number // len(speakers))
+        made = []
+        for speaker in speakers:
+            given = {group["emotion"]: [code]}
+            if "speaker" in group:
+                given[group["speaker"]] = [speaker]
+            made += itertools.islice(Names(tree, given), each)
+        # Dealt in turn, so that no speaker is left out.
+        ordered = [made[i::each] for i in range(each)]
+        flat = [name for some in ordered for name in some][:number]
+        assert len(set(flat)) == number, (card.name, emotion, len(set(flat)), number)
+        yield from ((name, emotion) for name in flat)
+
+
+def _groups(tree):
+    for kind, value in tree:
+        if str(kind) == "SUBPATTERN":
+            number, *_, inner = value
+            yield number, inner
+            yield from _groups(inner)
+        elif str(kind) == "BRANCH":
+            for inner in value[1]:
+                yield from _groups(inner)
+        elif "REPEAT" in str(kind):
+            yield from _groups(value[2])
+
+
+def write_tables(card, folder):
+    """The card's tables, and the paths without suffix that they name."""
+    counts, emotions = counts_of(card)
+    templates = [card.audio, *(f.of for f in card.fields.values())]
+    columns = {c for t in templates for c in re.findall(r"\{(\w+)", t)}
+    files, rows = [], {table.file: [] for table in card.tables}
+    fixed = {name for table in card.tables for name in table.values}
+    labels = [e for e, number in emotions.items() for _ in range(number)]
+    for i, emotion in enumerate(labels):
+        table = card.tables[i % len(card.tables)]
+        row = {column: str(i) for column in columns - fixed}
+        row |= {"Gender": "Female", "gender": "Female", "Split_Set": "Train"}
+        row[card.emotion.of.strip("{}") or "emotion"] = code_for(card, emotion)
+        if card.speaker:
+            row[card.speaker.of.strip("{}")] = f"s{i % (counts.speakers or 300)}"
+        rows[table.file].append(row)
+        cells = {k: cards._Cell(v) for k, v in (row | table.values).items()}
+        files.append((card.audio.format_map(cells), emotion))
+    for table in card.tables:
+        path = folder / table.file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "w", newline="") as file:
+            writer = csv.DictWriter(
+                file, rows[table.file][0], delimiter=table.delimiter
+            )
+            writer.writeheader()
+            writer.writerows(rows[table.file])
+    return files
+
+
+@pytest.fixture
+def disk(monkeypatch, tmp_path):
+    """A function that pretends that audio files lie in a folder, and reads them."""
+    real = cards.walk
+
+    def read(card, files, **options):
+        names = [f"{tmp_path}/copy/{n}{s}" for n, s in files]
+        (tmp_path / "copy").mkdir(exist_ok=True)
+        monkeypatch.setattr(
+            cards, "walk", lambda folder: [*sorted(names), *real(folder)]
+        )
+        monkeypatch.setattr(
+            "speechbrain_ser_cl.corpora.checks.read_durations",
+            lambda paths: [1 + i % 3 for i in range(len(paths))],
+        )
+        return CardReader(card)(tmp_path, **options)
+
+    return read
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_whole_copy_one_file_less_and_one_of_another_kind(name, disk, tmp_path):
+    card = READABLE[name]
+    suffix = card.media[0] if card.media else ".flac"
+    made = list(
+        write_tables(card, tmp_path) if card.tables else dict(files_of(card)).items()
+    )
+    files = [(path, suffix) for path, _ in made]
+    counts, emotions = counts_of(card)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = disk(card, files)
+    assert Counter(u.emotion for u in found) == emotions
+    assert len({u.id for u in found}) == len(found)
+    of_path = {f"copy/{path}{suffix}": emotion for path, emotion in made}
+    root = str(tmp_path)
+    assert all(of_path[str(u.path)[len(root) + 1 :]] == u.emotion for u in found)
+    if counts.speakers:
+        assert len({u.speaker for u in found}) == counts.speakers
+
+    told = "missing audio files .1: " if card.tables else "instead of"
+    with pytest.raises(CorpusError, match=told):
+        disk(card, files[1:])
+    if card.path:
+        stray = str(Path(files[0][0]).with_name("merged"))
+        with pytest.raises(CorpusError, match=r"1: merged|instead of|unknown label"):
+            disk(card, [*files, (stray, suffix)])
+
+
+@pytest.mark.parametrize("name", READABLE)
+def test_a_wrong_folder(name, tmp_path):
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(CorpusError, match=rf"{name}: .*Looked for.*holiday\.jpg"):
+        CORPORA.get(name)(tmp_path, allow_missing=True)
+
+
+@pytest.mark.parametrize("name", [n for n, card in READABLE.items() if card.path])
+def test_the_example_means_what_the_card_says(name, disk):
+    card = READABLE[name]
+    path = Path(card.example.path)
+    with pytest.warns(UserWarning, match="going on with 1 utterances"):
+        (found,) = disk(
+            card, [(str(path.with_suffix("")), path.suffix)], allow_missing=True
+        )
+    assert found.emotion == card.example.emotion
+    for field in ("speaker", "gender", "text", "intensity"):
+        value = getattr(found, "text_id" if field == "text" else field)
+        if field in ("speaker", "text") and value is not None:
+            value = value.removeprefix(f"{name}_")
+        said = getattr(card.example, field)
+        assert value == said, field
