@@ -8,21 +8,32 @@ how its files are named, what its codes mean, how many utterances it has. One en
 from __future__ import annotations
 
 import re
-from functools import cached_property
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import msgspec
 import yaml
 
 from speechbrain_ser_cl.corpora.checks import CorpusError
+from speechbrain_ser_cl.utils.errors import did_you_mean, shown
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 FOLDER = Path(__file__).with_name("cards")
 MAPPED = ("emotion", "speaker", "session", "gender", "language", "text", "part")
 FIELDS = (*MAPPED, "intensity")
 
 
-class Licence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _Checked:
+    """Keys that a card does not have are refused."""
+
+    __pydantic_config__ = {"extra": "forbid"}
+
+
+@dataclass(frozen=True)
+class Licence(_Checked):
     """The terms of a corpus.
 
     Arguments
@@ -59,7 +70,7 @@ class Licence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         "disputed",
         "unknown",
     ] = "unknown"
-    says: dict[str, str] = {}
+    says: dict[str, str] = field(default_factory=dict)
 
     @property
     def limits(self) -> str | None:
@@ -75,7 +86,8 @@ class Licence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         }[self.allows]
 
 
-class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class Field(_Checked):
     r"""Where a value stands, and what its codes mean.
 
     Arguments
@@ -98,11 +110,12 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     of: str = ""
-    words: dict[str, str | None] = {}
+    words: dict[str, str | None] = field(default_factory=dict)
     every: int | None = None
 
 
-class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class Table(_Checked):
     """A file of labels: the corpus' own, or one that says more about its files.
 
     Arguments
@@ -123,13 +136,14 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     file: str
     delimiter: str = ","
-    values: dict[str, str] = {}
+    values: dict[str, str] = field(default_factory=dict)
     key: str = ""
     of: str = ""
     optional: bool = False
 
 
-class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class Counts(_Checked):
     """How many there are of what in a complete copy.
 
     Arguments
@@ -146,7 +160,7 @@ class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     utterances: int
     speakers: int | None = None
-    emotions: dict[str, int] = {}
+    emotions: dict[str, int] = field(default_factory=dict)
     note: str = ""
 
     def __post_init__(self) -> None:
@@ -160,7 +174,8 @@ class Counts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return found | ({"speakers": self.speakers} if self.speakers else {})
 
 
-class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+@dataclass(frozen=True)
+class Example(_Checked):
     """A file of the corpus and what is known of it, to understand the card by."""
 
     path: str
@@ -171,9 +186,8 @@ class Example(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     intensity: str | None = None
 
 
-class Card(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True
-):
+@dataclass(frozen=True, kw_only=True)
+class Card(_Checked):
     r"""A corpus as data.
 
     Arguments
@@ -235,17 +249,17 @@ class Card(
     counts: Counts
     checked: str
     example: Example | None = None
-    aliases: list[str] = []
+    aliases: list[str] = field(default_factory=list)
     hours: float | None = None
     speech: str = "acted"
     path: str = ""
     ignore: str = ""
-    tables: list[Table] = []
+    tables: list[Table] = field(default_factory=list)
     audio: str = ""
-    more: list[Table] = []
+    more: list[Table] = field(default_factory=list)
     marker: str = ""
     id: str = "{stem}"
-    media: list[str] = []
+    media: list[str] = field(default_factory=list)
     emotion: Field = Field()
     speaker: Field | None = None
     session: Field | None = None
@@ -254,10 +268,10 @@ class Card(
     text: Field | None = None
     part: Field | None = None
     intensity: Field | None = None
-    variants: dict[str, Counts] = {}
-    bad: dict[str, str] = {}
+    variants: dict[str, Counts] = field(default_factory=dict)
+    bad: dict[str, str] = field(default_factory=dict)
     refuse_one_length: bool = False
-    notes: list[str] = []
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         ways = [key for key in ("path", "tables", "marker") if getattr(self, key)]
@@ -289,22 +303,17 @@ class Card(
     @cached_property
     def fields(self) -> dict[str, Field]:
         """Each field that the corpus says something of."""
-        given = {name: getattr(self, name) for name in FIELDS}
-        return {
-            name: field if field.of else msgspec.structs.replace(field, of=f"{{{name}}}")
-            for name, field in (
-                (name, field or (Field() if name in self.groups else None))
-                for name, field in given.items()
-            )
-            if field is not None
-        }
+        found: dict[str, Field] = field(default_factory=dict)
+        for name in FIELDS:
+            place = getattr(self, name) or (Field() if name in self.groups else None)
+            if place is not None:
+                found[name] = replace(place, of=place.of or f"{{{name}}}")
+        return found
 
     @cached_property
     def terms(self) -> Licence:
         """The licence, with whom to name."""
-        return msgspec.structs.replace(
-            self.licence, source=f"{self.title}, {self.citation}"
-        )
+        return replace(self.licence, source=f"{self.title}, {self.citation}")
 
     @property
     def summary(self) -> str:
@@ -356,12 +365,28 @@ def load_card(path: str | Path, name: str | None = None) -> Card:
         raise CorpusError(f"{path}: not YAML ({error})") from error
     if not isinstance(facts, dict):
         raise CorpusError(f"{path}: a card is a mapping of keys, found {facts!r}")
+    from pydantic import ValidationError
+
     try:
-        return msgspec.convert({"name": name or path.stem} | facts, Card)
-    except msgspec.ValidationError as error:
+        return _checker().validate_python({"name": name or path.stem} | facts)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        found = shown(first["input"]) if first["type"] != "missing" else "nothing"
+        hint = ""
+        if first["type"] == "unexpected_keyword_argument":
+            hint = did_you_mean(str(first["loc"][-1]), [f.name for f in fields(Card)])
         raise CorpusError(
-            f"{path}: {error}. A card has the keys {', '.join(Card.__struct_fields__)}"
+            f"{path}: {key or 'the card'}: {first['msg']}, found {found}. {hint}Write "
+            "it as in the cards of the package"
         ) from error
+
+
+@cache
+def _checker() -> TypeAdapter[Card]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Card)
 
 
 def card_names() -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+from speechbrain_ser_cl.corpora.card import FOLDER as _CARDS
 from speechbrain_ser_cl.corpora.card import (
     Card,
     Counts,
@@ -20,7 +21,6 @@ from speechbrain_ser_cl.corpora.card import (
     card_names,
     load_card,
 )
-from speechbrain_ser_cl.corpora.card import FOLDER as _CARDS
 from speechbrain_ser_cl.corpora.checks import (
     AUDIO_SUFFIXES,
     Candidate,
@@ -306,9 +306,7 @@ def _rows_of_names(card: Card, listing: Listing) -> list[tuple[str | None, Row]]
         raise not_here(card, listing)
     parents = {os.path.dirname(path) for path, _ in found if path}
     beside = [
-        os.path.basename(path)
-        for path in strange
-        if os.path.dirname(path) in parents
+        os.path.basename(path) for path in strange if os.path.dirname(path) in parents
     ]
     if beside:
         form_of = f"{Path(card.example.path).name}" if card.example else card.path
@@ -492,7 +490,6 @@ def _meaning(
             return row.get(column, "")
 
     else:
-
         columns = re.findall(r"\{(\w+)\}", field.of)
 
         def code_of(row: Row) -> str:

@@ -19,6 +19,8 @@ from speechbrain.utils.distributed import (  # type: ignore[import-untyped]
     run_on_main,
 )
 
+from speechbrain_ser_cl.corpora.card import load_card
+from speechbrain_ser_cl.corpora.cards import CardReader
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.domains import DomainSplits, split_domains
@@ -486,7 +488,8 @@ def read_corpus(
     entry : str or pathlib.Path or mapping
         The folder; or a mapping with ``folder``, ``reader`` (a registered name) and
         whatever else the reader takes: ``{reader: table, folder: /data/calls,
-        columns: {emotion: mood}}``.
+        columns: {emotion: mood}}``; or with ``card``, a file like those of
+        ``corpora/cards``: ``{card: my_card.yaml, folder: /data/mine}``.
     allow_missing : bool
         Whether to go on, with a warning, when files are missing.
 
@@ -513,7 +516,8 @@ def read_corpus(
     if options.get("folder") is None:
         raise ValueError(f"corpora: no folder is given for {name}")
     folder = options.pop("folder")
-    reader = CORPORA.get(reader_name)
+    card = options.pop("card", None)
+    reader = CardReader(load_card(card, name)) if card else CORPORA.get(reader_name)
     takes = list(inspect.signature(reader).parameters)
     own = [key for key in takes if key not in ("folder", "allow_missing", "corpus")]
     for key in options:

@@ -99,7 +99,7 @@ def read_media(path: str | Path) -> tuple[numpy.ndarray, int]:
     -------
     >>> read_media("no_such_file.avi")
     Traceback (most recent call last):
-    FileNotFoundError: ... 'no_such_file.avi'
+    av.error.FileNotFoundError: ... 'no_such_file.avi'
     """
     av = _av()
     try:

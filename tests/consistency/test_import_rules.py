@@ -16,6 +16,7 @@ RULES = {
     "utils": (
         set(),
         {
+            "av",
             "hyperpyyaml",
             "numpy",
             "pydantic",
@@ -43,7 +44,7 @@ RULES = {
     ),
     "corpora": (
         {"registry", "utils"},
-        {"numpy", "scipy", "soundfile", "soxr", "tqdm"},
+        {"numpy", "scipy", "soundfile", "soxr", "tqdm", "pydantic", "yaml"},
     ),
     "data": (
         {"registry", "utils", "corpora"},
@@ -63,6 +64,7 @@ RULES = {
 }
 TOP = {"cli", "demo", "inference", "export"}
 OPTIONAL = {
+    "av",
     "distributed",
     "matplotlib",
     "opensmile",

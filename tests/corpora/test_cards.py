@@ -1,4 +1,4 @@
-"""Every card on a copy of full size, whose names are made from the card's own scheme."""
+"""Every card on a copy of full size, with names made from the card's own scheme."""
 
 import csv
 import itertools
@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
+import numpy
 import pytest
 
 from speechbrain_ser_cl.corpora import CardReader, CorpusError, all_cards, cards
@@ -14,6 +15,7 @@ from speechbrain_ser_cl.corpora.card import load_card
 from speechbrain_ser_cl.corpora.licences import licence_of
 from speechbrain_ser_cl.data.experiment import read_corpus
 from speechbrain_ser_cl.registry import CORPORA
+from tests.hollow import wav_bytes
 
 try:
     from re import _parser as parser
@@ -130,7 +132,7 @@ def files_of(card):
             mapped.setdefault(means[0] if means else word, word)
         speakers = list(mapped.values())[:wanted]
         assert len(speakers) == wanted
-    for emotion, number in emotions.items():
+    for order, (emotion, number) in enumerate(emotions.items()):
         code = code_for(card, emotion)
         each = -(-number // len(speakers))
         made = []
@@ -138,7 +140,10 @@ def files_of(card):
             given = {group["emotion"]: [code]}
             if "speaker" in group:
                 given[group["speaker"]] = [speaker]
-            made += itertools.islice(Names(tree, given), each)
+            names = Names(tree, given)
+            # Others than those of the emotion before, where there are enough.
+            first = order * each if names.size >= each * len(emotions) else 0
+            made += [names[i] for i in range(first, first + each)]
         # Dealt in turn, so that no speaker is left out.
         ordered = [made[i::each] for i in range(each)]
         flat = [name for some in ordered for name in some][:number]
@@ -260,3 +265,120 @@ def test_the_example_means_what_the_card_says(name, disk):
             value = value.removeprefix(f"{name}_")
         said = getattr(card.example, field)
         assert value == said, field
+
+
+MINE = """
+title: Mine
+languages: [en, de]
+page: https://example.org
+licence: {name: CC BY-NC 4.0, allows: non-commercial}
+citation: Me 2026
+counts: {utterances: 2, speakers: 1}
+checked: by me
+path: (?P<language>en|de)/(?P<speaker>[a-z]+)_(?P<emotion>[a-z]+)_(?P<text>\\d)
+"""
+
+
+def write_mine(folder, card=MINE):
+    for name in ("en/ann_joy_1.wav", "de/ann_sadness_1.wav"):
+        path = folder / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(wav_bytes(800, 16000))
+    (folder / "my_card.yaml").write_text(card)
+    return {"card": str(folder / "my_card.yaml"), "folder": folder / "data"}
+
+
+def test_a_card_of_ones_own(tmp_path):
+    english, german = read_corpus("mine", write_mine(tmp_path))
+    assert (german.id, german.emotion, german.language) == (
+        *("mine_ann_sadness_1", "sad", "de"),
+    )
+    assert english.emotion == "happy"
+    # The same number in another language is another sentence.
+    assert (german.text_id, english.text_id) == ("mine_de_1", "mine_en_1")
+    assert german.duration == 0.05
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("page: https", "pag: https", "pag: .*did you mean .page"),
+        ("utterances: 2,", "utterances: two,", r"counts.utterances: .*integer"),
+        ("(?P<speaker>", "(?P<speaker", "no regular expression"),
+        ("(?P<emotion>[a-z]+)", "[a-z]+", "where the emotion stands"),
+        ("speakers: 1}", "emotions: {sad: 1}}", "add up to 1, not to 2"),
+        ("allows: non-commercial", "allows: much", "allows"),
+        ("title: Mine", "title: [", "not YAML"),
+    ],
+)
+def test_a_wrong_card_is_refused(old, new, told, tmp_path):
+    entry = write_mine(tmp_path, MINE.replace(old, new))
+    with pytest.raises(CorpusError, match=rf"my_card.yaml: .*{told}"):
+        read_corpus("mine", entry)
+
+
+def test_a_bad_file_that_is_known_is_left_out_and_not_missed(tmp_path, caplog):
+    entry = write_mine(tmp_path, MINE + "bad: {ann_joy_1: has no signal}\n")
+    assert len(read_corpus("mine", entry)) == 2
+    (tmp_path / "data/en/ann_joy_1.wav").write_bytes(b"")
+    caplog.set_level("INFO")
+    (left,) = read_corpus("mine", entry)
+    assert left.emotion == "sad"
+    assert "has no signal" in caplog.text
+
+
+def test_another_release_is_told(tmp_path, caplog):
+    counts = "counts: {utterances: 1}\nvariants: {late: {utterances: 2, note: More.}}"
+    text = MINE.replace("counts: {utterances: 2, speakers: 1}", counts)
+    caplog.set_level("INFO")
+    assert len(read_corpus("mine", write_mine(tmp_path, text))) == 2
+    assert "mine: late. More." in caplog.text
+
+
+def test_msp_podcast_leaves_the_second_test_part_out(tmp_path):
+    (tmp_path / "Labels").mkdir()
+    (tmp_path / "Audios").mkdir()
+    rows = ["FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"]
+    parts = ("Train", "Development", "Test1", "Test2")
+    for n, part in enumerate(parts):
+        rows.append(f"MSP-PODCAST_0001_000{n}.wav,H,5,6,5,Unknown,Unknown,{part}")
+        path = tmp_path / "Audios" / f"MSP-PODCAST_0001_000{n}.wav"
+        path.write_bytes(wav_bytes(800, 16000))
+    (tmp_path / "Labels" / "labels_consensus.csv").write_text("\n".join(rows))
+    with pytest.warns(UserWarning, match="3 instead of 207135"):
+        found = CORPORA.get("msp_podcast")(tmp_path, allow_missing=True)
+    assert [u.split for u in found] == ["train", "valid", "test"]
+    assert {(u.speaker, u.gender) for u in found} == {(None, None)}
+
+
+def test_names_and_headers_of_wav_and_flac(tmp_path):
+    """Our own reading of headers says what libsndfile says."""
+    import soundfile
+
+    from speechbrain_ser_cl.corpora.checks import read_durations
+
+    paths = []
+    for n, (form, subtype) in enumerate(
+        [
+            *(("WAV", "PCM_16"), ("WAV", "PCM_24"), ("WAV", "FLOAT"), ("WAV", "ULAW")),
+            *(("WAVEX", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS")),
+        ]
+    ):
+        for channels in (1, 2):
+            path = (
+                tmp_path / f"{n}_{channels}.{form.lower()[:4].replace('wave', 'wav')}"
+            )
+            samples = numpy.zeros((1000 + n, channels))
+            soundfile.write(path, samples, 22050, format=form, subtype=subtype)
+            paths.append(path)
+    cut = tmp_path / "cut.wav"
+    cut.write_bytes(paths[0].read_bytes()[:1044])
+    paths.append(cut)
+    infos = [soundfile.info(path) for path in paths]
+    assert read_durations(paths) == [info.frames / info.samplerate for info in infos]
+
+
+def test_terms_come_from_the_card(tmp_path):
+    card = load_card(write_mine(tmp_path)["card"], "mine")
+    assert CardReader(card).licence.source == "Mine, Me 2026"
+    assert licence_of("ravdess").allows == "non-commercial"

@@ -441,7 +441,7 @@ def test_entries_of_corpora(calls, classes):
     for name, entry, told in (
         ("moods", {"reader": "folders"}, "no folder is given for moods"),
         ("moods", {"folder": "x"}, "unknown corpus 'moods'"),
-        ("moods", {"reader": "emodb", "folder": "x"}, "write emodb: x"),
+        ("moods", {"reader": "emodb", "folder": "x"}, "emodb: there is no folder x"),
         (
             *("moods", {"reader": "folders", "folder": "x", "columns": {}}),
             "folders takes no 'columns'; it takes folder, pattern, labels, splits",
