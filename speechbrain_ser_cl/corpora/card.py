@@ -303,7 +303,7 @@ class Card(_Checked):
     @cached_property
     def fields(self) -> dict[str, Field]:
         """Each field that the corpus says something of."""
-        found: dict[str, Field] = field(default_factory=dict)
+        found: dict[str, Field] = {}
         for name in FIELDS:
             place = getattr(self, name) or (Field() if name in self.groups else None)
             if place is not None:
@@ -370,11 +370,13 @@ def load_card(path: str | Path, name: str | None = None) -> Card:
     try:
         return _checker().validate_python({"name": name or path.stem} | facts)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A key that is not known may be the one that is missing, misspelt.
+        strange = "unexpected_keyword_argument"
+        first = min(error.errors(), key=lambda one: one["type"] != strange)
         key = ".".join(map(str, first["loc"]))
         found = shown(first["input"]) if first["type"] != "missing" else "nothing"
         hint = ""
-        if first["type"] == "unexpected_keyword_argument":
+        if first["type"] == strange:
             hint = did_you_mean(str(first["loc"][-1]), [f.name for f in fields(Card)])
         raise CorpusError(
             f"{path}: {key or 'the card'}: {first['msg']}, found {found}. {hint}Write "

@@ -121,3 +121,39 @@ def read_media(path: str | Path) -> tuple[numpy.ndarray, int]:
     if not blocks:
         return numpy.zeros((0, 1), dtype=numpy.float32), rate
     return numpy.concatenate(blocks, axis=1).T.astype(numpy.float32), rate
+
+
+class MediaFile:
+    """The sound of a video, with what is used of ``soundfile.SoundFile``.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        As for ``read_media``, which decodes it whole.
+
+    Example
+    -------
+    >>> MediaFile.__enter__, MediaFile.read  # with MediaFile("a.mp4") as file: ...
+    (<function ...>, <function ...>)
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._samples, self.samplerate = read_media(path)
+        self.frames, self.channels = self._samples.shape
+        self._at = 0
+
+    def __enter__(self) -> "MediaFile":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def seek(self, frame: int) -> None:
+        """Go to a frame."""
+        self._at = frame
+
+    def read(self, frames: int, **_: object) -> numpy.ndarray:
+        """The next frames, float32, (T, channels)."""
+        found = self._samples[self._at : self._at + frames]
+        self._at += len(found)
+        return found

@@ -54,6 +54,8 @@ class Names:
         if kind == "SUBPATTERN":
             number, *_, tree = value
             return given[number] if number in given else Names(tree, given)
+        if kind == "GROUPREF":
+            return given[value]
         if kind == "BRANCH":
             return Either([Names(tree, given) for tree in value[1]])
         if "REPEAT" in kind:
@@ -135,6 +137,7 @@ def files_of(card):
     for order, (emotion, number) in enumerate(emotions.items()):
         code = code_for(card, emotion)
         each = -(-number // len(speakers))
+        stride = -(-max(emotions.values()) // len(speakers))
         made = []
         for speaker in speakers:
             given = {group["emotion"]: [code]}
@@ -142,7 +145,7 @@ def files_of(card):
                 given[group["speaker"]] = [speaker]
             names = Names(tree, given)
             # Others than those of the emotion before, where there are enough.
-            first = order * each if names.size >= each * len(emotions) else 0
+            first = order * stride if names.size >= stride * len(emotions) else 0
             made += [names[i] for i in range(first, first + each)]
         # Dealt in turn, so that no speaker is left out.
         ordered = [made[i::each] for i in range(each)]
