@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.utils.errors import did_you_mean, shown

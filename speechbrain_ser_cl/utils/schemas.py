@@ -97,6 +97,7 @@ class ManifestEntry(TypedDict):
     recording: NotRequired[str | None]
     start: NotRequired[float | None]
     end: NotRequired[float | None]
+    intensity: NotRequired[str | None]
 
 
 @_open
@@ -387,6 +388,7 @@ class SyntheticUtterance(TypedDict):
     recording: NotRequired[None]
     start: NotRequired[None]
     end: NotRequired[None]
+    intensity: NotRequired[None]
 
 
 @_open

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedGroupKFold
 
-from speechbrain_ser_cl.corpora import Utterance, read_emodb, read_ravdess
+from speechbrain_ser_cl.corpora import Utterance
 from speechbrain_ser_cl.data.dealing import deal_fairly
 from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.registry import CORPORA
 
 
 def uneven(seed, n_speakers=None, n_classes=None):
@@ -92,7 +93,7 @@ def test_never_less_even_than_scikit_learn():
 @pytest.mark.parametrize("n_folds", [3, 5])
 @pytest.mark.parametrize("corpus", ["EmoDB", "RAVDESS"])
 def test_real_corpora(shared, corpus, n_folds):
-    reader = {"EmoDB": read_emodb, "RAVDESS": read_ravdess}[corpus]
+    reader = CORPORA.get(corpus.lower())
     items = [Labelled(u, u.emotion) for u in reader(shared / "corpora" / corpus)]
     assert not_worse(items, n_folds, 0)
     assert not_worse(items, n_folds, 1, shuffle=True, random_state=1)
