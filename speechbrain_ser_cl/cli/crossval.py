@@ -99,7 +99,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs what is left to do, prints the table or what failed."""
-    from speechbrain_ser_cl.sweeps.command import crossval
+    from speechbrain_ser_cl.sweeps.crossval import crossval
     from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
 
     hparams = hparams_file(str(arguments.hparams))

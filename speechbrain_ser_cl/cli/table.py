@@ -37,7 +37,7 @@ examples:
   ser-cl table my_table.yaml --jobs 2 --resume --corpora "{emodb: /data/EmoDB}"
 
 exit status: 0; 1 a README is out of date, or runs failed; 2 it cannot work as asked;
-130 interrupted. speechbrain_ser_cl/sweeps/sweep_file.py describes sweep files.
+130 interrupted. speechbrain_ser_cl/results/sweep_file.py describes sweep files.
 """
 SUFFIXES = (".yaml", ".yml")
 

@@ -48,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the recipe in a process of its own; its exit status is the command's."""
     if arguments.recipe is None:
         return _list(arguments)
-    from speechbrain_ser_cl.sweeps.guard import die_with_parent
     from speechbrain_ser_cl.sweeps.recipe import find_script
+    from speechbrain_ser_cl.sweeps.supervisor import die_with_parent
 
     hparams = hparams_file(arguments.recipe)
     script = find_script(hparams)

@@ -19,7 +19,7 @@ N_COLORS = 8
 _CHAR = 7.2  # width of a character of 13 px, on average
 
 
-class Row(NamedTuple):
+class ChartRow(NamedTuple):
     """One line of an interval chart; values in [0, 1].
 
     Arguments
@@ -35,7 +35,7 @@ class Row(NamedTuple):
 
     Example
     -------
-    >>> Row("sad", 0.7, (0.6, 0.8)).single
+    >>> ChartRow("sad", 0.7, (0.6, 0.8)).single
     ()
     """
 
@@ -65,13 +65,13 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 
 
 def interval_chart(
-    rows: Sequence[Row], title: str, description: str, chance: float | None = None
+    rows: Sequence[ChartRow], title: str, description: str, chance: float | None = None
 ) -> str:
     """Dots with intervals on a scale from 0 to 100 %.
 
     Arguments
     ---------
-    rows : sequence of Row
+    rows : sequence of ChartRow
         From top to bottom.
     title, description : str
         For screen readers.
@@ -85,7 +85,7 @@ def interval_chart(
 
     Example
     -------
-    >>> "<title" in interval_chart([Row("sad", 0.7)], "Recall", "Recall per class")
+    >>> "<title" in interval_chart([ChartRow("sad", 0.7)], "Recall", "Recall per class")
     True
     """
     labels = [textwrap.wrap(row.label, 38) or [""] for row in rows]

@@ -426,7 +426,7 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
 
     Arguments
     ---------
-    points : sequence of Point
+    points : sequence of FewLabelPoint
         As ``few_labels.few_label_points`` returns them.
     path : str or Path
         Of the PNG file; its folder is made where it does not exist.
@@ -443,10 +443,10 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
     Example
     -------
     >>> import tempfile
-    >>> from speechbrain_ser_cl.results.few_labels import Point
+    >>> from speechbrain_ser_cl.results.few_labels import FewLabelPoint
     >>> path = Path(tempfile.mkdtemp(), "few_labels.png")
     >>> points = [
-    ...     Point("mel", "supervised", f, 9, 10, 5, 0.4 + f, 0.4, (0.3 + f, 0.5 + f))
+    ...     FewLabelPoint("mel", "base", f, 9, 10, 5, 0.4 + f, 0.4, (0.3 + f, 0.5 + f))
     ...     for f in (0.05, 0.1)
     ... ]
     >>> plot_few_labels(points, path, chance=0.25)

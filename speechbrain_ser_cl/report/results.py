@@ -17,7 +17,7 @@ from speechbrain_ser_cl.report.blocks import (
     Section,
     Table,
 )
-from speechbrain_ser_cl.report.charts import Row, interval_chart
+from speechbrain_ser_cl.report.charts import ChartRow, interval_chart
 from speechbrain_ser_cl.report.runs import Series
 from speechbrain_ser_cl.results.crossval import table_rows
 from speechbrain_ser_cl.results.text import (
@@ -67,7 +67,7 @@ def metrics(series: Series, corpus: str) -> list:
         caption += "of all runs together" if pooled else "means of the runs' bounds"
     chart = interval_chart(
         [
-            Row(
+            ChartRow(
                 TITLES[name],
                 mean[name],
                 intervals[name],
@@ -181,7 +181,7 @@ def per_class(series: Series, corpus: str) -> list:
         interval = _recall_interval(per_speaker, k) if known else None
         precision = float(hits / predicted) if predicted else None
         f1 = float(2 * hits / (actual + predicted))
-        chart.append(Row(name, recall, interval))
+        chart.append(ChartRow(name, recall, interval))
         rows.append(
             [name, str(actual), percent(recall), bounds(interval)]
             + [percent(precision), percent(f1)]
@@ -237,7 +237,7 @@ def per_speaker(series: Series, corpus: str) -> list:
         f"From {percent(worst[0])} % ({worst[2]}) to {percent(best[0])} % ({best[2]})."
     )
     chart = interval_chart(
-        [Row(speaker, uar) for uar, _, speaker, _, _ in shown],
+        [ChartRow(speaker, uar) for uar, _, speaker, _, _ in shown],
         f"UAR of each speaker, {corpus}",
         description,
         summary["chance"],
@@ -300,7 +300,7 @@ def comparison(all_series: Sequence[Series]) -> Section:
             interval = speaker_interval(series, corpus, "uar")
             n_units = len(summary[f"{unit}s"])
             chart.append(
-                Row(
+                ChartRow(
                     series.name,
                     summary["mean"]["uar"],
                     interval,

@@ -39,7 +39,7 @@ _COLUMNS += ("uar", "uar_low", "uar_high", "wa", "p", "p_holm")
 
 
 @dataclass(frozen=True)
-class Point:
+class FewLabelPoint:
     """One method on one view with so many labels.
 
     Arguments
@@ -75,7 +75,7 @@ class Point:
     p_holm: float | None = None
 
 
-def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[Point]:
+def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[FewLabelPoint]:
     """Summarises draws and compares methods.
 
     Arguments
@@ -87,7 +87,7 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[Point]:
 
     Returns
     -------
-    list of Point
+    list of FewLabelPoint
         In the order of the rows' views, fractions and methods. P values are corrected
         by Holm's method over all of them.
 
@@ -142,7 +142,7 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[Point]:
 
         values[key] = means("uar")
         points.append(
-            Point(
+            FewLabelPoint(
                 view,
                 method,
                 fraction,
@@ -165,7 +165,7 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[Point]:
             else float(stats.mannwhitneyu(own, other).pvalue)
         )
     return [
-        Point(**{**vars(point), "p": p, "p_holm": corrected})
+        FewLabelPoint(**{**vars(point), "p": p, "p_holm": corrected})
         for point, p, corrected in zip(points, tests, holm(tests), strict=True)
     ]
 
@@ -218,14 +218,14 @@ def write_few_labels(
     write(path, FEW_LABELS, record, rows="rows")
 
 
-def write_points(path: str | Path, points: Sequence[Point]) -> None:
+def write_points(path: str | Path, points: Sequence[FewLabelPoint]) -> None:
     """Writes points as CSV, for figures; what is None is empty.
 
     Arguments
     ---------
     path : str or pathlib.Path
         The file; it appears whole or not at all.
-    points : sequence of Point
+    points : sequence of FewLabelPoint
         As :func:`few_label_points` returns them.
     """
     with (
@@ -240,14 +240,14 @@ def write_points(path: str | Path, points: Sequence[Point]) -> None:
             writer.writerow({name: row[name] for name in _COLUMNS})
 
 
-def few_label_table(about: Mapping, points: Sequence[Point]) -> str:
+def few_label_table(about: Mapping, points: Sequence[FewLabelPoint]) -> str:
     """A Markdown table: a row per view and fraction, methods beside each other.
 
     Arguments
     ---------
     about : mapping
         See the module's docstring.
-    points : sequence of Point
+    points : sequence of FewLabelPoint
         As :func:`few_label_points` returns them.
 
     Returns

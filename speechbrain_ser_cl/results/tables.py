@@ -59,6 +59,7 @@ from speechbrain_ser_cl.results.few_labels import (
     read_few_labels,
 )
 from speechbrain_ser_cl.results.measured import find_records
+from speechbrain_ser_cl.results.sweep_tables import measured_table
 from speechbrain_ser_cl.results.text import (
     NONE,
     NOT_RUN,
@@ -67,7 +68,6 @@ from speechbrain_ser_cl.results.text import (
     p_value,
     percent,
 )
-from speechbrain_ser_cl.sweeps.sweep_tables import measured_table
 from speechbrain_ser_cl.utils.files import replacing
 from speechbrain_ser_cl.utils.records import RecordError, read
 from speechbrain_ser_cl.utils.schemas import PAPER

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from speechbrain_ser_cl.sweeps.guard import BUSY
+from speechbrain_ser_cl.sweeps.supervisor import BUSY
 
-GUARD = Path(__file__).with_name("guard.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 STOPPED = "stopped"
 _PAUSE = 0.2
 
@@ -103,8 +103,14 @@ def run_job(job: Job) -> str | None:
             environment["CUDA_VISIBLE_DEVICES"] = slot
         log = stack.enter_context(open(job.log, "ab"))
         lock = job.folder / ".crossval.lock"
-        guard = subprocess.Popen(
-            [sys.executable, str(GUARD), str(lock), sys.executable, *job.arguments],
+        supervisor = subprocess.Popen(
+            [
+                sys.executable,
+                str(SUPERVISOR),
+                str(lock),
+                sys.executable,
+                *job.arguments,
+            ],
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -116,19 +122,19 @@ def run_job(job: Job) -> str | None:
         try:
             while wanted():
                 with contextlib.suppress(subprocess.TimeoutExpired):
-                    guard.wait(_PAUSE)
+                    supervisor.wait(_PAUSE)
                     stopped = False
                     break
         finally:
-            guard.stdin.close()  # the guard ends the process if it still runs
-            status = guard.wait()
+            supervisor.stdin.close()  # the supervisor ends the process if it still runs
+            status = supervisor.wait()
     if stopped:
         return STOPPED
     return describe_status(status, job)
 
 
 def describe_status(status: int, job: Job) -> str | None:
-    """What an exit status of the guard means.
+    """What an exit status of the supervisor means.
 
     Arguments
     ---------

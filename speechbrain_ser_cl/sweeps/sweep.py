@@ -11,27 +11,27 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from speechbrain_ser_cl.data.protocols import DRAWN, SEEDS, resolve_protocol
+from speechbrain_ser_cl.report.figures import plot_sweep
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, read_crossval
 from speechbrain_ser_cl.results.measured import add_measured
+from speechbrain_ser_cl.results.sweep_file import Row, Sweep, read_sweep
+from speechbrain_ser_cl.results.sweep_tables import (
+    build_sweep_table,
+    read_measured,
+    sweep_points,
+    write_sweep_csv,
+)
 from speechbrain_ser_cl.results.text import NOT_RUN
-from speechbrain_ser_cl.sweeps.command import aggregate, report_failures
-from speechbrain_ser_cl.sweeps.engine import execute
-from speechbrain_ser_cl.sweeps.plan import (
+from speechbrain_ser_cl.sweeps.crossval import aggregate, report_failures
+from speechbrain_ser_cl.sweeps.parallel import execute
+from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
+from speechbrain_ser_cl.sweeps.runs import (
     FOLD_KEYS,
-    Run,
+    PlannedRun,
     left_to_do,
     make_splits,
     plan,
     save_splits,
-)
-from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
-from speechbrain_ser_cl.sweeps.sweep_file import Row, Sweep, read_sweep
-from speechbrain_ser_cl.sweeps.sweep_tables import (
-    build_sweep_table,
-    read_measured,
-    sweep_points,
-    write_curves,
-    write_points,
 )
 from speechbrain_ser_cl.utils.errors import did_you_mean
 from speechbrain_ser_cl.utils.files import replacing
@@ -47,9 +47,9 @@ class PlannedRow:
     ---------
     row : Row
         Of the sweep file.
-    runs : list of Run
+    runs : list of PlannedRun
         All its runs; none where a corpus is missing.
-    todo : list of Run
+    todo : list of PlannedRun
         Those that are not finished.
     missing : str
         Which corpus is missing; empty if none is.
@@ -64,8 +64,8 @@ class PlannedRow:
     """
 
     row: Row
-    runs: list[Run]
-    todo: list[Run]
+    runs: list[PlannedRun]
+    todo: list[PlannedRun]
     missing: str = ""
     kept: bool = False
 
@@ -420,7 +420,7 @@ def _write(
     for suffix, text in texts.items():
         with replacing(stem.with_name(stem.name + suffix)) as part:
             part.write_text(text, encoding="utf-8")
-    write_points(points, stem.with_name(stem.name + ".csv"))
+    write_sweep_csv(points, stem.with_name(stem.name + ".csv"))
     written = write_curves(sweep, points, output)
     print(f"\n{texts['.md']}")
     for column in sweep.columns:
@@ -437,3 +437,57 @@ def _write(
             )
     names = [f"{sweep.path.stem}.md, .tex and .csv", *(path.name for path in written)]
     print(f"{', '.join(names)}: {output}")
+
+
+def write_curves(
+    sweep: Sweep, points: Sequence[Mapping], folder: str | Path
+) -> list[Path]:
+    """Write, for each key that is swept over, its curves as CSV and as PNG.
+
+    Arguments
+    ---------
+    sweep : Sweep
+        Its rows and columns.
+    points : sequence of mapping
+        As ``sweep_points`` returns them.
+    folder : str or pathlib.Path
+        Where ``<name of the sweep file>_<key>.csv`` and ``.png`` go.
+
+    Returns
+    -------
+    list of pathlib.Path
+        What was written: without matplotlib no figures.
+    """
+    written = []
+    symbols = {row.point.key: row.point.symbol for row in sweep.rows if row.point}
+    for key, symbol in symbols.items():
+        own = [point for point in points if point["key"] == key]
+        if not own:
+            continue
+        path = Path(folder) / f"{sweep.path.stem}_{key}.csv"
+        write_sweep_csv(own, path)
+        written.append(path)
+        panels, baseline = {}, {}
+        for column in sweep.columns:
+            curves: dict[str, list] = {}
+            for point in points:
+                if point["metric"] != column.metric:
+                    continue
+                place = [
+                    point[name] if point[name] is None else column.scale * point[name]
+                    for name in ("mean", "low", "high")
+                ]
+                if point["key"] == key:
+                    curves.setdefault(point["curve"], []).append(
+                        (point["value"], *place)
+                    )
+                elif point["row"] == sweep.baseline:
+                    baseline[column.heading] = (sweep.baseline, *place)
+            if curves:
+                panels[column.heading] = curves
+        try:
+            plot_sweep(panels, path.with_suffix(".png"), symbol, baseline)
+        except ImportError:  # without matplotlib the numbers have to do
+            continue
+        written.append(path.with_suffix(".png"))
+    return written

@@ -60,7 +60,22 @@ RULES = {
         },
     ),
     "metrics": ({"utils"}, SCIENCE),
-    "results": ({"utils", "corpora", "data", "metrics", "sweeps"}, SCIENCE),
+    "results": ({"utils", "corpora", "data", "metrics"}, SCIENCE | {"ruamel"}),
+    "report": (
+        {"__version__", "utils", "corpora", "data", "metrics", "results"},
+        SCIENCE | {"jinja2", "matplotlib", "soundfile", "tqdm", "umap"},
+    ),
+    "sweeps": (
+        {"utils", "data", "results", "report"},
+        {"distributed", "joblib", "ray", "ruamel", "speechbrain", "tqdm"},
+    ),
+    "training": (
+        {
+            *("registry", "utils", "corpora", "data", "metrics", "results", "report"),
+            *("backbones", "losses", "nnet", "augment", "model_folder"),
+        },
+        SCIENCE | {"hyperpyyaml", "ruamel", "speechbrain", "torch", "tqdm", "yaml"},
+    ),
 }
 TOP = {"cli", "demo", "inference", "export"}
 OPTIONAL = {

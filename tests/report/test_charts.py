@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from speechbrain_ser_cl.report.charts import (
-    Row,
+    ChartRow,
     bar_chart,
     interval_chart,
     line_chart,
@@ -41,9 +41,9 @@ def place_of(value, marks):
 
 def test_dots_and_intervals_lie_at_their_percent():
     rows = [
-        Row("a", 0.25, (0.125, 0.5), [0.2, 0.3]),
-        Row("b" * 100, 1.0),
-        Row("c", 0.0),
+        ChartRow("a", 0.25, (0.125, 0.5), [0.2, 0.3]),
+        ChartRow("b" * 100, 1.0),
+        ChartRow("c", 0.0),
     ]
     chart = draw(interval_chart(rows, "title", "words", chance=0.5))
     marks = ticks(chart, "x")
@@ -113,6 +113,6 @@ def test_a_map_keeps_the_proportions():
 
 
 def test_titles_are_text_even_if_they_look_like_markup():
-    chart = draw(interval_chart([Row("<b>&", 0.5)], "<i>", "a < b"))
+    chart = draw(interval_chart([ChartRow("<b>&", 0.5)], "<i>", "a < b"))
     assert chart[0].text == "<i>" and chart[1].text == "a < b"
     assert "<b>&" in [e.text for e in chart.iter()]

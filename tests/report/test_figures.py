@@ -14,7 +14,7 @@ from speechbrain_ser_cl.report.figures import (
     plot_learning_curves,
     plot_tsne,
 )
-from speechbrain_ser_cl.results.few_labels import Point
+from speechbrain_ser_cl.results.few_labels import FewLabelPoint
 
 HISTORY = [
     {
@@ -82,9 +82,9 @@ def test_few_labels_have_a_band_only_where_there_is_an_interval(tmp_path):
     from matplotlib.colors import to_rgb
 
     points = [
-        Point("mel", "supervised", 0.05, 31, 10, 5, 0.5, 0.5, (0.3, 0.7)),
-        Point("mel", "supervised", 0.1, 61, 10, 5, 0.5, 0.5, (0.3, 0.7)),
-        Point("mel", "supervised", 1.0, 607, 1, 5, 0.5, 0.5, None),
+        FewLabelPoint("mel", "supervised", 0.05, 31, 10, 5, 0.5, 0.5, (0.3, 0.7)),
+        FewLabelPoint("mel", "supervised", 0.1, 61, 10, 5, 0.5, 0.5, (0.3, 0.7)),
+        FewLabelPoint("mel", "supervised", 1.0, 607, 1, 5, 0.5, 0.5, None),
     ]
     plot_few_labels(points, tmp_path / "few.png", chance=0.25)
     band = 0.8 + 0.2 * np.array(to_rgb("C0"))  # a fifth of the line's colour on white

@@ -15,14 +15,14 @@ from speechbrain_ser_cl.results.crossval import (
     read_crossval,
 )
 from speechbrain_ser_cl.results.predictions import write_predictions
-from speechbrain_ser_cl.sweeps.sweep_file import as_text, read_sweep
-from speechbrain_ser_cl.sweeps.sweep_tables import (
+from speechbrain_ser_cl.results.sweep_file import as_text, read_sweep
+from speechbrain_ser_cl.results.sweep_tables import (
     NOT_RUN,
     build_sweep_table,
     sweep_points,
     to_latex,
-    write_curves,
 )
+from speechbrain_ser_cl.sweeps.sweep import write_curves
 
 RIGHT = {"plain": [5, 6, 7], "half": [6, 7, 7], "one": [8, 7, 8]}
 

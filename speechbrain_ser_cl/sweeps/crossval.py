@@ -10,21 +10,21 @@ from speechbrain_ser_cl.report.figures import plot_confusion_matrix
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, collect
 from speechbrain_ser_cl.results.measured import add_measured, find_records
 from speechbrain_ser_cl.results.tables import build_crossval_table, write_csv
-from speechbrain_ser_cl.sweeps.engine import execute
-from speechbrain_ser_cl.sweeps.plan import Run, left_to_do, plan, save_splits
+from speechbrain_ser_cl.sweeps.parallel import execute
 from speechbrain_ser_cl.sweeps.process import tail
 from speechbrain_ser_cl.sweeps.recipe import Recipe
+from speechbrain_ser_cl.sweeps.runs import PlannedRun, left_to_do, plan, save_splits
 from speechbrain_ser_cl.utils.files import replacing
 
 
-def report_failures(failed: Mapping[str, str], runs: Sequence[Run]) -> str:
+def report_failures(failed: Mapping[str, str], runs: Sequence[PlannedRun]) -> str:
     """What failed, each with the end of its log.
 
     Arguments
     ---------
     failed : mapping
         As ``execute`` returns it.
-    runs : sequence of Run
+    runs : sequence of PlannedRun
         At least those.
 
     Returns
@@ -46,7 +46,7 @@ def report_failures(failed: Mapping[str, str], runs: Sequence[Run]) -> str:
     return "\n".join(lines)
 
 
-def aggregate(runs: Sequence[Run], output: Path) -> str:
+def aggregate(runs: Sequence[PlannedRun], output: Path) -> str:
     """Put finished runs together: JSON, CSV, Markdown and figures.
 
     Where runs are missing, each file says so and nothing is pooled.
@@ -56,7 +56,7 @@ def aggregate(runs: Sequence[Run], output: Path) -> str:
 
     Arguments
     ---------
-    runs : sequence of Run
+    runs : sequence of PlannedRun
         All that were planned, at least one finished.
     output : pathlib.Path
         Where everything goes.
@@ -110,12 +110,12 @@ def _plot(one: CrossValidation, folder: Path) -> None:
             plot_confusion_matrix(confusion, one.class_names, path)
 
 
-def describe_splits(runs: Sequence[Run]) -> list[str]:
+def describe_splits(runs: Sequence[PlannedRun]) -> list[str]:
     """One line about each fold: its size, and what its parts share.
 
     Arguments
     ---------
-    runs : sequence of Run
+    runs : sequence of PlannedRun
         All runs.
 
     Returns
@@ -126,7 +126,7 @@ def describe_splits(runs: Sequence[Run]) -> list[str]:
     Example
     -------
     >>> recipe = Recipe(Path("my.yaml"), Path("train.py"), ())
-    >>> describe_splits([Run(recipe, Path("results/seed-1"), 1, None, None)])
+    >>> describe_splits([PlannedRun(recipe, Path("results/seed-1"), 1, None, None)])
     []
     """
     lines = []

@@ -1,4 +1,4 @@
-"""What a sweep gave: its table in Markdown and LaTeX, its curves as CSV and PNG."""
+"""What a sweep gave: its table in Markdown and LaTeX, its numbers as CSV."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,6 @@ from unicodedata import name
 import numpy as np
 
 from speechbrain_ser_cl.metrics.significance import mean_interval
-from speechbrain_ser_cl.report.figures import plot_sweep
 from speechbrain_ser_cl.results.crossval import (
     FILE,
     CrossValidation,
@@ -18,13 +17,13 @@ from speechbrain_ser_cl.results.crossval import (
     table_rows,
 )
 from speechbrain_ser_cl.results.measured import measured_records
-from speechbrain_ser_cl.results.text import NONE, NOT_RUN, TITLES, bounds, p_value
-from speechbrain_ser_cl.sweeps.sweep_file import (
+from speechbrain_ser_cl.results.sweep_file import (
     Column,
     Row,
     Sweep,
     read_sweep,
 )
+from speechbrain_ser_cl.results.text import NONE, NOT_RUN, TITLES, bounds, p_value
 from speechbrain_ser_cl.utils.files import replacing
 from speechbrain_ser_cl.utils.records import check
 from speechbrain_ser_cl.utils.schemas import CROSSVAL
@@ -68,7 +67,7 @@ _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     r"""A table of text, ready to be written.
 
     Arguments
@@ -86,7 +85,7 @@ class Table:
 
     Example
     -------
-    >>> table = Table("Losses", "", ["row", "UAR %"], [["a|b", "50.0 ± 1.0"]], "")
+    >>> table = TextTable("Losses", "", ["row", "UAR %"], [["a|b", "50.0 ± 1.0"]], "")
     >>> print(table.markdown())
     **Losses**
     <BLANKLINE>
@@ -172,7 +171,7 @@ def to_latex(text: str) -> str:
 
 def build_sweep_table(
     sweep: Sweep, results: Mapping[str, CrossValidation | str]
-) -> Table:
+) -> TextTable:
     """The table of a sweep.
 
     Arguments
@@ -185,7 +184,7 @@ def build_sweep_table(
 
     Returns
     -------
-    Table
+    TextTable
         For each column the mean ± standard deviation over folds (or seeds) and the
         printed figure if there is one; of the first of the three metrics the intervals
         of mean and pooled value, and p values against the baseline row.
@@ -245,7 +244,7 @@ def build_sweep_table(
         rows.append(cells)
     settings = [one for one, _ in done.values()]
     demo = any(one.about.get("demo") for one in settings)
-    return Table(
+    return TextTable(
         sweep.title + (", DEMO on synthetic speech" if demo else ""),
         _about(done.values()),
         header,
@@ -411,7 +410,7 @@ def sweep_points(
     return points
 
 
-def write_points(points: Sequence[Mapping], path: str | Path) -> None:
+def write_sweep_csv(points: Sequence[Mapping], path: str | Path) -> None:
     """Write the numbers of a sweep as CSV.
 
     Arguments
@@ -429,60 +428,6 @@ def write_points(points: Sequence[Mapping], path: str | Path) -> None:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(points)
-
-
-def write_curves(
-    sweep: Sweep, points: Sequence[Mapping], folder: str | Path
-) -> list[Path]:
-    """Write, for each key that is swept over, its curves as CSV and as PNG.
-
-    Arguments
-    ---------
-    sweep : Sweep
-        Its rows and columns.
-    points : sequence of mapping
-        As ``sweep_points`` returns them.
-    folder : str or pathlib.Path
-        Where ``<name of the sweep file>_<key>.csv`` and ``.png`` go.
-
-    Returns
-    -------
-    list of pathlib.Path
-        What was written: without matplotlib no figures.
-    """
-    written = []
-    symbols = {row.point.key: row.point.symbol for row in sweep.rows if row.point}
-    for key, symbol in symbols.items():
-        own = [point for point in points if point["key"] == key]
-        if not own:
-            continue
-        path = Path(folder) / f"{sweep.path.stem}_{key}.csv"
-        write_points(own, path)
-        written.append(path)
-        panels, baseline = {}, {}
-        for column in sweep.columns:
-            curves: dict[str, list] = {}
-            for point in points:
-                if point["metric"] != column.metric:
-                    continue
-                place = [
-                    point[name] if point[name] is None else column.scale * point[name]
-                    for name in ("mean", "low", "high")
-                ]
-                if point["key"] == key:
-                    curves.setdefault(point["curve"], []).append(
-                        (point["value"], *place)
-                    )
-                elif point["row"] == sweep.baseline:
-                    baseline[column.heading] = (sweep.baseline, *place)
-            if curves:
-                panels[column.heading] = curves
-        try:
-            plot_sweep(panels, path.with_suffix(".png"), symbol, baseline)
-        except ImportError:  # without matplotlib the numbers have to do
-            continue
-        written.append(path.with_suffix(".png"))
-    return written
 
 
 def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation | str]:

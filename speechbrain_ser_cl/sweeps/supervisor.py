@@ -1,10 +1,10 @@
 """Runs a command and ends it, with all its children, when standard input closes.
 
-``python guard.py LOCK COMMAND …``: whoever starts this holds the other end of its
+``python supervisor.py LOCK COMMAND …``: whoever starts this holds the other end of its
 standard input. Should that process end, in whatever way, the system closes it, and the
 command does not stay behind. ``LOCK`` is held meanwhile, so that nobody runs the same
-command beside it. Nothing but Python's standard library is imported: a guard stands
-beside each training process.
+command beside it. Nothing but Python's standard library is imported: a supervisor
+stands beside each training process.
 """
 
 import ctypes
@@ -45,8 +45,8 @@ def end_group(group: int, wait_for_leader: subprocess.Popen) -> None:
 def die_with_parent() -> None:
     """Ask the kernel to end this process when its parent ends, even by a kill -9.
 
-    Linux alone can do that; elsewhere a guard that is killed itself leaves its command
-    running.
+    Linux alone can do that; elsewhere a supervisor that is killed itself leaves its
+    command running.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -13,15 +13,15 @@ from pathlib import Path
 import joblib
 from tqdm import tqdm
 
-from speechbrain_ser_cl.sweeps.plan import Run, finish
 from speechbrain_ser_cl.sweeps.process import Job, run_job, visible_gpus
+from speechbrain_ser_cl.sweeps.runs import PlannedRun, check_finished
 
 BACKENDS = ("local", "dask", "ray")
 _PATIENCE = 20.0  # seconds that processes get to end after Ctrl-C
 
 
 def execute(
-    runs: Sequence[Run],
+    runs: Sequence[PlannedRun],
     output: Path,
     n_done: int = 0,
     jobs: int | None = None,
@@ -33,7 +33,7 @@ def execute(
 
     Arguments
     ---------
-    runs : sequence of Run
+    runs : sequence of PlannedRun
         What is left to do; they have names of their own.
     output : pathlib.Path
         Where everything goes; all machines must see it.
@@ -92,7 +92,7 @@ def execute(
         for run in runs:
             run.note(run.settings())
         for name, problem in _until_the_end(parallel(tasks), by_name):
-            problem = problem or finish(by_name[name])
+            problem = problem or check_finished(by_name[name])
             if problem:
                 failed[name] = problem
                 tqdm.write(f"{name}: {problem}", file=sys.stderr)
@@ -116,7 +116,7 @@ def _until_the_end(
 
 
 @contextlib.contextmanager
-def _held(lifeline: Path, runs: Iterable[Run]) -> Iterator[None]:
+def _held(lifeline: Path, runs: Iterable[PlannedRun]) -> Iterator[None]:
     """Keep a file while runs may go on; after an interruption wait for their end."""
     lifeline.parent.mkdir(parents=True, exist_ok=True)
     host = f".running-{platform.node()}-"
@@ -202,7 +202,7 @@ def _engine(
             ray.shutdown()
 
 
-def _wait_for_all(runs: Iterable[Run]) -> None:
+def _wait_for_all(runs: Iterable[PlannedRun]) -> None:
     """Until no run's process is left; they end by themselves."""
     end = time.monotonic() + _PATIENCE
     for run in runs:

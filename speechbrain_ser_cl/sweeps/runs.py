@@ -26,7 +26,7 @@ OWN_KEYS = {"fold": "--folds", "split_file": "--splits"}
 
 
 @dataclass(frozen=True)
-class Run:
+class PlannedRun:
     """One fold of a recipe with one seed.
 
     Arguments
@@ -47,7 +47,7 @@ class Run:
     Example
     -------
     >>> recipe = Recipe(Path("my.yaml"), Path("train.py"), ())
-    >>> Run(recipe, Path("results/seed-1"), 1, None, None).name
+    >>> PlannedRun(recipe, Path("results/seed-1"), 1, None, None).name
     'seed 1'
     """
 
@@ -128,7 +128,7 @@ def plan(
     folds: Sequence[int] | None = None,
     splits: Path | Sequence[Split] | None = None,
     row: str = "",
-) -> list[Run]:
+) -> list[PlannedRun]:
     """All runs of a cross-validation; their splits are made, and saved later.
 
     Arguments
@@ -148,7 +148,7 @@ def plan(
 
     Returns
     -------
-    list of Run
+    list of PlannedRun
         Fold by fold.
 
     Raises
@@ -174,7 +174,7 @@ def plan(
         if folds is not None:
             raise ValueError(f"--folds: protocol {protocol['kind']} has none")
         return [
-            Run(recipe, output / f"seed-{seed}", seed, None, None, row)
+            PlannedRun(recipe, output / f"seed-{seed}", seed, None, None, row)
             for seed in seeds
         ]
     missing = [key for key in FOLD_KEYS if key not in values]
@@ -203,18 +203,18 @@ def plan(
             )
         folder = output / f"fold-{k}"
         runs += [
-            Run(recipe, folder / f"seed-{seed}", seed, splits[k], path, row)
+            PlannedRun(recipe, folder / f"seed-{seed}", seed, splits[k], path, row)
             for seed in seeds
         ]
     return runs
 
 
-def save_splits(runs: Iterable[Run]) -> None:
+def save_splits(runs: Iterable[PlannedRun]) -> None:
     """Save the folds of runs where ``train.py`` will read them.
 
     Arguments
     ---------
-    runs : iterable of Run
+    runs : iterable of PlannedRun
         As ``plan`` makes them.
     """
     for run in runs:
@@ -264,19 +264,19 @@ def make_splits(recipe: Recipe, folder: Path | None = None) -> list[Split]:
     return make_folds(items, resolve_protocol(values["protocol"]), values["seed"])
 
 
-def left_to_do(runs: Sequence[Run], resume: bool) -> list[Run]:
+def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
     """The runs that are not finished.
 
     Arguments
     ---------
-    runs : sequence of Run
+    runs : sequence of PlannedRun
         All runs.
     resume : bool
         Whether there may be earlier ones.
 
     Returns
     -------
-    list of Run
+    list of PlannedRun
         In the same order.
 
     Raises
@@ -324,12 +324,12 @@ def _differences(there: Mapping, now: Mapping, prefix: str = "") -> list[str]:
     return differences
 
 
-def check_split(run: Run, results: Iterable[Path]) -> None:
+def check_split(run: PlannedRun, results: Iterable[Path]) -> None:
     """Refuse results of another split than the run's.
 
     Arguments
     ---------
-    run : Run
+    run : PlannedRun
         The run.
     results : iterable of pathlib.Path
         Its ``results.json``.
@@ -348,12 +348,12 @@ def check_split(run: Run, results: Iterable[Path]) -> None:
             )
 
 
-def finish(run: Run) -> str | None:
+def check_finished(run: PlannedRun) -> str | None:
     """Look at what a run that ended well has left, and note it.
 
     Arguments
     ---------
-    run : Run
+    run : PlannedRun
         The run.
 
     Returns

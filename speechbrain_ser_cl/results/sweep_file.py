@@ -99,7 +99,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """Where a row stands on a curve.
 
     Arguments
@@ -116,7 +116,7 @@ class Point:
 
     Example
     -------
-    >>> Point("SupCon", "temperature", 0.1, "τ").symbol
+    >>> CurvePoint("SupCon", "temperature", 0.1, "τ").symbol
     'τ'
     """
 
@@ -148,7 +148,7 @@ class Row:
         Of those tested on together; None where it is one.
     printed : dict
         Metric to the figure that a paper prints, as text.
-    point : Point or None
+    point : CurvePoint or None
         Of a sweep.
 
     Example
@@ -168,7 +168,7 @@ class Row:
     result: str
     corpus: str | None
     printed: dict[str, str]
-    point: Point | None
+    point: CurvePoint | None
 
     @property
     def folder(self) -> Path:
@@ -573,7 +573,7 @@ def _rows(
             printed=_printed(
                 entries, f"printed.{text}", by_text.get(text, {}), metrics
             ),
-            point=Point(
+            point=CurvePoint(
                 name,
                 key,
                 value if isinstance(value, str) or _is_number(value) else text,
