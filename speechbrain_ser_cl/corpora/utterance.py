@@ -131,10 +131,11 @@ class Utterance:
     intensity: str | None = None
 
     def __post_init__(self) -> None:
-        for field in _NAMES:
-            name = getattr(self, field)
-            if name and not name.isascii():
-                object.__setattr__(self, field, normal(name))
+        names = f"{self.id}{self.corpus}{self.speaker}{self.session}{self.text_id}"
+        if not f"{names}{self.emotion}{self.recording}".isascii():
+            for field in _NAMES:
+                if name := getattr(self, field):
+                    object.__setattr__(self, field, normal(name))
         if not self.emotion or self.emotion != self.emotion.strip().lower():
             raise ValueError(
                 f"utterance {self.id}: emotion {self.emotion!r} is not a name in lower "

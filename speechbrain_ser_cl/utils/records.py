@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
 from speechbrain_ser_cl.utils.errors import FileError, did_you_mean
 from speechbrain_ser_cl.utils.files import read_bytes, replacing
@@ -177,8 +178,8 @@ def write(
     """
     if kind.format is not None and isinstance(record, Mapping):
         record = {"format": kind.format, **record}
-    contents = finite(record)
     if rows:
+        contents = finite(record)
         lines = [
             json.dumps(row, ensure_ascii=False, separators=(",", ":"))
             for row in contents.pop(rows)
@@ -186,7 +187,7 @@ def write(
         head = json.dumps(contents, indent=1, ensure_ascii=False)[:-2]
         text = f'{head},\n "{rows}": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
     else:
-        text = json.dumps(contents, indent=1, ensure_ascii=False) + "\n"
+        text = to_json(record, indent=1, inf_nan_mode="null").decode() + "\n"
     parse(text, kind, path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
