@@ -3,8 +3,12 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+# Of less than this (s) an utterance is repeated, and its view cut.
+_SHORTEST = 0.1
 
 
 @contextmanager
@@ -37,7 +41,9 @@ class AugmentationPipelines:
 
     Made for unpadded utterances, before batching: on a padded batch
     ``TimeInversion`` and ``Shift`` would move the padding to the front. Samples
-    may leave [-1, 1] (``Gain``, ``AddColoredNoise``); nothing is clipped.
+    may leave [-1, 1] (``Gain``, ``AddColoredNoise``); nothing is clipped. Of less than
+    0.1 s, which ``PitchShift`` cannot take, an utterance is repeated up to that length
+    and its view cut.
 
     Arguments
     ---------
@@ -72,7 +78,7 @@ class AugmentationPipelines:
         self,
         pipelines: Mapping[str, Sequence[torch.nn.Module]],
         sample_rate: int = 16000,
-    ):
+    ) -> None:
         # Here, because importing it takes a second.
         from torch_audiomentations.core.composition import BaseCompose
         from torch_audiomentations.core.transforms_interface import (
@@ -100,7 +106,7 @@ class AugmentationPipelines:
                 for part in transform.modules():
                     self._check_band(name, part)
 
-    def _check_band(self, name: str, transform: torch.nn.Module) -> None:
+    def _check_band(self, name: str, transform: Any) -> None:
         """Refuse now what would fail at a rare draw in the middle of training."""
         if not hasattr(transform, "max_bandwidth_fraction"):
             return
@@ -157,7 +163,10 @@ class AugmentationPipelines:
             )
         with _seeded(seed):
             label = int(torch.randint(len(self), ()))
-            view = wav[None, None]
+            # Some transforms want a window of samples.
+            times = max(1, -(-round(_SHORTEST * self.sample_rate) // len(wav)))
+            given = wav.repeat(times) if times > 1 else wav
+            view = given[None, None]
             for transform in self._pipelines[self.names[label]]:
                 view = transform(view, sample_rate=self.sample_rate).samples
         view = view[0, 0]
@@ -166,9 +175,9 @@ class AugmentationPipelines:
                 f"pipeline {self.names[label]!r} gave NaN or infinite samples from "
                 f"samples between {wav.min():g} and {wav.max():g}; check the audio"
             )
-        if view.shape != wav.shape:
+        if view.shape != given.shape:
             raise ValueError(
                 f"pipeline {self.names[label]!r} changed the length from "
-                f"{len(wav)} to {len(view)} samples; use transforms that keep it"
+                f"{len(given)} to {len(view)} samples; use transforms that keep it"
             )
-        return view, label
+        return view[: len(wav)], label

@@ -6,6 +6,7 @@ the encoders' ``encode`` takes features that were computed before.
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,7 @@ class ShortTimeSpectrum(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         window = torch.hann_window(self.receptive_field)
+        self.window: Tensor
         self.register_buffer("window", window, persistent=False)
 
     def n_frames(self, n_samples: Tensor) -> Tensor:
@@ -130,7 +132,8 @@ class ShortTimeSpectrum(nn.Module):
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float().masked_fill(~steps_mask(counts, wavs.shape[1]), 0)
             wavs = F.pad(wavs, (0, max(0, self.receptive_field - wavs.shape[1])))
-            windows = wavs.unfold(1, self.receptive_field, self.hop) * self.window
+            windows = wavs.unfold(1, self.receptive_field, self.hop)
+            windows = windows * self.window.float()
             spectrum = torch.fft.rfft(windows, n=self.fft_size)
             power = spectrum.real.square() + spectrum.imag.square()
             frames = self.bands(power).clamp(min=self.floor).log()
@@ -202,6 +205,7 @@ class LogMel(ShortTimeSpectrum):
         rising = (bins - left) / (centre - left)
         falling = (right - bins) / (right - centre)
         filters = torch.minimum(rising, falling).clamp(min=0).float()
+        self.filters: Tensor
         self.register_buffer("filters", filters, persistent=False)
 
     def bands(self, power: Tensor) -> Tensor:
@@ -217,7 +221,7 @@ class LogMel(ShortTimeSpectrum):
         torch.Tensor
             (B, T', 64).
         """
-        return power @ self.filters
+        return power @ self.filters.float()
 
 
 class EGeMAPS(nn.Module):
@@ -295,7 +299,7 @@ class EGeMAPS(nn.Module):
 
 
 @functools.cache
-def _smile():
+def _smile() -> Any:
     try:
         import opensmile
     except ImportError as error:
@@ -331,9 +335,11 @@ class VocalFunctionals(nn.Module):
 
     output_size = 85
     # In VocalFeatures' order.
-    _features = ("f0", "hnr", "jitter", "shimmer", "gne", "centroid", "spread", "skew")
-    _features += ("kurtosis", "entropy", "flatness", "crest", "flux")
-    _features += ("mfcc0", "mfcc1", "mfcc2", "mfcc3")
+    _features = (
+        *("f0", "hnr", "jitter", "shimmer", "gne", "centroid", "spread", "skew"),
+        *("kurtosis", "entropy", "flatness", "crest", "flux"),
+        *("mfcc0", "mfcc1", "mfcc2", "mfcc3"),
+    )
     _quantiles = (0.2, 0.5, 0.8)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -385,7 +391,7 @@ class VocalFunctionals(nn.Module):
 
 
 @functools.cache
-def _vocal_features():
+def _vocal_features() -> Any:
     from speechbrain.lobes.features import VocalFeatures
 
     return VocalFeatures().eval()

@@ -1,5 +1,7 @@
 """Encoders of functionals: one vector per utterance, without time."""
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones.features import (
@@ -7,6 +9,7 @@ from speechbrain_ser_cl.backbones.features import (
     VocalFunctionals,
     check_input,
 )
+from speechbrain_ser_cl.backbones.masked_norm import InputNorm
 from speechbrain_ser_cl.registry import BACKBONES
 
 
@@ -19,7 +22,7 @@ class FunctionalsMLP(nn.Module):
 
     Arguments
     ---------
-    features : torch.nn.Module
+    features : EGeMAPS or VocalFunctionals
         The front end, waveforms to functionals (B, ``features.output_size``).
     hidden_sizes : sequence of int
         Units of each layer.
@@ -40,7 +43,7 @@ class FunctionalsMLP(nn.Module):
 
     def __init__(
         self,
-        features: nn.Module,
+        features: EGeMAPS | VocalFunctionals,
         hidden_sizes: tuple[int, ...] = (128,),
         dropout: float = 0.0,
     ) -> None:
@@ -48,8 +51,8 @@ class FunctionalsMLP(nn.Module):
         self.hidden_sizes, self.dropout = list(hidden_sizes), dropout
         self.features = features
         n_functionals = self.features.output_size
-        self.input_norm = nn.BatchNorm1d(n_functionals, momentum=None, affine=False)
-        layers = []
+        self.input_norm = InputNorm(n_functionals)
+        layers: list[nn.Module] = []
         for n_in, n_out in zip(
             (n_functionals, *hidden_sizes), hidden_sizes, strict=False
         ):
@@ -57,7 +60,7 @@ class FunctionalsMLP(nn.Module):
         self.layers = nn.Sequential(*layers[1:])
         self.output_size = hidden_sizes[-1]
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         return {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
 
@@ -107,8 +110,9 @@ class FunctionalsMLP(nn.Module):
         """
         size = self.features.output_size
         check_input(type(self).__name__, functionals, None, size)
-        x = self.input_norm(functionals.float())
-        return self.layers(x.to(self.layers[0].weight.dtype))
+        x = self.input_norm(functionals)
+        y: Tensor = self.layers(x.to(self.layers[0].weight.dtype))
+        return y
 
 
 @BACKBONES.register("egemaps_mlp")

@@ -279,7 +279,7 @@ def _load_pretrained(
         raise _not_loaded(source, error) from error
     model_class = _family(config.get("model_type")).model
     try:
-        _check_work(model_class.config_class.from_dict(config))
+        _check_work(AutoConfig.for_model(**config))
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error
     try:

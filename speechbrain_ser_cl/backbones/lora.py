@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import nn
 
@@ -9,7 +10,9 @@ from torch import nn
 DEFAULT_TARGETS = ("q_proj", "v_proj")
 
 
-def add_lora(model: nn.Module, parts: Iterable[nn.Module], options: Mapping) -> None:
+def add_lora(
+    model: nn.Module, parts: Iterable[nn.Module], options: Mapping[str, Any]
+) -> None:
     r"""Gives linear layers a trained update of low rank, in place.
 
     .. math::

@@ -1,7 +1,10 @@
 """Batch normalisation that does not count padding."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
@@ -69,3 +72,37 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions will do."""
+
+
+class InputNorm(MaskedBatchNorm):
+    """Batch normalisation of features in units of their own, without an affine part.
+
+    Statistics are the plain mean over all batches. They stay in float32 when the model
+    is cast to half precision, which ends at 65504: the variance of Hz does not.
+
+    Arguments
+    ---------
+    num_features : int
+        Number C of channels.
+
+    Example
+    -------
+    >>> InputNorm(2).half().running_mean.dtype
+    torch.float32
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__(num_features, momentum=None, affine=False)
+
+    @override
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        assert self.running_mean is not None
+        return super().forward(x.to(self.running_mean.dtype), mask)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        def without_rounding(x: Tensor) -> Tensor:
+            moved = fn(x)
+            return x.to(moved.device) if moved.itemsize < x.itemsize else moved
+
+        super()._apply(without_rounding, recurse)  # type: ignore[no-untyped-call]
+        return self

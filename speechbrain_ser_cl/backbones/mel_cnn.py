@@ -1,11 +1,13 @@
 """Convolutional encoder of log-mel spectrograms."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from speechbrain_ser_cl.backbones.features import LogMel, check_input
-from speechbrain_ser_cl.backbones.masked_norm import MaskedBatchNorm
+from speechbrain_ser_cl.backbones.masked_norm import InputNorm, MaskedBatchNorm
 from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
 from speechbrain_ser_cl.registry import BACKBONES
 
@@ -63,7 +65,7 @@ class MelCNN(nn.Module):
         super().__init__()
         self.features = LogMel()
         n_bands = self.features.output_size
-        self.input_norm = MaskedBatchNorm(n_bands, momentum=None, affine=False)
+        self.input_norm = InputNorm(n_bands)
         self.convs = nn.ModuleList()
         self.norms = nn.ModuleList()
         for n_in, n_out in zip((n_bands, *channels), channels, strict=False):
@@ -73,7 +75,7 @@ class MelCNN(nn.Module):
         self.output_size = channels[-1]
         self.hop = self.features.hop * 2 ** len(channels)
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         channels = [conv.out_channels for conv in self.convs]
         return {"channels": channels, "dropout": self.dropout.p}
@@ -129,15 +131,16 @@ class MelCNN(nn.Module):
         counts = valid_counts(lengths, mels.shape[1])
         mask = steps_mask(counts, mels.shape[1])
         # Whatever was stored, the statistics are of float32.
-        x = self.input_norm(mels.float().mT, mask).masked_fill(~mask.unsqueeze(1), 0)
+        x = self.input_norm(mels.mT, mask).masked_fill(~mask.unsqueeze(1), 0)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if i > 0:
                 x = self.dropout(x)
-            x = conv(x.to(conv.weight.dtype))
+            x = conv(x.to(self.convs[0].weight.dtype))
             counts = _halve(counts)
             mask = steps_mask(counts, x.shape[-1])
             x = F.relu(norm(x, mask)).masked_fill(~mask.unsqueeze(1), 0)
-        return x.mT
+        frames: Tensor = x.mT
+        return frames
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
         """Relative lengths in frames, for a pooling over the output.
@@ -154,7 +157,7 @@ class MelCNN(nn.Module):
         torch.Tensor
             Valid frames over all frames (B,), in (0, 1].
         """
-        n_steps = self.features.n_frames(torch.tensor(n_samples)).item()
+        n_steps = int(self.features.n_frames(torch.tensor(n_samples)))
         lengths = self.features.frame_lengths(lengths, n_samples)
         return self.encoded_lengths(lengths, n_steps)
 

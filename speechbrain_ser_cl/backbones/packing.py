@@ -7,7 +7,7 @@ or attention, is given groups of utterances of like length, each a small padded 
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,18 @@ from torch.utils.checkpoint import checkpoint
 
 from speechbrain_ser_cl.nnet.lengths import steps_mask
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
 # What one more group costs, in frames of padding that cost as much: a group is many
 # small operations, which a GPU waits for and a CPU does not. The number for GPUs is an
 # estimate for wav2vec2-base: 750 launches of 5 µs, 2 µs for a frame.
 _GROUP_COST = {"cpu": 10, "cuda": 2000}
+
+
+def uncompiled(function: _Function) -> _Function:
+    """Lets ``torch.compile`` run a function as it is, whose shapes differ each time."""
+    kept: _Function = torch.compiler.disable(function)
+    return kept
 
 
 def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
@@ -39,7 +47,8 @@ def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
     # A compiler decides on its own what it keeps.
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return function(*arguments)
-    return checkpoint(function, *arguments, use_reentrant=False)
+    value: Tensor = checkpoint(function, *arguments, use_reentrant=False)
+    return value
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
@@ -164,7 +173,7 @@ class Group:
         if self.mask is not None:
             rows = x.new_zeros(self.mask.numel(), *x.shape[1:])
             x = rows.index_copy(0, self._index, x)
-        return x.unflatten(0, (len(self.rows), self.n_steps))
+        return x.view(len(self.rows), self.n_steps, *x.shape[1:])
 
     def valid(self, x: Tensor) -> Tensor:
         """Valid steps of a batch (n, t, …) one after the other (size, …)."""
@@ -235,13 +244,13 @@ class Packing:
         x = x.flatten(0, 1)
         return x if self._index is None else x.index_select(0, self._index)
 
-    @torch.compiler.disable
+    @uncompiled
     def unpack(self, x: Tensor) -> Tensor:
         """Frames (N, D) as a batch (B, T', D), padding is 0."""
         if self._index is not None:
             rows = x.new_zeros(self.shape[0] * self.shape[1], x.shape[1])
             x = rows.index_copy(0, self._index, x)
-        return x.unflatten(0, self.shape)
+        return x.view(*self.shape, x.shape[1])
 
     def by_group(self, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
         """Each group, with its part of each tensor (N, …)."""
@@ -249,14 +258,14 @@ class Packing:
         parts = [repeat(None) if x is None else x.split(sizes) for x in tensors]
         return zip(self.groups, *parts, strict=False)
 
-    @torch.compiler.disable
+    @uncompiled
     def map_padded(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Applies a function of batches (n, t, D), with zeros as padding, to (N, D)."""
         return torch.cat(
             [group.valid(function(group.padded(x))) for group, x in self.by_group(x)]
         )
 
-    @torch.compiler.disable
+    @uncompiled
     def attention(
         self,
         queries: Tensor,
@@ -355,7 +364,7 @@ def _cheapest_groups(counts: list[int], group_cost: int) -> list[tuple[int, int]
         )
         cost.append(best[0])
         starts.append(best[1])
-    groups = []
+    groups: list[tuple[int, int]] = []
     stop = len(counts)
     while stop > 0:
         groups.insert(0, (starts[stop - 1], stop))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class AllLayers(nn.Module):
 
     def __init__(
         self,
-        source: str | Path | Mapping,
+        source: str | Path | Mapping[str, Any],
         revision: str | None = None,
         average: int = 1,
     ) -> None:
@@ -63,7 +64,7 @@ class AllLayers(nn.Module):
         self.output_size, self.n_layers = self.ssl.output_size, self.ssl.n_layers
         self.hop = self.ssl.hop * average
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """What there is to know of it besides the encoder's weights."""
         return {"source": architecture(self.ssl.encoder), "average": self.average}
 
@@ -109,17 +110,17 @@ class AllLayers(nn.Module):
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
         """Relative lengths in frames (B,), from those in samples of T samples."""
         counts = valid_counts(lengths, n_samples)
-        frames, longest = (
-            self.ssl.encoder.n_frames(n)
-            for n in (counts, torch.full_like(counts, n_samples))
-        )
-        return -(-frames // self.average) / -(-longest // self.average)
+        every = torch.full_like(counts, n_samples)
+        n_frames = self.ssl.encoder.n_frames
+        frames: Tensor = -(-n_frames(counts) // self.average)
+        longest: Tensor = -(-n_frames(every) // self.average)
+        return frames / longest
 
 
 def _groups(x: Tensor, size: int) -> Tensor:
     """(B, T, D) to (B, ceil(T / size), size, D), 0 where there is nothing."""
     x = nn.functional.pad(x, (0, 0, 0, -x.shape[1] % size))
-    return x.unflatten(1, (-1, size))
+    return x.view(len(x), -1, size, x.shape[2])
 
 
 @BACKBONES.register("pointwise_cnn")
@@ -194,7 +195,7 @@ class PointwiseCNN(nn.Module):
 
     def __init__(
         self,
-        source: str | Path | Mapping | None = None,
+        source: str | Path | Mapping[str, Any] | None = None,
         input_size: int = 768,
         n_layers: int = 12,
         channels: tuple[int, ...] = (128, 128),
@@ -231,7 +232,7 @@ class PointwiseCNN(nn.Module):
         """Share of each representation in the sum (n_layers + 1,), adding up to 1."""
         return self.layer_weights.softmax(dim=0)
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this, the weights apart.
 
         Returns
@@ -252,7 +253,7 @@ class PointwiseCNN(nn.Module):
         }
 
     @classmethod
-    def from_arguments(cls, arguments: Mapping) -> "PointwiseCNN":
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "PointwiseCNN":
         """Builds one from what :meth:`arguments` gave, and from nothing else.
 
         Arguments
@@ -338,7 +339,8 @@ class PointwiseCNN(nn.Module):
         if self.norm is not None:
             mask = None if lengths is None else length_mask(lengths, x.shape[1])
             x = self.norm(x.mT, mask).mT
-        return self.layers(x)
+        y: Tensor = self.layers(x)
+        return y
 
     def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
         """Relative lengths of what :meth:`encode` returns: they stay the same."""

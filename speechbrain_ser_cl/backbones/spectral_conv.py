@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,11 +57,15 @@ def strided_conv(x: Tensor, weight: Tensor) -> Tensor:
             f"{tuple(weight.shape)} (O, C, K, L)"
         )
     n = (x.shape[0] + 1) // 2
-    return _SpectralConv.apply(x, _kernel_spectrum(weight, n).to(x.dtype), *kernel)
+    spectrum = _kernel_spectrum(weight, n).to(x.dtype)
+    y: Tensor = _SpectralConv.apply(x, spectrum, *kernel)  # type: ignore[no-untyped-call]
+    return y
 
 
 @functools.lru_cache(maxsize=16)
-def _transforms(n: int, n_out: int, dtype: torch.dtype, device: torch.device):
+def _transforms(
+    n: int, n_out: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Real and imaginary parts (2K, n) of a Fourier transform, and its inverse."""
     turns = torch.arange(n // 2 + 1, dtype=torch.float64)[:, None] / n
     angles = 2 * math.pi * turns * torch.arange(n, dtype=torch.float64)
@@ -105,7 +110,7 @@ class _SpectralConv(torch.autograd.Function):
     """Transform, a matrix product for each coefficient, inverse transform."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, kernel: Tensor, k: int, length: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernel: Tensor, k: int, length: int) -> Tensor:
         """(F, T, B, C) and matrices (coefficients, inputs, 2 O) to (F', T', B, O)."""
         f, t, b, c = x.shape
         n, half_t = (f + 1) // 2, (t + 1) // 2
@@ -124,11 +129,12 @@ class _SpectralConv(torch.autograd.Function):
             products[0, i], products[1, i] = product[:, :o], product[:, o:]
         ctx.save_for_backward(x, kernel)
         ctx.sizes = f, t, b, c, k, length
-        return (inverse @ products.view(2 * len(x), -1)).view(f_out, t_out, b, o)
+        y = inverse @ products.view(2 * len(x), -1)
+        return y.view(f_out, t_out, b, o)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, outer: Tensor):
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         """The gradients: the same steps, transposed, in reverse order."""
         x, kernel = ctx.saved_tensors
         f, t, b, c, k, length = ctx.sizes

@@ -1,5 +1,7 @@
 """Convolutional recurrent encoder of spectrograms."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,7 +95,7 @@ class SpectrogramCRNN(nn.Module):
         self.receptive_field = self.conv1.kernel_size[1]
         self.receptive_field += 2 * (self.conv2.kernel_size[1] - 1)
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         return {
             "dropout": self.gru.dropout,
@@ -163,12 +165,13 @@ class SpectrogramCRNN(nn.Module):
         counts = _n_steps(self.conv2, _n_steps(self.conv1, counts))
         # Autocast has no GRU for every type.
         with torch.autocast(x.device.type, enabled=False):
-            x = x.to(self.gru.weight_ih_l0.dtype)
+            x = x.to(next(self.gru.parameters()).dtype)
             packed = pack_padded_sequence(x, counts.cpu(), True, enforce_sorted=False)
             x, _ = pad_packed_sequence(
                 self.gru(packed)[0], True, total_length=x.shape[1]
             )
-        return self.transformer(x, src_key_padding_mask=~mask)
+        y: Tensor = self.transformer(x, src_key_padding_mask=~mask)
+        return y
 
     def _convolutions(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, F) to (B, T', 64 F'), and which of these frames are valid."""
@@ -191,11 +194,11 @@ class SpectrogramCRNN(nn.Module):
             valid = None
             if self.training and not mask.all():
                 valid = mask.T.flatten().nonzero().squeeze(1)
-                bins = _Take.apply(bins, valid)
-            frames = norm(bins.flatten(0, 1) + conv.bias.to(x.dtype))
+                bins = _Take.apply(bins, valid)  # type: ignore[no-untyped-call]
+            frames = norm(bins.flatten(0, 1) + conv.get_parameter("bias").to(x.dtype))
             x = F.hardtanh(frames, 0, 20).view(bins.shape)
             if valid is not None:
-                x = _Put.apply(x, valid, shape[1] * shape[2])
+                x = _Put.apply(x, valid, shape[1] * shape[2])  # type: ignore[no-untyped-call]
             x = x.view(shape)
         return x.permute(2, 1, 3, 0).flatten(2), mask
 
@@ -214,7 +217,7 @@ class SpectrogramCRNN(nn.Module):
         torch.Tensor
             Valid frames over all frames (B,), in (0, 1].
         """
-        n_frames = self.features.n_frames(torch.tensor(n_samples)).item()
+        n_frames = int(self.features.n_frames(torch.tensor(n_samples)))
         return self.encoded_lengths(
             self.features.frame_lengths(lengths, n_samples), n_frames
         )
@@ -253,28 +256,28 @@ class _Take(torch.autograd.Function):
     """Some rows of the second dimension, each at most once."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, rows: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
         """(F, N, C) to (F, M, C)."""
         ctx.rows, ctx.count = rows, x.shape[1]
         return x.index_select(1, rows)
 
     @staticmethod
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
         """Back where they came from."""
-        return _Put.apply(outer, ctx.rows, ctx.count), None
+        return _Put.apply(outer, ctx.rows, ctx.count), None  # type: ignore[no-untyped-call]
 
 
 class _Put(torch.autograd.Function):
     """Puts rows into their places among zeros."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, rows: Tensor, count: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, rows: Tensor, count: int) -> Tensor:
         """(F, M, C) to (F, N, C)."""
         ctx.rows = rows
         whole = x.new_zeros(len(x), count, x.shape[2])
         return whole.index_copy_(1, rows, x)
 
     @staticmethod
-    def backward(ctx, outer: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
         """Out of them again."""
-        return _Take.apply(outer, ctx.rows), None, None
+        return _Take.apply(outer, ctx.rows), None, None  # type: ignore[no-untyped-call]

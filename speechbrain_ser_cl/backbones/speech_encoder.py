@@ -182,7 +182,7 @@ class SpeechEncoder(nn.Module):
                 [x.shape[1]] * len(counts),
                 config.mask_feature_prob,
                 config.mask_feature_length,
-                config.mask_feature_min_masks,
+                getattr(config, "mask_feature_min_masks", 0),
             )
             channels = mask.repeat_interleave(torch.tensor(counts), dim=0)
             x = x.masked_fill(channels.to(x.device), 0)

@@ -12,6 +12,7 @@ from speechbrain_ser_cl.backbones.packing import (
     Packing,
     masked_group_norm,
     recomputed,
+    uncompiled,
 )
 from speechbrain_ser_cl.backbones.speech_encoder import (
     Bias,
@@ -93,7 +94,7 @@ class WaveformEncoder(SpeechEncoder):
         """Number of frames that the convolutions give."""
         return at_least_one((n_samples - self.receptive_field) // self.hop + 1)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # groups differ in number
+    @uncompiled
     @override
     def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
         body = self.model.encoder

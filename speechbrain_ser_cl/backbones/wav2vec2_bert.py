@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers.audio_utils import mel_filter_bank, window_function
 from typing_extensions import override
 
-from speechbrain_ser_cl.backbones.packing import Packing
+from speechbrain_ser_cl.backbones.packing import Packing, uncompiled
 from speechbrain_ser_cl.backbones.speech_encoder import (
     Bias,
     SpeechEncoder,
@@ -135,9 +135,10 @@ class FilterbankEncoder(SpeechEncoder):
             variance = mel.square().sum(1, keepdim=True) / (n - 1)
             mel = mel / (variance + 1e-7).sqrt()
             n_pairs = mel.shape[1] // 2
-            return mel[:, : 2 * n_pairs].reshape(len(mel), n_pairs, -1).float()
+            pairs: Tensor = mel[:, : 2 * n_pairs].reshape(len(mel), n_pairs, -1)
+            return pairs.float()
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # groups differ in number
+    @uncompiled
     @override
     def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
         packing = self._packing(wavs, counts, self.n_frames)

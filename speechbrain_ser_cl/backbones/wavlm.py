@@ -35,6 +35,8 @@ class WavLMEncoder(WaveformEncoder):
     def _gates(self, attention: Any, x: Tensor) -> Tensor:
         """One per frame and head (N, H)."""
         x = attention.gru_rel_pos_linear(x.unflatten(-1, (attention.num_heads, -1)))
+        first: Tensor
+        second: Tensor
         first, second = x.unflatten(-1, (2, 4)).sum(-1).sigmoid().unbind(-1)
         scale: Tensor = attention.gru_rel_pos_const.flatten()
         return first * (second * scale - 1) + 2

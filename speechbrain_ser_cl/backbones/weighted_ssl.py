@@ -409,8 +409,9 @@ class WeightedSSL(nn.Module):
             divided by the number of frames T' (B,).
         """
         counts = valid_counts(lengths, n_samples)
-        frames = self.encoder.n_frames(counts)
-        return frames / self.encoder.n_frames(torch.full_like(counts, n_samples))
+        frames: Tensor = self.encoder.n_frames(counts)
+        longest: Tensor = self.encoder.n_frames(torch.full_like(counts, n_samples))
+        return frames / longest
 
     def _from_waveforms(
         self, wavs: Tensor, lengths: Tensor | None

@@ -10,7 +10,12 @@ from transformers.audio_utils import mel_filter_bank
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 from typing_extensions import override
 
-from speechbrain_ser_cl.backbones.packing import Packing, dropout, recomputed
+from speechbrain_ser_cl.backbones.packing import (
+    Packing,
+    dropout,
+    recomputed,
+    uncompiled,
+)
 from speechbrain_ser_cl.backbones.speech_encoder import (
     Bias,
     SpeechEncoder,
@@ -144,7 +149,7 @@ class WhisperLogMelEncoder(SpeechEncoder):
             log_mel = (torch.maximum(log_mel, loudest - 8) + 4) / 4
             return log_mel.masked_fill(padding, 0)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # groups differ in number
+    @uncompiled
     @override
     def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
         model = self.model

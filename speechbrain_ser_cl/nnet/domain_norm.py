@@ -1,5 +1,7 @@
 """Normalisation of embeddings by the statistics of their own domain."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -54,10 +56,12 @@ class DomainNorm(nn.Module):
         super().__init__()
         self.eps = eps
         self.batch_statistics = batch_statistics
+        self.mean: Tensor
+        self.var: Tensor
         self.register_buffer("mean", torch.zeros(n_domains, size))
         self.register_buffer("var", torch.ones(n_domains, size))
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         n_domains, size = self.mean.shape
         return {

@@ -1,5 +1,7 @@
 """What stands between a pooled vector and a loss."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -54,7 +56,7 @@ class ProjectionHead(nn.Module):
             nn.Linear(hidden_size, output_size, bias=False),
         )
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         return {
             "input_size": self.input_size,
@@ -76,7 +78,8 @@ class ProjectionHead(nn.Module):
         torch.Tensor
             Embeddings (B, output_size).
         """
-        return self.layers(h)
+        y: Tensor = self.layers(h)
+        return y
 
 
 @HEADS.register("classifier")
@@ -127,7 +130,9 @@ class ClassifierHead(nn.Module):
         self.hidden_size = hidden_size
         self.dropout = dropout
         self.batch_norm = batch_norm
-        layers = [nn.BatchNorm1d(input_size, affine=False)] if batch_norm else []
+        layers: list[nn.Module] = []
+        if batch_norm:
+            layers += [nn.BatchNorm1d(input_size, affine=False)]
         layers += [nn.Dropout(dropout)]
         if hidden_size is not None:
             layers += [nn.Linear(input_size, hidden_size), nn.ReLU()]
@@ -137,7 +142,7 @@ class ClassifierHead(nn.Module):
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         return {
             "input_size": self.input_size,
@@ -160,7 +165,8 @@ class ClassifierHead(nn.Module):
         torch.Tensor
             Logits (B, n_classes), before the softmax.
         """
-        return self.layers(h)
+        y: Tensor = self.layers(h)
+        return y
 
 
 @HEADS.register("domain_classifier")
@@ -197,7 +203,7 @@ class DomainClassifierHead(nn.Module):
         self.weight = nn.Parameter(torch.zeros(n_domains, n_classes, input_size))
         self.bias = nn.Parameter(torch.zeros(n_domains, n_classes))
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         n_domains, n_classes, input_size = self.weight.shape
         return {

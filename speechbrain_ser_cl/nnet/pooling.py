@@ -1,5 +1,7 @@
 """Masked pooling over time: frames to one vector per utterance."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -48,7 +50,7 @@ class MeanPooling(nn.Module):
         super().__init__()
         self.output_size = input_size
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         return {"input_size": self.output_size}
 
@@ -106,7 +108,7 @@ class StatisticsPooling(nn.Module):
         self.input_size = input_size
         self.output_size = None if input_size is None else 2 * input_size
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         return {"input_size": self.input_size}
 
@@ -172,7 +174,7 @@ class SelfAttentionPooling(nn.Module):
         self.attention = nn.Linear(input_size, 1, bias=False)
         self.output_size = input_size
 
-    def arguments(self) -> dict:
+    def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""
         return {"input_size": self.output_size}
 

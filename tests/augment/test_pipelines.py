@@ -15,6 +15,7 @@ from torch_audiomentations import (
     Gain,
     OneOf,
     PeakNormalization,
+    PitchShift,
     PolarityInversion,
     Shift,
     TimeInversion,
@@ -224,3 +225,12 @@ def test_a_transform_that_changes_the_length_is_named(wav):
     halve = Compose([torch.nn.AvgPool1d(2)], output_type="dict")
     with pytest.raises(ValueError, match="'halve'.*from 8000 to 4000"):
         AugmentationPipelines({"halve": [halve]})(wav, 0)
+
+
+@pytest.mark.parametrize("length", [1, 50, 1599])
+def test_pitch_is_shifted_in_the_shortest_of_utterances(length):
+    shift = PitchShift(p=1.0, sample_rate=16000, output_type="dict")
+    tone = torch.sin(torch.arange(length) * 0.3 + 1)
+    view, _ = AugmentationPipelines({"pitch": [shift]})(tone, seed=0)
+    assert view.shape == tone.shape
+    assert view.isfinite().all() and not torch.equal(view, tone)

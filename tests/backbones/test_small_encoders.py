@@ -405,3 +405,18 @@ def test_errors():
         PointwiseCNN().encode(torch.zeros(2, 100, 768))
     with pytest.raises(ValueError, match="give it a source"):
         PointwiseCNN()(torch.zeros(2, 16000))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", [*BUILD, "vocal_mlp"])
+def test_a_model_cast_to_half_precision_takes_the_same_waveforms(name, dtype):
+    """The variances of functionals in Hz are beyond what half precision can say."""
+    torch.manual_seed(0)
+    encoder = (BUILD | {"vocal_mlp": VocalMLP})[name]()
+    wavs, lengths = batch(16000, 9000, garbage=0.0)
+    encoder.train()(wavs, lengths)
+    half = copy.deepcopy(encoder).to(dtype).eval()
+    with torch.no_grad():
+        frames, expected = half(wavs, lengths), encoder.eval()(wavs, lengths)
+    assert frames.dtype == dtype
+    assert (frames.float() - expected).norm() < 0.05 * expected.norm()

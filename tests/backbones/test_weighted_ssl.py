@@ -1,8 +1,11 @@
 """WeightedSSL against transformers itself, on small random and real models."""
 
 import copy
+import json
 import math
+import pickle
 import warnings
+import weakref
 from itertools import product
 
 import numpy as np
@@ -15,12 +18,16 @@ from transformers import (
     SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
+    Wav2Vec2ForPreTraining,
+    Wav2Vec2ForSequenceClassification,
+    Wav2Vec2ForXVector,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from speechbrain_ser_cl.backbones import WeightedSSL, packing
+from speechbrain_ser_cl.backbones.speech_encoder import masked_spans
 from speechbrain_ser_cl.nnet import MeanPooling, length_mask
 from speechbrain_ser_cl.nnet.lengths import steps_mask
 from speechbrain_ser_cl.registry import BACKBONES
@@ -746,6 +753,83 @@ def test_a_checkpoint_that_lacks_weights_is_refused(tmp_path):
         WeightedSSL(tmp_path)
 
 
+HEADS = {
+    Wav2Vec2ForPreTraining: "project_hid (2 tensors), project_q (2 tensors), quantizer",
+    Wav2Vec2ForCTC: "lm_head (2 tensors)",
+    Wav2Vec2ForSequenceClassification: "classifier (2 tensors), projector (2 tensors)",
+    Wav2Vec2ForXVector: "feature_extractor (2 tensors), objective (1 tensors)",
+}
+
+
+@pytest.mark.parametrize("head", HEADS, ids=lambda head: head.__name__)
+def test_a_head_is_left_out_in_one_line(head, tmp_path, caplog):
+    config = AutoConfig.for_model(**waveform_config("wav2vec2", vocab_size=8))
+    head(config).save_pretrained(tmp_path)
+    caplog.clear()
+    WeightedSSL(tmp_path)
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert f"{tmp_path}: the encoder is used; left out: " in line
+    assert HEADS[head] in line and "\n" not in line
+
+
+def test_a_full_whisper_checkpoint_says_so_in_one_line(tmp_path, caplog):
+    config = AutoConfig.for_model(**WHISPER, vocab_size=64, pad_token_id=1)
+    WhisperForConditionalGeneration(config).save_pretrained(tmp_path)
+    caplog.clear()
+    WeightedSSL(tmp_path)
+    lines = [r.getMessage() for r in caplog.records if "speechbrain_ser_cl" in r.name]
+    assert len(lines) == 1 and "left out: decoder (" in lines[0]
+    assert not any("UNEXPECTED" in r.getMessage() for r in caplog.records)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"num_hidden_layers": 2}, r"more weights than a wav2vec2 .*layers\.2\."),
+        ({"num_hidden_layers": 4}, r"lacks 16 weights.*layers\.3\."),
+        ({"intermediate_size": 32}, r"another size .* has shape \[64\], .* \[32\]"),
+    ],
+)
+def test_weights_of_another_configuration_are_refused(changes, told, tmp_path):
+    config = AutoConfig.for_model(**waveform_config("wav2vec2", vocab_size=8))
+    Wav2Vec2ForCTC(config).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=told) as caught:
+        WeightedSSL(tmp_path)
+    assert "ignore_mismatched_sizes" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "pytorch_model.bin", "config.json"]
+)
+def test_a_git_lfs_pointer_is_told(name, tmp_path):
+    WhisperEncoder(AutoConfig.for_model(**WHISPER)).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "kept")
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid 0")
+    with pytest.raises(ValueError, match=f"{name}: a Git LFS pointer.*git lfs pull"):
+        WeightedSSL(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"conv_stride": [1] * 7, "conv_kernel": [1] * 7}, "makes 16000 frames"),
+        ({"num_conv_pos_embeddings": 100_000}, "over 100000 frames, expected at most"),
+        ({"conv_kernel": [16000, 3, 3, 3, 3, 2, 2]}, "need 16390 samples"),
+        ({"conv_stride": [0, 2, 2, 2, 2, 2, 2]}, "start at 1"),
+        ({"num_hidden_layers": 10**9}, "e\\+.* products"),
+    ],
+)
+def test_too_much_work_is_refused_before_anything_is_allocated(changes, told, tmp_path):
+    config = waveform_config("wavlm") | changes
+    with pytest.raises(ValueError, match=told):
+        WeightedSSL(config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=told):
+        WeightedSSL(tmp_path)
+
+
 @pytest.mark.parametrize("source", ["./nowhere", "/no/such/folder", "a/b/c"])
 def test_a_missing_folder_is_named(source):
     with pytest.raises(ValueError, match="no folder .*hub id"):
@@ -825,6 +909,134 @@ def test_state_dict_round_trip(one_config):
     second.load_state_dict(first.state_dict())
     wavs = torch.randn(1, 8000)
     assert torch.equal(first.eval()(wavs), second.eval()(wavs))
+
+
+@pytest.mark.parametrize("name", EVERY_KIND | MORE_FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_cast_to_half_precision_takes_the_same_waveforms(name, dtype):
+    backbone = build((EVERY_KIND | MORE_FAMILIES)[name]).eval()
+    half = copy.deepcopy(backbone).to(dtype)
+    for counts in [(8000, 4000), (8000, 7600)]:  # groups of one, a group with padding
+        wavs, lengths = pad(speech(*counts))
+        with torch.no_grad():
+            frames, expected = half(wavs, lengths), backbone(wavs, lengths)
+        assert frames.dtype == dtype
+        assert (frames.float() - expected).norm() < 0.05 * expected.norm()
+
+
+@pytest.mark.parametrize("lengths", [[1.0, 16000.0], [1.0, 0.0], [1.0, math.nan]])
+def test_lengths_that_are_not_relative_are_refused(lengths):
+    with pytest.raises(
+        ValueError, match=r"relative lengths must be in \(0, 1\], found"
+    ):
+        build(WHISPER)(torch.zeros(2, 16000), torch.tensor(lengths))
+
+
+class Holder:
+    """Of a tensor that autograd keeps, for as long as it does."""
+
+    def __init__(self, x):
+        self.x = x
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-post", "wavlm-stable", "whisper", "sew"])
+def test_gradient_checkpointing_keeps_less_and_gives_the_same(name):
+    config = (EVERY_KIND | MORE_FAMILIES)[name]
+    wavs, lengths = pad(speech(8000, 5000))
+    found = []
+    for wanted in (False, True):
+        backbone = build(config, gradient_checkpointing=wanted, freeze=1).train()
+        kept = weakref.WeakSet()
+
+        def keep(x, kept=kept):
+            kept.add(holder := Holder(x))
+            return holder
+
+        torch.manual_seed(0)  # of what is dropped
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda holder: holder.x):
+            frames = backbone(wavs, lengths)
+        weights = {p.untyped_storage().data_ptr() for p in backbone.parameters()}
+        storages = [holder.x.untyped_storage() for holder in kept]
+        sizes = {s.data_ptr(): s.nbytes() for s in storages}
+        kept_bytes = sum(sizes[place] for place in sizes.keys() - weights)
+        frames.square().sum().backward()
+        gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
+        found.append((kept_bytes, frames.detach(), gradients))
+    (usual, *expected), (less, *ours) = found
+    assert less < 0.25 * usual
+    torch.testing.assert_close(ours, expected)
+
+
+def test_copies_and_what_a_worker_process_is_given_are_the_same(any_config):
+    backbone = build(any_config, freeze=1).eval()
+    wavs, lengths = pad(speech(8000, 5000))
+    expected = backbone(wavs, lengths)
+    assert torch.equal(copy.deepcopy(backbone)(wavs, lengths), expected)
+    given = pickle.dumps((backbone.arguments(), backbone.state_dict()))
+    arguments, weights = pickle.loads(given)
+    there = WeightedSSL.from_arguments(arguments).eval()
+    there.load_state_dict(weights)
+    assert torch.equal(there(wavs, lengths), expected)
+
+
+# SpecAugment
+
+
+def test_spans_are_as_long_and_as_many_as_asked_for():
+    torch.manual_seed(0)
+    mask = masked_spans([1000] * 200 + [30], share=0.05, length=10, fewest=0)
+    assert mask.shape == (201, 1000) and not mask[200, 30:].any()
+    share = mask[:200].float().mean()
+    # Spans begin anywhere with this probability, and may overlap.
+    assert abs(share - (1 - (1 - 5 / 991) ** 10)) < 0.004
+    assert mask[:, 500].any() and mask[:200, 0].sum() < 5
+    padded = F.pad(mask.float(), (1, 1))
+    starts, ends = (padded.diff().eq(sign).nonzero() for sign in (1, -1))
+    assert (ends - starts)[:, 1].min() == 10
+    assert masked_spans([3, 40], share=0.0, length=10, fewest=2)[1].sum() >= 11
+
+
+@pytest.mark.parametrize("name", ["wav2vec2-post", "wavlm-group", "wav2vec2-bert"])
+def test_spec_augment_masks_in_training_only_and_only_what_is_trained(name):
+    masks = {
+        "mask_time_prob": 0.5,
+        "mask_time_length": 5,
+        "mask_feature_prob": 0.3,
+        "mask_feature_length": 4,
+    }
+    quiet = dict.fromkeys(("hidden_dropout", "attention_dropout", "dropout"), 0.0)
+    quiet |= {"activation_dropout": 0.0, "feat_proj_dropout": 0.0}
+    quiet |= {"conformer_conv_dropout": 0.0} if name == "wav2vec2-bert" else {}
+    config = (EVERY_KIND | MORE_FAMILIES)[name] | masks | quiet
+    wavs, lengths = pad(speech(8000, 5000))
+    backbone = build(config, spec_augment=True)
+    plain = build(config)
+    assert torch.equal(backbone.eval()(wavs, lengths), plain.eval()(wavs, lengths))
+    assert torch.equal(*(plain.train()(wavs, lengths) for _ in range(2)))
+    backbone.train()
+    assert not torch.equal(*(backbone(wavs, lengths) for _ in range(2)))
+    backbone(wavs, lengths).square().sum().backward()
+    for parameter in backbone.parameters():  # DistributedDataParallel wants them all
+        assert (parameter.grad is not None) == parameter.requires_grad
+    assert backbone.encoder.model.masked_spec_embed.requires_grad
+    frozen = build(config, spec_augment=True, freeze=1).train()
+    assert torch.equal(*(frozen(wavs, lengths) for _ in range(2)))
+    assert not frozen.encoder.model.masked_spec_embed.requires_grad
+
+
+def test_spec_augment_of_whisper_masks_the_spectrogram():
+    config = WHISPER | {"mask_time_prob": 0.5, "mask_feature_prob": 0.3, "dropout": 0.0}
+    wavs, lengths = pad(speech(16000, 12000))
+    backbone = build(config, spec_augment=True).train()
+    assert not torch.equal(*(backbone(wavs, lengths) for _ in range(2)))
+    backbone.eval()
+    assert torch.equal(*(backbone(wavs, lengths) for _ in range(2)))
+
+
+def test_spec_augment_of_what_masks_nothing_is_refused():
+    config = WHISPER | {"mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+    with pytest.raises(ValueError, match="nothing would be masked"):
+        build(config, spec_augment=True)
 
 
 # Real weights
