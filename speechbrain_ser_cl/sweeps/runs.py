@@ -13,6 +13,7 @@ from speechbrain_ser_cl.data.protocols import (
     make_folds,
     read_split,
     resolve_protocol,
+    select_parts,
     write_split,
 )
 from speechbrain_ser_cl.sweeps.recipe import Recipe
@@ -184,7 +185,7 @@ def plan(
             f"folds needs; without them only --protocol {SEEDS} is possible"
         )
     if splits is None or isinstance(splits, Path):
-        splits = make_splits(recipe, splits)
+        splits = make_splits(recipe, splits, folds)
     chosen = range(len(splits)) if folds is None else sorted(set(folds))
     wrong = [k for k in chosen if not 0 <= k < len(splits)]
     if wrong:
@@ -222,7 +223,9 @@ def save_splits(runs: Iterable[PlannedRun]) -> None:
             write_split(run.split, run.split_file)
 
 
-def make_splits(recipe: Recipe, folder: Path | None = None) -> list[Split]:
+def make_splits(
+    recipe: Recipe, folder: Path | None = None, folds: Sequence[int] | None = None
+) -> list[Split]:
     """All folds of a recipe.
 
     Arguments
@@ -231,16 +234,19 @@ def make_splits(recipe: Recipe, folder: Path | None = None) -> list[Split]:
         One with folds; its YAML's ``seed`` is that of the folds.
     folder : pathlib.Path, optional
         Of ``fold-<k>.json``, instead of the YAML's protocol.
+    folds : sequence of int, optional
+        Those that will run, each of which has to work; by default all.
 
     Returns
     -------
     list of Split
-        By their number.
+        All of them, by their number.
 
     Raises
     ------
     ValueError
-        If files are missing, or as the corpora's readers and ``make_folds`` do.
+        If files are missing, a fold cannot be trained on, or as the corpora's readers
+        and ``make_folds`` do.
     """
     if folder is not None:
         paths = sorted(folder.glob("fold-*.json"))
@@ -261,7 +267,20 @@ def make_splits(recipe: Recipe, folder: Path | None = None) -> list[Split]:
     items = read_corpora(
         corpora, values["emotion_map"], bool(values.get("allow_missing", False))
     )
-    return make_folds(items, resolve_protocol(values["protocol"]), values["seed"])
+    splits = make_folds(items, resolve_protocol(values["protocol"]), values["seed"])
+    wrong = []
+    for split in splits:
+        try:
+            if folds is None or split.fold in folds:
+                select_parts(items, split)
+        except ValueError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} of {len(splits)} folds cannot work, nothing was started: "
+            f"{'; '.join(wrong[:5])}{'; …' if wrong[5:] else ''}"
+        )
+    return splits
 
 
 def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -476,6 +477,40 @@ def error_of(capsys, arguments):
 def test_errors_before_anything_runs(words, tmp_path, capsys, more, changes, told):
     assert told in error_of(capsys, words(*more, **changes))
     assert not list(tmp_path.rglob("starts.txt"))
+
+
+def test_folds_that_cannot_work_are_told_first(words, corpus, tmp_path, capsys):
+    """One speaker alone is sad: where she is not trained on, sadness is not learned."""
+    wavs = sorted(corpus.rglob("*.wav"))[:18]
+    rows = [
+        f"{wav.relative_to(tmp_path.parent)},{emotion},{speaker}"
+        for wav, (speaker, emotion) in zip(
+            wavs,
+            [
+                (speaker, emotion)
+                for speaker in ("a", "b", "c")
+                for emotion in ["happy"] * 3
+                + ["sad" if speaker == "a" else "happy"] * 3
+            ],
+            strict=True,
+        )
+    ]
+    table = tmp_path.parent / "table.csv"
+    table.write_text("\n".join(["file,emotion,speaker", *rows]))
+    entry = f"{{folder: {tmp_path.parent}, reader: table, table: {table.name}}}"
+    changes = {
+        "corpora": f"{{mine: {entry}}}",
+        "emotion_map": "{high: [happy], low: [sad]}",
+        "protocol": "{kind: leave_one_speaker_out}",
+    }
+    told = error_of(capsys, words(**changes))
+    assert "2 of 3 folds cannot work, nothing was started: fold" in told
+    assert "no training utterance of class low" in told
+    assert not list(tmp_path.rglob("starts.txt"))
+    bad = [int(k) for k in re.findall(r"fold (\d): no training", told)]
+    (good,) = {0, 1, 2} - set(bad)
+    words = words("--folds", str(good), **changes)
+    assert main(words) == 0, capsys.readouterr().err
 
 
 def test_an_output_folder_with_something_else(words, tmp_path, capsys):
