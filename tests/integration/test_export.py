@@ -197,7 +197,7 @@ def test_export_says_what_it_cannot_use(run, world, model_dir, tmp_path, capsys)
     (damaged / "predictions.csv").write_text(
         "\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n"
     )
-    assert "is not what it tested" in fails(damaged, tmp_path / "b")
+    assert "predictions.csv: is not the file that" in fails(damaged, tmp_path / "b")
     assert not (tmp_path / "b").exists()
     shutil.rmtree(damaged / "model")
     assert "no model; the run is of a recipe or version" in fails(
