@@ -3,7 +3,7 @@
 
 Utterances are made in memory, as many per speaker and as uneven in class as in a
 corpus of podcasts; no audio is there. Each size is measured in a process of its own.
-Growth: how many times longer than with a tenth of the utterances.
+Growth: how many times longer than with the size before.
 
 > python benchmarks/scale.py
 > python benchmarks/scale.py --sizes 300000
