@@ -256,8 +256,8 @@ def _main(
     tell: Callable[[list[dict[str, Any]]], None],
     argv: Sequence[str],
 ) -> None:
-    hparams_file, run_opts, _ = sb.parse_arguments(list(argv))
-    hparams_file = find_hparams(hparams_file, script)
+    typed, run_opts, _ = sb.parse_arguments(list(argv))
+    hparams_file = find_hparams(typed, script)
     # SpeechBrain's own words are no overrides.
     _, words = RunOptions._create_parser().parse_known_args(list(argv))
     plain = read_yaml(hparams_file)
@@ -274,7 +274,7 @@ def _main(
         demo = launch.values["demo"]
         folder = overrides.get("output_folder", demo["output_folder"])
         print(f"\nFigures, predictions and results.json: {folder}")
-        print(f"Next, on real speech:\npython {sys.argv[0]} {argv[0]} {demo['next']}")
+        print(f"Next, on real speech:\npython {sys.argv[0]} {typed} {demo['next']}")
 
 
 def wants_demo(values: Mapping[str, Any]) -> bool:
