@@ -11,8 +11,11 @@ their weights::
      "backbone": {"name": "weighted_ssl", "arguments": {"source": {…}, "freeze": 2}},
      "pooling": {"name": "mean", "arguments": {"input_size": null}},
      "norm": {"name": "domain_norm", "arguments": {…}},
-     "heads": [{"name": "classifier", "arguments": {…}}]
+     "heads": [{"name": "classifier", "arguments": {…}}],
+     "sha256": "…"
     }
+
+``sha256`` is the checksum of the weights; it is checked where it is there.
 
 A name is one of the registries ``backbones``, ``poolings`` and (norm and heads)
 ``heads``, so all code that runs is code of the installed package or of a plug-in that
@@ -42,7 +45,10 @@ from torch import nn
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
 from speechbrain_ser_cl.registry import BACKBONES, HEADS, POOLINGS, Registry
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
-from speechbrain_ser_cl.utils.errors import SERError
+from speechbrain_ser_cl.utils.errors import FileError
+from speechbrain_ser_cl.utils.files import read_bytes
+from speechbrain_ser_cl.utils.records import check, checksum, parse
+from speechbrain_ser_cl.utils.schemas import MODEL, ModelRecord
 
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
@@ -54,8 +60,6 @@ _MOST_TENSORS = 5000
 _MOST_CLASSES = 1000
 _LARGEST_NUMBER = 100_000
 _DEEPEST = 6
-_KEYS = {"format", "classes", "sample_rate", "domain"}
-_KEYS |= {"backbone", "pooling", "norm", "heads"}
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -68,7 +72,7 @@ _DTYPES = {
 }
 
 
-class ModelError(SERError):
+class ModelError(FileError):
     """A model folder that cannot be used, or should not be."""
 
 
@@ -111,7 +115,7 @@ def write_model(
         model = copy.deepcopy(model)
         model.encoder.backbone.merge_lora()
     encoder = model.encoder
-    description = {
+    description: Any = {
         "format": FORMAT,
         "classes": list(class_names),
         "sample_rate": SAMPLE_RATE,
@@ -129,17 +133,22 @@ def write_model(
         name: (list(tensor.shape), tensor.dtype) for name, tensor in weights.items()
     }
     # What could not be read again is found here, by whoever can mend it.
-    _check_description(folder / DESCRIPTION, description, len(weights))
+    try:
+        check(description, MODEL, folder / DESCRIPTION)
+    except FileError as error:
+        raise ModelError(str(error)) from None
+    _check_values(folder / DESCRIPTION, description, len(weights))
     _check_tensors(folder / WEIGHTS, _expected(folder, description), described)
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
-    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     unfinished = {
         name: folder / f".{name}.{os.getpid()}" for name in (WEIGHTS, DESCRIPTION)
     }
-    unfinished[DESCRIPTION].write_text(text, encoding="utf-8")
     save_file(weights, unfinished[WEIGHTS], metadata={"format": "pt"})
+    description["sha256"] = checksum(unfinished[WEIGHTS])
+    text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
+    unfinished[DESCRIPTION].write_text(text, encoding="utf-8")
     # safetensors makes a file that its owner alone can read.
     shutil.copymode(unfinished[DESCRIPTION], unfinished[WEIGHTS])
     for name, path in unfinished.items():
@@ -170,7 +179,12 @@ def read_model(folder: str | Path) -> tuple[EmotionClassifier, list[str]]:
     description = _read_description(folder / DESCRIPTION)
     path = folder / WEIGHTS
     found = _read_header(path)
-    _check_description(folder / DESCRIPTION, description, len(found))
+    if description.get("sha256") not in (None, checksum(path)):
+        raise ModelError(
+            f"{path}: its checksum is not the one in {DESCRIPTION}: it is damaged or "
+            "of another model. Export the model again, or copy both files again"
+        )
+    _check_values(folder / DESCRIPTION, description, len(found))
     _check_tensors(path, _expected(folder, description), found)
     model = _build(folder / DESCRIPTION, description).eval().requires_grad_(False)
     try:
@@ -210,12 +224,9 @@ def _describe(registry: Registry, part: nn.Module | None) -> dict | None:
     return {"name": names[0], "arguments": part.arguments()}
 
 
-def _read_description(path: Path) -> Any:
-    """The JSON, of a sane size."""
-    try:
-        with open(path, "rb") as file:
-            text = file.read(_MOST_DESCRIPTION_BYTES + 1)
-    except FileNotFoundError:
+def _read_description(path: Path) -> ModelRecord:
+    """The JSON, of a sane size and checked."""
+    if not path.exists():
         folder = path.parent
         hint = "expected one that `ser-cl export` wrote, without --format"
         if (folder / "model" / path.name).is_file():
@@ -223,17 +234,19 @@ def _read_description(path: Path) -> Any:
                 f"it is a run, whose model is {folder / 'model'}; for others: "
                 f"ser-cl export {folder} MODEL_DIR"
             )
-        raise ModelError(f"{folder}: no {path.name} in this folder; {hint}") from None
-    if len(text) > _MOST_DESCRIPTION_BYTES:
+        raise ModelError(f"{folder}: no {path.name} in this folder; {hint}")
+    if path.is_file() and path.stat().st_size > _MOST_DESCRIPTION_BYTES:
         raise ModelError(f"{path}: more than {_MOST_DESCRIPTION_BYTES} bytes")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not readable JSON ({error})") from None
+        return parse(read_bytes(path), MODEL, path)
+    except (FileError, OSError) as error:
+        raise ModelError(str(error)) from None
 
 
 def _read_header(path: Path) -> dict[str, tuple[list[int], torch.dtype]]:
     """Shape and type of each tensor, without reading any."""
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file, expected the weights")
     try:
         with open(path, "rb") as file:
             header_bytes = int.from_bytes(file.read(8), "little")
@@ -253,63 +266,6 @@ def _read_header(path: Path) -> dict[str, tuple[list[int], torch.dtype]]:
             }
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{path}: not a readable safetensors file ({error})") from None
-
-
-def _check_description(path: Path, description: Any, n_tensors: int) -> None:
-    """Refuses what is not as the module's docstring says."""
-
-    def refuse(what: str) -> None:
-        raise ModelError(f"{path}: {what}")
-
-    _check_values(path, description, n_tensors)
-    if not isinstance(description, dict):
-        refuse(f"expected an object, found a {type(description).__name__}")
-    if description.get("format") != FORMAT:
-        refuse(
-            f"format is {description.get('format')!r:.40}, this version of "
-            f"speechbrain_ser_cl reads format {FORMAT}"
-        )
-    if set(description) != _KEYS:
-        unknown, missing = set(description) - _KEYS, _KEYS - set(description)
-        refuse(
-            f"unknown keys: {_names(unknown)}; missing keys: {_names(missing)}; "
-            f"expected {_names(_KEYS)}"
-        )
-    classes = description["classes"]
-    if not (
-        isinstance(classes, list)
-        and 2 <= len(classes) <= _MOST_CLASSES
-        and all(isinstance(c, str) and 0 < len(c) <= 64 for c in classes)
-        and all(c.isprintable() for c in classes)
-        and len(set(classes)) == len(classes)
-    ):
-        refuse(
-            "classes: expected a list of 2 or more different printable names, found "
-            f"{classes!r:.100}"
-        )
-    if description["sample_rate"] != SAMPLE_RATE:
-        refuse(
-            f"sample_rate: expected {SAMPLE_RATE}, found "
-            f"{description['sample_rate']!r:.40}"
-        )
-    domain = description["domain"]
-    if domain is not None and (type(domain) is not int or domain < 0):
-        refuse(f"domain: expected null or a number from 0, found {domain!r:.40}")
-    heads = description["heads"]
-    if not isinstance(heads, list) or not heads:
-        refuse(f"heads: expected a list of parts, found {heads!r:.40}")
-    parts = {"backbone": description["backbone"]}
-    parts |= {f"heads[{i}]": head for i, head in enumerate(heads)}
-    optional = {key: description[key] for key in ("pooling", "norm")}
-    parts |= {key: part for key, part in optional.items() if part is not None}
-    for key, part in parts.items():
-        if not (
-            isinstance(part, dict)
-            and set(part) == {"name", "arguments"}
-            and isinstance(part["name"], str)
-            and isinstance(part["arguments"], dict)
-        ):
-            refuse(f"{key}: expected a name and arguments, found {part!r:.60}")
 
 
 def _check_values(path: Path, description: Any, n_tensors: int) -> None:

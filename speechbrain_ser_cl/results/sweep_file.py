@@ -50,6 +50,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain_ser_cl.metrics.classification import METRICS
 from speechbrain_ser_cl.results.text import TITLES
 from speechbrain_ser_cl.utils.errors import did_you_mean
+from speechbrain_ser_cl.utils.settings import read_plain_yaml
 
 _OUTPUT = "{output}"
 _LONGEST = 100  # characters of a folder's name
@@ -377,10 +378,7 @@ def read_sweep(path: str | Path) -> Sweep:
     ['Triplet, margin = 0.1', 'Triplet, margin = 0.2']
     """
     path = Path(path)
-    try:
-        contents = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise ValueError(f"{path} is not valid YAML: {error}") from None
+    contents = read_plain_yaml(path)
     file = _Entries(path, "", contents)
     title = file.take("title", "a text", _is_text)
     recipe = file.take("recipe", "the path of a recipe's YAML", _is_text, None)

@@ -6,8 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechbrain.utils.checkpoints import Checkpoint, Checkpointer
+from speechbrain.utils.checkpoints import (
+    DEFAULT_LOAD_HOOKS,
+    Checkpoint,
+    Checkpointer,
+    get_default_hook,
+)
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
+
+from speechbrain_ser_cl.utils.errors import FileError
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +98,30 @@ class AtomicCheckpointer(Checkpointer):
             *args, importance_keys=list(importance_keys), **kwargs
         )
 
+    def load_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Loads a checkpoint; see SpeechBrain's method of this name.
+
+        Arguments
+        ---------
+        checkpoint : Checkpoint
+            Which one.
+
+        Raises
+        ------
+        FileError
+            For a file that is cut off or damaged.
+        """
+        hooks = self.custom_load_hooks
+        found = {
+            name: hooks.get(name) or get_default_hook(obj, DEFAULT_LOAD_HOOKS)
+            for name, obj in self.recoverables.items()
+        }
+        self.custom_load_hooks = {n: _naming(load) for n, load in found.items() if load}
+        try:
+            super().load_checkpoint(checkpoint)
+        finally:
+            self.custom_load_hooks = hooks
+
     def _new_checkpoint_dirpath(self) -> Path:
         return _unfinished(super()._new_checkpoint_dirpath())
 
@@ -100,3 +131,19 @@ class AtomicCheckpointer(Checkpointer):
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(_UNFINISHED + path.name)
+
+
+def _naming(load: Callable[[Any, Path, bool], None]) -> Callable[..., None]:
+    """The same, but an error names the file."""
+
+    def load_or_name(obj: Any, path: Path, end_of_epoch: bool) -> None:
+        try:
+            load(obj, path, end_of_epoch)
+        except Exception as error:
+            raise FileError(
+                f"{path}: cannot be loaded ({type(error).__name__}: {error!s:.300}). "
+                f"If it is cut off or damaged, delete the folder {Path(path).parent}: "
+                "the run goes on from the checkpoint before it, or anew"
+            ) from error
+
+    return load_or_name

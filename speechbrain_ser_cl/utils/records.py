@@ -309,6 +309,10 @@ def _error(error: ValidationError, kind: Kind[Any], where: str | Path) -> Record
         )
     expected = first["msg"].removeprefix("Input should be ")
     expected = expected.removeprefix("Value error, ")
+    limits = first.get("ctx", {})
+    if "actual_length" in limits:
+        bound = ("at least", "min") if "min_length" in limits else ("at most", "max")
+        expected = f"{bound[0]} {limits[f'{bound[1]}_length']} values"
     advice = kind.advice
     if key == "format" and isinstance(found, int):
         advice = f"Another version of speechbrain_ser_cl wrote this {kind.name}"

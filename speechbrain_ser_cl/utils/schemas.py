@@ -148,9 +148,9 @@ class DataRecord(TypedDict):
 class Machine(TypedDict):
     """What ``training.record.machine`` returns."""
 
-    processor: NotRequired[str]
-    cores: NotRequired[Count | None]
-    threads: NotRequired[Count]
+    processor: str
+    cores: Count | None
+    threads: Count
     gpu: NotRequired[str | None]
 
 
@@ -222,12 +222,18 @@ class MissingRun(TypedDict):
 class Cost(TypedDict):
     """Time and memory of the runs of a cross-validation."""
 
-    runs: NotRequired[Count]
+    runs: NotRequired[Annotated[Count, Field(ge=1)]]
     training_seconds: NotRequired[Number]
     stages: NotRequired[dict[str, Numbers] | None]
     peak_memory_mb: NotRequired[Numbers | None]
     machines: NotRequired[list[Machine]]
     versions: NotRequired[list[Versions]]
+
+
+def _priced(cost: Cost) -> Cost:
+    if cost.get("training_seconds") and "runs" not in cost:
+        raise ValueError("runs beside training_seconds")
+    return cost
 
 
 @_open
@@ -243,12 +249,14 @@ class Crossval(TypedDict):
     demo: NotRequired[bool]
     protocol: Protocol
     class_names: Names
-    cost: Cost
+    cost: Annotated[Cost, AfterValidator(_priced)]
     runs: list[CrossvalRun]
 
 
 def _one_size(record: Crossval) -> Crossval:
     size, total = len(record["class_names"]), 0
+    if len({frozenset(run["counts"]) for run in record["runs"]}) > 1:
+        raise ValueError("counts of the same corpora in all runs")
     for run in record["runs"]:
         for of_speaker in run["counts"].values():
             for matrix in of_speaker.values():
@@ -306,6 +314,12 @@ class FewLabels(TypedDict):
     rows: list[FewLabelsRow]
 
 
+def _same_pairs(models: dict[str, Numbers]) -> dict[str, Numbers]:
+    if len({frozenset(pairs) for pairs in models.values()}) > 1:
+        raise ValueError("the same pairs of views for all models")
+    return models
+
+
 @_closed
 class Alignment(TypedDict):
     """``alignment.json``: how alike the views' embeddings are."""
@@ -314,7 +328,9 @@ class Alignment(TypedDict):
     about: About
     fold: Count
     utterances: Count
-    pwcca: dict[str, Numbers]
+    pwcca: Annotated[
+        dict[str, Numbers], Field(min_length=1), AfterValidator(_same_pairs)
+    ]
 
 
 @_open

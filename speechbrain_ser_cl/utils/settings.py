@@ -17,6 +17,7 @@ from speechbrain_ser_cl.utils.files import read_text
 
 # Values of a file with anchors may be far more than its characters, or endless.
 _MOST_VALUES = 1_000_000
+_DEEPEST = 100
 # Ends of keys whose value is a place.
 _PLACES = ("folder", "file", "source", "revision")
 
@@ -301,7 +302,42 @@ def _inner(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return found
 
 
+def read_plain_yaml(path: str | Path) -> Any:
+    """Read a YAML file without tags.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        The file.
+
+    Returns
+    -------
+    object
+        What it holds, in Python's own types.
+
+    Raises
+    ------
+    SettingsError
+        For wrong syntax, a key that occurs twice and tags, with the line.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "my.yaml"
+    >>> _ = path.write_text("seeds: [1, 2]")
+    >>> read_plain_yaml(path)
+    {'seeds': [1, 2]}
+    """
+    return _load(read_text(path), str(path), YAML(typ="safe", pure=True))
+
+
 def _load(text: str, where: str, yaml: YAML) -> Any:
+    depth = 0  # of which ruamel.yaml's time is the square
+    for bracket in re.findall(r"[][{}]", text):
+        depth = max(depth + (1 if bracket in "[{" else -1), 0)
+        if depth > _DEEPEST:
+            raise SettingsError(
+                f"{where}: not valid YAML: {_DEEPEST} brackets are open"
+            )
     try:
         loaded = yaml.load(io.StringIO(text))
     except MarkedYAMLError as error:

@@ -20,6 +20,7 @@ RULES = {
             "hyperpyyaml",
             "numpy",
             "pydantic",
+            "pydantic_core",
             "ruamel",
             "soundfile",
             "soxr",

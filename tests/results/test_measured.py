@@ -66,7 +66,7 @@ def settings():
                 for k in range(5)
                 for seed in (0, 1)
             ],
-            {"runs": 10, "machines": [{"processor": "CPU"}]},
+            {"runs": 10, "machines": [{"processor": "CPU", "cores": 4, "threads": 2}]},
         )
         for order, name in enumerate(("one", "other"))
     ]

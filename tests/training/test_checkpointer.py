@@ -148,3 +148,13 @@ def test_a_save_costs_the_same_however_many_there_were(tmp_path, monkeypatch):
         checkpointer.save_and_keep_only()
         counts.append(len(listings))
     assert len(set(counts)) == 1
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, -1])
+def test_a_file_that_is_cut_off_is_named(tmp_path, size):
+    checkpointer = AtomicCheckpointer(tmp_path, linears())
+    path = checkpointer.save_checkpoint().paramfiles["first"]
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match="first.ckpt: cannot be loaded .*delete the"):
+        checkpointer.recover_if_possible()
+    assert not checkpointer.custom_load_hooks
