@@ -115,6 +115,8 @@ def mutated(content: bytes, rng: random.Random, name: str) -> bytes:
 
 def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]:
     """One sound file of each kind, and what reads it."""
+    from speechbrain_ser_cl.sweeps.sweep_file import read_sweep
+
     from speechbrain_ser_cl.backbones import WeightedSSL
     from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
     from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
@@ -151,7 +153,6 @@ def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]
     from speechbrain_ser_cl.results.tables import collect_results
     from speechbrain_ser_cl.results.utterances import read_parts, write_parts
     from speechbrain_ser_cl.sweeps.recipe import Recipe
-    from speechbrain_ser_cl.sweeps.sweep_file import read_sweep
     from speechbrain_ser_cl.utils.records import read, write
     from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, HISTORY, RESULTS
     from speechbrain_ser_cl.utils.settings import (
