@@ -115,8 +115,6 @@ def mutated(content: bytes, rng: random.Random, name: str) -> bytes:
 
 def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]:
     """One sound file of each kind, and what reads it."""
-    from speechbrain_ser_cl.sweeps.sweep_file import read_sweep
-
     from speechbrain_ser_cl.backbones import WeightedSSL
     from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
     from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
@@ -150,6 +148,7 @@ def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]
         read_predictions,
         write_predictions,
     )
+    from speechbrain_ser_cl.results.sweep_file import read_sweep
     from speechbrain_ser_cl.results.tables import collect_results
     from speechbrain_ser_cl.results.utterances import read_parts, write_parts
     from speechbrain_ser_cl.sweeps.recipe import Recipe
