@@ -21,52 +21,42 @@ Authors
 """
 
 import copy
-import json
-import os
 import shutil
-import sys
 import time
-from pathlib import Path
 
 import speechbrain as sb
 import torch
-import yaml
-from speechbrain.dataio.batch import PaddedBatch
-from speechbrain.utils.distributed import get_rank, if_main_process, run_on_main
-from speechbrain.utils.train_logger import FileTrainLogger
+from speechbrain.utils.distributed import if_main_process
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader
 
-from speechbrain_ser_cl.backbones import write_untrained_encoder
-from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
-from speechbrain_ser_cl.data.emotion_batches import EmotionBatchSampler
-from speechbrain_ser_cl.data.experiment import fold_split, read_corpora, used_corpora
-from speechbrain_ser_cl.data.protocols import select_parts
-from speechbrain_ser_cl.data.samplers import (
-    AlternatingBatchSampler,
-    LengthBucketedStream,
-    LengthSortedBatches,
-    Phase,
+from speechbrain_ser_cl.data.dataset import (
+    SpeechDataset,
+    steps_of,
+    waveform,
 )
-from speechbrain_ser_cl.data.speech import LabelledSpeech
-from speechbrain_ser_cl.data.splits import Labelled, describe_part
-from speechbrain_ser_cl.metrics import pair_similarities, write_similarities
-from speechbrain_ser_cl.nnet import DomainNorm, EmotionClassifier
-from speechbrain_ser_cl.report.figures import plot_similarities
+from speechbrain_ser_cl.data.emotion_batches import EmotionBatchSampler
+from speechbrain_ser_cl.data.experiment import class_names, prepare
+from speechbrain_ser_cl.data.loaders import (
+    domain_loaders,
+    make_loader,
+    make_phase,
+    rank_and_world_size,
+    training_loader,
+    whole_loader,
+)
+from speechbrain_ser_cl.nnet import DomainNorm, EmotionClassifier, UtteranceEncoder
 from speechbrain_ser_cl.training import (
-    AtomicCheckpointer,
-    RoundCounter,
     SERBrain,
-    encode,
-    find_hparams,
+    check_choices,
+    class_weights,
+    cost_of,
     keep_frames,
     keep_states,
-    plain_values,
-    start_run,
-    unwrap,
-    waveform,
-    write_run,
+    layer_similarities,
+    main,
+    make_brain,
+    read_results,
+    write_test,
 )
 
 # Name in tables, and place there.
@@ -76,33 +66,17 @@ SETTINGS = {
     "two_stage": ("two-stage", 2),
 }
 
-# Most utterances of a corpus that its statistics are taken from.
-MOST_CALIBRATION = 256
 
-
-class EmbeddingBrain(SERBrain):
-    """The model of figure 1 without its classifier: encoder and attention pooling."""
-
-    def embed(self, batch):
-        """One vector per utterance, C of eq. 1."""
-        speech, lengths = batch.to(self.device).speech
-        if "backbone" in self.modules:
-            speech, lengths = encode(self.modules.backbone, speech, lengths)
-        # Else the encoder is frozen, and what is read of utterances is its output.
-        return self.modules.pooling(speech.float(), lengths)
-
-
-class ContrastiveBrain(EmbeddingBrain):
+class ContrastiveBrain(SERBrain):
     """Stage 1: sections 2.2 and 2.3, on batches as in figures 2 and 3."""
 
-    corpora = ()
-
     def compute_forward(self, batch, stage):
-        """Embeds the positives, which are the first half of a batch, and negatives."""
-        x = self.embed(batch)
-        if "norm" in self.modules:  # not the paper's
-            of_corpus = [self.corpora.index(name) for name in batch.corpus]
-            x = self.modules.norm(x, torch.tensor(of_corpus, device=self.device))
+        """One vector C per utterance, eq. 1: positives are the first half of a batch.
+
+        With ``corpus_norm``, which is not the paper's, each corpus is standardised.
+        """
+        batch = batch.to(self.device)
+        x = self.modules.encoder(batch.speech, batch.lengths, batch.domain)
         return {"embeddings": x}
 
     def compute_objectives(self, outputs, batch, stage):
@@ -127,15 +101,16 @@ class ContrastiveBrain(EmbeddingBrain):
         return {"loss": loss}, -loss
 
 
-class ClassifierBrain(EmbeddingBrain):
+class ClassifierBrain(SERBrain):
     """Stage 2, on frames of the frozen encoder; the baseline FT, on speech."""
 
     class_weights = None
 
     def compute_forward(self, batch, stage):
-        """Two linear layers and a ReLU, section 3.1."""
-        x = self.embed(batch)
-        return {"logits": self.modules.classifier(x), "embeddings": x}
+        """Attention pooling and two linear layers with a ReLU, section 3.1."""
+        batch = batch.to(self.device)
+        logits, x = self.modules.model(batch.speech, batch.lengths, embeddings=True)
+        return {"logits": logits, "embeddings": x}
 
     def compute_objectives(self, outputs, batch, stage):
         """Cross-entropy."""
@@ -145,573 +120,186 @@ class ClassifierBrain(EmbeddingBrain):
         return loss
 
 
-# ---------------------------------------------------------------- data
-
-
-def prepare_data(hparams):
-    """Reads the corpora and takes the parts of the fold.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values.
-
-    Returns
-    -------
-    parts : dict
-        ``train``, ``valid`` and ``test``, lists of Labelled.
-    split : Split
-        The fold.
-    """
-    items = read_corpora(
-        hparams["corpora"], hparams["emotion_map"], hparams["allow_missing"]
-    )
-    split = fold_split(
-        items,
-        hparams["protocol"],
-        hparams["fold"],
-        hparams["seed"],
-        hparams["split_file"],
-    )
-    utterances = [item.utterance for item in items]
-    folder = Path(hparams["data_folder"]) / "converted"
-    run_on_main(convert_to_16k_mono, args=[utterances, folder])  # once
-    converted = convert_to_16k_mono(utterances, folder)
-    items = [
-        Labelled(utterance, item.label)
-        for utterance, item in zip(converted, items, strict=True)
-    ]
-    parts = select_parts(items, split)
-    if hparams["train_on_valid"]:
-        parts["train"] = [*parts["train"], *parts["valid"]]
-    return parts, split
-
-
-def of_corpus(items, corpus):
-    """Those utterances that are of a corpus."""
-    return [item for item in items if item.utterance.corpus == corpus]
-
-
-def class_names(items):
-    """Names of the classes that utterances have, sorted."""
-    return sorted({item.label for item in items})
-
-
-def longest_part(hparams, read):
-    """Most steps that training takes of an utterance, as ``read`` gives them."""
-    if hparams["max_seconds"] is None:
-        return None
+def make_data(hparams, items, class_names, read, corpora=None):
+    """Utterances, of which training takes random parts."""
     hop = 1 if read is waveform else hparams["backbone"].hop
-    return round(hparams["max_seconds"] * 16000 / hop)
+    longest = steps_of(hparams["max_seconds"], hop)
+    how = {"max_steps": longest, "seed": hparams["seed"], "corpora": corpora}
+    return SpeechDataset(items, class_names, read, **how)
 
 
-def contrast_loaders(hparams, parts, read):
+def contrast_loaders(hparams, experiment, parts, read):
     """Loaders of batches around one emotion, for training and validation."""
-    rank, world_size = get_rank() or 0, int(os.environ.get("WORLD_SIZE", 1))
-    loaders = []
+    size, loaders = hparams["batch_size"], []
     for part, replacement in (("train", hparams["replacement"]), ("valid", True)):
-        items = parts[part]
-        classes = class_names(items)
-        batches = -(-len(items) // hparams["batch_size"])
+        items, processes = parts[part], (0, 1)  # all ranks validate alike
+        batches = -(-len(items) // size)
         if part == "train":
-            batches = hparams["contrast_batches"] or -(-batches // world_size)
-        dataset = LabelledSpeech(
-            items, classes, read, longest_part(hparams, read), hparams["seed"]
+            processes = rank_and_world_size()
+            batches = hparams["contrast_batches"] or -(-batches // processes[1])
+        data = make_data(
+            hparams, items, experiment.class_names, read, experiment.corpora
         )
-        sampler = EmotionBatchSampler(
-            [item.label for item in items],
-            [item.utterance.corpus for item in items],
-            hparams["batch_size"],
-            batches,
-            hparams["seed"],
-            replacement,
-            # All ranks look at the same validation batches.
-            rank=rank if part == "train" else 0,
-            world_size=world_size if part == "train" else 1,
-        )
-        loaders.append(loader(hparams, dataset, sampler))
+        emotions = [item.label for item in items]
+        corpora = [item.utterance.corpus for item in items]
+        how = (size, batches, hparams["seed"], replacement, *processes)
+        sampler = EmotionBatchSampler(emotions, corpora, *how)
+        loaders.append(make_loader(data, sampler, hparams["loader_options"]))
     return loaders
 
 
-def classifier_loaders(hparams, parts, corpus, classes, read):
+def classifier_loaders(hparams, parts, classes, read):
     """Loaders of one corpus, for training, validation and test."""
-    rank, world_size = get_rank() or 0, int(os.environ.get("WORLD_SIZE", 1))
-    loaders = {}
-    for part, items in parts.items():
-        dataset = LabelledSpeech(
-            of_corpus(items, corpus),
-            classes,
-            read,
-            longest_part(hparams, read),
-            hparams["seed"],
-        )
-        if part == "train":
-            seconds = dataset.durations
-            if not hparams["bucketing"]:
-                seconds = [1.0] * len(dataset)  # all alike: batches are random
-            stream = LengthBucketedStream(
-                seconds, hparams["batch_size"], hparams["seed"]
-            )
-            batches = -(-stream.batches_per_pass // world_size)
-            if hparams["setting"] != "fine_tuning":
-                batches = hparams["classifier_batches"] or batches
-            phase = Phase(corpus, range(len(dataset)), stream, batches)
-            sampler = AlternatingBatchSampler([phase], rank, world_size)
-        else:
-            sampler = LengthSortedBatches(dataset.durations, hparams["test_batch_size"])
-        loaders[part] = loader(hparams, dataset, sampler)
-    return loaders
-
-
-def loader(hparams, dataset, sampler):
-    """A DataLoader with the YAML's options."""
-    options = hparams["loader_options"] | {"collate_fn": PaddedBatch}
-    return DataLoader(dataset, batch_sampler=sampler, **options)
-
-
-# ---------------------------------------------------------------- stages
-
-
-def make_brain(brain_class, hparams, run_opts, folder, modules, epochs, **options):
-    """A Brain with its folder, checkpoints and log.
-
-    Arguments
-    ---------
-    brain_class : type
-        ContrastiveBrain or ClassifierBrain.
-    hparams : dict
-        The YAML's values.
-    run_opts : RunOptions
-        Of the command line.
-    folder : str
-        Below the output folder, for its checkpoints and log.
-    modules : dict
-        What is trained or used.
-    epochs : int
-        How long it is trained.
-    **options
-        Further arguments of the Brain.
-
-    Returns
-    -------
-    EmbeddingBrain
-        Ready to fit.
-    """
-    folder = Path(hparams["output_folder"]) / folder
-    run_on_main(folder.mkdir, kwargs={"exist_ok": True})
-    return brain_class(
-        modules=modules,
-        epoch_counter=RoundCounter(epochs, phases=1),
-        valid_metric=hparams["valid_metric"],
-        train_logger=FileTrainLogger(folder / "train_log.txt"),
-        opt_class=hparams["opt_class"],
-        hparams=hparams,
-        run_opts=run_opts,
-        checkpointer=AtomicCheckpointer(folder / "save", modules),
-        **options,
+    data = {k: make_data(hparams, part, classes, read) for k, part in parts.items()}
+    tuning = hparams["setting"] == "fine_tuning"
+    phase = make_phase(
+        data["train"],
+        hparams["batch_size"],
+        hparams["seed"],
+        None if tuning else hparams["classifier_batches"],
+        bucketing=hparams["bucketing"],
     )
+    options, size = hparams["loader_options"], hparams["test_batch_size"]
+    train = training_loader(data["train"], phase, options)
+    return train, *(whole_loader(data[k], size, options) for k in ("valid", "test"))
 
 
-def prepare_encoder(hparams, run_opts, parts):
+def stage_options(hparams, stage):
+    """What the YAML says of a stage."""
+    return {
+        "epochs": hparams[f"{stage}_epochs"],
+        "learning_rates": hparams[f"{stage}_learning_rates"],
+        "lr_scheduler": hparams[f"{stage}_schedule"],
+    }
+
+
+def prepare_encoder(hparams, launch, experiment, parts):
     """Stage 1, where the setting has it; and what later stages read of utterances.
 
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values; the encoder and the pooling are trained in place.
-    run_opts : RunOptions
-        Of the command line.
-    parts : dict
-        Training, validation and test utterances.
-
-    Returns
-    -------
-    read : callable
-        What a classifier, or direct fine-tuning, gets of an utterance.
-    cost : dict
-        Seconds and epochs of what the corpora have in common, for ``results.json``.
+    Returns ``read``, what that gives (``reads`` of ``UtteranceEncoder``), and the cost
+    of what the corpora have in common.
     """
-    items = {item.utterance.id: item for part in parts.values() for item in part}
-    corpora = sorted({item.utterance.corpus for item in items.values()})
-    utterances = [item.utterance for item in items.values()]
-    backbone = hparams["backbone"]
-    modules = {"backbone": backbone, "pooling": hparams["pooling"]}
+    backbone, norm = hparams["backbone"], None
     if hparams["corpus_norm"]:
-        modules["norm"] = DomainNorm(
-            backbone.output_size, len(corpora), batch_statistics=False
-        )
+        sizes = backbone.output_size, len(experiment.corpora)
+        norm = DomainNorm(*sizes, batch_statistics=False)
+    encoder = UtteranceEncoder(backbone, hparams["pooling"], norm, domain=0)
     brain = make_brain(
         ContrastiveBrain,
         hparams,
-        run_opts,
-        "encoder",
-        modules,
-        hparams["contrast_epochs"],
-        learning_rates=hparams["contrast_learning_rates"],
-        lr_scheduler=hparams["contrast_schedule"],
-        class_names=class_names(items.values()),
-        sampler=None,
+        launch.run_opts,
+        launch.folder / "encoder",
+        {"encoder": encoder},
+        experiment.class_names,
+        **stage_options(hparams, "contrast"),
     )
-    brain.corpora = corpora
-    features = {
-        "precision": brain.eval_precision,
-        "context": brain.evaluation_ctx,
-        "dtype": hparams["feature_dtype"],
-    }
+    items = {item.utterance.id: item for part in parts.values() for item in part}
+    utterances = [item.utterance for item in items.values()]
+    how = (brain.eval_precision, brain.evaluation_ctx, hparams["feature_dtype"])
     start = time.time()
-    read = keep_states(backbone, utterances, hparams["state_folder"], **features)
+    read = keep_states(backbone, utterances, hparams["state_folder"], *how)
+    encoder.reads = "waveform" if read is waveform else "states"
     cost = {"frozen_layers": {"seconds": round(time.time() - start, 1)}}
     if hparams["setting"] == "fine_tuning":
-        return read, cost
+        return read, encoder.reads, cost
     if hparams["setting"] == "two_stage":
-        contrast(hparams, brain, parts, read)
-        cost["contrast"] = cost_of(brain)
+        train, valid = contrast_loaders(hparams, experiment, parts, read)
+        brain.train_sampler = train.batch_sampler
+        if norm is not None:  # statistics of what the pretrained encoder gives
+            brain.calibrate(encoder, domain_loaders(train.dataset, most=256))
+        most = hparams["similarity_utterances"]  # in figure 4
+        figure = launch.folder / "encoder" / "similarity"
+        pairs = (figure, backbone, parts["test"], most, brain.evaluation_ctx)
+        with layer_similarities(*pairs):
+            brain.fit(brain.epoch_counter, train, valid)
+        cost["contrast"] = cost_of(brain.history)
     start = time.time()
-    folder = hparams["feature_folder"]
-    read = keep_frames(backbone, utterances, folder, read, **features)
+    read = keep_frames(backbone, utterances, hparams["feature_folder"], read, *how)
     cost["frames"] = {"seconds": round(time.time() - start, 1)}
-    return read, cost
+    backbone.requires_grad_(False)  # stage 2 trains what is on top of it
+    return read, "frames", cost
 
 
-def contrast(hparams, brain, parts, read):
-    """Stage 1, and figure 4 with the encoder before and after it.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values.
-    brain : ContrastiveBrain
-        With the pretrained encoder.
-    parts : dict
-        Training, validation and test utterances.
-    read : callable
-        What the encoder gets of an utterance.
-    """
-    train, valid = contrast_loaders(hparams, parts, read)
-    brain.train_sampler = train.batch_sampler
-    if hparams["corpus_norm"]:
-        calibrate(brain, train.dataset)
-    figure = Path(hparams["output_folder"]) / "encoder" / "similarity"
-    draw = hparams["similarity_utterances"] and if_main_process()
-    draw = draw and not figure.with_suffix(".csv").exists()
-    if draw:
-        before = similarities(hparams, brain, parts["test"])
-    brain.fit(brain.epoch_counter, train, valid)
-    if draw:
-        after = similarities(hparams, brain, parts["test"])
-        found = {"pretrained": before, "after stage 1": after}
-        try:
-            plot_similarities(found, figure.with_suffix(".png"))
-        except ImportError as error:
-            print(f"No figure: {error}", file=sys.stderr)
-        write_similarities(figure.with_suffix(".csv"), found)
-
-
-@torch.no_grad()
-def calibrate(brain, dataset):
-    """Statistics of each corpus, of what the pretrained encoder gives."""
-    brain.modules.eval()
-    for number, corpus in enumerate(brain.corpora):
-        rows = [i for i, c in enumerate(dataset.corpora) if c == corpus]
-        rows = rows[:: -(-len(rows) // MOST_CALIBRATION)]
-        with brain.evaluation_ctx:
-            x = [brain.embed(PaddedBatch([dataset[i]])) for i in rows]
-        brain.modules.norm.calibrate(torch.cat(x), number)
-
-
-@torch.no_grad()
-def similarities(hparams, brain, items):
-    """Similarity of pairs of utterances in each layer, figure 4."""
-    items = items[:: -(-len(items) // hparams["similarity_utterances"])]
-    brain.modules.eval()
-    backbone = unwrap(brain.modules.backbone)
-    layers = []
-    for item in items:
-        wav = waveform(item.utterance)[None].to(brain.device)
-        with brain.evaluation_ctx:
-            states = [h.float().mean(dim=1) for h in backbone.hidden_states(wav)]
-        layers.append(torch.cat(states).cpu())
-    return pair_similarities(torch.stack(layers, 1), [item.label for item in items])
-
-
-def classify(hparams, run_opts, parts, corpus, read):
-    """Stage 2 on one corpus, or the baseline FT; then the test.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values, with the encoder and pooling to start from.
-    run_opts : RunOptions
-        Of the command line.
-    parts : dict
-        Training, validation and test utterances.
-    corpus : str
-        Which one.
-    read : callable
-        What is read of an utterance.
-
-    Returns
-    -------
-    ClassifierBrain
-        After the test.
-    """
-    classes = class_names(of_corpus(parts["train"], corpus))
-    loaders = classifier_loaders(hparams, parts, corpus, classes, read)
+def classify(hparams, launch, parts, classes, corpus, read, reads):
+    """Stage 2 on one corpus, or the baseline FT; then the test."""
+    train, valid, test = classifier_loaders(hparams, parts, classes, read)
     # The same parameters to begin with, whatever ran before in this process.
     torch.manual_seed(hparams["seed"])
-    head = hparams["classifier"](n_classes=len(classes))
-    modules = {"pooling": copy.deepcopy(hparams["pooling"]), "classifier": head}
-    epochs, rates = hparams["classifier_epochs"], hparams["classifier_learning_rates"]
-    schedule = hparams["classifier_schedule"]
-    if hparams["setting"] == "fine_tuning":
-        modules["backbone"] = copy.deepcopy(hparams["backbone"])
-        epochs, rates = hparams["tuning_epochs"], hparams["tuning_learning_rates"]
-        schedule = hparams["tuning_schedule"]
+    head, backbone = hparams["classifier"](n_classes=len(classes)), hparams["backbone"]
+    tuning = hparams["setting"] == "fine_tuning"
+    backbone = copy.deepcopy(backbone) if tuning else backbone
+    model = EmotionClassifier(backbone, [head], copy.deepcopy(hparams["pooling"]))
+    model.encoder.reads = reads
+    trained = {"pooling": model.encoder.pooling, "head": model.head}
     brain = make_brain(
         ClassifierBrain,
         hparams,
-        run_opts,
-        corpus,
-        modules,
-        epochs,
-        learning_rates=rates,
-        lr_scheduler=schedule,
-        class_names=classes,
-        sampler=loaders["train"].batch_sampler,
+        launch.run_opts,
+        launch.folder / corpus,
+        {"model": model},
+        classes,
+        **stage_options(hparams, "tuning" if tuning else "classifier"),
+        sampler=train.batch_sampler,
+        kept={"model": model} if tuning else trained,
     )
     if hparams["class_weights"]:
-        counts = torch.bincount(torch.tensor(loaders["train"].dataset.labels)).float()
-        weights = counts.sum() / len(counts) / counts
+        weights = class_weights(train.dataset.labels, len(classes))
         brain.class_weights = weights.to(brain.device)
-    brain.fit(brain.epoch_counter, loaders["train"], loaders["valid"])
+    brain.fit(brain.epoch_counter, train, valid)
     best = hparams["test_checkpoint"] == "best"
-    brain.evaluate(loaders["test"], max_key="score" if best else None)
-    return brain
+    brain.evaluate(test, max_key="score" if best else None)
+    return brain, model
 
 
-def cost_of(brain):
-    """Epochs, seconds, and seconds of an epoch."""
-    epochs = len(brain.history.epochs)
-    return {
-        "epochs": epochs,
-        "seconds": round(brain.history.seconds, 1),
-        "seconds_per_epoch": round(brain.history.seconds / epochs, 2),
-    }
-
-
-# ---------------------------------------------------------------- runs
-
-
-def check_switches(hparams):
-    """Refuses, before anything is loaded, switches that cannot mean anything.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's plain values.
-
-    Raises
-    ------
-    ValueError
-        Names the keys and what to do.
-    """
-    for key, allowed in (
-        ("setting", tuple(SETTINGS)),
-        ("test_checkpoint", ("best", "last")),
-    ):
-        if hparams[key] not in allowed:
-            raise ValueError(
-                f"{key} is {hparams[key]!r}, expected one of {', '.join(allowed)}."
-            )
-    used_corpora(hparams["corpora"])
-    if hparams["train_on_valid"] and hparams["test_checkpoint"] == "best":
+def run(launch):
+    """Trains and tests one setting on one fold; returns results per corpus."""
+    check_choices(launch.values, setting=SETTINGS, test_checkpoint=("best", "last"))
+    if launch.values["train_on_valid"] and launch.values["test_checkpoint"] == "best":
         raise ValueError(
             "train_on_valid is True, so that the validation part is trained on and "
             "cannot tell which checkpoint is best. Set test_checkpoint: last, or "
             "train_on_valid: False."
         )
-
-
-def run(hparams_file, run_opts, overrides):
-    """Trains and tests one setting on one fold.
-
-    Arguments
-    ---------
-    hparams_file : pathlib.Path
-        The YAML.
-    run_opts : RunOptions
-        Of the command line.
-    overrides : dict
-        Values that replace those of the YAML.
-
-    Returns
-    -------
-    dict
-        For each corpus what its ``results.json`` says.
-    """
-    hparams = start_run(hparams_file, overrides, check_switches)
-    corpora = list(used_corpora(hparams["corpora"]))
-    folder = Path(hparams["output_folder"])
-    files = {corpus: folder / corpus / "results.json" for corpus in corpora}
-    if not all(file.exists() for file in files.values()):
-        parts, split = prepare_data(hparams)
-        read, cost = prepare_encoder(hparams, run_opts, parts)
-        for corpus in corpora:
-            if files[corpus].exists():  # of a run that was killed after it
-                continue
-            brain = classify(hparams, run_opts, parts, corpus, read)
+    experiment = prepare(launch.values)
+    hparams = launch.start()
+    files = {name: launch.folder / name / "results.json" for name in experiment.corpora}
+    setting, order = SETTINGS[hparams["setting"]]
+    todo = [name for name, file in files.items() if not file.exists()]
+    if todo:
+        parts = dict(experiment.parts)
+        if hparams["train_on_valid"]:
+            parts["train"] = [*parts["train"], *parts["valid"]]
+        read, reads, cost = prepare_encoder(hparams, launch, experiment, parts)
+        for corpus in todo:
+            own = {
+                name: [item for item in part if item.utterance.corpus == corpus]
+                for name, part in parts.items()
+            }
+            classes = class_names(hparams["emotion_map"], [corpus])
+            brain, model = classify(hparams, launch, own, classes, corpus, read, reads)
             if if_main_process():
-                write_results(hparams, brain, parts, split, corpus, cost)
+                # Each corpus has its share of what they have in common.
+                in_common = sum(stage["seconds"] for stage in cost.values())
+                brain.history.seconds += in_common / len(files)
+                if hparams["train_on_valid"]:
+                    del own["valid"]  # part of train
+                about = {
+                    "recipe": "two-stage supervised contrastive fine-tuning",
+                    "setting": setting,
+                    "order": order,
+                    "source": " + ".join(files if order == 2 else [corpus]),
+                    "target": corpus,
+                    "layers": hparams["backbone"].layers,
+                    "train_on_valid": hparams["train_on_valid"],
+                    "stages": cost | {"classifier": cost_of(brain.history)},
+                }
+                where = {"folder": launch.folder / corpus, "parts": own}
+                write_test(launch, experiment, brain, model, about, **where)
         if not hparams["keep_features"] and if_main_process():
             shutil.rmtree(hparams["feature_folder"], ignore_errors=True)
     sb.utils.distributed.ddp_barrier()
-    return {
-        corpus: json.loads(file.read_text(encoding="utf-8"))
-        for corpus, file in files.items()
-    }
-
-
-def write_results(hparams, brain, parts, split, corpus, cost):
-    """Writes what a corpus' training and test leave behind.
-
-    Arguments
-    ---------
-    hparams : dict
-        The YAML's values.
-    brain : ClassifierBrain
-        After the test.
-    parts : dict
-        Training, validation and test utterances.
-    split : Split
-        The fold.
-    corpus : str
-        Which one.
-    cost : dict
-        Of what the corpora have in common.
-    """
-    corpora = sorted(used_corpora(hparams["corpora"]))
-    setting, order = SETTINGS[hparams["setting"]]
-    own = {name: of_corpus(part, corpus) for name, part in parts.items()}
-    stages = cost | {"classifier": cost_of(brain)}
-    # Each corpus has its share of what they have in common.
-    in_common = sum(stage["seconds"] for stage in cost.values())
-    brain.history.seconds += in_common / len(corpora)
-    if hparams["train_on_valid"]:
-        del own["valid"]  # part of train
-    write_run(
-        Path(hparams["output_folder"]) / corpus,
-        {
-            "recipe": "two-stage supervised contrastive fine-tuning",
-            "setting": setting,
-            "order": order,
-            "source": " + ".join(corpora if order == 2 else [corpus]),
-            "target": corpus,
-            "encoder": Path(hparams["ssl_source"]).name,
-            "layers": unwrap(hparams["backbone"]).layers,
-            "seed": hparams["seed"],
-            "fold": split.fold,
-            "n_folds": split.n_folds,
-            "protocol": split.protocol,
-            "train_on_valid": hparams["train_on_valid"],
-            "precision": brain.precision,
-            "demo": corpus.startswith("synthetic"),
-            "data": {
-                "parts": {name: describe_part(part) for name, part in own.items()},
-                "shared_between_parts": split.shared,
-                "fingerprint": split.fingerprint,
-            },
-            "stages": stages,
-        },
-        predictions=brain.evaluated(),
-        parts=own,
-        class_names=brain.class_names,
-        history=brain.history,
-        model=EmotionClassifier(
-            unwrap(brain.modules.backbone)
-            if "backbone" in brain.modules
-            else hparams["backbone"],
-            [unwrap(brain.modules.classifier)],
-            pooling=unwrap(brain.modules.pooling),
-        ),
-    )
-
-
-def run_demo(hparams_file, run_opts, overrides):
-    """Trains on synthetic speech, in all settings, and compares.
-
-    Arguments
-    ---------
-    hparams_file : pathlib.Path
-        The YAML; its ``demo`` holds the values that make it small.
-    run_opts : RunOptions
-        Of the command line.
-    overrides : dict
-        Values of the command line, which go before those of the demo.
-    """
-    if if_main_process():
-        print(
-            "DEMO: no folder is given in corpora, so this runs on synthetic speech "
-            "with a small untrained encoder. Its numbers are not results of any "
-            "paper.",
-            flush=True,
-        )
-    settings = plain_values(hparams_file)["demo"]
-    folder = Path(overrides.get("output_folder", settings["output_folder"]))
-    run_on_main(folder.mkdir, kwargs={"parents": True, "exist_ok": True})
-    encoder = folder / "untrained_encoder"
-    run_on_main(write_untrained_encoder, args=[settings.pop("encoder"), encoder])
-    corpora = {name: str(folder / name) for name in settings["emotion_map"]}
-    for name, path in corpora.items():
-        run_on_main(write_synthetic, args=[path, name])
-    settings |= {
-        "corpora": corpora,
-        "ssl_source": str(encoder),
-        "data_folder": str(folder / "data"),
-    }
-    lines = [f"{'':20} {'corpus':18} {'UAR %':>6}   95 % interval  chance %"]
-    for name, (title, _) in SETTINGS.items():
-        own = {"setting": name, "output_folder": str(folder / name)}
-        for corpus, results in run(
-            hparams_file, run_opts, settings | overrides | own
-        ).items():
-            test = results["test"]
-            low, high = (100 * bound for bound in test["uar"]["interval"])
-            lines.append(
-                f"{title:20} {corpus:18} {100 * test['uar']['value']:6.1f}   "
-                f"{low:5.1f} to {high:5.1f}  {100 * test['chance']:8.1f}"
-            )
-    if if_main_process():
-        print("\nDEMO on synthetic speech, test speakers not trained on")
-        print("\n".join(lines))
-        print(f"\nFigures, predictions and results.json: {folder}")
-        print(
-            "Next, on real speech:\n"
-            f"python {sys.argv[0]} hparams/{hparams_file.name} "
-            '--corpora "{iemocap: IEMOCAP_full_release, casia: CASIA}"'
-        )
-
-
-def main(argv):
-    """Runs what the command line asks for.
-
-    Arguments
-    ---------
-    argv : list of str
-        Arguments after the script's name.
-    """
-    hparams_file, run_opts, overrides = sb.parse_arguments(argv)
-    hparams_file = find_hparams(hparams_file, __file__)
-    overrides = yaml.safe_load(overrides) or {}
-    values = plain_values(hparams_file) | overrides
-    sb.utils.distributed.ddp_init_group(run_opts)
-    if "demo" in values and not any(values["corpora"].values()):
-        run_demo(hparams_file, run_opts, overrides)
-    else:
-        run(hparams_file, run_opts, overrides)
+    return [read_results(file) for file in files.values()] if if_main_process() else []
 
 
 if __name__ == "__main__":
-    try:
-        main(sys.argv[1:])
-    except ValueError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
+    main(run, __file__)

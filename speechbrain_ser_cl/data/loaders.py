@@ -1,13 +1,13 @@
 """Loaders of a :class:`~.dataset.SpeechDataset`: one line each in a recipe."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from speechbrain.utils.distributed import get_rank  # type: ignore[import-untyped]
 from torch.utils.data import DataLoader
 
-from speechbrain_ser_cl.data.dataset import SpeechDataset, pad_to_longest
+from speechbrain_ser_cl.data.dataset import SpeechBatch, SpeechDataset, pad_to_longest
 from speechbrain_ser_cl.data.samplers import (
     AlternatingBatchSampler,
     LengthBucketedStream,
@@ -183,3 +183,34 @@ def whole_loader(
     """
     sampler = LengthSortedBatches(dataset.durations, batch_size)
     return make_loader(dataset, sampler, options, collate)
+
+
+def domain_loaders(
+    dataset: SpeechDataset, most: int
+) -> dict[int, Iterator[SpeechBatch]]:
+    """Takes some utterances of each domain, evenly spread, in batches of one.
+
+    Arguments
+    ---------
+    dataset : SpeechDataset
+        The data set.
+    most : int
+        Of each domain.
+
+    Returns
+    -------
+    dict
+        Number of the domain to its batches, for ``SERBrain.calibrate``.
+
+    Example
+    -------
+    ``brain.calibrate(encoder, domain_loaders(train.dataset, most=256))``
+    """
+    rows: dict[int, list[int]] = {n: [] for n in range(len(dataset.corpora))}
+    for i, domain in enumerate(dataset.domains):
+        rows[domain].append(i)
+    return {
+        n: (pad_to_longest([dataset[i]]) for i in some[:: -(-len(some) // most)])
+        for n, some in rows.items()
+        if some
+    }

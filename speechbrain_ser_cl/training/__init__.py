@@ -17,6 +17,7 @@ from speechbrain_ser_cl.training.frozen import (
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import (
     Launch,
+    check_choices,
     closing_table,
     find_hparams,
     main,
@@ -24,7 +25,14 @@ from speechbrain_ser_cl.training.launch import (
     start_run,
 )
 from speechbrain_ser_cl.training.optim import parameter_groups
-from speechbrain_ser_cl.training.record import machine, package_versions, write_run
+from speechbrain_ser_cl.training.record import (
+    machine,
+    package_versions,
+    read_results,
+    write_run,
+    write_test,
+)
+from speechbrain_ser_cl.training.similarity import layer_similarities
 from speechbrain_ser_cl.training.stages import (
     cost_of,
     make_brain,
@@ -44,6 +52,7 @@ __all__ = [
     "SERBrain",
     "View",
     "ViewFeatures",
+    "check_choices",
     "class_weights",
     "closing_table",
     "cost_of",
@@ -52,12 +61,14 @@ __all__ = [
     "keep_frames",
     "keep_states",
     "labelled_cross_entropy",
+    "layer_similarities",
     "machine",
     "main",
     "make_brain",
     "package_versions",
     "parameter_groups",
     "plain_values",
+    "read_results",
     "refuse_other_experiment",
     "resolved_values",
     "shared_folder",
@@ -67,4 +78,5 @@ __all__ = [
     "unwrap",
     "waveform",
     "write_run",
+    "write_test",
 ]

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import Sampler
 
+from speechbrain_ser_cl.data.dataset import SpeechBatch
 from speechbrain_ser_cl.metrics.classification import METRICS, classification_metrics
+from speechbrain_ser_cl.nnet import UtteranceEncoder
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups
@@ -230,6 +232,26 @@ class SERBrain(sb.Brain):
             "prediction": logits.argmax(dim=1).numpy(),
             "probability": logits.softmax(dim=1).numpy(),
         }
+
+    @torch.no_grad()
+    def calibrate(
+        self, encoder: UtteranceEncoder, loaders: Mapping[int, Iterable[SpeechBatch]]
+    ) -> None:
+        """Takes the statistics of each domain from whole utterances.
+
+        Arguments
+        ---------
+        encoder : UtteranceEncoder
+            Its ``norm`` is a ``DomainNorm``.
+        loaders : mapping
+            Number of the domain to batches of its utterances.
+        """
+        self.modules.eval()
+        for domain, loader in loaders.items():
+            with self.evaluation_ctx:
+                batches = (batch.to(self.device) for batch in loader)
+                h = [encoder.pooled(b.speech, b.lengths) for b in batches]
+            encoder.norm.calibrate(torch.cat(h), domain)
 
     def validated(self, loss: float) -> tuple[dict[str, float], float]:
         """What the validation that has just ended says about the epoch.

@@ -161,6 +161,34 @@ class Launch:
         return hparams
 
 
+def check_choices(values: Mapping[str, Any], **allowed: Iterable[str]) -> None:
+    """Refuses a value of the YAML that is none of those that it can have.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values.
+    **allowed
+        Key to what it can be.
+
+    Raises
+    ------
+    ValueError
+        Names the key and what it can be.
+
+    Example
+    -------
+    >>> check_choices({"mining": "any"}, mining=("all", "hard"))
+    Traceback (most recent call last):
+    ValueError: mining is 'any', expected one of all, hard.
+    """
+    for key, known in allowed.items():
+        if values[key] not in tuple(known):
+            raise ValueError(
+                f"{key} is {values[key]!r}, expected one of {', '.join(known)}."
+            )
+
+
 def start_run(
     hparams_file: str | Path,
     overrides: Mapping[str, Any],

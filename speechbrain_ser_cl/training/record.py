@@ -8,9 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from speechbrain_ser_cl.data.experiment import Experiment
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.metrics.classification import summary
 from speechbrain_ser_cl.model_folder import write_model
@@ -22,8 +24,10 @@ from speechbrain_ser_cl.report.figures import (
 from speechbrain_ser_cl.results.embeddings import write_embeddings
 from speechbrain_ser_cl.results.predictions import write_predictions
 from speechbrain_ser_cl.results.utterances import write_parts
+from speechbrain_ser_cl.training.brain import SERBrain
 from speechbrain_ser_cl.training.history import History
-from speechbrain_ser_cl.utils.records import checksum, write
+from speechbrain_ser_cl.training.launch import Launch
+from speechbrain_ser_cl.utils.records import checksum, read, write
 from speechbrain_ser_cl.utils.schemas import FILES, HISTORY, RESULTS
 
 logger = logging.getLogger(__name__)
@@ -142,6 +146,66 @@ def write_run(
     if refused is not None:
         raise refused
     return results
+
+
+def write_test(
+    launch: Launch,
+    experiment: Experiment,
+    brain: SERBrain,
+    model: EmotionClassifier | None,
+    about: Mapping[str, Any],
+    *,
+    folder: Path | None = None,
+    parts: Mapping[str, Sequence[Labelled]] | None = None,
+) -> dict[str, Any]:
+    """Writes what a run leaves behind whose Brain was just tested.
+
+    Arguments
+    ---------
+    launch : Launch
+        What was asked for.
+    experiment : Experiment
+        What it was trained and tested on.
+    brain : SERBrain
+        After its test.
+    model : EmotionClassifier or None
+        What was tested.
+    about : mapping
+        What the recipe has to say, first in ``results.json``: ``recipe``, ``setting``
+        and ``order`` (for tables) and more.
+    folder : pathlib.Path, optional
+        In place of the run's output folder.
+    parts : mapping, optional
+        The parts as they were used, in place of the experiment's.
+
+    Returns
+    -------
+    dict
+        The contents of ``results.json``.
+    """
+    parts = experiment.parts if parts is None else parts
+    record = {
+        **about,
+        "encoder": Path(launch.values["ssl_source"]).name,
+        "seed": launch.values["seed"],
+        "precision": brain.precision,
+        "demo": launch.demo,
+        **experiment.record(parts),
+    }
+    return write_run(
+        launch.folder if folder is None else folder,
+        record,
+        predictions=brain.evaluated(),
+        parts=parts,
+        class_names=brain.class_names,
+        history=brain.history,
+        model=model,
+    )
+
+
+def read_results(path: str | Path) -> dict:
+    """Read the ``results.json`` of a finished run."""
+    return read(path, RESULTS)
 
 
 def machine() -> dict:

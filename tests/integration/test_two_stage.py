@@ -23,6 +23,7 @@ from speechbrain_ser_cl.backbones import WeightedSSL, write_untrained_encoder
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.training import Launch
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP_CASIA"
@@ -107,6 +108,18 @@ def command(settings, **changes):
         text = json.dumps(value) if isinstance(value, dict | None) else str(value)
         words += [f"--{key}", text]
     return words
+
+
+@pytest.fixture
+def run(recipe, settings, on_cpu, tmp_path):
+    """Runs the experiment with some settings changed; results by corpus."""
+
+    def run(name="run", **changes):
+        changes = {"output_folder": str(tmp_path / name)} | changes
+        results = recipe.run(Launch(HPARAMS, on_cpu(), settings | changes))
+        return {result["target"]: result for result in results}
+
+    return run
 
 
 def read_json(path):
@@ -275,8 +288,8 @@ def test_a_finished_run_started_again_says_the_same(run):
 def two_stage(recipe, settings, on_cpu, tmp_path_factory):
     """Folder of the experiment with nothing changed, and what it returned."""
     folder = tmp_path_factory.mktemp("two_stage") / "run"
-    changes = {"output_folder": str(folder)}
-    return folder, recipe.run(HPARAMS, on_cpu(), settings | changes)
+    launch = Launch(HPARAMS, on_cpu(), settings | {"output_folder": str(folder)})
+    return folder, {result["target"]: result for result in recipe.run(launch)}
 
 
 def test_each_corpus_has_results_of_its_own_classes(two_stage):
@@ -371,7 +384,7 @@ def test_direct_fine_tuning_trains_an_encoder_for_each_corpus(run, world, tmp_pa
 
 def test_the_transformer_has_its_own_learning_rate(two_stage):
     (row,) = (two_stage[0] / "encoder" / "train_log.txt").read_text().splitlines()
-    assert "lr backbone: 4.00e-03, lr pooling: 1.00e-02" in row
+    assert "lr encoder.backbone: 4.00e-03, lr encoder.pooling: 1.00e-02" in row
 
 
 @pytest.mark.parametrize("encoder", ["hubert", "wavlm", "wav2vec2"])
@@ -531,7 +544,7 @@ def error_with(monkeypatch, settings, tmp_path, **changes):
             {"test_checkpoint": "best", "train_on_valid": True},
             "train_on_valid is True.*test_checkpoint: last",
         ),
-        ({"contrast_epoch": 3}, "no key contrast_epoch; did you mean contrast_epochs"),
+        ({"contrast_epoch": 3}, "no key contrast_epoch; did you mean 'contrast_epochs'"),
     ],
 )
 def test_switches_that_mean_nothing(monkeypatch, settings, tmp_path, changes, said):
