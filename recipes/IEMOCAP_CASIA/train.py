@@ -152,13 +152,9 @@ def classifier_loaders(hparams, parts, classes, read):
     """Loaders of one corpus, for training, validation and test."""
     data = {k: make_data(hparams, part, classes, read) for k, part in parts.items()}
     tuning = hparams["setting"] == "fine_tuning"
-    phase = make_phase(
-        data["train"],
-        hparams["batch_size"],
-        hparams["seed"],
-        None if tuning else hparams["classifier_batches"],
-        bucketing=hparams["bucketing"],
-    )
+    how = (hparams["batch_size"], hparams["seed"])
+    batches = None if tuning else hparams["classifier_batches"]
+    phase = make_phase(data["train"], *how, batches, bucketing=hparams["bucketing"])
     options, size = hparams["loader_options"], hparams["test_batch_size"]
     train = training_loader(data["train"], phase, options)
     return train, *(whole_loader(data[k], size, options) for k in ("valid", "test"))
@@ -193,8 +189,8 @@ def prepare_encoder(hparams, launch, experiment, parts):
         experiment.class_names,
         **stage_options(hparams, "contrast"),
     )
-    items = {item.utterance.id: item for part in parts.values() for item in part}
-    utterances = [item.utterance for item in items.values()]
+    every = {item.utterance.id: item.utterance for p in parts.values() for item in p}
+    utterances = list(every.values())
     how = (brain.eval_precision, brain.evaluation_ctx, hparams["feature_dtype"])
     start = time.time()
     read = keep_states(backbone, utterances, hparams["state_folder"], *how)
@@ -208,9 +204,8 @@ def prepare_encoder(hparams, launch, experiment, parts):
         if norm is not None:  # statistics of what the pretrained encoder gives
             brain.calibrate(encoder, domain_loaders(train.dataset, most=256))
         most = hparams["similarity_utterances"]  # in figure 4
-        figure = launch.folder / "encoder" / "similarity"
-        pairs = (figure, backbone, parts["test"], most, brain.evaluation_ctx)
-        with layer_similarities(*pairs):
+        figure = (launch.folder / "encoder" / "similarity", backbone, parts["test"])
+        with layer_similarities(*figure, most, brain.evaluation_ctx):
             brain.fit(brain.epoch_counter, train, valid)
         cost["contrast"] = cost_of(brain.history)
     start = time.time()
@@ -256,9 +251,8 @@ def run(launch):
     check_choices(launch.values, setting=SETTINGS, test_checkpoint=("best", "last"))
     if launch.values["train_on_valid"] and launch.values["test_checkpoint"] == "best":
         raise ValueError(
-            "train_on_valid is True, so that the validation part is trained on and "
-            "cannot tell which checkpoint is best. Set test_checkpoint: last, or "
-            "train_on_valid: False."
+            "train_on_valid is True: the validation part cannot tell which checkpoint "
+            "is best. Set test_checkpoint: last, or train_on_valid: False."
         )
     experiment = prepare(launch.values)
     hparams = launch.start()
