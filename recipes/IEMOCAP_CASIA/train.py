@@ -272,11 +272,12 @@ def run(launch):
             classes = class_names(hparams["emotion_map"], [corpus])
             brain, model = classify(hparams, launch, own, classes, corpus, read, reads)
             if if_main_process():
+                stages = cost | {"classifier": cost_of(brain.history)}
                 # Each corpus has its share of what they have in common.
                 in_common = sum(stage["seconds"] for stage in cost.values())
                 brain.history.seconds += in_common / len(files)
-                if hparams["train_on_valid"]:
-                    del own["valid"]  # part of train
+                if hparams["train_on_valid"]:  # it is part of train
+                    del own["valid"]
                 about = {
                     "recipe": "two-stage supervised contrastive fine-tuning",
                     "setting": setting,
@@ -285,7 +286,7 @@ def run(launch):
                     "target": corpus,
                     "layers": hparams["backbone"].layers,
                     "train_on_valid": hparams["train_on_valid"],
-                    "stages": cost | {"classifier": cost_of(brain.history)},
+                    "stages": stages,
                 }
                 where = {"folder": launch.folder / corpus, "parts": own}
                 write_test(launch, experiment, brain, model, about, **where)

@@ -544,7 +544,10 @@ def error_with(monkeypatch, settings, tmp_path, **changes):
             {"test_checkpoint": "best", "train_on_valid": True},
             "train_on_valid is True.*test_checkpoint: last",
         ),
-        ({"contrast_epoch": 3}, "no key contrast_epoch; did you mean 'contrast_epochs'"),
+        (
+            {"contrast_epoch": 3},
+            "no key contrast_epoch; did you mean 'contrast_epochs'",
+        ),
     ],
 )
 def test_switches_that_mean_nothing(monkeypatch, settings, tmp_path, changes, said):
