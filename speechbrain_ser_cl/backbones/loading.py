@@ -1,6 +1,7 @@
 """Pretrained speech encoders from the hub, a folder, or a configuration."""
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
@@ -110,9 +111,12 @@ def load_encoder(
         described = dict(source)
         normalize = described.pop("do_normalize", None)
         family = _family(described.get("model_type"))
-        config = AutoConfig.for_model(**described)
-        _check_work(config)
-        model = family.model(config)
+        try:
+            config = AutoConfig.for_model(**described)
+            _check_work(config)
+            model = family.model(config)
+        except Exception as error:  # whatever comes of a value of the wrong kind
+            raise ValueError(_why_no_model(error)) from error
     else:
         model, normalize = _load_pretrained(source, revision, save_path)
         family = _family(model.config.model_type)
@@ -121,6 +125,14 @@ def load_encoder(
     if normalize is None:
         normalize = getattr(model.config, "feat_extract_norm", "layer") == "layer"
     return family.encoder(model, normalize)
+
+
+def _why_no_model(error: Exception) -> str:
+    """Why a configuration makes no model, in one line."""
+    why = " ".join(str(error).split())
+    if type(error) is ValueError:
+        return why
+    return f"the encoder's configuration makes no model ({type(error).__name__}: {why})"
 
 
 def architecture(encoder: SpeechEncoder) -> dict[str, Any]:
@@ -229,10 +241,10 @@ def _check_work(config: Any) -> None:
             )
         positions = getattr(config, "conv_pos_kernel_size", None)
         positions = positions or config.num_conv_pos_embeddings
-        if positions > _MOST_POSITIONS:
+        if not 0 < positions <= _MOST_POSITIONS:
             raise ValueError(
                 f"the position embedding's convolution is over {positions} frames, "
-                f"expected at most {_MOST_POSITIONS}"
+                f"expected 1 to {_MOST_POSITIONS}"
             )
         products += (
             steps
@@ -242,6 +254,11 @@ def _check_work(config: Any) -> None:
         )
     else:  # log-mel spectrograms of 10 ms steps, two to a frame
         steps = SAMPLE_RATE // 320
+    for key, value in config.to_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{key} is {value}, expected a finite number")
+    if min(config.num_hidden_layers, config.num_attention_heads) < 1:
+        raise ValueError("there has to be at least one layer and one attention head")
     size, wide = config.hidden_size, getattr(config, "intermediate_size", None)
     wide = wide or config.encoder_ffn_dim
     per_layer = steps * (4 * size**2 + 2 * size * wide) + 2 * steps**2 * size
@@ -280,8 +297,8 @@ def _load_pretrained(
     model_class = _family(config.get("model_type")).model
     try:
         _check_work(AutoConfig.for_model(**config))
-    except ValueError as error:
-        raise ValueError(f"{source}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{source}: {_why_no_model(error)}") from error
     try:
         with _without_load_report():
             loaded: Any = model_class.from_pretrained(

@@ -142,6 +142,8 @@ class FilterbankEncoder(SpeechEncoder):
     @override
     def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
         packing = self._packing(wavs, counts, self.n_frames)
+        mask = steps_mask(counts.to(wavs.device), wavs.shape[1])
+        wavs = wavs.masked_fill(~mask, 0)
         # What is shorter has been given zeros, of which one frame is made.
         counts = counts.clamp(min=self.receptive_field).to(wavs.device)
         x = packing.pack(self.filterbanks(wavs, counts).to(self.model.dtype))

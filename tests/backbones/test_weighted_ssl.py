@@ -815,10 +815,14 @@ def test_a_git_lfs_pointer_is_told(name, tmp_path):
     ("changes", "told"),
     [
         ({"conv_stride": [1] * 7, "conv_kernel": [1] * 7}, "makes 16000 frames"),
-        ({"num_conv_pos_embeddings": 100_000}, "over 100000 frames, expected at most"),
+        ({"num_conv_pos_embeddings": 100_000}, "over 100000 frames, expected 1 to"),
         ({"conv_kernel": [16000, 3, 3, 3, 3, 2, 2]}, "need 16390 samples"),
         ({"conv_stride": [0, 2, 2, 2, 2, 2, 2]}, "start at 1"),
         ({"num_hidden_layers": 10**9}, "e\\+.* products"),
+        ({"num_hidden_layers": 0}, "at least one layer"),
+        ({"hidden_size": "x"}, "makes no model .*hidden_size"),
+        ({"hidden_dropout": math.nan}, "hidden_dropout is nan"),
+        ({"conv_dim": [-1] * 7}, "start at 1"),
     ],
 )
 def test_too_much_work_is_refused_before_anything_is_allocated(changes, told, tmp_path):
