@@ -4,6 +4,7 @@ import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.data.protocols import SEEDS
 from speechbrain_ser_cl.report.figures import plot_confusion_matrix
@@ -71,7 +72,7 @@ def aggregate(runs: Sequence[PlannedRun], output: Path) -> str:
     ValueError
         If the runs' results do not belong together.
     """
-    found: dict[str, list] = {}
+    found: dict[str, list[Any]] = {}
     missing = []
     for run in runs:
         fold = run.split.fold if run.split else None
@@ -150,7 +151,7 @@ def crossval(
     splits: Path | None = None,
     resume: bool = False,
     measured: Path | None = None,
-    **engine: object,
+    **engine: Any,
 ) -> int:
     """Cross-validate a recipe.
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.data.experiment import read_corpora
 from speechbrain_ser_cl.data.protocols import (
@@ -89,7 +90,7 @@ class PlannedRun:
             and (key, text) != ("protocol", SEEDS)
         }
 
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """What has to be the same for a finished run to count."""
         overrides = self.overrides()
         return {
@@ -100,14 +101,14 @@ class PlannedRun:
             "split": self.split.fingerprint if self.split else None,
         }
 
-    def earlier(self) -> dict | None:
+    def earlier(self) -> dict[str, Any] | None:
         """What an earlier start of this run has left, if there was one."""
         path = self.folder / CROSSVAL_RUN.name
         if not path.exists():
             return None
         return dict(read(path, CROSSVAL_RUN))
 
-    def note(self, settings: Mapping, results: Sequence[str] = ()) -> None:
+    def note(self, settings: Mapping[str, Any], results: Sequence[str] = ()) -> None:
         """Write down what runs here, and at the end which results it has."""
         record = {"settings": settings, "results": list(results)}
         write(self.folder / CROSSVAL_RUN.name, CROSSVAL_RUN, record)
@@ -331,7 +332,9 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
     return todo
 
 
-def _differences(there: Mapping, now: Mapping, prefix: str = "") -> list[str]:
+def _differences(
+    there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
     """What differs, by the names of the values."""
     differences = []
     for key in sorted(there.keys() | now.keys(), key=str):

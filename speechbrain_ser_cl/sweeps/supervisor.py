@@ -21,7 +21,7 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 GRACE = 5.0  # seconds between asking to end and ending
 
 
-def end_group(group: int, wait_for_leader: subprocess.Popen) -> None:
+def end_group(group: int, wait_for_leader: subprocess.Popen[bytes]) -> None:
     """Ask a process group to end, and end it if it does not.
 
     Arguments

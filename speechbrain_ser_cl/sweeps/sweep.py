@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
-from speechbrain_ser_cl.data.protocols import DRAWN, SEEDS, resolve_protocol
+from speechbrain_ser_cl.data.protocols import DRAWN, SEEDS, Split, resolve_protocol
 from speechbrain_ser_cl.report.figures import plot_sweep
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, read_crossval
 from speechbrain_ser_cl.results.measured import add_measured
@@ -221,7 +222,8 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
     ValueError
         If a row cannot work, or its folder holds something else.
     """
-    planned, splits = [], {}
+    planned: list[PlannedRow] = []
+    splits: dict[str, list[Split]] = {}
     for row in sweep.rows:
         recipe = row_recipe(sweep, row, output, more)
         try:
@@ -244,7 +246,7 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
     return planned
 
 
-def _shared_splits(recipe: Recipe, made: dict) -> list | None:
+def _shared_splits(recipe: Recipe, made: dict[str, list[Split]]) -> list[Split] | None:
     """The folds, made once for rows with the same corpora, classes and protocol."""
     values = recipe.values
     protocol = resolve_protocol(values.get("protocol") or SEEDS)
@@ -298,7 +300,7 @@ def run_sweep(
     dry_run: bool = False,
     resume: bool = False,
     measured: Path | None = None,
-    **engine: object,
+    **engine: Any,
 ) -> int:
     """Run what is missing of a sweep and write its table and curves.
 
@@ -440,7 +442,7 @@ def _write(
 
 
 def write_curves(
-    sweep: Sweep, points: Sequence[Mapping], folder: str | Path
+    sweep: Sweep, points: Sequence[Mapping[str, Any]], folder: str | Path
 ) -> list[Path]:
     """Write, for each key that is swept over, its curves as CSV and as PNG.
 
@@ -469,7 +471,7 @@ def write_curves(
         written.append(path)
         panels, baseline = {}, {}
         for column in sweep.columns:
-            curves: dict[str, list] = {}
+            curves: dict[str, list[Any]] = {}
             for point in points:
                 if point["metric"] != column.metric:
                     continue
