@@ -113,7 +113,8 @@ def parse_overrides(
     r"""Parse values that were typed to replace those of a YAML.
 
     ``null`` and nothing at all are None. For a key that ends in ``folder``, ``file``,
-    ``source`` or ``revision``, anything else is text, whatever characters it holds.
+    ``source`` or ``revision``, and has no number or truth value in the YAML, anything
+    else is text, whatever characters it holds.
     Where the YAML's own value is text, a number, a truth value, ``{…}`` and ``[…]`` are
     what they look like, and anything else is text as typed.
 
@@ -146,15 +147,15 @@ def parse_overrides(
     speechbrain_ser_cl.utils.settings.SettingsError: --fold: "'" is not valid YAML: ...
     """
     return {
-        key: _parsed(key, text, isinstance(_own(usual.get(key)), str))
-        for key, text in given.items()
+        key: _parsed(key, text, _own(usual.get(key))) for key, text in given.items()
     }
 
 
-def _parsed(key: str, text: str, is_text: bool) -> Any:
+def _parsed(key: str, text: str, own: object) -> Any:
     if text.strip() in ("", "null", "~"):
         return None
-    if key.endswith(_PLACES):
+    is_text = isinstance(own, str)
+    if key.endswith(_PLACES) and (is_text or own is None):
         return text
     try:
         value = _load(text, f"--{key}: {text!r:.80}", YAML(typ="safe", pure=True))

@@ -104,7 +104,7 @@ def test_a_pipe_or_folder_is_refused_at_once(tmp_path):
 
 
 MAPS = "folder: null\nname: !ref runs/<seed>\nseed: 1\nmap: {a: 1, b: 2}\nlr: 0.1\n"
-MAPS += "setting: plain\npatience: null\nfreeze: all\n"
+MAPS += "use_source: True\nsetting: plain\npatience: null\nfreeze: all\n"
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,7 @@ MAPS += "setting: plain\npatience: null\nfreeze: all\n"
         ("folder", "/data/a: b", "/data/a: b"),
         ("folder", "2024", "2024"),
         ("folder", "null", None),
+        ("use_source", "False", False),
         ("name", "a: b #c", "a: b #c"),
         ("setting", "[x", "[x"),
         ("patience", "3", 3),
