@@ -210,7 +210,9 @@ def as_tensor(
     return values
 
 
-def check_one_each(name: str, values: Tensor, number: int) -> Tensor:
+def check_one_each(
+    name: str, values: Tensor, number: int, of: str = "embeddings"
+) -> Tensor:
     """Refuses values that are not one for each row.
 
     Arguments
@@ -221,6 +223,8 @@ def check_one_each(name: str, values: Tensor, number: int) -> Tensor:
         Should be (N,) or (N, 1).
     number : int
         N.
+    of : str
+        What the rows are, for the message.
 
     Returns
     -------
@@ -242,13 +246,13 @@ def check_one_each(name: str, values: Tensor, number: int) -> Tensor:
     rows = values.squeeze(1) if values.shape[1:] == (1,) else values
     if rows.shape != (number,):
         raise ValueError(
-            f"{name} must be one for each of the {number} embeddings, found shape "
+            f"{name} must be one for each of the {number} {of}, found shape "
             f"{tuple(values.shape)}"
         )
     return rows
 
 
-def check_classes(labels: Tensor, number: int) -> Tensor:
+def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor:
     """Refuses labels that are not one integer for each row.
 
     Arguments
@@ -257,6 +261,8 @@ def check_classes(labels: Tensor, number: int) -> Tensor:
         Should be integers or booleans (N,) or (N, 1).
     number : int
         N.
+    of : str
+        What the rows are, for the message.
 
     Returns
     -------
@@ -275,7 +281,7 @@ def check_classes(labels: Tensor, number: int) -> Tensor:
     """
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be integers, found {labels.dtype}")
-    return check_one_each("labels", labels, number).long()
+    return check_one_each("labels", labels, number, of).long()
 
 
 class _Unit(torch.autograd.Function):
@@ -295,12 +301,14 @@ class _Unit(torch.autograd.Function):
         return z
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Tensor:
         """The part of the gradient across a row, over the row's length."""
         z, length, largest = ctx.saved_tensors
-        across = torch.addcmul(outer, z, (outer * z).sum(dim=1, keepdim=True), value=-1)
-        return across / length / largest
+        along = (outer * z).sum(dim=1, keepdim=True)
+        across: Tensor = torch.addcmul(outer, z, along, value=-1)
+        across = across / length / largest
+        return across
 
 
 def unit(z: Tensor) -> Tensor:
@@ -488,7 +496,7 @@ class _MeanOverTiles(torch.autograd.Function):
         return total / count
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
         """Scales the gradients that the forward pass has left."""
         of_queries, of_keys = ctx.saved_tensors
@@ -705,7 +713,7 @@ class ValueLoss(PairLoss):
                 f"embeddings, found shape {tuple(labels.shape)}"
             )
         labels = (labels if labels.is_floating_point() else labels.float()).detach()
-        labels = widen(labels.reshape(number, -1))[0]
+        (labels,) = widen(labels[:, None] if labels.dim() == 1 else labels)
         return labels, ~labels.isnan().any(dim=1)
 
 
@@ -766,7 +774,7 @@ class ViewLoss(nn.Module):
         with torch.autocast(z_a.device.type, enabled=False):
             views = widen(z_a, z_b)
             if self.normalize:
-                views = [unit(z) for z in views]
+                views = tuple(unit(z) for z in views)
             if self.gather:
                 views = gather_rows(*views)
             check_some("z_a and z_b", *views)
@@ -786,3 +794,119 @@ class ViewLoss(nn.Module):
             A scalar.
         """
         raise NotImplementedError
+
+
+def check_distributions(
+    name: str, votes: Tensor, number: int, classes: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Makes shares of votes; refuses what are no votes.
+
+    Arguments
+    ---------
+    name : str
+        What the votes are, for the message.
+    votes : torch.Tensor
+        Should be (N, C), at least 0 or unknown: NaN, -1 or without a vote.
+    number : int
+        N.
+    classes : int or None
+        C; None: any.
+
+    Returns
+    -------
+    shares, known : torch.Tensor
+        (N, C), each row with sum 1, and booleans (N,).
+
+    Raises
+    ------
+    ValueError
+        If shape or values are wrong.
+
+    Example
+    -------
+    >>> check_distributions("votes", torch.tensor([[3, 1], [0, 0]]), 2)
+    (tensor([[0.7500, 0.2500],
+            [0.0000, 0.0000]]), tensor([ True, False]))
+    """
+    matrix = votes.dim() == 2 and len(votes) == number
+    if not matrix or votes.shape[1] != (classes or votes.shape[1]):
+        raise ValueError(
+            f"{name} must be votes (N, C) with N = {number}"
+            + (f" and C = {classes}" if classes else "")
+            + f", found shape {tuple(votes.shape)}"
+        )
+    (votes,) = widen(votes.detach().to(torch.promote_types(votes.dtype, torch.float32)))
+    unknown = votes.isnan().any(dim=1) | (votes == UNKNOWN).any(dim=1)
+    wrong = (votes < 0) | votes.isinf()
+    if wrong[~unknown].any():
+        raise ValueError(f"{name} must be at least 0 and finite, found another value")
+    sums = votes.masked_fill(unknown[:, None], 0).sum(dim=1, keepdim=True)
+    known = sums.squeeze(1) > 0
+    return votes.masked_fill(~known[:, None], 0) / sums.masked_fill(sums == 0, 1), known
+
+
+class LogitLoss(nn.Module):
+    """Base of the losses of a classifier's logits: a mean over known labels.
+
+    A subclass has methods ``checked(labels, logits)``, that gives the labels and which
+    of them are known, and ``row_losses(logits, labels)``.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.losses import FocalLoss
+    >>> round(FocalLoss(0)(torch.zeros(2, 4), [3, -1]).item(), 4)  # log 4
+    1.3863
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor | Sequence[Any]) -> Tensor:
+        """Computes the loss of a batch.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            (N, C), of any floating-point type.
+        labels : torch.Tensor or sequence
+            What they are is said above.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar in float32 (float64 for float64 logits).
+
+        Raises
+        ------
+        ValueError
+            If shapes, types, values or devices do not fit, or the batch is empty.
+        """
+        check_embeddings("logits", logits)
+        check_some("logits", logits)
+        labels, known = self.checked(as_tensor("labels", labels, logits.device), logits)
+        with torch.autocast(logits.device.type, enabled=False):
+            (x,) = widen(logits)
+            mask = known if known.dim() == labels.dim() else known[:, None]
+            losses = self.row_losses(x, labels.masked_fill(~mask, 0))
+            total = losses.masked_fill(~known, 0).sum()
+            return total / known.sum().clamp(min=1) + zero_or_nan(x)
+
+    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels in the type that ``row_losses`` wants, and which are known."""
+        raise NotImplementedError
+
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each label, in the shape of what ``checked`` calls known."""
+        raise NotImplementedError
+
+
+class ClassLoss(LogitLoss):
+    """Base of the losses of a classifier's logits against classes (N,)."""
+
+    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Classes (N,), and which are known."""
+        labels = check_classes(labels, len(logits), "logits")
+        low, high = labels.aminmax()
+        if low < UNKNOWN or high >= logits.shape[1]:
+            raise ValueError(
+                f"labels must be classes from 0 to {logits.shape[1] - 1}, or "
+                f"{UNKNOWN} where unknown, found {int(low)} to {int(high)}"
+            )
+        return labels, labels != UNKNOWN

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 def contrastive_step(
     encoder: nn.Module,
-    batches: Sequence[Tensor | tuple],
+    batches: Sequence[Tensor | tuple[Any, ...]],
     loss: Callable[[Tensor], Tensor],
 ) -> Tensor:
     """Adds the gradient of a contrastive loss over several batches at once.
@@ -76,26 +77,28 @@ def contrastive_step(
 
     z = torch.cat(parts).requires_grad_()
     value = loss(z)
-    value.backward()
+    torch.autograd.backward(value)
+    assert z.grad is not None
 
-    later = z.grad.split([len(part) for part in parts])
+    later = torch.split(z.grad, [len(part) for part in parts])
     for i, (batch, part) in enumerate(zip(batches, later, strict=True)):
         last = i == len(batches) - 1
         _set_random_state(devices, states[i])
         with nullcontext() if last else getattr(encoder, "no_sync", nullcontext)():
-            _encode(encoder, batch).backward(part)
+            torch.autograd.backward(_encode(encoder, batch), part)
     return value.detach()
 
 
-def _encode(encoder: nn.Module, batch: Tensor | tuple) -> Tensor:
-    return encoder(*batch) if isinstance(batch, tuple) else encoder(batch)
+def _encode(encoder: nn.Module, batch: Tensor | tuple[Any, ...]) -> Tensor:
+    z: Tensor = encoder(*batch) if isinstance(batch, tuple) else encoder(batch)
+    return z
 
 
-def _random_state(devices: set[torch.device]) -> tuple:
+def _random_state(devices: set[torch.device]) -> tuple[Any, ...]:
     return torch.get_rng_state(), {d: torch.cuda.get_rng_state(d) for d in devices}
 
 
-def _set_random_state(devices: set[torch.device], state: tuple) -> None:
+def _set_random_state(devices: set[torch.device], state: tuple[Any, ...]) -> None:
     on_cpu, on_devices = state
     torch.set_rng_state(on_cpu)
     for device in devices:

@@ -1,5 +1,7 @@
 """Domain-adversarial training: a domain classifier behind a gradient reversal."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,13 +20,13 @@ class _ReverseGradient(torch.autograd.Function):
     """The identity, whose gradient is multiplied by minus a factor."""
 
     @staticmethod
-    def forward(ctx, z: Tensor, factor: Tensor) -> Tensor:
+    def forward(ctx: Any, z: Tensor, factor: Tensor) -> Tensor:
         """Hands the embeddings on as they are."""
         ctx.factor = factor
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Turns the gradient round."""
         return -ctx.factor * gradient, None
 
@@ -81,6 +83,8 @@ class DomainAdversarialLoss(nn.Module):
     0.049958
     """
 
+    step: Tensor
+
     def __init__(
         self,
         input_size: int,
@@ -112,7 +116,7 @@ class DomainAdversarialLoss(nn.Module):
         torch.Tensor
             A scalar in [0, 1).
         """
-        progress = (self.step / self.steps).clamp(max=1)
+        progress = torch.clamp(self.step / self.steps, max=1)
         return torch.tanh(self.gamma * progress / 2)  # = 2 / (1 + exp(-x)) - 1
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
@@ -137,12 +141,14 @@ class DomainAdversarialLoss(nn.Module):
         check_some("source and target", source, target)
         with torch.autocast(source.device.type, enabled=False):
             both = torch.cat(widen(source, target))
-            both = _ReverseGradient.apply(both, self.reversal())
+            both = _ReverseGradient.apply(  # type: ignore[no-untyped-call]
+                both, self.reversal()
+            )
             logits = self.classifier(both.to(self.classifier[0].weight.dtype))
             (logits,) = widen(logits.squeeze(1))
-            from_source, from_target = logits.split([len(source), len(target)])
+            from_source, from_target = torch.split(logits, [len(source), len(target)])
             loss = F.softplus(-from_source).mean() + F.softplus(from_target).mean()
             loss = loss / 2 + zero_or_nan(both)
         if self.training:
-            self.step += 1
+            self.step.add_(1)
         return loss

@@ -101,7 +101,7 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
     # Not less or equal: NaN is not small.
     row, column = (d < lengths.mul_(torch.finfo(d.dtype).eps ** 0.5)).nonzero().T
     few = max(1, d.numel() // a.shape[1])
-    chunks = list(zip(row.split(few), column.split(few), strict=True))
+    chunks = list(zip(torch.split(row, few), torch.split(column, few), strict=True))
     d.clamp_(min=0).sqrt_()
     for i, j in chunks:
         d[i, j] = torch.linalg.vector_norm(a[i] - b[j], dim=1)
@@ -112,7 +112,7 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
         weights[row, column] = 0
         of_a = torch.addcmul(-(weights @ b), weights.sum(dim=1, keepdim=True), a)
         of_b = torch.addcmul(-(weights.T @ a), weights.sum(dim=0)[:, None], b)
-        for (i, j), w in zip(chunks, near.split(few), strict=True):
+        for (i, j), w in zip(chunks, torch.split(near, few), strict=True):
             along = w[:, None] * (a[i] - b[j])
             of_a.index_add_(0, i, along)
             of_b.index_add_(0, j, along, alpha=-1)

@@ -1,5 +1,7 @@
 """One batch out of the batches of all processes, exact for gradients too."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -9,7 +11,7 @@ class _GatherRows(torch.autograd.Function):
     """Rows of every process; see :func:`gather_rows` for the gradient."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, sizes: list[int]) -> Tensor:
+    def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
         """All rows, padded to one size for the collective and cut again."""
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
@@ -20,7 +22,7 @@ class _GatherRows(torch.autograd.Function):
         return torch.cat([p[:n] for p, n in zip(parts, sizes, strict=True)])
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         """Own rows of the gradient, times the number of processes."""
         return gradient[ctx.own] * dist.get_world_size(), None
 
@@ -74,10 +76,11 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
                 "embeddings to gather must have the same size D in every process, "
                 f"found D = {width} on ranks 0 to {len(width) - 1}"
             )
-    return tuple(
-        # Not every backend sends booleans.
-        _GatherRows.apply(t.to(torch.uint8), sizes).bool()
-        if t.dtype == torch.bool
-        else _GatherRows.apply(t, sizes)
-        for t in tensors
-    )
+
+    def gathered(rows: Tensor) -> Tensor:
+        if rows.dtype == torch.bool:  # Not every backend sends booleans.
+            return gathered(rows.to(torch.uint8)).bool()
+        together: Tensor = _GatherRows.apply(rows, sizes)  # type: ignore[no-untyped-call]
+        return together
+
+    return tuple(gathered(t) for t in tensors)

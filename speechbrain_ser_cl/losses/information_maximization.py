@@ -165,4 +165,5 @@ class InformationMaximizationLoss(nn.Module):
         ValueError
             If the logits are not (N, C) with N >= 1 and C >= 2.
         """
-        return self.entropy(logits) + self.diversity(logits)
+        loss: Tensor = self.entropy(logits) + self.diversity(logits)
+        return loss

@@ -68,6 +68,10 @@ class MoCoQueue(ViewLoss):
     4
     """
 
+    queue: Tensor
+    filled: Tensor
+    next_row: Tensor
+
     def __init__(
         self,
         size: int,
@@ -160,5 +164,5 @@ class MoCoQueue(ViewLoss):
             key_encoder.parameters(), encoder.parameters(), strict=True
         ):
             ours.lerp_(theirs, 1 - self.momentum)
-        for ours, theirs in zip(key_encoder.buffers(), encoder.buffers(), strict=True):
-            ours.copy_(theirs)
+        for kept, new in zip(key_encoder.buffers(), encoder.buffers(), strict=True):
+            kept.copy_(new)

@@ -1,7 +1,7 @@
 """Weighted sum of named loss terms."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor, nn
 
@@ -109,13 +109,14 @@ class MultitaskLoss(nn.Module):
                 f"terms without a value: {missing}. Give each active term, with "
                 "None where a batch has no such term, or set its weight to 0"
             )
-        weighted = [self.weights[k] * terms[k] for k in active if terms[k] is not None]
+        values = {k: v for k, v in terms.items() if v is not None}
+        weighted = [self.weights[k] * values[k] for k in active if k in values]
         if not weighted:
             raise ValueError(f"no active term among {active} has a value")
-        values = {k: v.detach() for k, v in terms.items() if v is not None}
-        return sum(weighted), values
+        total = sum(weighted[1:], start=weighted[0])
+        return total, {k: v.detach() for k, v in values.items()}
 
-    def _check_known(self, names) -> None:
+    def _check_known(self, names: Iterable[str]) -> None:
         unknown = [name for name in names if name not in self.weights]
         if unknown:
             raise ValueError(

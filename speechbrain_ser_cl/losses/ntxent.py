@@ -74,4 +74,5 @@ class NTXentLoss(ViewLoss):
             The loss, a scalar of at least 0.
         """
         utterance = torch.arange(len(z_a), device=z_a.device)
-        return self.supcon(torch.cat([z_a, z_b]), utterance.repeat(2))
+        loss: Tensor = self.supcon(torch.cat([z_a, z_b]), utterance.repeat(2))
+        return loss

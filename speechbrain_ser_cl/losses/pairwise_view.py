@@ -71,6 +71,7 @@ class PairwiseViewLoss(nn.Module):
         gather: bool = False,
     ) -> None:
         super().__init__()
+        self.pair: NTXentLoss | InfoNCELoss
         if negatives == "both_views":
             self.pair = NTXentLoss(temperature, normalize=normalize, gather=gather)
         elif negatives == "cross_view":

@@ -1,11 +1,22 @@
 """Measures with intervals, significance tests, probes of embeddings."""
 
+from speechbrain_ser_cl.metrics.calibration import (
+    calibration_summary,
+    fit_temperature,
+    reliability,
+)
 from speechbrain_ser_cl.metrics.classification import (
     bootstrap_intervals,
     chance_uar,
     classification_metrics,
+    macro_f1_of_all,
     summary,
 )
+from speechbrain_ser_cl.metrics.dimensions import (
+    dimension_metrics,
+    dimension_summary,
+)
+from speechbrain_ser_cl.metrics.groups import group_summary
 from speechbrain_ser_cl.metrics.probes import (
     clustering_scores,
     linear_svm,
@@ -15,12 +26,29 @@ from speechbrain_ser_cl.metrics.pwcca import (
     canonical_correlations,
     pwcca,
 )
+from speechbrain_ser_cl.metrics.resampling import paired_test
 from speechbrain_ser_cl.metrics.similarity import (
     pair_similarities,
     write_similarities,
 )
+from speechbrain_ser_cl.metrics.votes import (
+    multilabel_summary,
+    vote_metrics,
+    vote_summary,
+)
 
 __all__ = [
+    "calibration_summary",
+    "dimension_metrics",
+    "dimension_summary",
+    "fit_temperature",
+    "group_summary",
+    "macro_f1_of_all",
+    "multilabel_summary",
+    "paired_test",
+    "reliability",
+    "vote_metrics",
+    "vote_summary",
     "bootstrap_intervals",
     "canonical_correlations",
     "chance_uar",

@@ -200,13 +200,13 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> holm([0.01, 0.04, None, 0.03])
     [0.03, 0.06, None, 0.06]
     """
-    tested = [i for i, p in enumerate(p_values) if p is not None]
-    wrong = [p_values[i] for i in tested if not 0 <= p_values[i] <= 1]
+    tested = {i: p for i, p in enumerate(p_values) if p is not None}
+    wrong = [p for p in tested.values() if not 0 <= p <= 1]
     if wrong:
         raise ValueError(f"expected p values in [0, 1], found {wrong}")
     adjusted: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for place, i in enumerate(sorted(tested, key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(tested) - place) * p_values[i]))
+    for place, i in enumerate(sorted(tested, key=tested.__getitem__)):
+        largest = max(largest, min(1.0, (len(tested) - place) * tested[i]))
         adjusted[i] = largest
     return adjusted

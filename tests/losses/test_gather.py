@@ -14,15 +14,18 @@ from torch import nn
 
 from speechbrain_ser_cl.losses import (
     BarlowTwinsLoss,
+    CCCLoss,
     CosineMarginLoss,
     InfoNCELoss,
     MoCoQueue,
     NPairLoss,
     NTXentLoss,
     PairwiseViewLoss,
+    RankNContrastLoss,
     SiameseLoss,
     SmoothTripletLoss,
     SoftNearestNeighborLoss,
+    SoftSupConLoss,
     SupConInLoss,
     SupConLoss,
     SupervisedNTXentLoss,
@@ -74,6 +77,16 @@ CASES = {
     **{kind.__name__: label_case(kind) for kind in LABEL_LOSSES},
     **{kind.__name__: view_case(kind) for kind in VIEW_LOSSES},
     "anchors": with_anchors,
+    "RankNContrastLoss": lambda a, b, labels, gather: RankNContrastLoss(gather=gather)(
+        a, labels.double()
+    ),
+    "SoftSupConLoss": lambda a, b, labels, gather: SoftSupConLoss(gather=gather)(
+        a, torch.nn.functional.one_hot(labels, 3) + 0.5
+    ),
+    "CCCLoss": lambda a, b, labels, gather: CCCLoss(gather=gather)(a, b.detach()),
+    "unknown labels": lambda a, b, labels, gather: SupConLoss(gather=gather)(
+        a, labels - 1
+    ),
     "PairwiseViewLoss": named_views,
     "MoCoQueue": after_a_queued_batch,
 }

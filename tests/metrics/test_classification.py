@@ -115,6 +115,33 @@ def test_coverage_over_speakers():
     assert covered["utterances"] / 300 < 0.88
 
 
+def test_the_only_utterance_of_a_class_is_in_every_resample():
+    """Without it the UAR would be that of the other class, and 1 within reach."""
+    labels, predictions = [0] * 30 + [1], [0] * 31
+    for groups in (None, list(range(31))):
+        found = bootstrap_intervals(labels, predictions, 2, groups)
+        assert found["uar"] == (0.5, 0.5)
+    predictions = [0] * 15 + [1] * 16
+    low, high = bootstrap_intervals(labels, predictions, 2)["uar"]
+    assert 0.6 < low < 0.75 < high < 0.9
+
+
+def test_coverage_with_a_rare_class():
+    """Recalls 0.8 and 0.6; the second class has 8 of 200 utterances on average."""
+    rng, covered = np.random.default_rng(3), 0
+    for trial in range(300):
+        labels = (rng.random(200) < 0.04).astype(int)
+        labels[0] = 1
+        right = rng.random(200) < np.where(labels, 0.6, 0.8)
+        predictions = np.where(right, labels, 1 - labels)
+        low, high = bootstrap_intervals(
+            labels, predictions, 2, n_resamples=300, seed=trial
+        )["uar"]
+        covered += low <= 0.7 <= high
+    # Below the nominal 95 %: eight utterances say little of their own spread.
+    assert 0.85 <= covered / 300 <= 0.97
+
+
 def test_intervals_hold_the_value_and_shrink_with_confidence():
     rng = np.random.default_rng(0)
     labels, predictions, speakers = speaker_study(rng, n_speakers=30)

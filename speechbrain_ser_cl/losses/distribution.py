@@ -1,0 +1,73 @@
+"""Cross-entropy and Kullback-Leibler divergence against the votes of listeners."""
+
+import torch
+from torch import Tensor
+
+from speechbrain_ser_cl.losses.base import LogitLoss, check_distributions
+from speechbrain_ser_cl.registry import LOSSES
+
+
+@LOSSES.register("distribution_cross_entropy")
+class DistributionCrossEntropyLoss(LogitLoss):
+    r"""The model gives each class the share of the votes that listeners gave it.
+
+    .. math::
+        L = \frac{1}{N} \sum_i \sum_c -v_{ic} \log p_{ic}
+
+    with p the softmax of the logits and v the shares of the votes. Its gradient is
+    that of :class:`DistributionKLLoss`; with one vote each it is cross-entropy.
+
+    Labels are votes or shares (N, C), at least 0, scaled to sum 1. Rows without a
+    vote, with NaN or with -1 are unknown and left out; without any other the loss is 0
+    with gradient 0. NaN or infinity in a logit gives NaN.
+
+    References
+    ----------
+    Chou et al. 2024: "Embracing ambiguity and subjectivity using the all-inclusive
+    aggregation rule for evaluating multi-label speech emotion recognition systems",
+    IEEE SLT; soft labels of listeners.
+
+    Example
+    -------
+    >>> loss = DistributionCrossEntropyLoss()
+    >>> round(loss(torch.zeros(1, 4), [[2, 1, 0, 0]]).item(), 4)  # log 4
+    1.3863
+    """
+
+    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares (N, C), and the rows with votes."""
+        return check_distributions("labels", labels, len(logits), logits.shape[1])
+
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The cross-entropy of each row."""
+        losses: Tensor = labels.to(logits.dtype) * logits.log_softmax(dim=1)
+        return -losses.sum(dim=1)
+
+
+@LOSSES.register("distribution_kl")
+class DistributionKLLoss(DistributionCrossEntropyLoss):
+    r"""How far the model is from the votes: 0 where it gives their shares.
+
+    .. math::
+        L = \frac{1}{N} \sum_i \sum_c v_{ic} \log \frac{v_{ic}}{p_{ic}}
+
+    with p the softmax of the logits and v the shares of the votes: cross-entropy
+    less the entropy of the votes. Labels, unknown ones and edges: see
+    :class:`DistributionCrossEntropyLoss`.
+
+    References
+    ----------
+    Kullback and Leibler 1951: "On information and sufficiency", Annals of
+    Mathematical Statistics 22(1).
+
+    Example
+    -------
+    >>> loss = DistributionKLLoss()
+    >>> round(loss(torch.zeros(1, 2), [[1, 1]]).item(), 4)
+    0.0
+    """
+
+    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The divergence of each row."""
+        known: Tensor = torch.special.xlogy(labels, labels).sum(dim=1)
+        return super().row_losses(logits, labels) + known.to(logits.dtype)

@@ -1,0 +1,111 @@
+"""Supervised contrastive loss whose labels are the votes of several listeners."""
+
+import torch
+from torch import Tensor
+
+from speechbrain_ser_cl.losses.base import (
+    PairLoss,
+    Tile,
+    check_above_zero,
+    check_distributions,
+)
+from speechbrain_ser_cl.losses.supcon import contrast_
+from speechbrain_ser_cl.registry import LOSSES
+
+SIMILARITIES = ("bhattacharyya", "jensen_shannon")
+
+
+@LOSSES.register("soft_supcon")
+class SoftSupConLoss(PairLoss):
+    r"""Each other row is a positive, the more the more its votes are the anchor's.
+
+    .. math::
+        L = \frac{1}{|A|} \sum_{a \in A} \sum_{p \neq a}
+            \frac{K(v_a, v_p)}{\sum_{k \neq a} K(v_a, v_k)} \; {-\log}
+            \frac{\exp(s_{ap} / \tau)}{\sum_{k \neq a} \exp(s_{ak} / \tau)}
+
+    with s the cosine, v the shares of the votes, and K one of
+
+    - ``"bhattacharyya"``: the sum over classes of sqrt(v_c v'_c);
+    - ``"jensen_shannon"``: 1 minus the Jensen-Shannon distance, the root of the
+      divergence to the base 2.
+
+    Both are 1 for equal votes and 0 for votes without a common class: with one vote
+    each it is :class:`SupConLoss`.
+
+    Labels are votes or shares (N, C), at least 0. Rows without a vote, with NaN or
+    with -1 are unknown and left out. Anchors that share no class with another row
+    are left out of the mean; if none is left (N = 1 too) the loss is 0 with gradient
+    0. NaN or infinity in an embedding gives NaN. Memory is linear in N.
+
+    Arguments
+    ---------
+    temperature : float
+        tau, above 0.
+    similarity : str
+        ``"bhattacharyya"`` or ``"jensen_shannon"``.
+    normalize : bool
+        Scale embeddings to length 1 first.
+    gather : bool
+        Compare the rows of all processes.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not a finite number above 0, or the name is unknown.
+
+    References
+    ----------
+    Khosla et al. 2020, eq. 2: "Supervised contrastive learning", arXiv:2004.11362.
+    Dufumier et al. 2021, eq. 2: "Contrastive learning with continuous proxy meta-data
+    for 3D MRI classification", arXiv:2106.08808; the weights.
+
+    Example
+    -------
+    >>> votes = [[3, 0, 0], [2, 1, 0], [0, 0, 3], [0, 1, 2]]
+    >>> round(SoftSupConLoss()(torch.ones(4, 2), votes).item(), 4)  # log 3
+    1.0986
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        similarity: str = "bhattacharyya",
+        normalize: bool = True,
+        gather: bool = False,
+    ) -> None:
+        super().__init__(normalize, gather)
+        check_above_zero("temperature", temperature)
+        if similarity not in SIMILARITIES:
+            raise ValueError(
+                f"similarity must be one of {', '.join(SIMILARITIES)}, found "
+                f"{similarity!r}"
+            )
+        self.temperature = temperature
+        self.similarity = similarity
+
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+        """Shares (N, C), and the rows with votes."""
+        return check_distributions("labels", labels, number)
+
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the anchors' losses, and how many have positives."""
+        if self.similarity == "bhattacharyya":
+            weights = tile.here.sqrt() @ tile.labels.sqrt().T
+        else:
+            weights = _jensen_shannon(tile.here, tile.labels)
+        return contrast_(s, tile, tile.fill_own_(weights.to(s.dtype), 0))
+
+
+def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
+    """1 minus the distances between the rows of (A, C) and (N, C)."""
+
+    def information(shares: Tensor) -> Tensor:
+        terms: Tensor = torch.special.xlogy(shares, shares)
+        return terms
+
+    both = -(information(p).sum(dim=1)[:, None] + information(q).sum(dim=1)) / 2
+    # A class at a time: no array (A, N, C).
+    for of_p, of_q in zip(p.T, q.T, strict=True):
+        both += information((of_p[:, None] + of_q) / 2)
+    return 1 - (both.neg_() / torch.log(both.new_tensor(2.0))).clamp_(0, 1).sqrt_()

@@ -1,0 +1,224 @@
+"""Dimensions, votes, calibration and groups: other libraries, naive forms, edges."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import torchmetrics.functional as tm
+from scipy.spatial.distance import jensenshannon
+from scipy.stats import entropy, pearsonr
+from sklearn.metrics import f1_score
+
+from speechbrain_ser_cl.metrics import (
+    calibration_summary,
+    classification_metrics,
+    dimension_metrics,
+    dimension_summary,
+    fit_temperature,
+    group_summary,
+    macro_f1_of_all,
+    multilabel_summary,
+    paired_test,
+    reliability,
+    vote_metrics,
+    vote_summary,
+)
+from speechbrain_ser_cl.metrics.resampling import intervals
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.normal(3, 1, (40, 2))
+PREDICTIONS = 0.5 * LABELS + RNG.normal(1, 0.5, (40, 2))
+SPEAKERS = [f"s{i}" for i in np.arange(40) % 8]
+
+
+def naive_ccc(x, y):
+    a, b = x - x.mean(), y - y.mean()
+    spread = (a**2).mean() + (b**2).mean() + (x.mean() - y.mean()) ** 2
+    return 2 * (a * b).mean() / spread
+
+
+def test_dimensions_equal_naive_formulas_and_other_libraries():
+    found = dimension_metrics(LABELS, PREDICTIONS)
+    for k in range(2):
+        x, y = PREDICTIONS[:, k], LABELS[:, k]
+        assert found["ccc"][k] == pytest.approx(naive_ccc(x, y))
+        assert found["pearson"][k] == pytest.approx(pearsonr(x, y)[0])
+        assert found["rmse"][k] == pytest.approx(np.sqrt(((x - y) ** 2).mean()))
+    theirs = tm.concordance_corrcoef(
+        torch.tensor(PREDICTIONS), torch.tensor(LABELS)
+    ).numpy()
+    # Theirs takes variances over N - 1 but the means' distance whole.
+    assert found["ccc"] == pytest.approx(theirs, abs=0.01)
+
+
+def test_degenerate_dimensions():
+    constant = dimension_metrics(LABELS[:, 0], np.full(40, 0.1))
+    assert constant["ccc"] == constant["pearson"] == 0
+    one = dimension_metrics([2.0], [3.0])
+    assert (one["ccc"], one["pearson"], one["rmse"]) == (0, 0, 1)
+    assert dimension_metrics([0.1] * 3, [0.1] * 3)["ccc"] == 0
+    partly, whole = LABELS.copy(), dimension_metrics(LABELS[:30], PREDICTIONS[:30])
+    partly[30:, 0] = np.nan
+    found = dimension_metrics(partly, PREDICTIONS)
+    assert found["ccc"][0] == pytest.approx(whole["ccc"][0])
+    partly[:, 0] = np.nan
+    assert np.isnan(dimension_metrics(partly, PREDICTIONS)["ccc"][0])
+    with pytest.raises(ValueError, match="same shape"):
+        dimension_metrics(LABELS, PREDICTIONS[:, :1])
+    with pytest.raises(ValueError, match="finite"):
+        dimension_metrics([1.0], [np.nan])
+
+
+def test_summary_of_dimensions():
+    names = ["arousal", "valence"]
+    found = dimension_summary(LABELS, PREDICTIONS, names, SPEAKERS, 200)
+    json.dumps(found)
+    values = dimension_metrics(LABELS, PREDICTIONS)
+    assert found["ccc"]["value"] == pytest.approx(values["ccc"].mean())
+    assert found["rmse_valence"]["value"] == pytest.approx(values["rmse"][1])
+    low, high = found["ccc"]["interval_speakers"]
+    assert low < found["ccc"]["value"] < high
+    assert found["interval_speakers_missing"] is None and found["speakers"] == 8
+    few = dimension_summary(LABELS, PREDICTIONS, names, ["a", "b"] * 20, 10)
+    assert few["interval_speakers_missing"] == "2 speakers, an interval needs 5"
+    one = dimension_summary([[1.0, 2]], [[1.0, 2]], names)
+    assert one["ccc"] == {"value": 0.0, "interval": None, "interval_speakers": None}
+
+
+def test_votes_equal_scipy():
+    votes = RNG.integers(0, 4, (30, 4)) + [[1, 0, 0, 0]]
+    p = RNG.dirichlet([1.0] * 4, 30)
+    found = vote_metrics(votes, p)
+    for i in range(30):
+        v = votes[i] / votes[i].sum()
+        assert found["kl"][i] == pytest.approx(entropy(v, p[i]))
+        assert found["js"][i] == pytest.approx(jensenshannon(v, p[i], 2) ** 2)
+        cosine = v @ p[i] / np.linalg.norm(v) / np.linalg.norm(p[i])
+        assert found["cosine"][i] == pytest.approx(cosine)
+        assert found["brier"][i] == pytest.approx(((v - p[i]) ** 2).sum())
+        tied = (v == v.max()).sum() > 1
+        agrees = np.nan if tied else float(p[i].argmax() == v.argmax())
+        assert found["majority"][i] == pytest.approx(agrees, nan_ok=True)
+    sure = vote_metrics([[0, 1]], [[1.0, 0.0]])
+    assert np.isfinite(sure["kl"]) and sure["js"] == pytest.approx(1)
+    report = vote_summary(votes, p, np.arange(30) % 6, 50)
+    assert report["kl"]["value"] == pytest.approx(found["kl"].mean())
+    json.dumps(report)
+    tied = vote_summary([[1, 1]], [[0.3, 0.7]])["majority"]
+    assert tied["value"] is None
+    with pytest.raises(ValueError, match="a vote in each row"):
+        vote_metrics([[0, 0]], [[0.3, 0.7]])
+
+
+def test_several_emotions_equal_sklearn():
+    y, x = RNG.random((2, 50, 4)) < 0.4
+    y[:, 3] = False
+    found = multilabel_summary(y, x, np.arange(50) % 7, 50)
+    macro = f1_score(y[:, :3], x[:, :3], average="macro")
+    assert found["macro_f1"]["value"] == pytest.approx(macro)
+    micro = f1_score(y, x, average="micro")
+    assert found["micro_f1"]["value"] == pytest.approx(micro)
+    samples = f1_score(y, x, average="samples", zero_division=1)
+    assert found["sample_f1"]["value"] == pytest.approx(samples)
+    with pytest.raises(ValueError, match="0 or 1"):
+        multilabel_summary([[0.5]], [[1]])
+
+
+def test_macro_f1_of_all_is_that_of_sklearn():
+    for _ in range(20):
+        y, x = RNG.integers(0, 5, (2, 6))
+        assert macro_f1_of_all(y, x, 5) == pytest.approx(
+            f1_score(y, x, average="macro")
+        )
+
+
+def test_the_temperature_is_found_and_calibrates():
+    true = RNG.normal(0, 1, (4000, 4))
+    p = np.exp(true) / np.exp(true).sum(1, keepdims=True)
+    labels = (p.cumsum(1) > RNG.random((4000, 1))).argmax(1)
+    found = calibration_summary(
+        3 * true[:2000], labels[:2000], 3 * true[2000:], labels[2000:]
+    )
+    assert found["temperature"] == pytest.approx(3, rel=0.1)
+    assert found["after"]["ece"] < 0.05 < 0.15 < found["before"]["ece"]
+    assert found["after"]["brier"] < found["before"]["brier"]
+    json.dumps(found)
+    assert 0.01 <= fit_temperature([[2.0, 0.0]], [0]) < 0.1  # all right: no need of T
+
+
+def test_reliability_equals_torchmetrics():
+    p = RNG.dirichlet([1.0] * 3, 200)
+    labels = RNG.integers(0, 3, 200)
+    theirs = tm.calibration_error(
+        torch.tensor(p), torch.tensor(labels), "multiclass", num_classes=3, n_bins=15
+    )
+    found = reliability(p, labels)
+    assert found["ece"] == pytest.approx(theirs.item(), abs=1e-6)
+    assert sum(b["count"] for b in found["bins"]) == 200
+    perfect = reliability(np.eye(3)[labels], labels)
+    assert perfect["ece"] == 0 and perfect["brier"] == 0
+    with pytest.raises(ValueError, match="sum 1"):
+        reliability([[0.2, 0.2]], [0])
+
+
+def test_groups_have_a_worst_one_and_a_gap():
+    labels = np.arange(400) % 4
+    speakers = np.repeat(np.arange(20), 20)
+    groups = [None if s == 0 else "fm"[s % 2] for s in speakers]
+    right = RNG.random(400) < np.where(speakers % 2, 0.4, 0.9)
+    predictions = np.where(right, labels, (labels + 1) % 4)
+
+    def measure(rows):
+        return classification_metrics(labels[rows], predictions[rows], 4)
+
+    found = group_summary(measure, groups, "uar", speakers, n_resamples=100)
+    assert found["worst"] == "m" and found["unknown"] == 20
+    value = measure(np.flatnonzero(speakers % 2 == 1))["uar"]
+    assert found["groups"]["m"]["value"] == pytest.approx(value)
+    gap = found["groups"]["f"]["value"] - value
+    assert found["gap"]["value"] == pytest.approx(gap)
+    low, high = found["gap"]["interval_speakers"]
+    assert 0 < low < gap < high
+    json.dumps(found)
+    reverse = group_summary(measure, groups, "uar", None, False, 10)
+    assert reverse["worst"] == "f"
+    with pytest.raises(ValueError, match="'f2' is none of uar"):
+        group_summary(measure, groups, "f2")
+    with pytest.raises(ValueError, match="at least one"):
+        group_summary(measure, [None] * 400, "uar")
+
+
+def test_paired_test_is_that_of_an_exhaustive_loop():
+    labels = RNG.normal(size=15)
+    a, b = labels + RNG.normal(0, 0.5, 15), labels + RNG.normal(0, 1.5, 15)
+    speakers = np.arange(15) % 5
+
+    def error(x):
+        return float(np.abs(x - labels).mean())
+
+    larger = []
+    for bits in range(32):
+        swap = np.array([bits >> s & 1 for s in speakers], dtype=bool)
+        first, second = np.where(swap, b, a), np.where(swap, a, b)
+        larger.append(
+            abs(error(first) - error(second)) >= abs(error(a) - error(b)) - 1e-12
+        )
+    assert paired_test(error, a, b, speakers) == pytest.approx(np.mean(larger))
+    assert 0 < paired_test(error, a, b, speakers, n_resamples=20) <= 1
+    assert paired_test(error, a, a, speakers) == 1
+
+
+def test_an_interval_over_speakers_covers_the_true_concordance():
+    covered = 0
+    for trial in range(100):
+        rng = np.random.default_rng(trial)
+        y = rng.normal(size=(30, 5))
+        x = y + rng.normal(size=(30, 5))  # CCC = 2 / (1 + 2)
+        speakers = np.repeat(np.arange(30), 5)
+        y, x = y.ravel(), x.ravel()
+        low, high = intervals(
+            lambda i, y=y, x=x: {"ccc": naive_ccc(x[i], y[i])}, 150, speakers, 100
+        )["ccc"]
+        covered += low <= 2 / 3 <= high
+    assert covered >= 85
