@@ -94,6 +94,24 @@ def add_modules(app, docname, source):
     source[0] = re.sub(r"<!-- modules of (\w+) -->", modules, source[0])
 
 
+def add_cards(app, docname, source):
+    """Put a table of all corpora, and each card, where a comment asks for them."""
+
+    def cards(found):
+        from speechbrain_ser_cl.cli.corpora import TABLE, card_text, table_row
+        from speechbrain_ser_cl.corpora import all_cards
+
+        rows = [TABLE, ["---"] * len(TABLE), *map(table_row, all_cards())]
+        table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        texts = [
+            f"## {card.title}\n\n```text\n{card_text(card)}\n```"
+            for card in all_cards()
+        ]
+        return "\n\n".join([table, *texts])
+
+    source[0] = re.sub("<!-- cards -->", cards, source[0])
+
+
 def write_mathml(translator, node):
     """A formula that browsers show without a script or a network."""
     display = "block" if isinstance(node, nodes.math_block) else "inline"
@@ -108,6 +126,7 @@ def setup(app):
     app.add_source_parser(ScriptParser)
     app.connect("source-read", add_tables)
     app.connect("source-read", add_modules)
+    app.connect("source-read", add_cards)
     app.add_html_math_renderer(
         "mathml",
         inline_renderers=(write_mathml, None),

@@ -143,6 +143,7 @@ def model_card(
     )
     (test_part,) = {n for n, p in parts.items() for i in p if i.utterance.id in tested}
     corpora = sorted({i.utterance.corpus for part in parts.values() for i in part})
+    licences = [(corpus, licence_of(corpus)) for corpus in corpora]
     rows = {name: _data_row(name, part, class_names) for name, part in parts.items()}
     others = [_speakers(part) for name, part in parts.items() if name != test_part]
     return environment.get_template("model_card.md.jinja").render(
@@ -155,7 +156,8 @@ def model_card(
         encoder=results.get("encoder", "trained from scratch"),
         data=list(rows.values()),
         shared_speakers=len(_speakers(parts[test_part]) & set().union(*others)),
-        licences=[(corpus, licence_of(corpus)) for corpus in corpora],
+        licences=licences,
+        limits=[f"{name}: {t.limits}" for name, t in licences if t and t.limits],
         test=results["test"],
         test_row=rows[test_part],
         metrics=_METRICS,

@@ -17,6 +17,7 @@ from speechbrain_ser_cl.cli import (
     check,
     compare,
     completion,
+    corpora,
     crossval,
     demo,
     doctor,
@@ -32,6 +33,7 @@ from speechbrain_ser_cl.cli import (
 
 COMMANDS = {
     "list": list_parts,
+    "corpora": corpora,
     "prepare": prepare,
     "check": check,
     "train": train,

@@ -52,5 +52,13 @@ def registered_names(plural: str) -> list[str]:
         for path in Path(__file__).resolve().parents[1].rglob("*.py")
         for name in register.findall(path.read_text(encoding="utf-8"))
     }
+    if plural == "corpora":
+        cards = Path(__file__).resolve().parents[1] / "corpora" / "cards"
+        # Those with a marker are read by Python, if at all.
+        names |= {
+            path.stem
+            for path in cards.glob("*.yaml")
+            if "\nmarker:" not in path.read_text(encoding="utf-8")
+        }
     names |= {point.name for point in entry_points(group=f"{PACKAGE}.{plural}")}
     return sorted(names)

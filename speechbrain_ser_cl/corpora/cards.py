@@ -6,8 +6,10 @@ import csv
 import logging
 import os
 import re
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.corpora.words import EMOTION_WORDS, translate
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.media import MEDIA
 
 logger = logging.getLogger(__name__)
 
@@ -540,3 +543,97 @@ def _meaning(
             f"{', '.join(sorted(field.words))}"
         )
     return lambda row: known.get(code_of(row))
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A corpus that seems to lie in a folder.
+
+    Arguments
+    ---------
+    name : str
+        Its registered name.
+    found, expected : int
+        Utterances there, and in a complete copy.
+    problem : str or None
+        What its reader says against the copy; None: nothing.
+    """
+
+    name: str
+    found: int
+    expected: int
+    problem: str | None
+
+
+def recognise(folder: str | Path) -> list[Recognised]:
+    """Say which corpora lie in a folder, by the names of the files.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to look, at any depth.
+
+    Returns
+    -------
+    list of Recognised
+        The most likely first; those whose scheme fits at least half of the audio
+        files that any scheme fits.
+
+    Raises
+    ------
+    CorpusError
+        If there is no such folder.
+
+    Example
+    -------
+    >>> recognise(getfixture("tmp_path"))
+    []
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CorpusError(f"there is no folder {folder}")
+    listing = Listing(folder, [*AUDIO_SUFFIXES, *MEDIA])
+    fits = {card.name: _fits(card, listing) for card in all_cards()}
+    most = max(fits.values())
+    likely = [name for name, number in fits.items() if number and number >= most / 2]
+    found = [_examined(get_card(name), folder) for name in likely]
+    found = [one for one in found if one.found]
+    # A copy that is complete, then one that is nearly so.
+    return sorted(
+        found,
+        key=lambda one: (one.problem is not None, abs(one.found / one.expected - 1)),
+    )
+
+
+def _fits(card: Card, listing: Listing) -> int:
+    """How many files are named as this corpus names them."""
+    if card.tables:
+        there = [_table_path(table, listing) for table in card.tables]
+        return len(listing.audio) if all(there) else 0
+    if card.marker:
+        form = anchored(card.marker)
+        marked = any(form.fullmatch(path) for path in listing.others)
+        return len(listing.audio) if marked else 0
+    form, allowed = anchored(card.path), (*AUDIO_SUFFIXES, *card.media)
+    return sum(
+        suffix.lower() in allowed and form.fullmatch(bare) is not None
+        for bare, suffix in map(os.path.splitext, listing.audio)
+    )
+
+
+def _examined(card: Card, folder: Path) -> Recognised:
+    """What the corpus' reader finds in the folder."""
+    expected = card.counts.utterances
+    if card.name not in CORPORA.names():
+        return Recognised(card.name, expected, expected, "it has no reader")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            found = CORPORA.get(card.name)(folder, allow_missing=True)
+        except CorpusError as error:
+            return Recognised(card.name, 0, expected, str(error))
+    told = [str(warning.message).partition("in spite of ")[2] for warning in caught]
+    expected = _release(card, len(found)).utterances
+    return Recognised(
+        card.name, len(found), expected, "; ".join(filter(None, told)) or None
+    )

@@ -1,0 +1,169 @@
+"""``ser-cl corpora``: the corpora that are known by name."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechbrain_ser_cl.cli.completion import registered_names
+
+if TYPE_CHECKING:
+    from speechbrain_ser_cl.corpora import Card
+
+SUMMARY = "the corpora that are known by name, and which of them lies in a folder"
+EPILOG = """\
+examples:
+  ser-cl corpora                      all, a line each
+  ser-cl corpora ravdess              all that is known of one
+  ser-cl corpora --which /data/x      which corpus lies there, and what is wrong with it
+
+exit status: 0; 1 when --which finds none, or finds something wrong.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
+    name = parser.add_argument("name", nargs="?", help="all that is known of this one")
+    name.completer = lambda **_: registered_names("corpora")  # type: ignore[attr-defined]
+    parser.add_argument(
+        "--which", type=Path, metavar="FOLDER", help="say which corpus lies there"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Prints the table, a card, or what lies in a folder."""
+    from speechbrain_ser_cl.corpora import all_cards, get_card
+
+    if arguments.which is not None:
+        return _which(arguments.which, arguments.json)
+    if arguments.name is not None:
+        card = get_card(arguments.name)
+        if arguments.json:
+            print(json.dumps(asdict(card), indent=1, ensure_ascii=False))
+        else:
+            print(card_text(card))
+        return 0
+    cards = all_cards()
+    if arguments.json:
+        print(json.dumps([asdict(card) for card in cards], indent=1))
+        return 0
+    rows = [list(TABLE), *(table_row(card) for card in cards)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(TABLE))]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        print("  ".join(cells).rstrip())
+    return 0
+
+
+TABLE = ("name", "languages", "hours", "utterances", "speakers", "emotions", "terms")
+
+
+def table_row(card: Card) -> list[str]:
+    """A card's line of the table of all.
+
+    Arguments
+    ---------
+    card : Card
+        The corpus.
+
+    Returns
+    -------
+    list of str
+        A cell for each of ``TABLE``; empty where it is not known.
+    """
+    counts = card.counts
+    terms = card.licence.name
+    if card.licence.allows in ("non-commercial", "research"):
+        terms = f"{terms}: {card.licence.limits}"
+    return [
+        card.name,
+        ", ".join(card.languages),
+        f"{card.hours:g}" if card.hours else "",
+        str(counts.utterances),
+        str(counts.speakers or ""),
+        str(len(counts.emotions) or ""),
+        terms,
+    ]
+
+
+def card_text(card: Card) -> str:
+    """All that a card says, with the command that reads the corpus.
+
+    Arguments
+    ---------
+    card : Card
+        The corpus.
+
+    Returns
+    -------
+    str
+        Lines for people.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora import get_card
+    >>> print(card_text(get_card("polish")).partition("files")[0])
+    Polish Emotional Speech Database (polish)
+      ...
+    """
+    from speechbrain_ser_cl.registry import CORPORA
+
+    counts, licence = card.counts, card.licence
+    lines: list[tuple[str, str]] = [
+        ("page", card.page),
+        ("cite", card.citation),
+        ("languages", ", ".join(card.languages)),
+        ("speech", card.speech),
+        ("terms", licence.name + (f"; {licence.limits}" if licence.limits else "")),
+        *(("", f"{who} says: {what}") for who, what in licence.says.items()),
+        ("hours", f"{card.hours:g}" if card.hours else "not known"),
+        ("utterances", str(counts.utterances)),
+        ("speakers", str(counts.speakers or "not known")),
+        ("emotions", _listed(counts.emotions) or "not counted"),
+        ("checked by", card.checked),
+        *(
+            (name, f"{other.utterances} utterances. {other.note}".strip())
+            for name, other in card.variants.items()
+        ),
+        ("also called", ", ".join(card.aliases)),
+        ("files", card.example.path if card.example else ""),
+        ("labels in", ", ".join(table.file for table in card.tables)),
+        ("needs", "the extra media" if card.media else ""),
+        *(("note", note) for note in card.notes),
+        *(("bad file", f"{name}: {what}") for name, what in card.bad.items()),
+    ]
+    if card.name in CORPORA.names():
+        run_it = f"ser-cl check /data/{card.name} --corpus {card.name}"
+        train = f"ser-cl train own_corpus/finetune --corpora '{{{card.name}: FOLDER}}'"
+    else:
+        run_it, train = "no reader yet: use reader: table, see the page on corpora", ""
+    lines += [("check it", run_it), ("train on it", train)]
+    body = [f"  {key:<12} {value}" for key, value in lines if value]
+    return "\n".join([f"{card.title} ({card.name})", *body])
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.items())
+
+
+def _which(folder: Path, as_json: bool) -> int:
+    """Says which corpora lie in a folder, and what is wrong with each."""
+    from speechbrain_ser_cl.corpora.cards import recognise
+
+    found = recognise(folder)
+    if as_json:
+        told: list[dict[str, Any]] = [asdict(one) for one in found]
+        print(json.dumps(told, indent=1, ensure_ascii=False))
+    elif not found:
+        print(f"{folder}: no corpus that is known by name; see `ser-cl corpora`")
+    else:
+        for one in found:
+            share = f"{one.found} of {one.expected} utterances"
+            print(f"{one.name}: {share}; {one.problem or 'nothing wrong'}")
+    return 0 if found and not found[0].problem else 1
