@@ -41,8 +41,8 @@ from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 
 RESULTS = Path(__file__).parent / "results" / "encoders.json"
 WHO = {
-    "wav2vec2": ("ours", "wrapper", "weighted_ssl_model"),
-    "wavlm": ("ours", "wrapper"),
+    "wav2vec2": ("ours", "ours_checkpointed", "wrapper", "weighted_ssl_model"),
+    "wavlm": ("ours", "ours_checkpointed", "wrapper"),
 }
 MEGABYTE = 2**20
 
@@ -66,10 +66,10 @@ def load(who, name, folder):
     from torch import nn
 
     folder = str(folder / name)
-    if who == "ours":
+    if who in {"ours", "ours_checkpointed"}:
         from speechbrain_ser_cl.backbones import WeightedSSL
 
-        return WeightedSSL(folder)
+        return WeightedSSL(folder, gradient_checkpointing=who == "ours_checkpointed")
     if who == "weighted_ssl_model":
         from speechbrain.integrations.huggingface.weighted_ssl import WeightedSSLModel
 
