@@ -170,12 +170,13 @@ def _parsed(key: str, text: str, own: object) -> Any:
 
 
 def _own(node: Any) -> object:
-    """The text of a reference, or the value."""
-    if not (_tagged(node) and node.tag.value == "!ref"):
+    """The text of a reference, or the value; None of what is still to be made."""
+    if not _tagged(node):
         return node
     # A reference to one value may be of any type; what is put together is text.
-    one = re.fullmatch(r"<[^<>]*>", node.value)
-    return None if one else node.value
+    if node.tag.value != "!ref" or re.fullmatch(r"<[^<>]*>", node.value):
+        return None
+    return node.value
 
 
 def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:

@@ -131,3 +131,10 @@ def test_a_value_of_the_command_line_is_what_it_was_meant(tmp_path, key, text, v
     # A sweep reads it alike.
     recipe = Recipe(path, path, (f"--{key}={text}",))
     assert recipe.values[key] == value
+
+
+def test_a_place_that_has_to_be_given_is_text(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("source_folder: !PLACEHOLDER\n")
+    given = parse_overrides({"source_folder": "2024"}, read_yaml(path))
+    assert resolve_settings(path, given) == {"source_folder": "2024"}
