@@ -63,7 +63,7 @@ def build_cost_table(settings: Sequence[CrossValidation]) -> str:
                 [
                     one.about["setting"],
                     ", ".join(one.corpora) or NONE,
-                    one.protocol["kind"],
+                    one.protocol.get("kind", "per corpus"),
                     str(runs or NONE),
                     f"{seconds / runs:.0f}" if seconds else NONE,
                     "; ".join(map(_stage, (cost.get("stages") or {}).items())) or NONE,

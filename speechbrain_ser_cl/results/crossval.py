@@ -345,7 +345,8 @@ def parse_crossval(contents: Crossval) -> CrossValidation:
         )
         for run in contents["runs"]
     ]
-    about = {key: contents[key] for key in _ABOUT if key in contents}
+    about = {"setting": "all"}
+    about |= {key: contents[key] for key in _ABOUT if key in contents}
     return CrossValidation(
         about,
         contents["protocol"],

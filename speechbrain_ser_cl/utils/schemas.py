@@ -311,7 +311,7 @@ class FewLabels(TypedDict):
     about: About
     fold: Count
     seed: Seed
-    rows: list[FewLabelsRow]
+    rows: Annotated[list[FewLabelsRow], Field(min_length=1)]
 
 
 def _same_pairs(models: dict[str, Numbers]) -> dict[str, Numbers]:
