@@ -6,8 +6,10 @@ on the audio of an utterance; a change of either computes anew, and nothing else
 
     <folder>/<hash of the key>/about.json      the key, to read
     <folder>/<hash of the key>/*.safetensors   a tensor per utterance, named by its id
+    <folder>/audio.jsonl                       hash of each audio file
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -16,12 +18,13 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy
 import torch
@@ -223,13 +226,15 @@ class FeatureCache:
         extract: Callable[[Tensor], Tensor],
         processes: int = 1,
         read: Callable[[Utterance], Tensor] | None = None,
+        batch_seconds: float | None = None,
     ) -> int:
         """Computes what is not there and makes all the utterances' features readable.
 
         Each utterance is on disk when it has been computed: a killed run goes on with
-        the next one. Before the bulk of them the size is estimated and shown, and the
-        free space is checked. Checksums of what is there are compared; a damaged
-        file is named in a warning and what it lost is computed again.
+        the next one. Before the bulk of them size and time are estimated and shown, and
+        the free space is checked. How much was reused is told. Checksums of what is
+        there are compared; a damaged file is named in a warning and what it lost is
+        computed again.
 
         In a distributed run (``torch.distributed`` is initialised, as torchrun's
         scripts do) all ranks call this with the same utterances on the same folder,
@@ -251,6 +256,9 @@ class FeatureCache:
         read : callable, optional
             What ``extract`` gets of an utterance in place of its waveform, such as the
             features of another cache.
+        batch_seconds : float, optional
+            With it ``extract`` gets a list of waveforms of like length, of so many
+            seconds together (or one that is longer), and returns as many tensors.
 
         Returns
         -------
@@ -272,19 +280,21 @@ class FeatureCache:
                 "fill(processes=...) starts processes, which import your script: put "
                 'what it does under `if __name__ == "__main__":`'
             )
-        extract = partial(_extract_from, read or _waveform, extract)
+        if batch_seconds is None:
+            extract = partial(_one_by_one, extract)
+        work = _Work(read or _waveform, extract, batch_seconds or 0.0)
         utterances = sorted(utterances, key=lambda u: (-u.duration, u.id))
         repeated = [i for i, n in Counter(u.id for u in utterances).items() if n > 1]
         if repeated:
             raise ValueError(f"ids that occur more than once ({offenders(repeated)})")
-        contents = _contents(utterances)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        contents = _contents(utterances, self.folder.parent / "audio.jsonl")
         jobs: dict[str, Utterance] = {}
         for utterance in utterances:
             jobs.setdefault(contents[utterance.id], utterance)
 
         rank, world_size = _rank_and_world_size()
         computed = 0
-        self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / "lock")
         try:
             if rank == 0:
@@ -292,7 +302,7 @@ class FeatureCache:
                 self._write_about()
                 finish_abandoned(self.folder)
                 self._repair(jobs)
-                computed += self._probe(jobs, extract)
+                computed += self._probe(jobs, work)
             _barrier()
             there = self._index()
             # An utterance's rank does not depend on what is there, which may already
@@ -302,7 +312,7 @@ class FeatureCache:
                 for content in list(jobs)[rank::world_size]
                 if content not in there
             ]
-            self._extract_all(share, extract, processes, rank, world_size)
+            self._extract_all(share, work, processes, rank, world_size)
             computed += len(share)
             _barrier()
         finally:
@@ -364,31 +374,36 @@ class FeatureCache:
                     writer.add(entry.name, entry.content, pack.read(entry))
             pack.path.unlink()
 
-    def _probe(
-        self, jobs: Mapping[str, Utterance], extract: Callable[[Utterance], Tensor]
-    ) -> int:
-        """Computes the longest and the shortest; says how much all will be."""
+    def _probe(self, jobs: Mapping[str, Utterance], work: "_Work") -> int:
+        """Computes the shortest and the longest; says what all will take."""
         there = self._index()
         missing = [(c, u) for c, u in jobs.items() if c not in there]
+        if len(missing) < len(jobs):
+            _tell(
+                f"feature cache {self.folder}: {len(jobs) - len(missing)} of "
+                f"{len(jobs)} utterances reused"
+            )
         if not missing:
             return 0
-        ends = missing[:1] + missing[1:][-1:]
+        # The shortest first: the second one is timed, when all has been warmed up.
+        ends = missing[-1:] + missing[:-1][:1]
         sizes = []
         with PackWriter(self.folder, self._key, [u.id for _, u in ends]) as writer:
             for content, utterance in ends:
-                features = self._compute(utterance, extract)
+                begin = time.perf_counter()
+                (features,) = self._compute([utterance], work)
+                seconds = time.perf_counter() - begin
                 writer.add(utterance.id, content, features)
                 sizes.append(features.nbytes)
-        durations = [u.duration for _, u in reversed(ends)]
-        expected = numpy.interp(
-            [u.duration for _, u in missing], durations, sizes[::-1]
-        )
+        durations = [u.duration for _, u in missing]
+        expected = numpy.interp(durations, [u.duration for _, u in ends], sizes)
         total = int(expected.sum())
+        seconds *= sum(durations) / durations[0]
         to_come, free = total - sum(sizes), shutil.disk_usage(self.folder).free
-        tqdm.write(
-            f"feature cache {self.folder}: {len(missing)} utterances to compute, about "
-            f"{_human(total)}; free: {_human(free)}",
-            file=sys.stderr,
+        _tell(
+            f"feature cache {self.folder}: {len(missing)} utterances "
+            f"({sum(durations) / 3600:.2f} h) to compute, about {_human(total)} and "
+            f"{seconds:.0f} s; free: {_human(free)}"
         )
         if to_come > free:
             raise OSError(
@@ -401,7 +416,7 @@ class FeatureCache:
     def _extract_all(
         self,
         share: Sequence[tuple[str, Utterance]],
-        extract: Callable[[Utterance], Tensor],
+        work: "_Work",
         processes: int,
         rank: int,
         world_size: int,
@@ -414,14 +429,14 @@ class FeatureCache:
         )
         with bar:
             if processes == 1 or not share:
-                self._extract(share, extract, bar.update)
+                self._extract(share, work, bar.update)
                 return
             done = torch.zeros(processes, dtype=torch.long).share_memory_()
             os.environ[_CHILD] = "1"
             try:
                 context = multiprocessing.start_processes(
                     _extract_in_process,
-                    (self, share, extract, done),
+                    (self, share, work, done),
                     processes,
                     join=False,
                     start_method="spawn",
@@ -435,21 +450,46 @@ class FeatureCache:
     def _extract(
         self,
         share: Sequence[tuple[str, Utterance]],
-        extract: Callable[[Utterance], Tensor],
+        work: "_Work",
         progress: Callable[[int], object],
     ) -> None:
         names = [utterance.id for _, utterance in share]
-        with PackWriter(self.folder, self._key, names) as writer:
-            for content, utterance in share:
-                writer.add(utterance.id, content, self._compute(utterance, extract))
-                progress(1)
+        batches = list(_batches(share, work.batch_seconds))
+        # While one batch is computed the next one is read.
+        with (
+            PackWriter(self.folder, self._key, names) as writer,
+            ThreadPoolExecutor(1) as pool,
+        ):
+            read = (
+                pool.submit(work.inputs, [utterance for _, utterance in batch])
+                for batch in batches
+            )
+            coming = next(read, None)
+            for batch in batches:
+                inputs, coming = coming.result(), next(read, None)
+                utterances = [utterance for _, utterance in batch]
+                features = self._compute(utterances, work, inputs)
+                for (content, utterance), tensor in zip(batch, features, strict=True):
+                    writer.add(utterance.id, content, tensor)
+                progress(len(batch))
 
     def _compute(
-        self, utterance: Utterance, extract: Callable[[Utterance], Tensor]
-    ) -> Tensor:
+        self,
+        utterances: Sequence[Utterance],
+        work: "_Work",
+        inputs: list[Tensor] | None = None,
+    ) -> list[Tensor]:
         with torch.inference_mode():
-            features = extract(utterance).cpu()
-            stored = features.to(self.dtype)
+            inputs = inputs or work.inputs(utterances)
+            features = [one.cpu() for one in work.extract(inputs)]
+        return [
+            self._stored(utterance, one)
+            for utterance, one in zip(utterances, features, strict=True)
+        ]
+
+    def _stored(self, utterance: Utterance, features: Tensor) -> Tensor:
+        """As the cache keeps them, if they make sense."""
+        stored = features.to(self.dtype)
         if stored.numel() == 0 or not features.isfinite().all():
             what = "empty" if stored.numel() == 0 else "not finite"
             raise ValueError(f"{utterance.id} ({utterance.path}): features are {what}")
@@ -466,19 +506,42 @@ def _waveform(utterance: Utterance) -> Tensor:
     return load_audio(utterance.path)
 
 
-def _extract_from(
-    read: Callable[[Utterance], Tensor],
-    extract: Callable[[Tensor], Tensor],
-    utterance: Utterance,
-) -> Tensor:
-    return extract(read(utterance))
+class _Work(NamedTuple):
+    """From utterances to features."""
+
+    read: Callable[[Utterance], Tensor]
+    extract: Callable[[list[Tensor]], Sequence[Tensor]]
+    batch_seconds: float
+
+    def inputs(self, utterances: Sequence[Utterance]) -> list[Tensor]:
+        return [self.read(utterance) for utterance in utterances]
+
+
+def _one_by_one(
+    extract: Callable[[Tensor], Tensor], inputs: list[Tensor]
+) -> list[Tensor]:
+    return [extract(one) for one in inputs]
+
+
+def _batches(
+    share: Sequence[tuple[str, Utterance]], seconds: float
+) -> Iterator[list[tuple[str, Utterance]]]:
+    """Utterances one after the other, as many as fit into so many seconds."""
+    batch: list[tuple[str, Utterance]] = []
+    for job in share:
+        if batch and (len(batch) + 1) * batch[0][1].duration > seconds:
+            yield batch
+            batch = []
+        batch.append(job)
+    if batch:
+        yield batch
 
 
 def _extract_in_process(
     index: int,
     cache: FeatureCache,
     share: Sequence[tuple[str, Utterance]],
-    extract: Callable[[Utterance], Tensor],
+    work: _Work,
     done: Tensor,
 ) -> None:
     """Every ``len(done)``-th utterance of a share, in a process of its own."""
@@ -489,11 +552,19 @@ def _extract_in_process(
         if not multiprocessing.parent_process().is_alive():
             raise SystemExit("the process that filled the cache is gone")
 
-    cache._extract(share[index :: len(done)], extract, progress)
+    cache._extract(share[index :: len(done)], work, progress)
 
 
-def _contents(utterances: Sequence[Utterance]) -> dict[str, str]:
-    """Id to a hash of the bytes of the audio file."""
+def _contents(utterances: Sequence[Utterance], notes: Path) -> dict[str, str]:
+    """Id to a hash of the bytes of its file, which is read once if it is unchanged."""
+
+    def identity(utterance: Utterance) -> str:
+        path = os.path.abspath(utterance.path)
+        try:
+            stat = os.stat(path)
+        except OSError as error:
+            raise AudioError(f"{path}: not a readable file ({error})") from error
+        return f"{path} {stat.st_size} {stat.st_ctime_ns}"
 
     def content(utterance: Utterance) -> str:
         try:
@@ -503,8 +574,27 @@ def _contents(utterances: Sequence[Utterance]) -> dict[str, str]:
                 f"{utterance.path}: not a readable file ({error})"
             ) from error
 
-    hashes = _in_threads(content, utterances, "hashing audio")
-    return {u.id: hashed for u, hashed in zip(utterances, hashes, strict=True)}
+    known: dict[str, str] = {}
+    if notes.exists():
+        for line in notes.read_text(encoding="utf-8", errors="replace").splitlines():
+            with contextlib.suppress(ValueError):  # a line that a kill cut off
+                name, hashed = json.loads(line)
+                known[name] = hashed
+    names = {u.id: identity(u) for u in utterances}
+    new = [u for u in utterances if names[u.id] not in known]
+    found = [
+        (names[u.id], text)
+        for u, text in zip(new, _in_threads(content, new, "hashing audio"), strict=True)
+    ]
+    known |= dict(found)
+    if found and _rank_and_world_size()[0] == 0:
+        with notes.open("a", encoding="utf-8") as file:
+            file.write("".join(["\n", *(f"{json.dumps(line)}\n" for line in found)]))
+    return {u.id: known[names[u.id]] for u in utterances}
+
+
+def _tell(message: str) -> None:
+    tqdm.write(message, file=sys.stderr)
 
 
 def _in_threads(function: Callable, items: Sequence, title: str) -> list:

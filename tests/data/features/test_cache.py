@@ -444,7 +444,7 @@ def test_size_is_estimated_and_the_disk_checked(
     monkeypatch.undo()
     cache.fill(utterances, extract)
     actual = sum(cache[u.id].nbytes for u in utterances)
-    number, unit = shown.split("about ")[1].split(";")[0].split()
+    number, unit = shown.split("about ")[1].split(" and ")[0].split()
     assert unit == "kB"
     assert float(number) * 1000 == pytest.approx(actual, rel=0.05)
     assert f"{len(utterances)} utterances" in shown

@@ -1,0 +1,232 @@
+"""A linear classifier on fixed vectors: which layer, how strong, how good.
+
+What is chosen is chosen by cross-validation over groups (speakers) of the training data
+alone. Layers are compared by ridge regression on the classes, whose predictions for all
+strengths and folds come from one sum of products per layer and fold; the strength is
+then chosen by the classifier itself.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+CLASSIFIERS: dict[str, tuple[float, ...]] = {
+    "logistic": (0.001, 0.003, 0.01, 0.03, 0.1),
+    "svm": (0.0001, 0.0003, 0.001, 0.003, 0.01),
+    "ridge": (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03),
+}
+"""The classifiers, and of each the values of C that are tried."""
+
+NORMALISATIONS = ("none", "corpus", "speaker")
+"""How vectors are standardised; ``speaker`` looks at the test speakers' other vectors."""
+
+Floats = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What to fit, and how good it was in the inner folds.
+
+    Arguments
+    ---------
+    layer : int
+        Which of the layers.
+    normalisation, pooling : str
+        How vectors are standardised, and what they are made of.
+    C : float
+        Strength of the classifier; larger: less regularised.
+    uar : float
+        Over the inner folds, in [0, 1].
+
+    Example
+    -------
+    >>> Choice(2, "corpus", "mean", 0.01, 0.8).layer
+    2
+    """
+
+    layer: int
+    normalisation: str
+    pooling: str
+    C: float
+    uar: float
+
+
+def inner_folds(
+    labels: ArrayLike, groups: Sequence[str] | None, n_folds: int = 5
+) -> NDArray[np.intp]:
+    """Deal training utterances to folds, groups kept together, classes as even as can be.
+
+    Arguments
+    ---------
+    labels : array_like of int
+        N classes.
+    groups : sequence of str or None
+        N groups, such as speakers. None: each utterance is one.
+    n_folds : int
+        As many, or as many as there are groups.
+
+    Returns
+    -------
+    numpy.ndarray
+        Fold of each utterance (N,).
+
+    Raises
+    ------
+    ValueError
+        If there is but one group.
+
+    Example
+    -------
+    >>> inner_folds([0, 1, 0, 1], ["a", "a", "b", "b"]).tolist()
+    [1, 1, 0, 0]
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    labels = np.asarray(labels)
+    if groups is None:
+        n_folds = min(n_folds, int(np.bincount(labels).max()))
+        split = StratifiedKFold(n_folds).split(labels, labels)
+    else:
+        n_folds = min(n_folds, len(set(groups)))
+        if n_folds < 2:
+            raise ValueError(
+                f"the training data have one speaker only ({groups[0]}): nothing can be "
+                "chosen by speakers that were not trained on"
+            )
+        split = StratifiedGroupKFold(n_folds).split(labels, labels, groups)
+    folds = np.empty(len(labels), np.intp)
+    for number, (_, held_out) in enumerate(split):
+        folds[held_out] = number
+    return folds
+
+
+def ridge_predictions(
+    vectors: Floats, labels: ArrayLike, folds: ArrayLike, strengths: Sequence[float]
+) -> NDArray[np.intp]:
+    """Predict each fold by ridge regression on the others, for several strengths at once.
+
+    Targets are 1 for the utterance's class and -1 for the others; classes weigh equally.
+    With weights W and the products of all but a fold,
+
+    .. math::
+        (X^T W X + I / C)\\, B = X^T W Y
+
+    Arguments
+    ---------
+    vectors : numpy.ndarray
+        (N, D), standardised or not.
+    labels : array_like of int
+        N classes.
+    folds : array_like of int
+        Of each utterance.
+    strengths : sequence of float
+        S values of C.
+
+    Returns
+    -------
+    numpy.ndarray
+        Predicted classes (S, N).
+
+    Example
+    -------
+    >>> x = np.array([[0.0], [1.0], [0.1], [0.9]])
+    >>> ridge_predictions(x, [0, 1, 0, 1], [0, 0, 1, 1], [1.0]).tolist()
+    [[0, 1, 0, 1]]
+    """
+    labels, folds = np.asarray(labels), np.asarray(folds)
+    x, weights = _with_intercept(_rotated(vectors)), _balanced(labels)
+    targets = np.where(labels[:, None] == np.arange(labels.max() + 1), 1.0, -1.0)
+    weighted = x * weights[:, None].astype(x.dtype)
+    parts = [folds == fold for fold in np.unique(folds)]
+    squares = [(weighted[part].T @ x[part]).astype(np.float64) for part in parts]
+    products = [weighted[part].T @ targets[part] for part in parts]
+    all_squares, all_products = sum(squares), sum(products)
+    found = np.empty((len(strengths), len(labels)), np.intp)
+    for part, own_squares, own_products in zip(parts, squares, products, strict=True):
+        left, right = all_squares - own_squares, all_products - own_products
+        for row, C in zip(found, strengths, strict=True):
+            ridge = left + np.diag(np.full(len(left), 1 / C))
+            solution = cho_solve(cho_factor(ridge, overwrite_a=True), right)
+            row[part] = (x[part] @ solution).argmax(axis=1)
+    return found
+
+
+def fit_classifier(
+    classifier: str, vectors: Floats, labels: ArrayLike, C: float, balance: bool = True
+) -> tuple[Floats, Floats]:
+    """Fit scikit-learn's classifier; give its logits as weights and bias.
+
+    Arguments
+    ---------
+    classifier : str
+        One of ``CLASSIFIERS``: ``logistic`` (multinomial), ``svm`` (linear, squared
+        hinge, one class against the others) or ``ridge``.
+    vectors : numpy.ndarray
+        (N, D).
+    labels : array_like of int
+        N classes 0 to K - 1, each at least once.
+    C : float
+        Strength; ``ridge`` has alpha = 1 / C.
+    balance : bool
+        Whether classes weigh equally.
+
+    Returns
+    -------
+    weights : numpy.ndarray
+        (K, D), so that the softmax of ``x @ weights.T + bias`` is ``predict_proba`` of
+        the logistic regression, and its argmax what any of the three predicts.
+    bias : numpy.ndarray
+        (K,).
+
+    Example
+    -------
+    >>> x = np.array([[0.0], [1.0], [4.0], [5.0]])
+    >>> weights, bias = fit_classifier("logistic", x, [0, 0, 1, 1], C=1.0)
+    >>> (x @ weights.T + bias).argmax(axis=1).tolist()
+    [0, 0, 1, 1]
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    from sklearn.svm import LinearSVC
+
+    weight = "balanced" if balance else None
+    if classifier == "logistic":
+        model = LogisticRegression(C=C, class_weight=weight, max_iter=2000)
+    elif classifier == "svm":
+        model = LinearSVC(C=C, class_weight=weight, random_state=0, max_iter=5000)
+    else:
+        model = RidgeClassifier(alpha=1 / C, class_weight=weight)
+    model.fit(vectors, np.asarray(labels))
+    weights, bias = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
+    if len(weights) == 1:  # two classes: one score, its sign decides
+        weights = np.concatenate([-weights / 2, weights / 2])
+        bias = np.concatenate([-bias / 2, bias / 2])
+    return weights, bias
+
+
+def standardiser(vectors: Floats) -> tuple[Floats, Floats]:
+    """Mean and standard deviation (D,) of vectors (N, D); 1 for what is constant."""
+    mean, std = vectors.mean(axis=0), vectors.std(axis=0)
+    return mean, np.where(std > 1e-6 * (abs(mean) + 1e-6), std, 1.0).astype(std.dtype)
+
+
+def _with_intercept(x: Floats) -> Floats:
+    """A column that the ridge hardly shrinks."""
+    return np.concatenate([x, np.full((len(x), 1), 100, x.dtype)], axis=1)
+
+
+def _rotated(x: Floats) -> Floats:
+    """The same inner products in no more than N dimensions."""
+    if x.shape[1] <= len(x):
+        return x
+    values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
+    return (vectors * np.sqrt(values.clip(min=0))).astype(x.dtype)
+
+
+def _balanced(labels: NDArray[Any]) -> Floats:
+    """Weight of each utterance: N / (K n_c)."""
+    counts = np.bincount(labels)
+    return (len(labels) / (counts[labels] * (counts > 0).sum())).astype(np.float64)
