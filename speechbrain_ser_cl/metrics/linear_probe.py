@@ -6,7 +6,7 @@ strengths and folds come from one sum of products per layer and fold; the streng
 then chosen by the classifier itself.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,7 @@ CLASSIFIERS: dict[str, tuple[float, ...]] = {
 """The classifiers, and of each the values of C that are tried."""
 
 NORMALISATIONS = ("none", "corpus", "speaker")
-"""How vectors are standardised; ``speaker`` looks at the test speakers' other vectors."""
+"""How vectors are standardised; ``speaker`` looks at those that are tested, too."""
 
 Floats = NDArray[np.floating[Any]]
 
@@ -58,7 +58,7 @@ class Choice:
 def inner_folds(
     labels: ArrayLike, groups: Sequence[str] | None, n_folds: int = 5
 ) -> NDArray[np.intp]:
-    """Deal training utterances to folds, groups kept together, classes as even as can be.
+    """Deal training utterances to folds that keep groups together and classes even.
 
     Arguments
     ---------
@@ -94,8 +94,8 @@ def inner_folds(
         n_folds = min(n_folds, len(set(groups)))
         if n_folds < 2:
             raise ValueError(
-                f"the training data have one speaker only ({groups[0]}): nothing can be "
-                "chosen by speakers that were not trained on"
+                f"the training data have one speaker only ({groups[0]}): expected two "
+                "or more, to choose by speakers that are not trained on"
             )
         split = StratifiedGroupKFold(n_folds).split(labels, labels, groups)
     folds = np.empty(len(labels), np.intp)
@@ -107,13 +107,13 @@ def inner_folds(
 def ridge_predictions(
     vectors: Floats, labels: ArrayLike, folds: ArrayLike, strengths: Sequence[float]
 ) -> NDArray[np.intp]:
-    """Predict each fold by ridge regression on the others, for several strengths at once.
+    r"""Predict each fold by ridge regression on the others, for several strengths.
 
-    Targets are 1 for the utterance's class and -1 for the others; classes weigh equally.
-    With weights W and the products of all but a fold,
+    Targets are 1 for the utterance's class and -1 for the others; classes weigh
+    equally, by W. For each fold, of the products of all others,
 
     .. math::
-        (X^T W X + I / C)\\, B = X^T W Y
+        (X^T W X + I / C) \, B = X^T W Y
 
     Arguments
     ---------

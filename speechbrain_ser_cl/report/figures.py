@@ -116,6 +116,44 @@ def plot_confusion_matrix(
     _save(figure, path)
 
 
+def plot_layer_curve(layers: Sequence[int], uars: ArrayLike, path: str | Path) -> None:
+    """Draw how good each layer is: a thin line for each fold, a thick one for the mean.
+
+    Arguments
+    ---------
+    layers : sequence of int
+        L numbers.
+    uars : array_like of float
+        In [0, 1], shape (L, folds).
+    path : str or pathlib.Path
+        A file that matplotlib can write.
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "layers.png"
+    >>> plot_layer_curve([0, 1], [[0.5, 0.6], [0.7, 0.6]], path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    percent = 100 * np.asarray(uars)
+    figure = _new_figure(5.0, 3.4)
+    axes = figure.add_subplot()
+    axes.plot(layers, percent, color="C0", alpha=0.3, linewidth=1)
+    axes.plot(layers, percent.mean(axis=1), color="C0", marker="o", linewidth=2)
+    axes.set_xlabel("layer (0: input of the lowest)", fontsize=_FONT)
+    axes.set_ylabel("UAR in %, inner folds", fontsize=_FONT)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=_FONT - 1)
+    _save(figure, path)
+
+
 def plot_learning_curves(history: Sequence[Mapping], path: str | Path) -> None:
     """Draw loss terms, validation metrics and, if given, learning rates.
 

@@ -1,0 +1,400 @@
+"""A linear probe as a method of its own: chosen, fitted, tested and exported.
+
+The simplest thing that can be done with a pretrained encoder, and what every other
+method should be compared with: a linear classifier on one layer's mean over time.
+"""
+
+import contextlib
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.metrics.classification import classification_metrics
+from speechbrain_ser_cl.metrics.linear_probe import (
+    CLASSIFIERS,
+    NORMALISATIONS,
+    Choice,
+    Floats,
+    fit_classifier,
+    inner_folds,
+    ridge_predictions,
+    standardiser,
+)
+from speechbrain_ser_cl.nnet import (
+    ClassifierHead,
+    EmotionClassifier,
+    MeanPooling,
+    StatisticsPooling,
+)
+from speechbrain_ser_cl.report.figures import plot_layer_curve
+from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.training.utterance_features import UtteranceFeatures
+from speechbrain_ser_cl.utils.errors import did_you_mean
+from speechbrain_ser_cl.utils.files import replacing
+
+# Of ridge regression, by which layers are compared.
+_STRENGTHS = CLASSIFIERS["ridge"]
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """What is tried, and how.
+
+    Arguments
+    ---------
+    classifier : str
+        ``logistic``, ``svm`` or ``ridge``.
+    layers : sequence of int, optional
+        Which layers are tried. None: all.
+    poolings : sequence of str, optional
+        Of ``mean`` and ``statistics``, mean and standard deviation. None: the first
+        that the features have.
+    normalisations : sequence of str
+        ``none``; ``corpus``: by mean and standard deviation of the corpus' training
+        utterances; ``speaker``: by those of all utterances of the speaker, the tested
+        ones too. The last is transductive: it needs to know who speaks, and more than
+        one utterance of him, and is not to be compared with methods that do without.
+    strengths : sequence of float, optional
+        Values of C. None: those of ``CLASSIFIERS``.
+    balance : bool
+        Whether classes weigh equally.
+
+    Raises
+    ------
+    ValueError
+        For a name or number that is none of these.
+
+    Example
+    -------
+    >>> LinearProbe("svm").normalisations
+    ('corpus',)
+    >>> LinearProbe("svn")
+    Traceback (most recent call last):
+    ValueError: classifier: found 'svn', did you mean 'svm'? expected one of ...
+    """
+
+    classifier: str = "logistic"
+    layers: Sequence[int] | None = None
+    poolings: Sequence[str] | None = None
+    normalisations: Sequence[str] = ("corpus",)
+    strengths: Sequence[float] | None = None
+    balance: bool = True
+
+    def __post_init__(self) -> None:
+        _known("classifier", [self.classifier], CLASSIFIERS)
+        _known("normalisations", self.normalisations, NORMALISATIONS)
+        if self.strengths is not None and not all(C > 0 for C in self.strengths):
+            raise ValueError(
+                f"strengths: found {list(self.strengths)}, expected numbers above 0"
+            )
+
+    def run(
+        self,
+        features: UtteranceFeatures,
+        parts: Mapping[str, Sequence[Labelled]],
+        class_names: Sequence[str],
+    ) -> "Probed":
+        """Choose on training and validation part, fit on both, predict the test part.
+
+        Arguments
+        ---------
+        features : UtteranceFeatures
+            Filled with the utterances of all parts.
+        parts : mapping
+            ``train`` and ``test``, perhaps ``valid``, to utterances.
+        class_names : sequence of str
+            Names of the classes 0, 1, …
+
+        Returns
+        -------
+        Probed
+            What was chosen, fitted and predicted.
+
+        Raises
+        ------
+        ValueError
+            For layers or poolings that the features do not have, and where there is
+            nothing to choose by: one speaker, or a class that is not trained on.
+        """
+        table = _Table(features, parts, class_names)
+        poolings = features.poolings[:1] if self.poolings is None else self.poolings
+        _known("poolings", poolings, features.poolings)
+        layers = range(features.n_layers) if self.layers is None else self.layers
+        _known("layers", layers, range(features.n_layers))
+        grouped = all(table.speakers) or None
+        if grouped is None and "speaker" in self.normalisations:
+            raise ValueError(
+                "normalisations: speaker needs to know who speaks, and there are "
+                "utterances without a speaker"
+            )
+        folds = inner_folds(table.labels, grouped and table.speakers[: table.n_fit])
+        counts = np.bincount(table.labels, minlength=len(class_names))
+        if not counts.all():
+            raise ValueError(
+                f"no training utterance of class {class_names[int(counts.argmin())]}"
+            )
+        found = []
+        for layer in layers:
+            for pooling in poolings:
+                for kind in self.normalisations:
+                    x = table.vectors(layer, pooling, kind)[0][: table.n_fit]
+                    told = ridge_predictions(x, table.labels, folds, _STRENGTHS)
+                    for C, predicted in zip(_STRENGTHS, told, strict=True):
+                        uar = _uar(table.labels, predicted, len(class_names))
+                        found.append(Choice(layer, kind, pooling, C, uar))
+        best = max(found, key=lambda one: one.uar)
+        x, mean, std = table.vectors(best.layer, best.pooling, best.normalisation)
+        best = self._strength(best, x[: table.n_fit], table.labels, folds)
+        weights, bias = fit_classifier(
+            self.classifier, x[: table.n_fit], table.labels, best.C, self.balance
+        )
+        probabilities = torch.from_numpy(
+            x[table.n_fit :] @ weights.T.astype(np.float64) + bias
+        ).softmax(1)
+        curve = {
+            layer: max(one.uar for one in found if one.layer == layer)
+            for layer in layers
+        }
+        return Probed(
+            features,
+            best,
+            curve,
+            weights,
+            bias,
+            mean,
+            std,
+            {
+                "id": [item.utterance.id for item in parts["test"]],
+                "label": table.test_labels.tolist(),
+                "prediction": probabilities.argmax(1).tolist(),
+                "probability": probabilities.tolist(),
+            },
+        )
+
+    def _strength(
+        self, best: Choice, x: Floats, labels: Floats, folds: Floats
+    ) -> Choice:
+        """C by the classifier itself."""
+        strengths = self.strengths or CLASSIFIERS[self.classifier]
+        if len(strengths) == 1:
+            return replace(best, C=strengths[0])
+        predictions = np.empty((len(strengths), len(labels)), int)
+        if self.classifier == "ridge":
+            predictions = ridge_predictions(x, labels, folds, strengths)
+        else:
+            for fold in np.unique(folds):
+                train, held_out = folds != fold, folds == fold
+                names, known = np.unique(labels[train], return_inverse=True)
+                for row, C in zip(predictions, strengths, strict=True):
+                    weights, bias = fit_classifier(
+                        self.classifier, x[train], known, C, self.balance
+                    )
+                    row[held_out] = names[(x[held_out] @ weights.T + bias).argmax(1)]
+        n_classes = int(labels.max()) + 1
+        uars = [_uar(labels, p, n_classes) for p in predictions]
+        k = int(np.argmax(uars))
+        return replace(best, C=strengths[k], uar=uars[k])
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe chose, fitted and predicted.
+
+    Arguments
+    ---------
+    features : UtteranceFeatures
+        What it was fitted on.
+    choice : Choice
+        What was chosen, and its UAR over the inner folds.
+    curve : dict
+        Layer to the best UAR over the inner folds, by ridge regression.
+    weights, bias : numpy.ndarray
+        (K, D) and (K,), for vectors that are standardised.
+    mean, std : numpy.ndarray or None
+        Of the standardisation (D,), where it is one and the same for all.
+    predictions : dict
+        ``id``, ``label``, ``prediction`` and ``probability`` of the test part. A class
+        that is not known has the label -1.
+    """
+
+    features: UtteranceFeatures
+    choice: Choice
+    curve: dict[int, float]
+    weights: Floats
+    bias: Floats
+    mean: Floats | None
+    std: Floats | None
+    predictions: dict[str, list[Any]]
+
+    @property
+    def uar(self) -> float:
+        """On the test part."""
+        labels, told = self.predictions["label"], self.predictions["prediction"]
+        return _uar(np.array(labels), np.array(told), len(self.bias))
+
+    def model(self) -> EmotionClassifier | None:
+        """Make it a model like any other, the standardisation within its weights.
+
+        Returns
+        -------
+        EmotionClassifier or None
+            The encoder at the chosen layer, a pooling and a linear head; None where
+            there is no encoder, or vectors are standardised by speaker or by several
+            corpora.
+        """
+        backbone = self.features.backbone
+        if backbone is None or self.mean is None or self.std is None:
+            return None
+        arguments = backbone.arguments() | {
+            "freeze": "all",
+            "layers": [self.choice.layer],
+        }
+        encoder = WeightedSSL.from_arguments(arguments)
+        encoder.encoder.load_state_dict(backbone.encoder.state_dict())
+        pooling = MeanPooling if self.choice.pooling == "mean" else StatisticsPooling
+        head = ClassifierHead(self.weights.shape[1], len(self.bias))
+        weights = self.weights / self.std
+        linear = head.layers[-1]
+        linear.weight.data = torch.from_numpy(weights).float()
+        linear.bias.data = torch.from_numpy(self.bias - weights @ self.mean).float()
+        size = backbone.output_size
+        return EmotionClassifier(encoder, [head], pooling(size)).eval()
+
+    def history(self) -> History:
+        """Tell the choice in the words of a training of one epoch."""
+        history = History()
+        history.end_epoch(1, valid={"uar": self.choice.uar})
+        history.tested = history.epochs[-1]
+        return history
+
+    def record(self) -> dict[str, Any]:
+        """Tell the choice for ``results.json``."""
+        return {"probe": {k: v for k, v in asdict(self.choice).items() if k != "uar"}}
+
+
+def baseline(
+    features: UtteranceFeatures,
+    parts: Mapping[str, Sequence[Labelled]],
+    class_names: Sequence[str],
+    probe: LinearProbe | None = None,
+) -> dict[str, Any]:
+    """Test the simple baseline on the very same split, for a report's first row.
+
+    Arguments
+    ---------
+    features : UtteranceFeatures
+        What is there is reused, the rest is computed.
+    parts, class_names
+        As for :meth:`LinearProbe.run`.
+    probe : LinearProbe, optional
+        Logistic regression unless given.
+
+    Returns
+    -------
+    dict
+        ``setting``, ``uar`` on the test part, and what was chosen; plain JSON.
+    """
+    features.fill([item.utterance for part in parts.values() for item in part])
+    probe = probe or LinearProbe()
+    found = probe.run(features, parts, class_names)
+    setting = f"simple baseline: {probe.classifier} on {features.name}"
+    return {"setting": setting, "uar": found.uar} | found.record()
+
+
+def write_layer_curve(path: str | Path, curves: Sequence[Mapping[int, float]]) -> None:
+    """Write how good each layer was in the inner folds: CSV, and a figure beside it.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        A ``.csv``; the figure, where matplotlib is installed, is a ``.png``.
+    curves : sequence of mapping
+        Of each fold, layer to UAR in [0, 1].
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "layers.csv"
+    >>> write_layer_curve(path, [{0: 0.5, 1: 0.75}])
+    >>> path.read_text().splitlines()
+    ['layer,fold_0,mean', '0,0.5000,0.5000', '1,0.7500,0.7500']
+    """
+    path = Path(path)
+    layers = list(curves[0])
+    table = np.array([[curve[layer] for curve in curves] for layer in layers])
+    with (
+        replacing(path) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["layer", *(f"fold_{k}" for k in range(len(curves))), "mean"])
+        for layer, row in zip(layers, table, strict=True):
+            writer.writerow([layer, *(f"{uar:.4f}" for uar in (*row, row.mean()))])
+    with contextlib.suppress(ImportError):
+        plot_layer_curve(layers, table, path.with_suffix(".png"))
+
+
+class _Table:
+    """Vectors and classes of the training and validation part, then the test part."""
+
+    def __init__(
+        self,
+        features: UtteranceFeatures,
+        parts: Mapping[str, Sequence[Labelled]],
+        class_names: Sequence[str],
+    ) -> None:
+        items = [item for name in ("train", "valid") for item in parts.get(name, ())]
+        items.sort(key=lambda item: item.utterance.id)
+        self.n_fit = len(items)
+        number = {name: k for k, name in enumerate(class_names)}
+        self.labels = np.array([number[item.label] for item in items])
+        self.test_labels = np.array([number[item.label] for item in parts["test"]])
+        utterances = [item.utterance for item in (*items, *parts["test"])]
+        self._ids = [utterance.id for utterance in utterances]
+        self._corpora = np.array([utterance.corpus for utterance in utterances])
+        self.speakers = [utterance.speaker or "" for utterance in utterances]
+        self._features = features
+
+    def vectors(
+        self, layer: int, pooling: str, kind: str
+    ) -> tuple[Floats, Floats | None, Floats | None]:
+        """Standardised vectors; mean and deviation where they are the same for all."""
+        x = self._features.matrix(self._ids, layer, pooling).astype(np.float64)
+        if kind == "none":
+            return x, np.zeros(x.shape[1]), np.ones(x.shape[1])
+        if kind == "corpus":
+            trained = set(self._corpora[: self.n_fit])
+            groups = np.where(
+                [name in trained for name in self._corpora], self._corpora, "others"
+            )
+            seen = np.arange(len(x)) < self.n_fit
+        else:
+            groups, seen = np.array(self.speakers), np.ones(len(x), bool)
+        for name in set(groups):
+            own = groups == name
+            rows = own & seen if (own & seen).any() else seen
+            mean, std = standardiser(x[rows])
+            x[own] = (x[own] - mean) / std
+        one = kind == "corpus" and len(set(groups)) == 1
+        return x, mean if one else None, std if one else None
+
+
+def _uar(labels: Floats, predictions: Floats, n_classes: int) -> float:
+    return float(classification_metrics(labels, predictions, n_classes)["uar"])
+
+
+def _known(what: str, found: Sequence[Any], known: Any) -> None:
+    for one in found:
+        if one not in known:
+            raise ValueError(
+                f"{what}: found {one!r}, {did_you_mean(one, map(str, known))}expected "
+                f"one of {', '.join(map(str, known))}"
+            )
+    if not found:
+        raise ValueError(f"{what}: found none, expected one or more")
