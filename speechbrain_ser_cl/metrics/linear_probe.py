@@ -17,7 +17,7 @@ from scipy.linalg import cho_factor, cho_solve
 CLASSIFIERS: dict[str, tuple[float, ...]] = {
     "logistic": (0.001, 0.003, 0.01, 0.03, 0.1),
     "svm": (0.0001, 0.0003, 0.001, 0.003, 0.01),
-    "ridge": (0.00003, 0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03),
+    "ridge": (0.0001, 0.001, 0.01),
 }
 """The classifiers, and of each the values of C that are tried."""
 
@@ -25,6 +25,7 @@ NORMALISATIONS = ("none", "corpus", "speaker")
 """How vectors are standardised; ``speaker`` looks at those that are tested, too."""
 
 Floats = NDArray[np.floating[Any]]
+Integers = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class Choice:
 
 def inner_folds(
     labels: ArrayLike, groups: Sequence[str] | None, n_folds: int = 5
-) -> NDArray[np.intp]:
+) -> Integers:
     """Deal training utterances to folds that keep groups together and classes even.
 
     Arguments
@@ -106,7 +107,7 @@ def inner_folds(
 
 def ridge_predictions(
     vectors: Floats, labels: ArrayLike, folds: ArrayLike, strengths: Sequence[float]
-) -> NDArray[np.intp]:
+) -> Integers:
     r"""Predict each fold by ridge regression on the others, for several strengths.
 
     Targets are 1 for the utterance's class and -1 for the others; classes weigh
@@ -140,25 +141,31 @@ def ridge_predictions(
     labels, folds = np.asarray(labels), np.asarray(folds)
     x, weights = _with_intercept(_rotated(vectors)), _balanced(labels)
     targets = np.where(labels[:, None] == np.arange(labels.max() + 1), 1.0, -1.0)
+    targets = targets.astype(x.dtype)
     weighted = x * weights[:, None].astype(x.dtype)
     parts = [folds == fold for fold in np.unique(folds)]
-    squares = [(weighted[part].T @ x[part]).astype(np.float64) for part in parts]
+    squares = [weighted[part].T @ x[part] for part in parts]
     products = [weighted[part].T @ targets[part] for part in parts]
     all_squares, all_products = sum(squares), sum(products)
     found = np.empty((len(strengths), len(labels)), np.intp)
     for part, own_squares, own_products in zip(parts, squares, products, strict=True):
         left, right = all_squares - own_squares, all_products - own_products
         for row, C in zip(found, strengths, strict=True):
-            ridge = left + np.diag(np.full(len(left), 1 / C))
+            ridge = left + np.diag(np.full(len(left), 1 / C, x.dtype))
             solution = cho_solve(cho_factor(ridge, overwrite_a=True), right)
             row[part] = (x[part] @ solution).argmax(axis=1)
     return found
 
 
 def fit_classifier(
-    classifier: str, vectors: Floats, labels: ArrayLike, C: float, balance: bool = True
-) -> tuple[Floats, Floats]:
-    """Fit scikit-learn's classifier; give its logits as weights and bias.
+    classifier: str,
+    vectors: Floats,
+    labels: ArrayLike,
+    strengths: Sequence[float],
+    balance: bool = True,
+    tolerance: float = 1e-4,
+) -> Iterator[tuple[Floats, Floats]]:
+    """Fit scikit-learn's classifier with some strengths; give its logits' weights.
 
     Arguments
     ---------
@@ -169,13 +176,16 @@ def fit_classifier(
         (N, D).
     labels : array_like of int
         N classes 0 to K - 1, each at least once.
-    C : float
-        Strength; ``ridge`` has alpha = 1 / C.
+    strengths : sequence of float
+        Values of C; ``ridge`` has alpha = 1 / C. A logistic regression begins where the
+        one before ended.
     balance : bool
         Whether classes weigh equally.
+    tolerance : float
+        When the logistic regression stops: largest component of the gradient.
 
-    Returns
-    -------
+    Yields
+    ------
     weights : numpy.ndarray
         (K, D), so that the softmax of ``x @ weights.T + bias`` is ``predict_proba`` of
         the logistic regression, and its argmax what any of the three predicts.
@@ -185,7 +195,7 @@ def fit_classifier(
     Example
     -------
     >>> x = np.array([[0.0], [1.0], [4.0], [5.0]])
-    >>> weights, bias = fit_classifier("logistic", x, [0, 0, 1, 1], C=1.0)
+    >>> ((weights, bias),) = fit_classifier("logistic", x, [0, 0, 1, 1], [1.0])
     >>> (x @ weights.T + bias).argmax(axis=1).tolist()
     [0, 0, 1, 1]
     """
@@ -193,29 +203,33 @@ def fit_classifier(
     from sklearn.svm import LinearSVC
 
     weight = "balanced" if balance else None
-    if classifier == "logistic":
-        model = LogisticRegression(C=C, class_weight=weight, max_iter=2000)
-    elif classifier == "svm":
-        model = LinearSVC(C=C, class_weight=weight, random_state=0, max_iter=5000)
-    else:
-        model = RidgeClassifier(alpha=1 / C, class_weight=weight)
-    model.fit(vectors, np.asarray(labels))
-    weights, bias = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
-    if len(weights) == 1:  # two classes: one score, its sign decides
-        weights = np.concatenate([-weights / 2, weights / 2])
-        bias = np.concatenate([-bias / 2, bias / 2])
-    return weights, bias
+    model = {
+        "logistic": LogisticRegression(
+            class_weight=weight, max_iter=5000, warm_start=True, tol=tolerance
+        ),
+        "svm": LinearSVC(class_weight=weight, random_state=0, max_iter=5000),
+        "ridge": RidgeClassifier(class_weight=weight),
+    }[classifier]
+    for C in strengths:
+        model.set_params(**({"alpha": 1 / C} if classifier == "ridge" else {"C": C}))
+        model.fit(vectors, np.asarray(labels))
+        weights, bias = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
+        if len(weights) == 1:  # two classes: one score, its sign decides
+            weights = np.concatenate([-weights / 2, weights / 2])
+            bias = np.concatenate([-bias / 2, bias / 2])
+        yield weights.copy(), bias.copy()
 
 
 def standardiser(vectors: Floats) -> tuple[Floats, Floats]:
     """Mean and standard deviation (D,) of vectors (N, D); 1 for what is constant."""
     mean, std = vectors.mean(axis=0), vectors.std(axis=0)
-    return mean, np.where(std > 1e-6 * (abs(mean) + 1e-6), std, 1.0).astype(std.dtype)
+    std[std <= 1e-6 * (abs(mean) + 1e-6)] = 1.0
+    return mean, std
 
 
 def _with_intercept(x: Floats) -> Floats:
     """A column that the ridge hardly shrinks."""
-    return np.concatenate([x, np.full((len(x), 1), 100, x.dtype)], axis=1)
+    return np.concatenate([x, np.full((len(x), 1), 10, x.dtype)], axis=1)
 
 
 def _rotated(x: Floats) -> Floats:
@@ -223,10 +237,11 @@ def _rotated(x: Floats) -> Floats:
     if x.shape[1] <= len(x):
         return x
     values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
-    return (vectors * np.sqrt(values.clip(min=0))).astype(x.dtype)
+    return np.asarray(vectors * np.sqrt(values.clip(min=0)), x.dtype)
 
 
-def _balanced(labels: NDArray[Any]) -> Floats:
+def _balanced(labels: Integers) -> Floats:
     """Weight of each utterance: N / (K n_c)."""
     counts = np.bincount(labels)
-    return (len(labels) / (counts[labels] * (counts > 0).sum())).astype(np.float64)
+    shares = counts[labels] * np.count_nonzero(counts) / len(labels)
+    return np.asarray(1 / shares)

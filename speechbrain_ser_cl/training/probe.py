@@ -22,6 +22,7 @@ from speechbrain_ser_cl.metrics.linear_probe import (
     NORMALISATIONS,
     Choice,
     Floats,
+    Integers,
     fit_classifier,
     inner_folds,
     ridge_predictions,
@@ -95,6 +96,30 @@ class LinearProbe:
                 f"strengths: found {list(self.strengths)}, expected numbers above 0"
             )
 
+    def about(self, features: UtteranceFeatures) -> dict[str, Any]:
+        """Name the method for ``results.json``.
+
+        Arguments
+        ---------
+        features : UtteranceFeatures
+            What it runs on.
+
+        Returns
+        -------
+        dict
+            ``setting``, ``order``, ``encoder`` and ``demo``.
+        """
+        name = {"logistic": "logistic regression", "svm": "linear SVM"}
+        title = name.get(self.classifier, self.classifier)
+        more = ", by speaker" if "speaker" in self.normalisations else ""
+        setting = f"simple baseline: {title}{more}"
+        return {
+            "setting": setting,
+            "order": -1,
+            "encoder": features.name,
+            "demo": False,
+        }
+
     def run(
         self,
         features: UtteranceFeatures,
@@ -150,14 +175,17 @@ class LinearProbe:
                         uar = _uar(table.labels, predicted, len(class_names))
                         found.append(Choice(layer, kind, pooling, C, uar))
         best = max(found, key=lambda one: one.uar)
-        x, mean, std = table.vectors(best.layer, best.pooling, best.normalisation)
-        best = self._strength(best, x[: table.n_fit], table.labels, folds)
-        weights, bias = fit_classifier(
-            self.classifier, x[: table.n_fit], table.labels, best.C, self.balance
+        x, mean, std = table.vectors(
+            best.layer, best.pooling, best.normalisation, np.float64
         )
-        probabilities = torch.from_numpy(
-            x[table.n_fit :] @ weights.T.astype(np.float64) + bias
-        ).softmax(1)
+        best = self._strength(
+            best, x[: table.n_fit].astype(np.float32), table.labels, folds
+        )
+        ((weights, bias),) = fit_classifier(
+            self.classifier, x[: table.n_fit], table.labels, [best.C], self.balance
+        )
+        logits = x[table.n_fit :] @ weights.T + bias
+        probabilities = torch.from_numpy(logits).softmax(1)
         curve = {
             layer: max(one.uar for one in found if one.layer == layer)
             for layer in layers
@@ -179,7 +207,7 @@ class LinearProbe:
         )
 
     def _strength(
-        self, best: Choice, x: Floats, labels: Floats, folds: Floats
+        self, best: Choice, x: Floats, labels: Integers, folds: Integers
     ) -> Choice:
         """C by the classifier itself."""
         strengths = self.strengths or CLASSIFIERS[self.classifier]
@@ -192,10 +220,10 @@ class LinearProbe:
             for fold in np.unique(folds):
                 train, held_out = folds != fold, folds == fold
                 names, known = np.unique(labels[train], return_inverse=True)
-                for row, C in zip(predictions, strengths, strict=True):
-                    weights, bias = fit_classifier(
-                        self.classifier, x[train], known, C, self.balance
-                    )
+                fits = fit_classifier(
+                    self.classifier, x[train], known, strengths, self.balance, 1e-3
+                )
+                for row, (weights, bias) in zip(predictions, fits, strict=True):
                     row[held_out] = names[(x[held_out] @ weights.T + bias).argmax(1)]
         n_classes = int(labels.max()) + 1
         uars = [_uar(labels, p, n_classes) for p in predictions]
@@ -299,13 +327,12 @@ def baseline(
     Returns
     -------
     dict
-        ``setting``, ``uar`` on the test part, and what was chosen; plain JSON.
+        As :meth:`LinearProbe.about`, with ``uar`` on the test part and what was chosen.
     """
     features.fill([item.utterance for part in parts.values() for item in part])
     probe = probe or LinearProbe()
     found = probe.run(features, parts, class_names)
-    setting = f"simple baseline: {probe.classifier} on {features.name}"
-    return {"setting": setting, "uar": found.uar} | found.record()
+    return probe.about(features) | {"uar": found.uar} | found.record()
 
 
 def write_layer_curve(path: str | Path, curves: Sequence[Mapping[int, float]]) -> None:
@@ -362,10 +389,10 @@ class _Table:
         self._features = features
 
     def vectors(
-        self, layer: int, pooling: str, kind: str
+        self, layer: int, pooling: str, kind: str, dtype: type = np.float32
     ) -> tuple[Floats, Floats | None, Floats | None]:
         """Standardised vectors; mean and deviation where they are the same for all."""
-        x = self._features.matrix(self._ids, layer, pooling).astype(np.float64)
+        x = self._features.matrix(self._ids, layer, pooling).astype(dtype)
         if kind == "none":
             return x, np.zeros(x.shape[1]), np.ones(x.shape[1])
         if kind == "corpus":
@@ -385,7 +412,7 @@ class _Table:
         return x, mean if one else None, std if one else None
 
 
-def _uar(labels: Floats, predictions: Floats, n_classes: int) -> float:
+def _uar(labels: Integers, predictions: Integers, n_classes: int) -> float:
     return float(classification_metrics(labels, predictions, n_classes)["uar"])
 
 

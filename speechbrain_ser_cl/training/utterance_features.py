@@ -76,7 +76,8 @@ class UtteranceFeatures:
         folder: str | Path | None = None,
     ) -> None:
         self.name, self.backbone = name, backbone
-        self.n_layers, self.poolings = 1, ("mean", "statistics")
+        self.n_layers = 1
+        self.poolings: tuple[str, ...] = ("mean", "statistics")
         self._device = torch.device("cpu")
         key: dict[str, Any]
         if backbone is not None:
@@ -163,7 +164,44 @@ class UtteranceFeatures:
             pool(states.float(), frames)
             for states in backbone.hidden_states(batch, lengths)
         ]
-        return list(torch.stack(layers, 1).unflatten(2, (2, -1)).unbind())
+        stacked = torch.stack(layers, 1)
+        return list(stacked.view(len(wavs), len(layers), 2, -1).unbind())
+
+
+def load_features(
+    encoder: str, revision: str | None = None, folder: str | Path | None = None
+) -> UtteranceFeatures:
+    """Load an encoder, or what does without, for the features of a probe.
+
+    Arguments
+    ---------
+    encoder : str
+        Hub id or folder; or one of ``BASELINES``.
+    revision : str, optional
+        On the hub.
+    folder : str or pathlib.Path, optional
+        Where features are kept.
+
+    Returns
+    -------
+    UtteranceFeatures
+        On a GPU, if there is one.
+
+    Raises
+    ------
+    ValueError
+        For an encoder that cannot be loaded.
+
+    Example
+    -------
+    >>> load_features("log_mel", folder=getfixture("tmp_path")).n_layers
+    1
+    """
+    if encoder in BASELINES:
+        return UtteranceFeatures(encoder, folder=folder)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = WeightedSSL(encoder, revision, freeze="all").to(device)
+    return UtteranceFeatures(Path(encoder).name, backbone, folder)
 
 
 def _log_mel(wavs: list[Tensor]) -> list[Tensor]:

@@ -223,7 +223,7 @@ class FeatureCache:
     def fill(
         self,
         utterances: Iterable[Utterance],
-        extract: Callable[[Tensor], Tensor],
+        extract: Callable[..., Tensor | Sequence[Tensor]] | None,
         processes: int = 1,
         read: Callable[[Utterance], Tensor] | None = None,
         batch_seconds: float | None = None,
