@@ -76,6 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
         _gpu(probe),
         *_extras(),
         *_disks(),
+        _features(),
         _machine(probe),
         _recipes(),
     ]
@@ -211,6 +212,16 @@ def _disks() -> list[Check]:
             check.advice = f"a run with a pretrained encoder wants {_ENOUGH_GB} GB"
         checks.append(check)
     return checks
+
+
+def _features() -> Check:
+    """Where features of frozen encoders are kept, and how many bytes they take."""
+    from speechbrain_ser_cl.data.features.place import features_folder, kept_features
+
+    kept = kept_features()
+    gigabytes = sum(one.n_bytes for one in kept) / 1e9
+    found = f"{len(kept)} sets, {gigabytes:.2f} GB in {features_folder()}"
+    return Check("feature cache", "ok", found)
 
 
 def _machine(probe: dict) -> Check:

@@ -7,11 +7,11 @@ from speechbrain_ser_cl.cli.completion import registered_names
 
 SUMMARY = "test a frozen encoder with a linear classifier, all folds at once"
 DESCRIPTION = """\
-Computes the means over time of all layers of an encoder once, keeps them for any later
-run, and trains a linear classifier on them for each fold. Layer and strength of the
-classifier are chosen by inner folds over the speakers that are not tested; the last fit
-is on training and validation part. The first thing to try with a corpus, and what every
-other method should beat.
+Computes mean and standard deviation over time of all layers of an encoder once, keeps
+them for any later run, and trains a linear classifier on them for each fold. Layer and
+strength of the classifier are chosen by inner folds over the speakers that are not
+tested; the last fit is on training and validation part. The first thing to try with a
+corpus, and what every other method should beat.
 """
 EPILOG = """\
 examples:
@@ -66,8 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--poolings",
         nargs="+",
         metavar="P",
-        help="mean and statistics (mean and standard deviation): which are tried; "
-        "mean by default",
+        help="mean, statistics (mean and standard deviation): which are tried (both)",
     )
     add(
         "--normalisations",

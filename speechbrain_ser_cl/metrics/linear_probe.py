@@ -6,7 +6,7 @@ strengths and folds come from one sum of products per layer and fold; the streng
 then chosen by the classifier itself.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,7 +111,8 @@ def ridge_predictions(
     r"""Predict each fold by ridge regression on the others, for several strengths.
 
     Targets are 1 for the utterance's class and -1 for the others; classes weigh
-    equally, by W. For each fold, of the products of all others,
+    equally, by W; the intercept is not shrunk. For each fold, of the products of all
+    others,
 
     .. math::
         (X^T W X + I / C) \, B = X^T W Y
@@ -151,7 +152,8 @@ def ridge_predictions(
     for part, own_squares, own_products in zip(parts, squares, products, strict=True):
         left, right = all_squares - own_squares, all_products - own_products
         for row, C in zip(found, strengths, strict=True):
-            ridge = left + np.diag(np.full(len(left), 1 / C, x.dtype))
+            ridge = left.copy()
+            ridge.flat[: -1 : len(ridge) + 1] += 1 / C  # of all but the intercept
             solution = cho_solve(cho_factor(ridge, overwrite_a=True), right)
             row[part] = (x[part] @ solution).argmax(axis=1)
     return found
@@ -228,8 +230,8 @@ def standardiser(vectors: Floats) -> tuple[Floats, Floats]:
 
 
 def _with_intercept(x: Floats) -> Floats:
-    """A column that the ridge hardly shrinks."""
-    return np.concatenate([x, np.full((len(x), 1), 10, x.dtype)], axis=1)
+    """A last column of ones."""
+    return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
 
 
 def _rotated(x: Floats) -> Floats:

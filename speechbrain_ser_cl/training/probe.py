@@ -55,8 +55,8 @@ class LinearProbe:
     layers : sequence of int, optional
         Which layers are tried. None: all.
     poolings : sequence of str, optional
-        Of ``mean`` and ``statistics``, mean and standard deviation. None: the first
-        that the features have.
+        Of ``mean`` and ``statistics``, mean and standard deviation. None: all that the
+        features have.
     normalisations : sequence of str
         ``none``; ``corpus``: by mean and standard deviation of the corpus' training
         utterances; ``speaker``: by those of all utterances of the speaker, the tested
@@ -149,7 +149,7 @@ class LinearProbe:
             nothing to choose by: one speaker, or a class that is not trained on.
         """
         table = _Table(features, parts, class_names)
-        poolings = features.poolings[:1] if self.poolings is None else self.poolings
+        poolings = features.poolings if self.poolings is None else self.poolings
         _known("poolings", poolings, features.poolings)
         layers = range(features.n_layers) if self.layers is None else self.layers
         _known("layers", layers, range(features.n_layers))

@@ -1,0 +1,72 @@
+"""The linear probe's numbers, against scikit-learn's and the formulas."""
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.svm import LinearSVC
+
+from speechbrain_ser_cl.metrics.linear_probe import (
+    fit_classifier,
+    inner_folds,
+    ridge_predictions,
+    standardiser,
+)
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 90, p=[0.6, 0.3, 0.1])
+    return rng.normal(size=(90, 6)) + 1.5 * np.eye(6)[labels], labels
+
+
+@pytest.mark.parametrize("size", [6, 200])  # more dimensions than utterances, too
+def test_ridge_of_all_folds_at_once_is_a_weighted_ridge_of_each(data, size):
+    x, labels = data
+    x = np.concatenate([x, np.random.default_rng(1).normal(size=(90, size - 6))], 1)
+    folds = np.arange(90) % 4
+    weights = (90 / (3 * np.bincount(labels)))[labels]
+    found = ridge_predictions(x, labels, folds, [0.001, 0.1])
+    for C, predicted in zip([0.001, 0.1], found, strict=True):
+        for fold in range(4):
+            train, held_out = folds != fold, folds == fold
+            model = RidgeClassifier(alpha=1 / C)
+            model.fit(x[train], labels[train], weights[train])
+            assert (model.predict(x[held_out]) == predicted[held_out]).all()
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_weights_of_each_classifier_are_scikit_learns(data, n_classes):
+    x, labels = data[0], np.minimum(data[1], n_classes - 1)
+    models = {
+        "logistic": LogisticRegression(C=0.1, class_weight="balanced", tol=1e-8),
+        "svm": LinearSVC(C=0.1, class_weight="balanced", random_state=0),
+        "ridge": RidgeClassifier(alpha=10, class_weight="balanced"),
+    }
+    for name, model in models.items():
+        model.fit(x, labels)
+        *_, (weights, bias) = fit_classifier(
+            name, x, labels, [0.01, 0.1], tolerance=1e-8
+        )
+        logits = x @ weights.T + bias
+        assert (logits.argmax(1) == model.predict(x)).all()
+        if name == "logistic":  # begun where another strength ended
+            shares = np.exp(logits - logits.max(1, keepdims=True))
+            shares /= shares.sum(1, keepdims=True)
+            np.testing.assert_allclose(shares, model.predict_proba(x), atol=1e-4)
+
+
+def test_inner_folds_never_part_a_speaker():
+    labels = np.arange(60) % 3
+    speakers = [f"s{n // 6}" for n in range(60)]
+    folds = inner_folds(labels, speakers, 5)
+    assert set(folds) == set(range(5))
+    for speaker in set(speakers):
+        assert len(set(folds[np.array(speakers) == speaker])) == 1
+    with pytest.raises(ValueError, match="one speaker only"):
+        inner_folds(labels, ["s"] * 60)
+
+
+def test_constant_dimensions_are_left_alone():
+    mean, std = standardiser(np.array([[1.0, 5.0], [3.0, 5.0]]))
+    assert mean.tolist() == [2, 5] and std.tolist() == [1, 1]

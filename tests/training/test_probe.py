@@ -1,0 +1,143 @@
+"""A probe from audio to an exported model, against scikit-learn on naive features."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.cli import main
+from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+from speechbrain_ser_cl.data.features.place import features_folder, kept_features
+from speechbrain_ser_cl.data.protocols import make_folds, select_parts
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.results.crossval import read_crossval
+from speechbrain_ser_cl.training.probe import LinearProbe, baseline
+from speechbrain_ser_cl.training.utterance_features import UtteranceFeatures
+from speechbrain_ser_cl.utils.audio import load_audio
+
+CONFIG = {
+    "model_type": "whisper",
+    "d_model": 16,
+    "encoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+}
+CLASSES = ["angry", "happy", "neutral", "sad"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    return write_synthetic(
+        folder, "synthetic_source", n_speakers=5, utterances_per_speaker=12
+    )
+
+
+@pytest.fixture(scope="module")
+def features(corpus, tmp_path_factory):
+    torch.manual_seed(0)
+    backbone = WeightedSSL(CONFIG, freeze="all")
+    found = UtteranceFeatures("tiny", backbone, tmp_path_factory.mktemp("features"))
+    found.fill(read_synthetic(corpus))
+    return found
+
+
+@pytest.fixture(scope="module")
+def parts(corpus):
+    items = [Labelled(u, u.emotion) for u in read_synthetic(corpus)]
+    return select_parts(items, make_folds(items, "leave_one_speaker_out")[0])
+
+
+def naive(features, items, layer):
+    """Mean and deviation of a layer, an utterance at a time."""
+    rows = []
+    for item in items:
+        wav = load_audio(item.utterance.path)[None]
+        with torch.no_grad():
+            frames = list(features.backbone.hidden_states(wav))[layer][0].double()
+        rows.append(torch.cat([frames.mean(0), frames.std(0, correction=0)]).numpy())
+    return np.stack(rows)
+
+
+def test_features_of_batches_are_those_of_each_utterance_alone(features, parts):
+    ids = [item.utterance.id for item in parts["test"]]
+    for layer in range(3):
+        found = features.matrix(ids, layer, "statistics")
+        np.testing.assert_allclose(
+            found, naive(features, parts["test"], layer), atol=2e-5
+        )
+        assert (features.matrix(ids, layer, "mean") == found[:, :16]).all()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "statistics"])
+def test_probabilities_and_exported_model_are_scikit_learns(features, parts, pooling):
+    probe = LinearProbe(layers=[1], poolings=[pooling], strengths=[0.05])
+    found = probe.run(features, parts, CLASSES)
+    fit, size = [*parts["train"], *parts["valid"]], 16 if pooling == "mean" else 32
+    model = make_pipeline(
+        StandardScaler(),
+        LogisticRegression(C=0.05, class_weight="balanced", max_iter=5000),
+    )
+    model.fit(naive(features, fit, 1)[:, :size], [item.label for item in fit])
+    expected = model.predict_proba(naive(features, parts["test"], 1)[:, :size])
+    np.testing.assert_allclose(found.predictions["probability"], expected, atol=2e-3)
+    exported = found.model()
+    for item, row in zip(parts["test"], found.predictions["probability"], strict=True):
+        with torch.no_grad():
+            logits = exported(load_audio(item.utterance.path)[None])[0]
+        np.testing.assert_allclose(logits.softmax(0), row, atol=1e-3)
+
+
+def test_nothing_of_the_test_part_chooses_or_fits(features, parts):
+    relabelled = parts | {
+        "test": [
+            Labelled(item.utterance, CLASSES[n % 4])
+            for n, item in enumerate(parts["test"])
+        ]
+    }
+    probe = LinearProbe("ridge")
+    one, other = (probe.run(features, p, CLASSES) for p in (parts, relabelled))
+    assert one.choice == other.choice
+    assert one.predictions["probability"] == other.predictions["probability"]
+    assert set(one.curve) == {0, 1, 2}
+    assert max(one.curve.values()) >= one.choice.uar - 1e-9
+
+
+def test_standardised_by_speaker_there_is_no_model(features, parts):
+    probe = LinearProbe("svm", normalisations=["speaker"], strengths=[0.01])
+    assert probe.run(features, parts, CLASSES).model() is None
+    nobody = {
+        name: [
+            Labelled(dataclasses.replace(i.utterance, speaker=None), i.label)
+            for i in part
+        ]
+        for name, part in parts.items()
+    }
+    with pytest.raises(ValueError, match="needs to know who speaks"):
+        probe.run(features, nobody, CLASSES)
+    told = baseline(features, parts, CLASSES)  # nothing is computed again
+    assert told["setting"] == "simple baseline: logistic regression"
+    assert 0 <= told["uar"] <= 1
+
+
+def test_the_command_leaves_what_a_cross_validation_leaves(
+    corpus, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setenv("SER_CL_CACHE", str(tmp_path / "cache"))
+    arguments = ["--corpus", "synthetic_source", "--encoder", "log_mel"]
+    arguments += ["--protocol", "leave_one_speaker_out", "--classifier", "ridge"]
+    arguments += ["--output_folder", str(tmp_path / "out")]
+    assert main(["probe", str(corpus), *arguments]) == 0
+    assert "simple baseline: ridge" in capsys.readouterr().out
+    (kept,) = kept_features()
+    assert kept.folder.parent == features_folder() == tmp_path / "cache" / "features"
+    assert kept.n_bytes > 60 * 128 * 4
+    found = read_crossval(tmp_path / "out" / "crossval.json")
+    assert len(found.tested) == 5 and found.about["encoder"] == "log_mel"
+    assert main(["probe", str(corpus), *arguments]) == 0
+    assert "60 of 60 utterances reused" in capsys.readouterr().err
