@@ -83,7 +83,7 @@ def inner_folds(
     Example
     -------
     >>> inner_folds([0, 1, 0, 1], ["a", "a", "b", "b"]).tolist()
-    [1, 1, 0, 0]
+    [0, 0, 1, 1]
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 

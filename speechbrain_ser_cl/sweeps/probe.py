@@ -9,8 +9,8 @@ from tqdm import tqdm
 from speechbrain_ser_cl.data.protocols import make_folds, select_parts, write_split
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.model_folder import write_model
-from speechbrain_ser_cl.sweeps.command import aggregate
-from speechbrain_ser_cl.sweeps.plan import Run
+from speechbrain_ser_cl.sweeps.crossval import aggregate
+from speechbrain_ser_cl.sweeps.runs import PlannedRun
 from speechbrain_ser_cl.sweeps.recipe import Recipe
 from speechbrain_ser_cl.training.probe import LinearProbe, write_layer_curve
 from speechbrain_ser_cl.training.record import write_run
@@ -91,7 +91,7 @@ def cross_validate(
             class_names,
             found.history(),
         )
-        runs.append(Run(_RECIPE, folder, seed, split, split_file))
+        runs.append(PlannedRun(_RECIPE, folder, seed, split, split_file))
     lines = [aggregate(runs, output)]
     if features.n_layers > 1:
         write_layer_curve(output / "layers.csv", curves)

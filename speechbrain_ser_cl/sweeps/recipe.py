@@ -95,7 +95,7 @@ def _plain(node: object) -> object:
 
 def find_script(hparams_file: Path, name: str = "train.py") -> Path:
     """The script that a YAML belongs to: in its folder or one above, or in the recipe
-    that its key ``recipe`` names.
+    that its key ``recipe`` names. Its key ``script`` may name another file.
 
     Arguments
     ---------
@@ -126,7 +126,8 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
     if not hparams_file.is_file():
         raise ValueError(f"there is no file {hparams_file}")
     folders = list(hparams_file.absolute().parents)[:3]
-    recipe = read_yaml(hparams_file).get("recipe")
+    values = read_yaml(hparams_file)
+    recipe, name = values.get("recipe"), values.get("script", name)
     if isinstance(recipe, str):
         folders += [folder / recipe for folder in recipe_folders(hparams_file)]
     for folder in folders:

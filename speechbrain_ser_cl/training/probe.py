@@ -78,7 +78,7 @@ class LinearProbe:
     ('corpus',)
     >>> LinearProbe("svn")
     Traceback (most recent call last):
-    ValueError: classifier: found 'svn', did you mean 'svm'? expected one of ...
+    ValueError: classifier: found 'svn', expected one of logistic, svm, ridge
     """
 
     classifier: str = "logistic"

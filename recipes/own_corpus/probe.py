@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""A linear classifier on a frozen encoder's layers, on a corpus of your own.
+
+Mean and standard deviation over time of all layers are computed once and kept. Layer,
+strength of the classifier and standardisation are chosen by inner folds over the
+speakers of training and validation part; the last fit is on both. The simplest
+baseline, and the first thing to try; `ser-cl probe` does it without a YAML.
+
+> python probe.py hparams/probe.yaml
+> python probe.py hparams/probe.yaml --folder /data/my_corpus
+
+Authors
+ * The speechbrain_ser_cl contributors 2026
+"""
+
+from speechbrain.utils.distributed import if_main_process
+
+from speechbrain_ser_cl.data.experiment import prepare
+from speechbrain_ser_cl.report import write_report
+from speechbrain_ser_cl.training import closing_table, main, write_run
+from speechbrain_ser_cl.training.probe import write_layer_curve
+from speechbrain_ser_cl.training.utterance_features import load_features
+
+
+def run(launch):
+    """Chooses, fits and tests on one fold.
+
+    Arguments
+    ---------
+    launch : Launch
+        What is asked for.
+
+    Returns
+    -------
+    list of dict
+        What ``results.json`` says, on the main process.
+    """
+    experiment = prepare(launch.values, report=True)
+    hparams = launch.start()
+    if not if_main_process():
+        return []
+    experiment.report.write(launch.folder / "data_report.json")
+    features = load_features(
+        hparams["ssl_source"], hparams["ssl_revision"], hparams["features_folder"]
+    )
+    features.fill(
+        [item.utterance for part in experiment.parts.values() for item in part]
+    )
+    probe = hparams["probe"]
+    found = probe.run(features, experiment.parts, experiment.class_names)
+    about = {"recipe": hparams["recipe"], "corpus": ", ".join(experiment.corpora)}
+    about |= {"seed": hparams["seed"]} | probe.about(features) | found.record()
+    results = write_run(
+        launch.folder,
+        about | {"demo": launch.demo} | experiment.record(),
+        predictions=found.predictions,
+        parts=experiment.parts,
+        class_names=experiment.class_names,
+        history=found.history(),
+        model=found.model(),
+    )
+    write_layer_curve(launch.folder / "layers.csv", [found.curve])
+    write_report([launch.folder], launch.folder / "report.html")
+    print(f"\n{closing_table([results])}\nReport: {launch.folder / 'report.html'}")
+    return [results]
+
+
+if __name__ == "__main__":
+    main(run, __file__, tell=lambda results: None)
