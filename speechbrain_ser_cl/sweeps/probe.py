@@ -10,8 +10,8 @@ from speechbrain_ser_cl.data.protocols import make_folds, select_parts, write_sp
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.model_folder import write_model
 from speechbrain_ser_cl.sweeps.crossval import aggregate
-from speechbrain_ser_cl.sweeps.runs import PlannedRun
 from speechbrain_ser_cl.sweeps.recipe import Recipe
+from speechbrain_ser_cl.sweeps.runs import PlannedRun
 from speechbrain_ser_cl.training.probe import LinearProbe, write_layer_curve
 from speechbrain_ser_cl.training.record import write_run
 from speechbrain_ser_cl.training.utterance_features import UtteranceFeatures
