@@ -1,30 +1,98 @@
 """From the words of somebody's own corpus to the names used here."""
 
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, PARTS
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 
-# Words that need no explanation, in lower case.
-EMOTION_WORDS = dict(zip(EMOTIONS, EMOTIONS, strict=True)) | {
-    "anger": "angry",
-    "happiness": "happy",
-    "joy": "happy",
-    "joyful": "happy",
-    "excitement": "excited",
-    "sadness": "sad",
-    "neutrality": "neutral",
-    "frustration": "frustrated",
-    "fear": "fearful",
-    "afraid": "fearful",
-    "surprise": "surprised",
-    "disgust": "disgusted",
-    "calmness": "calm",
-    "boredom": "bored",
+# Words that need no explanation, in lower case: English, codes of well-known corpora,
+# German, French, Spanish and Italian. One letter means too much.
+_SAID = {
+    "angry": "anger ang wut wütend ärger zorn colère colere enojo enfado ira rabbia",
+    "happy": "happiness hap joy joyful glad freude fröhlich glücklich joie heureux "
+    "alegría alegria feliz felicidad gioia felice felicità",
+    "excited": "excitement exc aufgeregt",
+    "sad": "sadness trauer traurig traurigkeit tristesse triste tristeza tristezza",
+    "neutral": "neutrality neu neutre neutro neutrale neutralità",
+    "frustrated": "frustration fru frustriert",
+    "fearful": "fear fea afraid scared angst ängstlich peur miedo paura",
+    "surprised": "surprise sur pleasant_surprise überraschung überrascht sorpresa",
+    "disgusted": "disgust dis ekel angeekelt dégoût degout asco disgusto",
+    "calm": "calmness calma ruhig ruhe calme",
+    "bored": "boredom bor langeweile gelangweilt ennui aburrimiento noia",
+    "contempt": "contemptuous con verachtung mépris mepris desprecio disprezzo",
+    "other": "oth xxx",
 }
+EMOTION_WORDS = {name: name for name in EMOTIONS} | {
+    form: name
+    for name, words in _SAID.items()
+    for word in words.split()
+    for form in (word, word.replace("_", " "))
+}
+NO_LABEL = frozenset(("", "nan", "none", "null", "n/a", "unknown", "<unk>", "unk", "-"))
+"""Words that say that nobody labelled an utterance."""
+COMMON_SETS = {
+    "four": ("angry", "happy", "neutral", "sad"),
+    "five": ("angry", "fearful", "happy", "neutral", "sad"),
+    "six": ("angry", "disgusted", "fearful", "happy", "neutral", "sad"),
+    "seven": ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised"),
+}
+"""Classes that many corpora share. In ``four``, happy holds excited as well."""
+POLARITY = {
+    "negative": ("angry", "sad"),
+    "positive": ("neutral", "calm", "happy", "excited"),
+}
+"""Two classes across corpora (Ahn et al. 2023); the other emotions are left out."""
+
+
+def common_map(name: str, emotions: Iterable[str]) -> dict[str, list[str]]:
+    """Make an ``emotion_map`` of classes that several corpora share.
+
+    Arguments
+    ---------
+    name : str
+        ``"four"`` to ``"seven"``, or ``"polarity"``.
+    emotions : iterable of str
+        What there is in the corpora, such as the counts of a card.
+
+    Returns
+    -------
+    dict
+        Class to emotions, without what is not there.
+
+    Raises
+    ------
+    CorpusError
+        For another name.
+
+    Example
+    -------
+    >>> common_map("four", ["angry", "happy", "excited", "sad", "neutral", "bored"])
+    {'angry': ['angry'], 'happy': ['happy', 'excited'], 'neutral': ['neutral'], \
+'sad': ['sad']}
+    >>> common_map("polarity", ["angry", "calm", "happy"])
+    {'negative': ['angry'], 'positive': ['calm', 'happy']}
+    """
+    sets: dict[str, Mapping[str, Iterable[str]]] = {"polarity": POLARITY}
+    sets |= {key: {one: [one] for one in some} for key, some in COMMON_SETS.items()}
+    sets["four"] = {**sets["four"], "happy": ["happy", "excited"]}
+    if name not in sets:
+        raise CorpusError(
+            f"no set of classes {name!r}; {did_you_mean(name, sets)}known are "
+            f"{', '.join(sets)}"
+        )
+    there = set(emotions)
+    found = {
+        label: [e for e in some if e in there] for label, some in sets[name].items()
+    }
+    return {label: some for label, some in found.items() if some}
+
+
 SPLIT_WORDS = dict(zip(PARTS, PARTS, strict=True)) | {
     "training": "train",
     "validation": "valid",
@@ -48,7 +116,7 @@ GENDER_WORDS = {
 
 def translate(
     words: Iterable[str],
-    meaning: Mapping | None,
+    meaning: Mapping[Any, str | None] | None,
     known: Mapping[str, str],
     *,
     what: str,
@@ -114,7 +182,16 @@ def translate(
                 names[word] = table[entry]
                 break
         else:
-            strange.append(word)
+            if known is EMOTION_WORDS and lower.strip() in NO_LABEL:
+                names[word] = None
+            else:
+                strange.append(word)
+    unlabelled = sum(counts[word] for word in names if word.lower().strip() in NO_LABEL)
+    if unlabelled and known is EMOTION_WORDS:
+        warnings.warn(
+            f"{where}: {unlabelled} of {counts.total()} have no label and are left out",
+            stacklevel=3,
+        )
     if strange:
         listed = [
             f"{word!r} {counts[word]}× "

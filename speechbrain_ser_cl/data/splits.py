@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance, normal
+from speechbrain_ser_cl.corpora.words import EMOTION_WORDS
 from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders
 from speechbrain_ser_cl.utils.files import without_links
 
@@ -126,6 +127,8 @@ def map_emotions(
                 f"[{emotions or 'happy'}]; found {emotions!r}"
             )
         for emotion in map(normal, emotions):
+            if emotion not in known:
+                emotion = EMOTION_WORDS.get(emotion.strip().lower(), emotion)
             if emotion not in known:
                 raise ValueError(
                     f"emotion_map: class {label} has the unknown emotion {emotion!r}; "

@@ -73,7 +73,7 @@ def test_map_emotions():
 @pytest.mark.parametrize(
     ("emotion_map", "told"),
     [
-        ({"a": ["joy"]}, "class a has the unknown emotion 'joy'; known are angry"),
+        ({"a": ["zest"]}, "class a has the unknown emotion 'zest'; known are angry"),
         ({"a": ["sad"], "b": ["sad"]}, "sad is in class a and in class b"),
         ({"a": ["sad"], "b": ["bored"]}, "no utterance is in class b.*: happy"),
         ({"a": "sad"}, r"class a must be a list of emotions, such as \[sad\]"),

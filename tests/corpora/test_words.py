@@ -1,0 +1,75 @@
+"""One list of words for emotions, for tables, folders, cards and ``emotion_map``."""
+
+import warnings
+
+import pytest
+
+from speechbrain_ser_cl.corpora import CorpusError, Utterance, all_cards
+from speechbrain_ser_cl.corpora.utterance import EMOTIONS
+from speechbrain_ser_cl.corpora.words import EMOTION_WORDS, common_map, translate
+from speechbrain_ser_cl.data.splits import map_emotions
+
+
+def meaning(*words, labels=None):
+    return translate(
+        words, labels, EMOTION_WORDS, what="emotion", key="labels", where="calls.csv"
+    )
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        *(("hap", "happy"), ("exc", "excited"), ("ang", "angry"), ("neu", "neutral")),
+        *(("fru", "frustrated"), ("xxx", "other"), ("Pleasant Surprise", "surprised")),
+        *(("Happiness", "happy"), ("JOY", "happy"), ("Wut", "angry")),
+        *(("colère", "angry"), ("alegría", "happy"), ("Paura", "fearful")),
+    ],
+)
+def test_usual_words(word, name):
+    assert meaning(word) == {word: name}
+
+
+def test_every_word_means_an_emotion_and_no_letter_does():
+    assert set(EMOTION_WORDS.values()) == set(EMOTIONS)
+    assert min(map(len, EMOTION_WORDS)) > 2
+    assert all(word == word.lower() for word in EMOTION_WORDS)
+
+
+def test_no_label_is_left_out_with_a_warning():
+    with pytest.warns(UserWarning, match="calls.csv: 4 of 6 have no label"):
+        found = meaning("sad", "", "nan", "<unk>", "-", "happy")
+    assert found == {
+        **{"sad": "sad", "happy": "happy"},
+        **dict.fromkeys(["", "nan", "<unk>", "-"]),
+    }
+
+
+def test_numbers_by_a_map():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = meaning("0", "1", labels={0: "sad", 1: "happy"})
+    assert found == {"0": "sad", "1": "happy"}
+    with pytest.raises(CorpusError, match="words that are not known"):
+        meaning("0")
+
+
+def test_emotion_map_knows_the_same_words(tmp_path):
+    utterance = Utterance(
+        *("a", tmp_path, 1.0, "mine", None, None, None, "en", None, "disgusted")
+    )
+    (item,), _ = map_emotions([utterance], {"bad": ["disgust"]})
+    assert item.label == "bad"
+
+
+def test_sets_that_corpora_share():
+    cards = {card.name: card for card in all_cards()}
+    shared = set(cards["ravdess"].counts.emotions) & set(cards["emodb"].counts.emotions)
+    assert list(common_map("six", shared)) == [
+        *("angry", "disgusted", "fearful", "happy", "neutral", "sad"),
+    ]
+    assert common_map("polarity", cards["ravdess"].counts.emotions) == {
+        "negative": ["angry", "sad"],
+        "positive": ["neutral", "calm", "happy"],
+    }
+    with pytest.raises(CorpusError, match="did you mean 'four'"):
+        common_map("fuor", shared)
