@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
-"""Time and memory of the losses, side by side with pytorch-metric-learning.
+"""Time and memory of the losses, side by side with what one would use instead.
 
 Forward and backward on random embeddings of 4 classes (or of two views), each
-measurement in a process of its own, ours and the peer's one after the other. Prints a
+row in a process of its own, ours and the peer's step in turn. Prints a
 table and writes it as JSON, where a row replaces an earlier one of the same machine and
 versions. Where both ran, the table says whether their values agree.
 
 > python benchmarks/losses.py
 > python benchmarks/losses.py --losses supcon triplet --sizes 128 512 --threads 2
 > python benchmarks/losses.py --losses supcon ntxent --sizes 32768 --largest-peer 0
+
+The peer is pytorch-metric-learning; lightly for barlow_twins, vicreg and moco;
+pytorch-adapt for coral, mmd and information_maximization (``pip install lightly
+pytorch-adapt``); else the formula with masks, written here.
 
 The peer lists pairs or triplets one by one: its NT-Xent takes 13 GB at 256 rows, which
 is why it runs up to --largest-peer rows only, and no process may take more than
@@ -35,11 +39,27 @@ LOSSES = (
     "supervised_ntxent",
     "supcon",
     "ntxent",
+    "npair",
     "triplet",
     "triplet_semihard",
     "smooth_triplet",
     "siamese",
     "soft_nearest_neighbor",
+    "pairwise_view",
+    "cosine_margin",
+    "barlow_twins",
+    "vicreg",
+    "moco",
+    "coral",
+    "mmd",
+    "dann",
+    "information_maximization",
+    "rank_n_contrast",
+    "contrastive_regression",
+    "soft_supcon",
+    "ordinal_triplet",
+    "ccc",
+    "focal",
 )
 MEGABYTE = 2**20
 
@@ -57,14 +77,180 @@ def ours(name):
         "siamese": lambda: losses.SiameseLoss(0.5, distance="euclidean"),
         "soft_nearest_neighbor": lambda: losses.SoftNearestNeighborLoss(1.0),
     }
-    if name == "ntxent":
-        loss = losses.NTXentLoss(0.5)
+    made |= {
+        "npair": lambda: losses.NPairLoss(),
+        "rank_n_contrast": lambda: losses.RankNContrastLoss(),
+        "contrastive_regression": lambda: losses.ContrastiveRegressionLoss(),
+        "ordinal_triplet": lambda: losses.OrdinalTripletLoss(),
+        "focal": lambda: losses.FocalLoss(),
+    }
+    if name in made:
+        loss = made[name]()
+        if name in ("rank_n_contrast", "contrastive_regression", "ordinal_triplet"):
+            return lambda z, labels: loss(z, values(len(z)).to(z.device))
+        return loss
+    if name in TWO:
+        kinds = {
+            "ntxent": lambda: losses.NTXentLoss(0.5),
+            "barlow_twins": losses.BarlowTwinsLoss,
+            "vicreg": losses.VICRegLoss,
+            "moco": lambda: losses.MoCoQueue(4096, DIM),
+            "coral": losses.CORALLoss,
+            "mmd": lambda: losses.MMDLoss(KERNELS),
+            "dann": lambda: losses.DomainAdversarialLoss(DIM, steps=1000),
+            "cosine_margin": losses.CosineMarginLoss,
+        }
+        loss = kinds[name]()
         return lambda z, labels: loss(*z.chunk(2))
-    return made[name]()
+    if name == "pairwise_view":
+        loss = losses.PairwiseViewLoss(0.5)
+        return lambda z, labels: loss(dict(zip("abc", z.tensor_split(3), strict=True)))
+    if name == "information_maximization":
+        loss = losses.InformationMaximizationLoss()
+        return lambda z, labels: loss(z)
+    if name == "soft_supcon":
+        loss = losses.SoftSupConLoss()
+        return lambda z, labels: loss(z, votes(len(z)).to(z.device))
+    loss = losses.CCCLoss()
+    return lambda z, labels: loss(z, z.detach().roll(1, 0))
+
+
+KERNELS = (0.25, 0.5, 1.0, 2.0, 4.0)
+TWO = ("ntxent", "barlow_twins", "vicreg", "moco", "coral", "mmd", "dann")
+TWO = (*TWO, "cosine_margin")
+
+
+def values(rows):
+    """A label in 1 to 7 for each row."""
+    import torch
+
+    return 1 + torch.rand(rows, generator=torch.Generator().manual_seed(1)) * 6
+
+
+def votes(rows):
+    """Votes of ten listeners for four classes for each row."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1)
+    drawn = torch.randint(CLASSES, (rows, 10), generator=generator)
+    return torch.nn.functional.one_hot(drawn, CLASSES).sum(dim=1)
+
+
+def plain(name):
+    """The formula with masks, as one would write it."""
+    import torch
+    from torch.nn import functional as F
+
+    def others(z):
+        return ~torch.eye(len(z), dtype=torch.bool, device=z.device)
+
+    def weighted(z, weights):
+        z = F.normalize(z)
+        s = (z @ z.T / 0.1).masked_fill(~others(z), -torch.inf)
+        log_p = s.log_softmax(1).masked_fill(~others(z), 0)
+        weights = weights * others(z)
+        return -((weights * log_p).sum(1) / weights.sum(1)).mean()
+
+    def regression(z, _):
+        y = values(len(z))
+        return weighted(z, torch.exp(-((y[:, None] - y) ** 2) / 2))
+
+    def soft(z, _):
+        shares = (votes(len(z)) / 10).sqrt()
+        return weighted(z, shares @ shares.T)
+
+    def rank(z, _):  # One pass per column, as in the authors' code.
+        n, y = len(z), values(len(z))
+        kept = others(z)
+        gaps = (y[:, None] - y).abs()[kept].view(n, n - 1)
+        s = (-(z[:, None] - z).norm(dim=2) / 2)[kept].view(n, n - 1)
+        s = s - s.max(dim=1, keepdim=True).values.detach()
+        loss = 0
+        for k in range(n - 1):
+            far = (gaps >= gaps[:, k : k + 1]).float()
+            loss = loss - (s[:, k] - (far * s.exp()).sum(1).log()).sum()
+        return loss / (n * (n - 1))
+
+    def ordinal(z, _):
+        z, y = F.normalize(z), values(len(z))
+        gaps = (y[:, None] - y).abs()
+        behind = 1 - z @ z.T - 0.1 * gaps
+        x = behind[:, :, None] - behind[:, None, :]
+        kept = (gaps[:, :, None] < gaps[:, None, :]) & (x > 0)
+        kept &= others(z)[:, :, None] & others(z)[:, None, :]
+        return x[kept].mean()
+
+    def ccc(z, _):
+        y = z.detach().roll(1, 0)
+        a, b = z - z.mean(0), y - y.mean(0)
+        spread = (a**2).mean(0) + (b**2).mean(0) + (z.mean(0) - y.mean(0)) ** 2
+        return (1 - 2 * (a * b).mean(0) / spread).mean()
+
+    def focal(z, labels):
+        log_p = F.cross_entropy(z, labels, reduction="none").neg()
+        return -((1 - log_p.exp()) ** 2 * log_p).mean()
+
+    def margin(z, _):
+        x, n = F.normalize(z).chunk(2)
+        a, b = x.chunk(2)
+        return 0.5 * (1 - (a * b).sum(1)).mean() + F.relu(a @ n.T - 0.4).mean()
+
+    net = torch.nn.Sequential(
+        torch.nn.Linear(DIM, 256), torch.nn.ReLU(), torch.nn.Linear(256, 1)
+    )
+
+    def dann(z, _):
+        domain = (torch.arange(len(z)) < len(z) / 2).float()
+        reverse = 2 * z.detach() - z  # the identity, with gradient -1
+        logits = net(reverse).squeeze(1)
+        return F.binary_cross_entropy_with_logits(logits, domain)
+
+    return {
+        "contrastive_regression": regression,
+        "soft_supcon": soft,
+        "rank_n_contrast": rank,
+        "ordinal_triplet": ordinal,
+        "ccc": ccc,
+        "focal": focal,
+        "cosine_margin": margin,
+        "dann": dann,
+    }[name]
+
+
+def other_libraries(name):
+    """The same loss of lightly or pytorch-adapt."""
+    if name in ("barlow_twins", "vicreg", "moco"):
+        from lightly import loss as lightly
+
+        made = {
+            "barlow_twins": lightly.BarlowTwinsLoss,
+            "vicreg": lightly.VICRegLoss,
+            "moco": lambda: lightly.NTXentLoss(0.07, memory_bank_size=(4096, DIM)),
+        }
+        loss = made[name]()
+        return lambda z, labels: loss(*z.chunk(2))
+    from pytorch_adapt import layers
+
+    if name == "information_maximization":
+        entropy, diversity = layers.EntropyLoss(), layers.DiversityLoss()
+        return lambda z, labels: entropy(z) + diversity(z)
+    if name == "coral":
+        loss = layers.CORALLoss()
+    else:
+        import torch
+
+        loss = layers.MMDLoss(torch.tensor(KERNELS), "quadratic")
+    return lambda z, labels: loss(*z.chunk(2))
 
 
 def peers(name):
-    """The same loss of pytorch-metric-learning."""
+    """The same loss of another library, or written plainly."""
+    if name in ("barlow_twins", "vicreg", "moco", "coral", "mmd"):
+        return other_libraries(name)
+    if name == "information_maximization":
+        return other_libraries(name)
+    if name in LOSSES[LOSSES.index("dann") :] or name == "cosine_margin":
+        return plain(name)
     from pytorch_metric_learning import distances, losses, miners, reducers
 
     cosine = distances.CosineSimilarity()
@@ -72,6 +258,18 @@ def peers(name):
         return losses.NTXentLoss(0.1)
     if name == "supcon":
         return losses.SupConLoss(0.1)
+    if name == "npair":
+        return losses.NTXentLoss(
+            1.0, distance=distances.DotProductSimilarity(normalize_embeddings=False)
+        )
+    if name == "pairwise_view":
+        pair = losses.SelfSupervisedLoss(losses.NTXentLoss(0.5))
+
+        def each(z, labels):
+            a, b, c = z.tensor_split(3)
+            return (pair(a, b) + pair(a, c) + pair(b, c)) / 3
+
+        return each
     if name == "ntxent":
         loss = losses.SelfSupervisedLoss(losses.NTXentLoss(0.5))
         return lambda z, labels: loss(*z.chunk(2))
@@ -99,20 +297,21 @@ def high_water_mark():
     raise RuntimeError("no VmHWM in /proc/self/status")
 
 
-def measure(name, who, rows, device, limit):
-    """Runs in a process of its own: seconds, memory and value of one loss."""
+def measure(name, rows, with_peer, device, limit):
+    """Runs in a process of its own: both in turn, so that others' load hits both."""
     import torch
 
     if device == "cpu":
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    loss = {"ours": ours, "peer": peers}[who](name)
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(rows, DIM, generator=generator).to(device).requires_grad_()
     labels = (torch.arange(rows) % CLASSES).to(device)
+    # Few rows first: what is loaded at first use is not counted.
+    small = z[:16].detach().clone().requires_grad_()
 
-    def once(z, labels):
+    def once(loss, z, labels):
         z.grad = None
         value = loss(z, labels)
         value.backward()
@@ -120,39 +319,39 @@ def measure(name, who, rows, device, limit):
             torch.cuda.synchronize()
         return value
 
-    # Few rows first: what is loaded at first use is not counted.
-    small = z[:16].detach().clone().requires_grad_()
-    once(small, labels[:16])
-    if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # Resets the mark.
-        before = high_water_mark()
-        value = once(z, labels)
-        memory = high_water_mark() - before
-    else:
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        value = once(z, labels)
-        memory = torch.cuda.max_memory_allocated() - before
-    seconds = []
-    while len(seconds) < 3 or (sum(seconds) < 0.5 and len(seconds) < 200):
-        start = time.perf_counter()
-        once(z, labels)
-        seconds.append(time.perf_counter() - start)
-        if sum(seconds) > 30:
+    made, results = {}, {"ours": None, "peer": None}
+    for who in ("ours", "peer") if with_peer else ("ours",):
+        try:
+            loss = {"ours": ours, "peer": peers}[who](name)
+            once(loss, small, labels[:16])
+            if device == "cpu":
+                Path("/proc/self/clear_refs").write_text("5")  # Resets the mark.
+                before = high_water_mark()
+                value = once(loss, z, labels)
+                memory = high_water_mark() - before
+            else:
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+                value = once(loss, z, labels)
+                memory = torch.cuda.max_memory_allocated() - before
+        except (MemoryError, RuntimeError) as error:
+            results[who] = {"failed": str(error).splitlines()[0]}
+            continue
+        made[who] = loss
+        results[who] = {"megabytes": memory / MEGABYTE, "value": value.item()}
+    seconds = {who: [] for who in made}
+    spent = 0
+    while made and len(seconds["ours"]) < 200 and spent < 30:
+        if min(map(len, seconds.values())) >= 3 and spent > 1:
             break
-    return {
-        "seconds": statistics.median(seconds),
-        "runs": len(seconds),
-        "megabytes": memory / MEGABYTE,
-        "value": value.item(),
-    }
-
-
-def measured_apart(arguments, name, who, rows):
-    """One measurement, by this file started once more."""
-    words = ["--one", name, who, str(rows), "--device", arguments.device]
-    words += ["--memory-limit", str(arguments.memory_limit)]
-    return measure_apart(__file__, words, arguments.threads, arguments.timeout)
+        for who, loss in made.items():
+            start = time.perf_counter()
+            once(loss, z, labels)
+            seconds[who].append(time.perf_counter() - start)
+        spent = sum(map(sum, seconds.values()))
+    for who, values in seconds.items():
+        results[who] |= {"seconds": statistics.median(values), "runs": len(values)}
+    return results
 
 
 def about(arguments):
@@ -188,10 +387,13 @@ def compare(arguments):
     for name in arguments.losses:
         for rows in arguments.sizes:
             load = os.getloadavg()[0]
-            mine = measured_apart(arguments, name, "ours", rows)
-            theirs = None
-            if rows <= arguments.largest_peer:
-                theirs = measured_apart(arguments, name, "peer", rows)
+            peer = str(int(rows <= arguments.largest_peer))
+            words = ["--one", name, str(rows), peer, "--device", arguments.device]
+            words += ["--memory-limit", str(arguments.memory_limit)]
+            both = measure_apart(__file__, words, arguments.threads, arguments.timeout)
+            if "failed" in both:
+                both = {"ours": both, "peer": None}
+            mine, theirs = both["ours"], both["peer"]
             entry = {"loss": name, "rows": rows, "ours": mine, "peer": theirs}
             entry["load_before"] = load
             entry["date"] = datetime.now(timezone.utc).date().isoformat()
@@ -238,9 +440,9 @@ def main():
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        name, who, rows = arguments.one
+        name, rows, peer = arguments.one
         limit = int(arguments.memory_limit * 2**30)
-        result = measure(name, who, int(rows), arguments.device, limit)
+        result = measure(name, int(rows), peer == "1", arguments.device, limit)
         print(json.dumps(result))
         return
     where = about(arguments)

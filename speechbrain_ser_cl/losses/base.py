@@ -430,6 +430,8 @@ class Tile:
         The anchors' places in the batch (A,).
     labels : torch.Tensor
         The batch's labels (N, ...).
+    start : int or None
+        Where the anchors begin if they stand in one row. None: anywhere.
 
     Example
     -------
@@ -437,14 +439,19 @@ class Tile:
     tensor([[ True, False, False]])
     """
 
-    def __init__(self, rows: Tensor, labels: Tensor) -> None:
+    def __init__(self, rows: Tensor, labels: Tensor, start: int | None = None) -> None:
         self.rows = rows
         self.labels = labels
-        self.here = labels.index_select(0, rows)
+        self.start = start
+        some = rows if start is None else slice(start, start + len(rows))
+        self.here = labels[some]
 
     def fill_own_(self, matrix: Tensor, value: float) -> Tensor:
         """Sets what stands between an anchor and itself in a matrix (A, N)."""
-        matrix[torch.arange(len(matrix), device=matrix.device), self.rows] = value
+        if self.start is None:
+            matrix[torch.arange(len(matrix), device=matrix.device), self.rows] = value
+        else:
+            matrix.diagonal(self.start).fill_(value)
         return matrix
 
     def same(self) -> Tensor:
@@ -473,14 +480,15 @@ class _MeanOverTiles(torch.autograd.Function):
         places = torch.arange(len(keys), device=keys.device)
         if anchors:
             places = anchors[0].nonzero().squeeze(1)
-        of_queries, of_keys = torch.zeros_like(queries), torch.zeros_like(keys)
-        total, count = (0 * queries).sum(), queries.new_zeros(())
         most = loss.tile or (2**20 if keys.device.type == "cpu" else 2**26)
         # Fewer anchors than this would spend the time on the keys' gradient.
         step = max(1 if loss.tile else 128, most // len(keys))
+        if needed and (anchors or step < len(keys)):
+            of_queries, of_keys = torch.zeros_like(queries), torch.zeros_like(keys)
+        total, count = (0 * queries).sum(), queries.new_zeros(())
         for start in range(0, len(places), step):
             part = slice(start, start + step)
-            tile = Tile(places[part], labels)
+            tile = Tile(places[part], labels, None if anchors else start)
             some = tile.rows if anchors else part
             s, pull_back = loss.compare(queries[some], keys)
             value, number, gradient = loss.terms(s, tile)
@@ -488,11 +496,15 @@ class _MeanOverTiles(torch.autograd.Function):
             count += number
             if needed:
                 of_part, of_others = pull_back(gradient)
+                if step >= len(keys) and not anchors:  # the only tile
+                    of_queries, of_keys = of_part, of_others
+                    break
                 of_keys += of_others
                 of_queries[some] = of_part
         count.clamp_(min=1)
         # Not those that were written to: a compiler would keep what they were before.
-        ctx.save_for_backward(of_queries / count, of_keys / count)
+        if needed:
+            ctx.save_for_backward(of_queries / count, of_keys / count)
         return total / count
 
     @staticmethod

@@ -101,19 +101,23 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
     # Not less or equal: NaN is not small.
     row, column = (d < lengths.mul_(torch.finfo(d.dtype).eps ** 0.5)).nonzero().T
     few = max(1, d.numel() // a.shape[1])
-    chunks = list(zip(torch.split(row, few), torch.split(column, few), strict=True))
     d.clamp_(min=0).sqrt_()
-    for i, j in chunks:
+    for i, j in zip(torch.split(row, few), torch.split(column, few), strict=True):
         d[i, j] = torch.linalg.vector_norm(a[i] - b[j], dim=1)
+    apart = d[row, column] > 0
+    row, column = row[apart], column[apart]
 
     def pull_back(gradient: Tensor) -> tuple[Tensor, Tensor]:
         weights = (gradient / d).masked_fill_(d == 0, 0)
-        near = weights[row, column]
-        weights[row, column] = 0
+        if len(row):
+            near = weights[row, column]
+            weights[row, column] = 0
         of_a = torch.addcmul(-(weights @ b), weights.sum(dim=1, keepdim=True), a)
         of_b = torch.addcmul(-(weights.T @ a), weights.sum(dim=0)[:, None], b)
-        for (i, j), w in zip(chunks, torch.split(near, few), strict=True):
-            along = w[:, None] * (a[i] - b[j])
+        for first in range(0, len(row), few):
+            part = slice(first, first + few)
+            i, j = row[part], column[part]
+            along = near[part, None] * (a[i] - b[j])
             of_a.index_add_(0, i, along)
             of_b.index_add_(0, j, along, alpha=-1)
         return of_a, of_b
