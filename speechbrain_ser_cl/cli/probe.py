@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpus = add(
         "--corpus", metavar="NAME", help="FOLDER is this one of `ser-cl list corpora`"
     )
-    corpus.completer = lambda **_: registered_names("corpora")
+    corpus.completer = lambda **_: registered_names("corpora")  # type: ignore
     add(
         "--table",
         metavar="FILE",
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--poolings",
         nargs="+",
         metavar="P",
-        help="mean, statistics (mean and standard deviation): which are tried (both)",
+        help="mean, statistics (mean and standard deviation; default): which are tried",
     )
     add(
         "--normalisations",

@@ -55,8 +55,7 @@ class LinearProbe:
     layers : sequence of int, optional
         Which layers are tried. None: all.
     poolings : sequence of str, optional
-        Of ``mean`` and ``statistics``, mean and standard deviation. None: all that the
-        features have.
+        Of ``mean`` and ``statistics``, mean and standard deviation. None: the second.
     normalisations : sequence of str
         ``none``; ``corpus``: by mean and standard deviation of the corpus' training
         utterances; ``speaker``: by those of all utterances of the speaker, the tested
@@ -149,7 +148,7 @@ class LinearProbe:
             nothing to choose by: one speaker, or a class that is not trained on.
         """
         table = _Table(features, parts, class_names)
-        poolings = features.poolings if self.poolings is None else self.poolings
+        poolings = features.poolings[-1:] if self.poolings is None else self.poolings
         _known("poolings", poolings, features.poolings)
         layers = range(features.n_layers) if self.layers is None else self.layers
         _known("layers", layers, range(features.n_layers))
@@ -297,7 +296,7 @@ class Probed:
 
     def history(self) -> History:
         """Tell the choice in the words of a training of one epoch."""
-        history = History()
+        history = History()  # type: ignore[no-untyped-call]
         history.end_epoch(1, valid={"uar": self.choice.uar})
         history.tested = history.epochs[-1]
         return history
@@ -392,7 +391,7 @@ class _Table:
         self, layer: int, pooling: str, kind: str, dtype: type = np.float32
     ) -> tuple[Floats, Floats | None, Floats | None]:
         """Standardised vectors; mean and deviation where they are the same for all."""
-        x = self._features.matrix(self._ids, layer, pooling).astype(dtype)
+        x: Floats = self._features.matrix(self._ids, layer, pooling).astype(dtype)
         if kind == "none":
             return x, np.zeros(x.shape[1]), np.ones(x.shape[1])
         if kind == "corpus":
