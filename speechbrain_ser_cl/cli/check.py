@@ -113,6 +113,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
     )
     from speechbrain_ser_cl.data.quality.audio_facts import FACTS_FILE, audio_facts
     from speechbrain_ser_cl.data.quality.report import ERROR, Finding, data_report
+    from speechbrain_ser_cl.data.targets import resolve_target
     from speechbrain_ser_cl.sweeps.recipe import Recipe
 
     values = Recipe(hparams_file, hparams_file, tuple(overrides)).values
@@ -127,7 +128,8 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         name: read_corpus(name, entry, allow_missing)
         for name, entry in values["corpora"].items()
     }
-    items, left_out = map_corpora(utterances, values["emotion_map"])
+    target = resolve_target(values.get("target"))
+    items, left_out = map_corpora(utterances, values["emotion_map"], target)
     cache = values.get("data_folder")
     facts = audio_facts(
         [item.utterance for item in items], cache and Path(cache) / FACTS_FILE

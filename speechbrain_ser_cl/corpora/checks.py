@@ -60,6 +60,8 @@ class Candidate:
     start: float | None = None
     end: float | None = None
     intensity: str | None = None
+    dimensions: Mapping[str, float] | None = None
+    votes: Mapping[str, float] | None = None
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
@@ -504,4 +506,6 @@ def _utterance(
         start=candidate.start,
         end=candidate.end,
         intensity=candidate.intensity,
+        dimensions=candidate.dimensions,
+        votes=candidate.votes,
     )

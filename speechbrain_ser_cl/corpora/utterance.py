@@ -1,7 +1,9 @@
 """What every corpus reader returns: one record per utterance."""
 
+import math
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 EMOTIONS = (
@@ -88,13 +90,20 @@ class Utterance:
     intensity : str or None
         How strongly, in the corpus' words, e.g. ``"strong"``; None where it says
         nothing.
+    dimensions : mapping, optional
+        Name to value on the corpus' own scale, e.g. ``{"arousal": 2.5}``; what is not
+        known is not in it.
+    votes : mapping, optional
+        Emotion to how many listeners heard it, e.g. ``{"happy": 3, "neutral": 6}``, or
+        to their share. None: nobody was asked, or nobody said an emotion.
 
     Raises
     ------
     ValueError
         For an emotion that is no name in lower case, a gender or split that is not
-        one of those above, a duration that is not above 0, or a ``start`` without
-        ``recording``.
+        one of those above, a duration that is not above 0, a ``start`` without
+        ``recording``, or a dimension or number of votes that is not finite, or votes
+        below 0.
 
     Example
     -------
@@ -129,6 +138,9 @@ class Utterance:
     start: float | None = None
     end: float | None = None
     intensity: str | None = None
+    # Mappings have no hash; the id tells utterances apart.
+    dimensions: Mapping[str, float] | None = field(default=None, hash=False)
+    votes: Mapping[str, float] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         names = f"{self.id}{self.corpus}{self.speaker}{self.session}{self.text_id}"
@@ -155,5 +167,19 @@ class Utterance:
             raise ValueError(
                 f"utterance {self.id}: duration {self.duration} s is not above 0"
             )
+        if self.dimensions is not None:
+            self._check("dimensions", self.dimensions, -math.inf)
+        if self.votes is not None:
+            self._check("votes", self.votes, 0)
+            cast = {normal(name): n for name, n in self.votes.items() if n}
+            object.__setattr__(self, "votes", cast or None)
         if self.start is not None and self.recording is None:
             raise ValueError(f"utterance {self.id}: a start, but of no recording")
+
+    def _check(self, what: str, numbers: Mapping[str, float], least: float) -> None:
+        for name, number in numbers.items():
+            if not (name and math.isfinite(number) and number >= least):
+                raise ValueError(
+                    f"utterance {self.id}: {what} has {name!r}: {number!r}, expected a "
+                    f"name and a finite number{' of at least 0' if not least else ''}"
+                )

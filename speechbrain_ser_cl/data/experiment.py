@@ -36,6 +36,7 @@ from speechbrain_ser_cl.data.protocols import (
 from speechbrain_ser_cl.data.quality.audio_facts import FACTS_FILE, audio_facts
 from speechbrain_ser_cl.data.quality.report import DataReport, data_report
 from speechbrain_ser_cl.data.splits import Labelled, describe_part, map_emotions
+from speechbrain_ser_cl.data.targets import Target, label_by_votes, resolve_target
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean
 
@@ -132,7 +133,8 @@ def prepare(
     ---------
     values : mapping
         The YAML's values: ``corpora``, ``emotion_map``, ``protocol``, ``seed``,
-        ``data_folder``; perhaps ``fold``, ``split_file``, ``allow_missing``.
+        ``data_folder``; perhaps ``fold``, ``split_file``, ``allow_missing`` and
+        ``target``, see :func:`~.targets.resolve_target`.
     report : bool
         Whether every file is listened to, the data report printed, and its errors
         raised.
@@ -169,6 +171,7 @@ def prepare(
     allow_missing = bool(values.get("allow_missing", False))
     entries = used_corpora(values["corpora"])
     classes = class_names(emotion_map, list(entries))
+    target = resolve_target(values.get("target"))
     protocol = resolve_protocol(values["protocol"])
     corpora = {
         name: read_corpus(name, entry, allow_missing) for name, entry in entries.items()
@@ -182,7 +185,7 @@ def prepare(
                 f"split_file: protocol {DOMAINS} draws its parts by the seed; expected "
                 "null"
             )
-        labelled, left_out = _each_with_classes(corpora, emotion_map)
+        labelled, left_out = _each_with_classes(corpora, emotion_map, target)
         domains = split_domains(labelled, protocol, values["seed"])
         names = [
             labelled[protocol[role]][0].utterance.corpus
@@ -191,7 +194,7 @@ def prepare(
         split, parts, shared = domains, domains.parts(), None
         items = [item for part in parts.values() for item in part]
     else:
-        items, left_out = map_corpora(corpora, emotion_map)
+        items, left_out = map_corpora(corpora, emotion_map, target)
         fold = fold_split(
             items,
             values["protocol"],
@@ -237,14 +240,16 @@ def prepare(
 
 
 def _each_with_classes(
-    corpora: Mapping[str, Sequence[Utterance]], emotion_map: Mapping[str, Any]
+    corpora: Mapping[str, Sequence[Utterance]],
+    emotion_map: Mapping[str, Any],
+    target: Target,
 ) -> tuple[dict[str, list[Labelled]], dict[str, int]]:
     """The classes of each corpus, all of which it must have; what is in none."""
     own = _has_own_maps(emotion_map)
     labelled, left_out = {}, Counter[str]()
     for name, some in corpora.items():
         one = emotion_map if not own else {name: emotion_map[name]}
-        labelled[name], counts = map_corpora({name: some}, one)
+        labelled[name], counts = map_corpora({name: some}, one, target)
         left_out.update(counts)
     return labelled, dict(left_out)
 
@@ -326,6 +331,7 @@ def read_corpora(
     corpora: Mapping[str, str | Path | Mapping[str, Any]],
     emotion_map: Mapping[str, Any],
     allow_missing: bool = False,
+    target: str | Mapping[str, Any] | None = None,
 ) -> list[Labelled]:
     """Read the corpora of an experiment and give their utterances classes.
 
@@ -343,6 +349,8 @@ def read_corpora(
         corpus to such a mapping.
     allow_missing : bool
         Whether to go on, with a warning, when files are missing.
+    target : str or mapping, optional
+        See :func:`~.targets.resolve_target`.
 
     Returns
     -------
@@ -376,7 +384,7 @@ def read_corpora(
     utterances = {
         name: read_corpus(name, entry, allow_missing) for name, entry in used.items()
     }
-    items, left_out = map_corpora(utterances, emotion_map)
+    items, left_out = map_corpora(utterances, emotion_map, resolve_target(target))
     if left_out:
         counts = ", ".join(f"{n} {emotion}" for emotion, n in left_out.items())
         logger.info("Left out, in no class of emotion_map: %s", counts)
@@ -384,7 +392,9 @@ def read_corpora(
 
 
 def map_corpora(
-    utterances: Mapping[str, Sequence[Utterance]], emotion_map: Mapping[str, Any]
+    utterances: Mapping[str, Sequence[Utterance]],
+    emotion_map: Mapping[str, Any],
+    target: Target | None = None,
 ) -> tuple[list[Labelled], dict[str, int]]:
     """Give the utterances of several corpora classes.
 
@@ -394,6 +404,8 @@ def map_corpora(
         Name of each corpus to its utterances.
     emotion_map : mapping
         As ``read_corpora`` takes it.
+    target : Target, optional
+        Whose word counts: by default the corpus', else the listeners'.
 
     Returns
     -------
@@ -405,7 +417,8 @@ def map_corpora(
     Raises
     ------
     ValueError
-        As ``map_emotions`` does, and for a corpus without a map where others have one.
+        As ``map_emotions`` or ``label_by_votes`` does, and for a corpus without a map
+        where others have one.
 
     Example
     -------
@@ -423,12 +436,15 @@ def map_corpora(
             f"emotion_map has classes for {', '.join(emotion_map)}, but none for "
             f"{', '.join(without)}"
         )
-    if own_maps:
-        mapped = [
-            map_emotions(some, emotion_map[name]) for name, some in utterances.items()
-        ]
+    groups = (
+        [(some, emotion_map[name]) for name, some in utterances.items()]
+        if own_maps
+        else [(sum(map(list, utterances.values()), []), emotion_map)]
+    )
+    if target is None or target.kind == "emotion":
+        mapped = [map_emotions(some, one) for some, one in groups]
     else:
-        mapped = [map_emotions(sum(map(list, utterances.values()), []), emotion_map)]
+        mapped = [label_by_votes(some, one, target) for some, one in groups]
     left_out = sum((Counter(counts) for _, counts in mapped), Counter())
     items = [item for some, _ in mapped for item in some]
     return (

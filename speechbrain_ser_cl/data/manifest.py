@@ -23,7 +23,7 @@ FIELDS = (
     "emotion",
 )
 # Written where they are known.
-OPTIONAL = ("split", "recording", "start", "end", "intensity")
+OPTIONAL = ("split", "recording", "start", "end", "intensity", "dimensions", "votes")
 
 
 def write_manifest(
@@ -33,11 +33,11 @@ def write_manifest(
 
     Each entry is ``id: {"wav": "{data_root}/wav/x.wav", "duration": 1.9, "corpus": …,
     "speaker": …, "session": …, "gender": …, "language": …, "text_id": …,
-    "emotion": …}``, and ``"split"``, ``"recording"``, ``"start"`` and ``"end"`` where
-    they are known. Audio below ``data_root``
-    is written relative to it, so that corpus and manifest can move; audio elsewhere
-    (files converted into a cache beside the run) is written with its absolute path.
-    The file appears whole or not at all.
+    "emotion": …}``, and ``"split"``, ``"recording"``, ``"start"``, ``"end"``,
+    ``"intensity"``, ``"dimensions"`` and ``"votes"`` where they are known. Audio below
+    ``data_root`` is written relative to it, so that corpus and manifest can move; audio
+    elsewhere (files converted into a cache beside the run) is written with its absolute
+    path. The file appears whole or not at all.
 
     Arguments
     ---------

@@ -118,28 +118,7 @@ def map_emotions(
     (6, {'sad': 2})
     """
     utterances = list(utterances)
-    known = dict.fromkeys([*EMOTIONS, *sorted({u.emotion for u in utterances})])
-    class_of: dict[str, str] = {}
-    for label, emotions in emotion_map.items():
-        if not isinstance(emotions, Sequence) or isinstance(emotions, str):
-            raise ValueError(
-                f"emotion_map: class {label} must be a list of emotions, such as "
-                f"[{emotions or 'happy'}]; found {emotions!r}"
-            )
-        for emotion in map(normal, emotions):
-            if emotion not in known:
-                emotion = EMOTION_WORDS.get(emotion.strip().lower(), emotion)
-            if emotion not in known:
-                raise ValueError(
-                    f"emotion_map: class {label} has the unknown emotion {emotion!r}; "
-                    f"{did_you_mean(emotion, known)}known are {', '.join(known)}"
-                )
-            if emotion in class_of:
-                raise ValueError(
-                    f"emotion_map: {emotion} is in class {class_of[emotion]} and in "
-                    f"class {label}; it can be in one only"
-                )
-            class_of[emotion] = label
+    class_of = class_of_emotions(emotion_map, {u.emotion for u in utterances})
     words = [*EMOTIONS, *class_of]
     strange = [
         f"{emotion!r}, {count} utterances {did_you_mean(emotion, words)}".strip()
@@ -167,6 +146,58 @@ def map_emotions(
             f"{', '.join(sorted(left_out)) or 'none'}"
         )
     return items, dict(sorted(left_out.items()))
+
+
+def class_of_emotions(
+    emotion_map: Mapping[str, Sequence[str]], there: Iterable[str]
+) -> dict[str, str]:
+    """Turn a map of classes round: emotion to class.
+
+    Arguments
+    ---------
+    emotion_map : mapping
+        Class name to the emotions it is made of.
+    there : iterable of str
+        Emotions that the data have, known beside ``EMOTIONS``.
+
+    Returns
+    -------
+    dict
+        Emotion to class.
+
+    Raises
+    ------
+    ValueError
+        For an emotion that is not known, or in two classes.
+
+    Example
+    -------
+    >>> class_of_emotions({"low": ["sad", "bored"]}, [])
+    {'sad': 'low', 'bored': 'low'}
+    """
+    known = dict.fromkeys([*EMOTIONS, *sorted(there)])
+    class_of: dict[str, str] = {}
+    for label, emotions in emotion_map.items():
+        if not isinstance(emotions, Sequence) or isinstance(emotions, str):
+            raise ValueError(
+                f"emotion_map: class {label} must be a list of emotions, such as "
+                f"[{emotions or 'happy'}]; found {emotions!r}"
+            )
+        for emotion in map(normal, emotions):
+            if emotion not in known:
+                emotion = EMOTION_WORDS.get(emotion.strip().lower(), emotion)
+            if emotion not in known:
+                raise ValueError(
+                    f"emotion_map: class {label} has the unknown emotion {emotion!r}; "
+                    f"{did_you_mean(emotion, known)}known are {', '.join(known)}"
+                )
+            if emotion in class_of:
+                raise ValueError(
+                    f"emotion_map: {emotion} is in class {class_of[emotion]} and in "
+                    f"class {label}; it can be in one only"
+                )
+            class_of[emotion] = label
+    return class_of
 
 
 def split_fraction(

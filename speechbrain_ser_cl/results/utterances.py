@@ -1,6 +1,7 @@
 """``utterances.csv``: which utterances were in which part of an experiment."""
 
 import csv
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,9 @@ from speechbrain_ser_cl.utils.files import read_csv, replacing
 _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
 # There where utterances are parts of longer recordings.
 _SEGMENT = ("recording", "start", "end")
+# There where an utterance has any: compact JSON.
+_LISTENERS = "listeners"
+_HEARD = ("dimensions", "votes")
 _TIMES = ("duration", "start", "end")
 
 
@@ -22,8 +26,10 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
 
     Columns: ``id``, ``part``, ``label`` (the class), the fields of ``Utterance`` and
     ``wav``, the absolute path of the audio; ``recording``, ``start`` and ``end`` where
-    utterances are parts of longer recordings. What is None is empty. Lines are sorted
-    by part, in the given order, then by id. The file appears whole or not at all.
+    utterances are parts of longer recordings; ``listeners`` where there are dimensions
+    or votes, as JSON: ``{"votes":{"happy":3}}``. What is None is empty. Lines are
+    sorted by part, in the given order, then by id. The file appears whole or not at
+    all.
 
     Arguments
     ---------
@@ -44,16 +50,19 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
     """
     cut = any(u.recording for part in parts.values() for u, _ in part)
     segment = _SEGMENT if cut else ()
+    heard = any(u.dimensions or u.votes for part in parts.values() for u, _ in part)
     with (
         replacing(Path(path)) as unfinished,
         open(unfinished, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_COLUMNS, *segment])
+        writer.writerow([*_COLUMNS, *segment, *([_LISTENERS] if heard else [])])
         for part, items in parts.items():
             for utterance, label in sorted(items, key=lambda item: item.utterance.id):
                 fields = [getattr(utterance, name) for name in FIELDS]
                 more = [getattr(utterance, name) for name in segment]
+                if heard:
+                    more.append(_said(utterance))
                 wav = utterance.path.absolute()
                 writer.writerow([utterance.id, part, label, *fields, wav, *more])
 
@@ -88,22 +97,45 @@ def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
     rows = read_csv(path, _COLUMNS)
     _, columns = next(rows)
     more = columns[len(_COLUMNS) :]
-    if more not in ([], list(_SEGMENT)):
+    listeners = more[-1:] == [_LISTENERS]
+    if more[: len(more) - listeners] not in ([], list(_SEGMENT)):
         raise FileError(
             f"{path}: the columns end with {', '.join(more)!r:.100}, expected "
-            f"{', '.join(_SEGMENT)} or nothing"
+            f"{', '.join(_SEGMENT)}, then {_LISTENERS}, or one of them, or nothing"
         )
     for where, cells in rows:
         row = dict(zip(columns, cells, strict=True))
         name, part, label = (row.pop(key) for key in ("id", "part", "label"))
         wav = Path(row.pop("wav"))
         try:
+            heard = _heard(row.pop(_LISTENERS)) if listeners else {}
             times = {key: float(row.pop(key)) for key in _TIMES if row.get(key)}
             fields = {key: cell or None for key, cell in row.items()} | times
             if not all(map(math.isfinite, times.values())) or "duration" not in times:
                 raise ValueError(f"the times are {times}, expected seconds")
-            utterance = Utterance(id=name, path=wav, **fields)  # type: ignore[arg-type]
+            utterance = Utterance(id=name, path=wav, **fields, **heard)  # type: ignore[arg-type]
         except ValueError as error:
             raise FileError(f"{where}: {error!s:.300}") from None
         parts.setdefault(part, []).append(Labelled(utterance, label))
     return parts
+
+
+def _said(utterance: Utterance) -> str:
+    heard = {name: value for name in _HEARD if (value := getattr(utterance, name))}
+    return json.dumps(heard, separators=(",", ":"), ensure_ascii=False) if heard else ""
+
+
+def _heard(cell: str) -> dict[str, dict[str, float]]:
+    """Dimensions and votes of a cell."""
+    heard = json.loads(cell or "{}")
+    if (
+        not isinstance(heard, dict)
+        or not heard.keys() <= set(_HEARD)
+        or not all(
+            isinstance(numbers, dict)
+            and all(type(number) in (int, float) for number in numbers.values())
+            for numbers in heard.values()
+        )
+    ):
+        raise ValueError(f"{_LISTENERS} is {cell}, expected {', '.join(_HEARD)}")
+    return heard

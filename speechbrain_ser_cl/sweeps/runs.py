@@ -266,7 +266,10 @@ def make_splits(
             'in --corpora "{emodb: /data/EmoDB}"'
         )
     items = read_corpora(
-        corpora, values["emotion_map"], bool(values.get("allow_missing", False))
+        corpora,
+        values["emotion_map"],
+        bool(values.get("allow_missing", False)),
+        values.get("target"),
     )
     splits = make_folds(items, resolve_protocol(values["protocol"]), values["seed"])
     wrong = []

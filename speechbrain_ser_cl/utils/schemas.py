@@ -98,6 +98,8 @@ class ManifestEntry(TypedDict):
     start: NotRequired[float | None]
     end: NotRequired[float | None]
     intensity: NotRequired[str | None]
+    dimensions: NotRequired[dict[str, float] | None]
+    votes: NotRequired[dict[str, float] | None]
 
 
 @_open
@@ -405,6 +407,8 @@ class SyntheticUtterance(TypedDict):
     start: NotRequired[None]
     end: NotRequired[None]
     intensity: NotRequired[None]
+    dimensions: NotRequired[dict[str, float] | None]
+    votes: NotRequired[dict[str, float] | None]
 
 
 @_open

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from speechbrain_ser_cl.data.quality.agreement import krippendorff_alpha
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK, AudioFacts
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.utils.errors import SERError, offenders
@@ -79,6 +80,12 @@ class DataReport:
         Emotions that are in no class, and how many utterances have them.
     findings : list of Finding
         Errors first.
+    listeners : dict
+        Where there are votes: ``"utterances"`` that have some, ``"votes"`` of each on
+        average, ``"alpha"``: Krippendorff's, over the corpus' own emotions,
+        ``"emotion"``: the share of utterances whose emotion has most votes.
+    dimensions : dict
+        Name to ``"utterances"``, ``"lowest"``, ``"mean"`` and ``"highest"``.
 
     Example
     -------
@@ -94,6 +101,8 @@ class DataReport:
     shared: dict[str, dict[str, int]]
     left_out: dict[str, int]
     findings: list[Finding]
+    listeners: dict[str, float | None] = field(default_factory=dict)
+    dimensions: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Finding]:
@@ -149,6 +158,19 @@ class DataReport:
         if self.left_out:
             told = ", ".join(f"{n} {emotion}" for emotion, n in self.left_out.items())
             lines.append(f"left out, in no class of emotion_map: {told}")
+        if self.listeners:
+            alpha = self.listeners["alpha"]
+            lines.append(
+                f"listeners: {self.listeners['votes']:.1f} votes for each of "
+                f"{self.listeners['utterances']} utterances, Krippendorff's alpha "
+                f"{'not defined' if alpha is None else f'{alpha:.2f}'}; the corpus' "
+                f"emotion has most votes of {self.listeners['emotion']:.0%}"
+            )
+        for name, one in self.dimensions.items():
+            lines.append(
+                f"{name}: {one['lowest']:g} to {one['highest']:g}, mean "
+                f"{one['mean']:.2f}, of {one['utterances']} utterances"
+            )
         return lines
 
     def _findings(self) -> list[str]:
@@ -236,7 +258,40 @@ def data_report(
         },
         left_out=dict(left_out or {}),
         findings=sorted(findings, key=lambda finding: finding.level != ERROR),
+        listeners=_listeners(items),
+        dimensions=_dimensions(items),
     )
+
+
+def _listeners(items: Sequence[Labelled]) -> dict[str, float | None]:
+    heard = [(u.emotion, u.votes) for u, _ in items if u.votes]
+    if not heard:
+        return {}
+    return {
+        "utterances": len(heard),
+        "votes": sum(sum(votes.values()) for _, votes in heard) / len(heard),
+        "alpha": krippendorff_alpha(votes for _, votes in heard),
+        "emotion": sum(
+            votes.get(emotion, 0) == max(votes.values()) for emotion, votes in heard
+        )
+        / len(heard),
+    }
+
+
+def _dimensions(items: Sequence[Labelled]) -> dict[str, dict[str, float]]:
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for utterance, _ in items:
+        for name, value in (utterance.dimensions or {}).items():
+            values[name].append(value)
+    return {
+        name: {
+            "utterances": len(some),
+            "lowest": min(some),
+            "mean": sum(some) / len(some),
+            "highest": max(some),
+        }
+        for name, some in values.items()
+    }
 
 
 def _bad_files(

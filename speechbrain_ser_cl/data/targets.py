@@ -1,0 +1,324 @@
+"""What a model learns of an utterance: a class, a distribution, several emotions."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.data.splits import Labelled, class_of_emotions
+from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+
+KINDS = ("emotion", "majority", "plurality", "distribution", "all_inclusive")
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Target:
+    """Whose word counts, and how it becomes a target.
+
+    Arguments
+    ---------
+    kind : str
+        ``"emotion"``: the corpus' own label. By the votes of the listeners:
+        ``"majority"``: the class with more than half of all votes; ``"plurality"``:
+        with more votes than any other; ``"distribution"``: the share of each class;
+        ``"all_inclusive"``: each class whose share is above ``threshold``.
+    no_agreement : str, optional
+        What becomes of an utterance on which there is no majority or plurality. None:
+        it is left out. ``"distribution"``: its shares are its target. A class: it is in
+        that.
+    others : str, optional
+        The class that gets votes for emotions that are in no class. None: such votes
+        are in no distribution; against an agreement they count all the same.
+    smoothing : float
+        Of a distribution p of C classes: (1 − s) p + s / C, s in [0, 1).
+    threshold : float, optional
+        In [0, 1). None: 1 / C.
+
+    Raises
+    ------
+    ValueError
+        For a kind that is none of these, or a number outside its range.
+
+    References
+    ----------
+    Chou et al. 2024: "Embracing ambiguity and subjectivity using the all-inclusive
+    aggregation rule for evaluating multi-label speech emotion recognition systems".
+
+    Example
+    -------
+    >>> Target("majority", no_agreement="distribution").smoothing
+    0.0
+    """
+
+    kind: str = "emotion"
+    no_agreement: str | None = None
+    others: str | None = None
+    smoothing: float = 0.0
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ValueError(
+                f"target: kind is {self.kind!r}; {did_you_mean(str(self.kind), KINDS)}"
+                f"expected one of {', '.join(KINDS)}"
+            )
+        for key in ("smoothing", "threshold"):
+            value = getattr(self, key)
+            number = isinstance(value, int | float) and 0 <= value < 1
+            if not number and not (key == "threshold" and value is None):
+                raise ValueError(
+                    f"target: {key} is {value!r}, expected a number in [0, 1)"
+                )
+
+
+def resolve_target(target: str | Mapping[str, Any] | None) -> Target:
+    """Read the YAML's ``target``.
+
+    Arguments
+    ---------
+    target : str or mapping, optional
+        A kind, or ``{kind: majority, no_agreement: distribution}`` with the arguments
+        of :class:`Target`. None: the corpus' own label.
+
+    Returns
+    -------
+    Target
+
+    Raises
+    ------
+    ValueError
+        For a key that it does not have, and as :class:`Target` does.
+
+    Example
+    -------
+    >>> resolve_target("plurality").kind
+    'plurality'
+    """
+    entry = {"kind": target} if isinstance(target, str) else target or {}
+    known = [field.name for field in fields(Target)]
+    for key in entry:
+        if key not in known:
+            raise ValueError(
+                f"target: the key {key!r} is not known; {did_you_mean(key, known)}"
+                f"it has {', '.join(known)}"
+            )
+    return Target(**entry)
+
+
+def label_by_votes(
+    utterances: Sequence[Utterance],
+    emotion_map: Mapping[str, Sequence[str]],
+    target: Target,
+) -> tuple[list[Labelled], dict[str, int]]:
+    """Give utterances the classes that their listeners heard.
+
+    Arguments
+    ---------
+    utterances : sequence of Utterance
+        All with votes.
+    emotion_map : mapping
+        Class name to the emotions it is made of; their votes add up.
+    target : Target
+        Where it is a distribution or all-inclusive, the label is the class with most
+        votes, of several the first.
+
+    Returns
+    -------
+    list of Labelled
+        In the given order.
+    dict
+        How many utterances were left out, by the reason.
+
+    Raises
+    ------
+    ValueError
+        For utterances without votes, a class of ``target`` that is not in
+        ``emotion_map``, and a class that gets no utterance.
+
+    Example
+    -------
+    >>> from pathlib import Path
+    >>> utterance = Utterance("a", Path("a.wav"), 1.0, "toy", None, None, None, "en",
+    ...     None, "happy", votes={"sad": 3, "bored": 2, "neutral": 2})
+    >>> emotion_map = {"low": ["sad", "bored"], "mid": ["neutral"]}
+    >>> label_by_votes([utterance], {"low": ["sad", "bored"]}, Target("majority"))
+    ([Labelled(utterance=..., label='low')], {})
+    """
+    classes = list(emotion_map)
+    if target.others is not None and target.others not in classes:
+        raise _no_class("others", target.others, classes)
+    fallback = target.no_agreement
+    if fallback not in (None, "distribution", *classes):
+        raise _no_class("no_agreement", fallback, [*classes, "distribution"])
+    votes = _counts(utterances, emotion_map, target)
+    inside, agreed = votes[:, :-1], _agreed(votes, target)
+    heard: NDArray[np.bool_] = inside.sum(1) > 0
+    best = inside.argmax(1)
+    items: list[Labelled] = []
+    left_out: Counter[str] = Counter()
+    for utterance, sure, some, number in zip(
+        utterances, agreed.tolist(), heard.tolist(), best.tolist(), strict=True
+    ):
+        if sure or (some and fallback == "distribution"):
+            items.append(Labelled(utterance, classes[number]))
+        elif fallback in classes:
+            items.append(Labelled(utterance, str(fallback)))
+        else:
+            left_out["without agreement" if some else "without a vote for a class"] += 1
+    empty = emotion_map.keys() - {item.label for item in items}
+    if empty:
+        raise ValueError(
+            f"emotion_map: by the votes ({target.kind}) no utterance is in class "
+            f"{', '.join(sorted(empty))}"
+        )
+    return items, dict(left_out)
+
+
+def target_table(
+    items: Sequence[Labelled],
+    emotion_map: Mapping[str, Sequence[str]],
+    target: Target,
+) -> Floats:
+    """Write the targets of utterances as numbers.
+
+    Arguments
+    ---------
+    items : sequence of Labelled
+        As :func:`label_by_votes`, or for the kind ``"emotion"`` ``map_emotions``,
+        returned them.
+    emotion_map : mapping
+        Class name to emotions.
+    target : Target
+        The same.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C): shares with sum 1, one of them 1 where there is a class; of an
+        all-inclusive target 0 and 1.
+
+    Raises
+    ------
+    ValueError
+        For utterances without votes where these are asked for.
+
+    Example
+    -------
+    >>> from pathlib import Path
+    >>> utterance = Utterance("a", Path("a.wav"), 1.0, "toy", None, None, None, "en",
+    ...     None, "happy", votes={"sad": 3, "happy": 1})
+    >>> item, emotion_map = Labelled(utterance, "s"), {"s": ["sad"], "h": ["happy"]}
+    >>> target_table([item], emotion_map, Target("distribution"))
+    array([[0.75, 0.25]])
+    >>> target_table([item], emotion_map, Target("majority"))
+    array([[1., 0.]])
+    """
+    classes = list(emotion_map)
+    n_classes = len(classes)
+    number = {name: k for k, name in enumerate(classes)}
+    one_hot = np.eye(n_classes)[[number[item.label] for item in items]]
+    if target.kind == "emotion":
+        return one_hot
+    votes = _counts([item.utterance for item in items], emotion_map, target)
+    inside = votes[:, :-1]
+    sums = inside.sum(1, keepdims=True)
+    shares = np.where(sums, inside / np.where(sums, sums, 1), one_hot)
+    if target.kind == "all_inclusive":
+        least = 1 / n_classes if target.threshold is None else target.threshold
+        return (shares > least).astype(np.float64)
+    smooth = (1 - target.smoothing) * shares + target.smoothing / n_classes
+    if target.kind == "distribution":
+        return smooth
+    if target.no_agreement != "distribution":
+        return one_hot
+    return np.where(_agreed(votes, target)[:, None], one_hot, smooth)
+
+
+def dimension_table(items: Sequence[Labelled], names: Sequence[str]) -> Floats:
+    """Write dimensions of utterances as numbers.
+
+    Arguments
+    ---------
+    items : sequence of Labelled
+        The utterances.
+    names : sequence of str
+        Of K dimensions.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, K), on the corpus' own scale; NaN where a value is not known.
+
+    Raises
+    ------
+    ValueError
+        For a dimension that no utterance has.
+
+    Example
+    -------
+    >>> from pathlib import Path
+    >>> utterance = Utterance("a", Path("a.wav"), 1.0, "toy", None, None, None, "en",
+    ...     None, "happy", dimensions={"arousal": 4})
+    >>> dimension_table([Labelled(utterance, "happy")], ["arousal"])
+    array([[4.]])
+    """
+    nothing: Mapping[str, float] = {}
+    known = [item.utterance.dimensions or nothing for item in items]
+    table = np.array([[one.get(n, np.nan) for n in names] for one in known])
+    table = table.reshape(len(items), len(names)).astype(np.float64)
+    for name, column in zip(names, table.T, strict=True):
+        if np.isnan(column).all():
+            there = sorted({key for one in known for key in one})
+            raise ValueError(
+                f"dimensions: no utterance has {name!r}; {did_you_mean(name, there)}"
+                f"the data have {', '.join(there) or 'none'}"
+            )
+    return table
+
+
+def _counts(
+    utterances: Sequence[Utterance],
+    emotion_map: Mapping[str, Sequence[str]],
+    target: Target,
+) -> Floats:
+    """Votes (N, C + 1) for each class, and at the end for what is in none."""
+    without = [u.id for u in utterances if u.votes is None]
+    if without:
+        raise ValueError(
+            f"target {target.kind}: utterances without votes ({offenders(without)}). "
+            "Take a corpus, or columns, that have them, or target: emotion"
+        )
+    heard = {name for u in utterances for name in u.votes or ()}
+    class_of = class_of_emotions(emotion_map, heard)
+    number = {name: k for k, name in enumerate(emotion_map)}
+    other = number[target.others] if target.others else len(number)
+    column = {e: number[class_of[e]] if e in class_of else other for e in heard}
+    counts = np.zeros((len(utterances), len(number) + 1))
+    for row, utterance in enumerate(utterances):
+        for name, n in (utterance.votes or {}).items():
+            counts[row, column[name]] += n
+    return counts
+
+
+def _agreed(votes: Floats, target: Target) -> Any:
+    """On which of the utterances listeners agree."""
+    most = votes[:, :-1].max(1)
+    if target.kind == "majority":
+        agreed = most > votes.sum(1) / 2
+    elif target.kind == "plurality":
+        agreed = ((votes == most[:, None]).sum(1) == 1) & (most > votes[:, -1])
+    else:
+        agreed = most > 0
+    return agreed
+
+
+def _no_class(key: str, found: object, known: Sequence[str]) -> ValueError:
+    return ValueError(
+        f"target: {key} is {found!r}; {did_you_mean(str(found), known)}expected null "
+        f"or one of {', '.join(known)}"
+    )
