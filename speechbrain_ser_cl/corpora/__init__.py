@@ -12,6 +12,7 @@ from speechbrain_ser_cl.corpora.cards import (
     register_cards,
 )
 from speechbrain_ser_cl.corpora.checks import CorpusError
+from speechbrain_ser_cl.corpora.crema_d import CremaDReader
 from speechbrain_ser_cl.corpora.folders import read_folders
 from speechbrain_ser_cl.corpora.iemocap import read_iemocap
 from speechbrain_ser_cl.corpora.msp_improv import read_msp_improv
@@ -19,7 +20,7 @@ from speechbrain_ser_cl.corpora.synthetic import read_synthetic, write_synthetic
 from speechbrain_ser_cl.corpora.table import read_table
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
 
-register_cards()
+register_cards({"crema_d": CremaDReader})
 
 __all__ = [
     "EMOTIONS",

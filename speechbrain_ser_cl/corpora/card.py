@@ -115,6 +115,23 @@ class Field(_Checked):
 
 
 @dataclass(frozen=True)
+class Scale(_Checked):
+    """The scale of a dimension such as arousal.
+
+    Arguments
+    ---------
+    low, high : float
+        Its ends.
+    of : str
+        The column, in braces, where the card's table has it.
+    """
+
+    low: float
+    high: float
+    of: str = ""
+
+
+@dataclass(frozen=True)
 class Table(_Checked):
     """A file of labels: the corpus' own, or one that says more about its files.
 
@@ -228,6 +245,8 @@ class Card(_Checked):
     emotion, speaker, session, gender, language, text, part, intensity : Field
         Where each stands; needed where no group or column has this name, or codes have
         to be translated.
+    dimensions : dict
+        Name of each dimension to its ``Scale``.
     variants : dict
         Name of another release to its counts.
     bad : dict
@@ -268,6 +287,7 @@ class Card(_Checked):
     text: Field | None = None
     part: Field | None = None
     intensity: Field | None = None
+    dimensions: dict[str, Scale] = field(default_factory=dict)
     variants: dict[str, Counts] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     refuse_one_length: bool = False

@@ -28,6 +28,7 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
     finish,
+    numbers,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.corpora.words import EMOTION_WORDS, translate
@@ -145,11 +146,17 @@ def all_cards() -> list[Card]:
     return [get_card(name) for name in card_names()]
 
 
-def register_cards() -> None:
-    """Register a reader for each card that has a layout, under its name and aliases."""
+def register_cards(own: Mapping[str, type[CardReader]]) -> None:
+    """Register a reader for each card that has a layout, under its name and aliases.
+
+    Arguments
+    ---------
+    own : mapping
+        Name of a corpus to the reader that knows more than its card.
+    """
     for card in all_cards():
         if card.readable:
-            CORPORA.register(card.name)(CardReader(card))
+            CORPORA.register(card.name)(own.get(card.name, CardReader)(card))
         for alias in card.aliases:
             CORPORA.alias(alias, card.name)
 
@@ -261,6 +268,7 @@ def read_card(
         count=_speakers,
         allow_missing=allow_missing,
         bad=card.bad,
+        scales=card.dimensions,
     )
     length = utterances[0].duration
     if (
@@ -467,6 +475,7 @@ def _candidates(
                 language=tongue,
                 split=which,
                 intensity=intensity(row) or None,
+                dimensions=_dimensions(card, row),
             )
         )
     if without or elsewhere:
@@ -475,6 +484,18 @@ def _candidates(
             *(card.name, len(rows), without, len(elsewhere)),
         )
     return candidates, elsewhere
+
+
+def _dimensions(card: Card, row: Row) -> dict[str, float] | None:
+    """The numbers of a row's dimensions."""
+    texts = {
+        name: row.get(scale.of.strip("{}"), "")
+        for name, scale in card.dimensions.items()
+    }
+    try:
+        return numbers(texts)
+    except CorpusError as error:
+        raise CorpusError(f"{card.name}: {card.id.format_map(row)}: {error}") from None
 
 
 def _meaning(

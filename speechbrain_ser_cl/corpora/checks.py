@@ -6,6 +6,7 @@ be read, are the numbers those of the published corpus.
 """
 
 import logging
+import math
 import os
 import re
 import struct
@@ -15,12 +16,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import soundfile
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.errors import SERError, offenders
 from speechbrain_ser_cl.utils.media import MEDIA, media_seconds
+
+if TYPE_CHECKING:
+    from speechbrain_ser_cl.corpora.card import Scale
 
 logger = logging.getLogger(__name__)
 
@@ -282,6 +287,40 @@ def emotion_of(
     return {name: emotions[code] for name, code in codes}
 
 
+def numbers(texts: Mapping[str, str]) -> dict[str, float] | None:
+    """Read the values of dimensions.
+
+    Arguments
+    ---------
+    texts : mapping
+        Name to a number in digits, or to nothing or NaN.
+
+    Returns
+    -------
+    dict or None
+        What is known; None where nothing is.
+
+    Raises
+    ------
+    CorpusError
+        For another text.
+
+    Example
+    -------
+    >>> numbers({"arousal": "2.5", "valence": "NaN", "dominance": ""})
+    {'arousal': 2.5}
+    """
+    found = {}
+    for name, text in texts.items():
+        try:
+            number = float(text.strip().replace(",", ".") or "nan")
+        except ValueError:
+            raise CorpusError(f"{name} is {text!r}, expected a number") from None
+        if not math.isnan(number):
+            found[name] = number
+    return found or None
+
+
 def finish(
     candidates: Iterable[Candidate],
     *,
@@ -292,6 +331,7 @@ def finish(
     count: Callable[[list[Utterance]], Mapping[str, int]] | None = None,
     allow_missing: bool,
     bad: Mapping[str, str] | None = None,
+    scales: "Mapping[str, Scale] | None" = None,
 ) -> list[Utterance]:
     """Look at the audio files and compare the counts with the published ones.
 
@@ -317,6 +357,8 @@ def finish(
     bad : mapping, optional
         Name of an utterance to what is known to be wrong with its file: left out where
         it cannot be read, and not expected.
+    scales : mapping, optional
+        Name of a dimension to its scale.
 
     Returns
     -------
@@ -326,8 +368,9 @@ def finish(
     Raises
     ------
     CorpusError
-        For two files of one name; if no utterance is left; and, unless
-        ``allow_missing``, for missing or unreadable files and wrong counts.
+        For two files of one name and values outside a dimension's scale; if no
+        utterance is left; and, unless ``allow_missing``, for missing or unreadable
+        files and wrong counts.
 
     Example
     -------
@@ -350,6 +393,7 @@ missing audio files (1: 03a01Fa)
             f"{corpus} in {folder}: utterances that are there more than once "
             f"({offenders(repeated)}). Keep one copy of each"
         )
+    _check_scales(candidates, scales or {}, f"{corpus} in {folder}")
 
     present = [candidate for candidate in candidates if candidate.path is not None]
     durations = read_durations([c.path for c in present if c.path is not None])
@@ -409,6 +453,23 @@ missing audio files (1: 03a01Fa)
             stacklevel=3,
         )
     return utterances
+
+
+def _check_scales(
+    candidates: Iterable[Candidate], scales: "Mapping[str, Scale]", where: str
+) -> None:
+    for name, scale in scales.items():
+        outside = [
+            f"{c.name}: {value:g}"
+            for c in candidates
+            if (value := (c.dimensions or {}).get(name)) is not None
+            and not scale.low <= value <= scale.high
+        ]
+        if outside:
+            raise CorpusError(
+                f"{where}: {name} outside its scale, {scale.low:g} to {scale.high:g} "
+                f"({offenders(outside)})"
+            )
 
 
 def read_durations(paths: Sequence[Path]) -> list[float]:

@@ -4,23 +4,29 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from speechbrain_ser_cl.corpora.card import Scale
 from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     audio_files,
     emotion_of,
     finish,
     locate,
+    numbers,
     visible,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.corpora.words import EMOTION_WORDS
 from speechbrain_ser_cl.registry import CORPORA
 
 # [6.2901 - 8.2357]	Ses01F_impro01_F000	neu	[2.5000, 2.5000, 2.5000]
 LINE = re.compile(
     r"\[[^\]]*\]\s+"
     r"(?P<name>Ses0(?P<session>[1-5])[FM]_(?P<part>\w+)_(?P<letter>[FM])\d+)"
-    r"\s+(?P<emotion>\w+)\s+\["
+    r"\s+(?P<emotion>\w+)\s+"
+    r"\[(?P<valence>[^,\]]*),?(?P<arousal>[^,\]]*),?(?P<dominance>[^,\]]*)"
 )
+# C-E4:	Frustration; Anger;	(tired); C-F1 is the actor.
+LISTENER = re.compile(r"C-E\d+:\s+(?P<words>[^()]*)")
 # The parts of a script that was recorded in pieces carry a letter: script01_1b.
 SCRIPT = re.compile(r"script\d\d_\d")
 EMOTION = {
@@ -36,6 +42,7 @@ EMOTION = {
     "oth": "other",
     "xxx": "other",
 }
+SCALES = {name: Scale(1, 5) for name in ("valence", "arousal", "dominance")}
 FOUR_CLASSES = {"angry", "happy", "excited", "neutral", "sad"}
 EXPECTED = {
     "utterances": 10039,
@@ -57,8 +64,9 @@ def read_iemocap(folder: str | Path, allow_missing: bool = False) -> list[Uttera
 
     The speaker is the session and the letter of the *last* part of the name:
     ``Ses01M_impro01_F000`` is the woman of session 1. The dialogue's letter says
-    who wears the markers. Turns without agreement (``xxx``) are ``"other"``. The
-    text id is the script; improvised turns have none.
+    who wears the markers. Votes are those of the listeners (``C-E…``), of whom some
+    name two emotions; words of their own are ``"other"``. Turns without agreement
+    (``xxx``) are ``"other"``. The text id is the script; improvised turns have none.
 
     Arguments
     ---------
@@ -98,12 +106,15 @@ no/such/folder
         path.stem: path
         for path in audio_files(root, "Session[1-5]/sentences/wav/*/Ses*")
     }
-    turns = [
-        match
-        for path in visible(root, labels)
-        for match in map(LINE.match, path.read_text(errors="replace").splitlines())
-        if match
-    ]
+    turns: list[re.Match[str]] = []
+    votes: list[Counter[str]] = []
+    for path in visible(root, labels):
+        for line in path.read_text(errors="replace").splitlines():
+            if match := LINE.match(line):
+                turns.append(match)
+                votes.append(Counter())
+            elif votes and (said := LISTENER.match(line)):
+                votes[-1].update(_heard(said["words"]))
     emotions = emotion_of(
         ((turn["name"], turn["emotion"]) for turn in turns), EMOTION, "iemocap"
     )
@@ -117,8 +128,10 @@ no/such/folder
                 session=f"Ses0{turn['session']}",
                 gender="female" if turn["letter"] == "F" else "male",
                 text_id=script[0] if (script := SCRIPT.match(turn["part"])) else None,
+                dimensions=numbers({name: turn[name] for name in SCALES}),
+                votes=heard,
             )
-            for turn in turns
+            for turn, heard in zip(turns, votes, strict=True)
         ),
         corpus="iemocap",
         language="en",
@@ -126,7 +139,13 @@ no/such/folder
         expected=EXPECTED,
         count=_count,
         allow_missing=allow_missing,
+        scales=SCALES,
     )
+
+
+def _heard(words: str) -> list[str]:
+    said = (word.strip().lower().removesuffix(" state") for word in words.split(";"))
+    return [EMOTION_WORDS.get(word, "other") for word in said if word]
 
 
 def _count(utterances: list[Utterance]) -> Counter:

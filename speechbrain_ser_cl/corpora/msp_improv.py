@@ -1,16 +1,20 @@
 """MSP-IMPROV, acted dyadic conversations (Busso et al. 2017)."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
+from speechbrain_ser_cl.corpora.card import Scale
 from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     audio_files,
     emotion_of,
     finish,
     locate,
+    numbers,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.corpora.words import EMOTION_WORDS
 from speechbrain_ser_cl.registry import CORPORA
 
 # UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:1.857143; V:3.0; D:2.571429 ; N:4.428571;
@@ -18,8 +22,13 @@ LINE = re.compile(
     r"UTD-IMPROV-"
     r"(?P<name>(?P<sentence>S\d\d)[A-Z]-(?P<speaker>(?P<letter>[FM])0(?P<session>[1-6]))"
     r"-(?P<scenario>[PRST])-\w+)"
-    r"\.avi\s*;\s*(?P<emotion>[^;\s]+)\s*;"
+    r"\.avi\s*;\s*(?P<emotion>[^;\s]+)\s*;(?P<values>.*)"
 )
+# WORKER00000001; Neutral; Neutral; A:3.000000; V:3.000000; D:NaN; N:5.0;
+LISTENER = re.compile(r"WORKER\w*\s*;\s*(?P<emotion>[^;]*)")
+VALUE = re.compile(r"([AVDN]):([\d.]+)")
+DIMENSIONS = {"A": "arousal", "V": "valence", "D": "dominance", "N": "naturalness"}
+SCALES = {name: Scale(1, 5) for name in DIMENSIONS.values()}
 LABEL_FILES = ("Evaluation.txt", "Evalution.txt")
 EMOTION = {
     "A": "angry",
@@ -46,7 +55,8 @@ def read_msp_improv(folder: str | Path, allow_missing: bool = False) -> list[Utt
     The emotion is what the annotators agree on (``Evaluation.txt``), not the
     intended one in the file name; other (O) and no agreement (X) are ``"other"``.
     The text id is the target sentence where it is spoken: read (T) or improvised
-    (S); the turns of the dialogues (P, R) have none.
+    (S); the turns of the dialogues (P, R) have none. Votes are the emotion that each
+    listener chose, dimensions what they rated on average.
 
     Arguments
     ---------
@@ -88,11 +98,15 @@ no/such/folder
         path.stem: path
         for path in audio_files(sessions, "session[1-6]/*/*/MSP-IMPROV-*")
     }
-    turns = [
-        match
-        for match in map(LINE.match, labels.read_text(errors="replace").splitlines())
-        if match
-    ]
+    turns: list[re.Match[str]] = []
+    votes: list[Counter[str]] = []
+    for line in labels.read_text(errors="replace").splitlines():
+        if match := LINE.match(line):
+            turns.append(match)
+            votes.append(Counter())
+        elif votes and (said := LISTENER.match(line)):
+            word = said["emotion"].strip().lower()
+            votes[-1][EMOTION_WORDS.get(word, "other")] += 1
     emotions = emotion_of(
         ((turn["name"], turn["emotion"]) for turn in turns), EMOTION, "msp_improv"
     )
@@ -106,12 +120,17 @@ no/such/folder
                 session=f"session{turn['session']}",
                 gender="female" if turn["letter"] == "F" else "male",
                 text_id=turn["sentence"] if turn["scenario"] in "ST" else None,
+                dimensions=numbers(
+                    {DIMENSIONS[key]: n for key, n in VALUE.findall(turn["values"])}
+                ),
+                votes=heard,
             )
-            for turn in turns
+            for turn, heard in zip(turns, votes, strict=True)
         ),
         corpus="msp_improv",
         language="en",
         folder=root,
         expected=EXPECTED,
         allow_missing=allow_missing,
+        scales=SCALES,
     )

@@ -352,6 +352,15 @@ def test_msp_podcast_leaves_the_second_test_part_out(tmp_path):
         found = CORPORA.get("msp_podcast")(tmp_path, allow_missing=True)
     assert [u.split for u in found] == ["train", "valid", "test"]
     assert {(u.speaker, u.gender) for u in found} == {(None, None)}
+    known = {"arousal": 5, "valence": 6, "dominance": 5}
+    assert all(u.dimensions == known for u in found)
+    labels = tmp_path / "Labels" / "labels_consensus.csv"
+    labels.write_text(labels.read_text().replace("H,5,6", "H,7.5,6"))
+    with pytest.raises(CorpusError, match=r"arousal outside its scale, 1 to 7 \(3: "):
+        CORPORA.get("msp_podcast")(tmp_path, allow_missing=True)
+    labels.write_text(labels.read_text().replace("H,7.5,6", "H,five,6"))
+    with pytest.raises(CorpusError, match="_0001_0000: arousal is 'five'"):
+        CORPORA.get("msp_podcast")(tmp_path, allow_missing=True)
 
 
 def test_names_and_headers_of_wav_and_flac(tmp_path):

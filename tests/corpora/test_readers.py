@@ -126,6 +126,19 @@ def test_iemocap_emotions_and_free_speech(utterances):
     assert utterance.duration == 0.01
 
 
+def test_what_listeners_said(utterances):
+    """A turn has the listeners' words, without the actors' own, and known values."""
+    turn = by_id(utterances["iemocap"])["iemocap_Ses03M_impro04_F002"]
+    assert turn.votes == {"neutral": 1, "frustrated": 1, "angry": 1}
+    assert turn.dimensions == {"valence": 2.5, "arousal": 2.5, "dominance": 2.5}
+    turns = utterances["msp_improv"]
+    assert all(turn.votes == {"neutral": 1, "other": 1} for turn in turns)
+    known = {"arousal": 1.857143, "valence": 3.0, "naturalness": 4.428571}
+    told = [turn.dimensions for turn in turns]
+    assert told.count(known) == -(-8438 // 50)  # where dominance is NaN
+    assert told.count(known | {"dominance": 2.571429}) == 8438 - told.count(known)
+
+
 def test_msp_improv_label_is_the_annotators_not_the_intended_one(corpora, utterances):
     found = by_id(utterances["msp_improv"])
     lines = (corpora["msp_improv"] / "Evaluation.txt").read_text("latin-1").split("\n")

@@ -1,0 +1,110 @@
+"""What the listeners of CREMA-D heard and saw (Cao et al. 2014)."""
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.cards import CardReader, walk
+from speechbrain_ser_cl.corpora.checks import CorpusError
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.utils.errors import offenders
+
+VOTES = "processedResults/tabulatedVotes.csv"
+# The first digit of a row's number, in the column without a name.
+MODALITIES = {"voice": "1", "face": "2", "both": "3"}
+COLUMNS = {
+    "A": "angry",
+    "D": "disgusted",
+    "F": "fearful",
+    "H": "happy",
+    "N": "neutral",
+    "S": "sad",
+}
+
+
+class CremaDReader(CardReader):
+    """CREMA-D's card, and the votes of its listeners where the corpus has them.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora.cards import get_card
+    >>> CremaDReader(get_card("crema_d"))("/data/crema_d", modality="sound")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: crema_d: modality is 'sound', \
+expected one of voice, face, both
+    """
+
+    def __call__(
+        self,
+        folder: str | Path,
+        allow_missing: bool = False,
+        modality: str = "voice",
+    ) -> list[Utterance]:
+        """Read the corpus.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            Where it lies: its folder, one above or one of its own folders.
+        allow_missing : bool
+            Whether missing and corrupt files and wrong counts become one warning.
+        modality : str
+            By what people judged: ``"voice"`` alone, ``"face"`` alone, or ``"both"``.
+
+        Returns
+        -------
+        list of Utterance
+            Sorted by id. Where ``processedResults/tabulatedVotes.csv`` is there, with
+            ``votes`` and the dimension ``level``: the mean of how strongly people
+            heard the emotion that they named, 0 to 100.
+
+        Raises
+        ------
+        CorpusError
+            As ``CardReader`` does, and for a table that lacks a file or a number.
+        """
+        if modality not in MODALITIES:
+            raise CorpusError(
+                f"{self.card.name}: modality is {modality!r}, expected one of "
+                f"{', '.join(MODALITIES)}"
+            )
+        utterances = super().__call__(folder, allow_missing)
+        path = _table(Path(folder).absolute())
+        if path is None:
+            return utterances
+        heard = _read(path, MODALITIES[modality])
+        names = [utterance.path.stem for utterance in utterances]
+        absent = [name for name in names if name not in heard]
+        if absent:
+            raise CorpusError(
+                f"{self.card.name}: {path} has no votes by {modality} for "
+                f"({offenders(absent)}). Get the complete file, or remove it"
+            )
+        return [
+            replace(utterance, votes=heard[name][0], dimensions=heard[name][1])
+            for utterance, name in zip(utterances, names, strict=True)
+        ]
+
+
+def _table(folder: Path) -> Path | None:
+    near = (parent / VOTES for parent in (folder, *folder.parents[:2]))
+    inside = (Path(path) for path in walk(folder) if path.endswith(f"/{VOTES}"))
+    return next((path for path in near if path.is_file()), next(inside, None))
+
+
+def _read(path: Path, digit: str) -> dict[str, tuple[dict[str, int], dict[str, float]]]:
+    """Name of a file to its votes and level."""
+    heard = {}
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            for row in csv.DictReader(file):
+                if row[""].startswith(digit):
+                    votes = {name: int(row[code]) for code, name in COLUMNS.items()}
+                    level = {"level": float(row["meanEmoResp"])}
+                    heard[row["fileName"]] = votes, level
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorpusError(
+            f"{path}: not the table of votes of CREMA-D ({error!r}); expected columns "
+            f"{', '.join(COLUMNS)}, fileName, meanEmoResp with numbers"
+        ) from error
+    return heard
