@@ -8,6 +8,7 @@ be read, are the numbers those of the published corpus.
 import logging
 import math
 import os
+import posixpath
 import re
 import struct
 import warnings
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import soundfile
 
-from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.utils.errors import SERError, offenders
 from speechbrain_ser_cl.utils.media import MEDIA, media_seconds
 
@@ -147,6 +148,27 @@ def below(folder: Path, path: Path) -> str:
     """
     inside = path.is_relative_to(folder)
     return (path.relative_to(folder) if inside else path).as_posix()
+
+
+def one_name(text: str | Path) -> str:
+    r"""Write the name of a file in the one form in which names are compared.
+
+    Arguments
+    ---------
+    text : str or pathlib.Path
+        As somebody wrote it.
+
+    Returns
+    -------
+    str
+        In the Unicode form NFC, with ``/`` between folders, without ``./``.
+
+    Example
+    -------
+    >>> one_name(".\\wav\\a.wav")
+    'wav/a.wav'
+    """
+    return posixpath.normpath(normal(str(text)).replace("\\", "/"))
 
 
 def locate(

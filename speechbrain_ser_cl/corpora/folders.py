@@ -12,12 +12,12 @@ from speechbrain_ser_cl.corpora.checks import (
     below,
     finish,
 )
-from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.corpora.words import (
     EMOTION_WORDS,
     GENDER_WORDS,
     SPLIT_WORDS,
-    names_to_leave_out,
+    Exclusion,
     translate,
 )
 from speechbrain_ser_cl.registry import CORPORA
@@ -94,13 +94,14 @@ def read_folders(
     if not root.is_dir():
         raise CorpusError(f"{corpus}: there is no folder {root}")
     files = _audio(root, corpus, allow_missing)
-    unwanted = names_to_leave_out(exclude)
-    names = {path: below(root, path.with_suffix("")) for path in files}
+    excluded = Exclusion(exclude, f"{corpus} in {root}")
+    names = {path: normal(below(root, path.with_suffix(""))) for path in files}
     names = {
         path: name
         for path, name in names.items()
-        if not unwanted & {name, f"{corpus}_{name}", below(root, path)}
+        if not excluded(name, f"{corpus}_{name}", below(root, path))
     }
+    excluded.tell_unused()
     matches = {path: form.fullmatch(name) for path, name in names.items()}
     wrong = [below(root, path) for path, match in matches.items() if not match]
     if wrong:
@@ -108,7 +109,7 @@ def read_folders(
             f"{corpus} in {root}: files that pattern {pattern} does not fit "
             f"({offenders(wrong)}). Change the pattern; ** stands for any folders"
         )
-    said = {path: match.groupdict() for path, match in matches.items()}
+    said = {path: match.groupdict("") for path, match in matches.items() if match}
     emotions = translate(
         (fields["emotion"] for fields in said.values()),
         labels,
@@ -130,15 +131,16 @@ def read_folders(
             name=names[path],
             path=path,
             speaker=fields.get("speaker"),
-            emotion=emotions[fields["emotion"]],
+            emotion=emotion,
             session=fields.get("session"),
-            gender=GENDER_WORDS.get((fields.get("gender") or "").lower()),
+            gender=GENDER_WORDS.get(fields.get("gender", "").lower()),
             text_id=fields.get("text"),
             language=fields.get("language"),
-            split=parts.get(fields.get("split")),
+            split=parts.get(fields.get("split", "")),
         )
         for path, fields in said.items()
-        if emotions[fields["emotion"]] and parts.get(fields.get("split"), "any")
+        if (emotion := emotions[fields["emotion"]])
+        and parts.get(fields.get("split", ""), "any")
     ]
     if len(candidates) < len(files):
         logger.info(
@@ -157,7 +159,7 @@ def read_folders(
     )
 
 
-def _compiled(pattern: str, corpus: str) -> re.Pattern:
+def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
     """A pattern as a regular expression on names without suffix."""
     unknown = set(re.findall(r"\{(.*?)\}", pattern)) - set(FIELDS)
     if unknown:
@@ -170,6 +172,7 @@ def _compiled(pattern: str, corpus: str) -> re.Pattern:
         raise CorpusError(
             f"{corpus}: pattern {pattern} does not say where the {{emotion}} stands"
         )
+    pattern = normal(pattern)
     if Path(pattern).suffix.lower() in READABLE:
         pattern = pattern[: pattern.rindex(".")]
     seen, form = set(), ""

@@ -1,16 +1,16 @@
 """A corpus of one's own that a table describes: a row per file, or per part of a file.
 
-Also what audformat writes as CSV: ``table: [db.emotion.csv, db.files.csv]``.
+Also what audformat writes: ``table: [db.emotion.csv, db.files.csv]``.
 """
 
-import csv
 import glob
-import io
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -21,15 +21,24 @@ from speechbrain_ser_cl.corpora.checks import (
     CorpusError,
     below,
     finish,
-    visible,
+    one_name,
 )
+from speechbrain_ser_cl.corpora.file_names import find_files
 from speechbrain_ser_cl.corpora.folders import READABLE
-from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.corpora.table_file import (
+    READERS,
+    TEXTS,
+    Row,
+    read_rows,
+    tables_in,
+)
+from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.corpora.words import (
     EMOTION_WORDS,
     GENDER_WORDS,
+    NO_LABEL,
     SPLIT_WORDS,
-    names_to_leave_out,
+    Exclusion,
     translate,
 )
 from speechbrain_ser_cl.registry import CORPORA
@@ -37,13 +46,53 @@ from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 
 logger = logging.getLogger(__name__)
 
-TABLES = (".csv", ".tsv", ".txt")
-DELIMITERS = (",", ";", "\t", "|")
 NEEDED = ("file", "emotion")
 FIELDS = (
     *NEEDED,
     *("speaker", "session", "gender", "language", "text", "split", "start", "end"),
 )
+# What columns are usually called, without capitals, blanks and underscores.
+USUAL_NAMES = {
+    "file": "path filename filepath wav wavpath wavfile audio audiopath audiofile",
+    "emotion": "label emotionlabel emotions emo",
+    "speaker": "spk speakerid spkid actor actorid speakername",
+    "session": "sessionid",
+    "gender": "sex speakergender",
+    "language": "lang",
+    "text": "textid sentenceid",
+    "split": "set partition subset",
+    "start": "starttime startsec onset",
+    "end": "endtime endsec offset",
+}
+Words = Mapping[str, str | None] | None
+_LONGEST = 1e6  # s, of a recording
+_MANY = 20  # different numbers are ratings and no codes
+
+
+@dataclass
+class _Part:
+    """A row: a file, or a part of it."""
+
+    row: int
+    said: Row
+    start: float
+    end: float | None
+    path: Path | None = None
+    file: str = ""
+    emotion: str | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        return self.start > 0 or self.end is not None
+
+    @property
+    def name(self) -> str:
+        """Its file without suffix, and which part of it."""
+        if not self.is_cut:
+            return self.file
+        first = [self.start] if self.said.get("start") else []
+        bounds = first + ([] if self.end is None else [self.end])
+        return f"{self.file}_" + "-".join(f"{bound:.3f}" for bound in bounds)
 
 
 @CORPORA.register("table")
@@ -52,15 +101,16 @@ def read_table(
     allow_missing: bool = False,
     corpus: str = "table",
     table: str | Sequence[str] | None = None,
-    columns: Mapping[str, str | None] | None = None,
-    labels: Mapping[str, str | None] | None = None,
-    splits: Mapping[str, str | None] | None = None,
+    columns: Words = None,
+    labels: Words = None,
+    splits: Words = None,
     exclude: str | Path | Iterable[str] | None = None,
     cut_into: str | Path | None = None,
     language: str = "und",
-    encoding: str = "utf-8",
+    encoding: str | None = None,
+    raters: str | None = None,
 ) -> list[Utterance]:
-    r"""Read a corpus of one's own: a CSV or TSV file with a row per utterance.
+    r"""Read a corpus of one's own: a table with a row per utterance.
 
     Arguments
     ---------
@@ -71,15 +121,17 @@ def read_table(
     corpus : str
         A name for the corpus; ids and speakers begin with it.
     table : str or list of str, optional
-        Name of the table in ``folder``; by default the only one there. Further ones
-        say more about the files of the first: rows with the same file (and the same
-        ``start`` and ``end`` if both have them) belong together.
+        Name of the table in ``folder``: ``.csv``, ``.tsv``, ``.txt``, ``.jsonl``; with
+        the extra ``tables`` also ``.xlsx`` and ``.parquet``. By default the only one
+        there. Further ones say more about the files of the first: rows with the same
+        file (and the same ``start`` and ``end`` if both have them) belong together.
     columns : mapping, optional
         Which column says what, where its name is not the same: ``{file: path, emotion:
         mood, speaker: agent}``. ``file`` and ``emotion`` are needed; ``speaker``,
         ``session``, ``gender``, ``language``, ``text``, ``split``, ``start`` and
-        ``end`` are used if they are there. Several columns make one value as in
-        ``{file: "wav/{take}_{number}.wav"}``. null: not this column.
+        ``end`` are used if they are there, by these names or usual ones such as
+        ``path``, ``Label``, ``Speaker ID``, which are told. Several columns make one
+        value as in ``{file: "wav/{take}_{number}.wav"}``. null: not this column.
     labels : mapping, optional
         What words for emotions mean, where they are not the usual ones:
         ``{Wut: angry}``; null leaves a word's rows out.
@@ -92,8 +144,11 @@ def read_table(
         once, as 16 kHz mono.
     language : str
         ISO 639 code of all rows, where no column says it.
-    encoding : str
-        Of the table.
+    encoding : str, optional
+        Of the table; by default it is found out.
+    raters : str, optional
+        ``"plurality"``: a file in several rows, one per listener, gets the emotion of
+        the most; ``"other"`` where two have as many.
 
     Returns
     -------
@@ -122,38 +177,45 @@ def read_table(
     >>> utterance.id, utterance.emotion, utterance.speaker, utterance.duration
     ('table_a', 'angry', 'table_Anna', 0.5)
     """
+    if raters not in (None, "plurality"):
+        raise CorpusError(f"{corpus}: raters is {raters!r}, expected plurality or null")
     root, paths = _find(Path(folder), table, corpus)
-    columns = _known_fields(columns, corpus)
-    rows = _read(paths[0], encoding)
+    said_columns = _known_fields(columns, corpus)
+    rows = read_rows(paths[0], encoding)
     where = f"{corpus}: {paths[0]}"
-    for path in paths[1:]:
-        rows = _joined(rows, _read(path, encoding), columns, where, path)
-    columns = _resolved(columns, rows, where)
-    said = [_values(row, columns) for row in rows]
-    _check_rows(said, where)
-    said = _without(said, names_to_leave_out(exclude), root, corpus)
+    for more in paths[1:]:
+        key = _resolved(said_columns, rows, splits, where, ("file", "start", "end"))
+        rows = _joined(rows, read_rows(more, encoding), key, where, more)
+    columns = _resolved(said_columns, rows, splits, where)
+    parts = _parts([_values(row, columns) for row in rows], where)
+    found = find_files(root, (part.said["file"] for part in parts), where)
+    for part, (path, name) in zip(parts, found, strict=True):
+        part.path, part.file = path, name
+    excluded = Exclusion(exclude, where)
+    parts = [
+        part
+        for part in parts
+        if not excluded(
+            *(part.said["file"], part.file, part.name, f"{corpus}_{part.name}"),
+            part.file + (part.path.suffix if part.path else ""),
+        )
+    ]
+    excluded.tell_unused()
 
-    emotions = translate(
-        (row["emotion"] for row in said),
-        labels,
-        EMOTION_WORDS,
-        what="emotion",
-        key="labels",
-        where=f"{where}, column {columns['emotion']}",
-    )
-    parts = translate(
-        (row["split"] for row in said if row.get("split")),
+    emotions = _emotions(parts, labels, f"{where}, column {columns['emotion']}")
+    splits_of = translate(
+        (part.said["split"] for part in parts if part.said.get("split")),
         splits,
         SPLIT_WORDS,
         what="part of a split",
         key="splits",
         where=f"{where}, column {columns.get('split')}",
     )
-    kept = [
-        row
-        for row in said
-        if emotions[row["emotion"]] and parts.get(row.get("split"), "any")
-    ]
+    kept = []
+    for part in parts:
+        part.emotion = emotions[part.said["emotion"]]
+        if part.emotion and splits_of.get(part.said.get("split", ""), "any"):
+            kept.append(part)
     if len(kept) < len(rows):
         logger.info(
             "%s: %d of %d rows left out, as labels, splits and exclude say",
@@ -161,29 +223,29 @@ def read_table(
             len(rows) - len(kept),
             len(rows),
         )
-    files = [_locate(root, row["file"]) for row in kept]
-    _check_found(kept, files, root, columns, where)
-    names = [_name(root, row) for row in kept]
-    segmented = any(row.get("start") or row.get("end") for row in kept)
+    kept = _agreed(kept, raters, where)
+    _check_found(kept, root, columns, where)
+    segmented = any(part.is_cut for part in kept)
+    files = [part.path for part in kept]
     if segmented:
-        files = _cut(kept, files, cut_into, allow_missing, where)
+        files = _cut(kept, cut_into, allow_missing, where)
     return finish(
         (
             Candidate(
-                name=name,
+                name=part.name,
                 path=path,
-                speaker=row.get("speaker") or None,
-                emotion=emotions[row["emotion"]],
-                session=row.get("session") or None,
-                gender=GENDER_WORDS.get(row.get("gender", "").lower()),
-                text_id=row.get("text") or None,
-                language=row.get("language") or None,
-                split=parts.get(row.get("split")),
-                recording=_file_name(root, row) if segmented else None,
-                start=_seconds(row.get("start") or "0") if segmented else None,
-                end=_seconds(row["end"]) if row.get("end") else None,
+                speaker=part.said.get("speaker") or None,
+                emotion=part.emotion or "",
+                session=part.said.get("session") or None,
+                gender=GENDER_WORDS.get(part.said.get("gender", "").lower()),
+                text_id=part.said.get("text") or None,
+                language=part.said.get("language") or None,
+                split=splits_of.get(part.said.get("split", "")),
+                recording=part.file if segmented else None,
+                start=part.start if segmented else None,
+                end=part.end,
             )
-            for name, path, row in zip(names, files, kept, strict=True)
+            for part, path in zip(kept, files, strict=True)
         ),
         corpus=corpus,
         language=language,
@@ -191,16 +253,6 @@ def read_table(
         expected={},
         allow_missing=allow_missing,
     )
-
-
-def _below(folder: Path) -> list[str]:
-    """Up to three tables in folders of the folder, for an error."""
-    found = (
-        path.relative_to(folder).as_posix()
-        for path in visible(folder, "**/*")
-        if path.suffix.lower() in (".csv", ".tsv")
-    )
-    return list(islice(found, 3))
 
 
 def _find(
@@ -215,36 +267,50 @@ def _find(
         folder, table = folder.parent, folder.name
     if not folder.is_dir():
         raise CorpusError(f"{corpus}: there is no folder {folder}")
-    there = [path for path in visible(folder, "*") if path.suffix.lower() in TABLES]
+    tables = list(tables_in(folder))
+    names = [path.name for path in tables]
     if table is None:
-        tables = [path for path in there if path.suffix.lower() != ".txt"]
-        if len(tables) != 1:
-            names = [path.name for path in tables]
-            deeper = [] if names else _below(folder)
-            found = ", ".join(names) or "none"
-            found += f" but, in its folders, {', '.join(deeper)}" if deeper else ""
-            raise CorpusError(
-                f"{corpus}: expected one table in {folder}, found {found}. Say which: "
-                f"table: {(names or deeper or ['labels.csv'])[0]}"
-            )
-        return folder, tables
-    paths = [folder / name for name in ([table] if isinstance(table, str) else table)]
+        if len(tables) == 1:
+            return folder, tables
+        inside = [] if names else list(islice(tables_in(folder, "**/*"), 3))
+        deeper = [path.relative_to(folder).as_posix() for path in inside]
+        found = ", ".join(names) or "none"
+        found += f" but, in its folders, {', '.join(deeper)}" if deeper else ""
+        old = sorted(p.name for p in folder.iterdir() if p.suffix in (".xls", ".ods"))
+        found += f"; save {', '.join(old)} as .xlsx or .csv" if old else ""
+        choice = (names or deeper or ["labels.csv"])[0]
+        if (folder / "db.yaml").exists() and len(names) > 1:  # an audformat database
+            choice = f"[{', '.join(names)}], first the one with the emotions"
+        raise CorpusError(
+            f"{corpus}: expected one table in {folder}, found {found}. Say which: "
+            f"table: {choice}"
+        )
+    chosen = [table] if isinstance(table, str) else table
+    if not (
+        isinstance(chosen, Sequence)
+        and chosen
+        and all(isinstance(name, str) for name in chosen)
+    ):
+        raise CorpusError(
+            f"{corpus}: table is {table!r}, expected a file name such as labels.csv"
+        )
+    paths = [folder / name for name in chosen]
     for path in paths:
         if not path.is_file():
-            names = [other.name for other in there]
             raise CorpusError(
                 f"{corpus}: there is no table {path}; "
                 f"{did_you_mean(path.name, names)}tables there: "
                 f"{', '.join(names) or 'none'}"
             )
-        if path.suffix.lower() not in TABLES:
+        if path.suffix.lower() not in (*TEXTS, *READERS):
             raise CorpusError(
-                f"{corpus}: {path} is not one of {', '.join(TABLES)}. Save it as CSV"
+                f"{corpus}: {path} is not one of {', '.join((*TEXTS, *READERS))}. "
+                "Save it as CSV"
             )
     return folder, paths
 
 
-def _known_fields(columns: Mapping | None, corpus: str) -> dict[str, str | None]:
+def _known_fields(columns: Words, corpus: str) -> dict[str, str | None]:
     """The user's columns; whether the table has them is found out later."""
     if not isinstance(columns or {}, Mapping):
         raise CorpusError(
@@ -262,60 +328,33 @@ def _known_fields(columns: Mapping | None, corpus: str) -> dict[str, str | None]
     return columns
 
 
-def _read(path: Path, encoding: str) -> list[dict[str, str]]:
-    """The rows of a table by column, blanks around values taken away."""
-    try:
-        text = path.read_text(encoding=encoding).removeprefix("\ufeff")
-    except (UnicodeDecodeError, LookupError) as error:
-        raise CorpusError(
-            f"{path}: not in the encoding {encoding} ({error}). Save it as UTF-8, or "
-            "say which it is: encoding: cp1252 (Excel in Western Europe), utf-16, …"
-        ) from error
-    if not text.strip():
-        raise CorpusError(f"{path}: the table is empty")
-    readers = [csv.reader(io.StringIO(text), delimiter=mark) for mark in DELIMITERS]
-    header, reader = max(((next(r), r) for r in readers), key=lambda pair: len(pair[0]))
-    header = [name.strip() for name in header]
-    twice = [name for name, count in Counter(header).items() if count > 1]
-    if twice:
-        raise CorpusError(f"{path}: columns of the same name ({offenders(twice)})")
-    rows, wrong = [], []
-    for row in reader:
-        if len(row) == len(header):
-            cells = (cell.strip() for cell in row)
-            rows.append(dict(zip(header, cells, strict=True)))
-        elif any(cell.strip() for cell in row):
-            wrong.append(f"line {reader.line_num} has {len(row)}")
-    if wrong:
-        raise CorpusError(
-            f"{path}: the header has {len(header)} columns, other lines do not "
-            f"({offenders(wrong)}). Put quotes around values that hold the delimiter"
-        )
-    if not rows:
-        raise CorpusError(f"{path}: the table has a header and no rows")
-    return rows
-
-
 def _joined(
-    rows: list[dict],
-    more: list[dict],
-    columns: Mapping[str, str | None],
+    rows: list[Row],
+    more: list[Row],
+    columns: Mapping[str, str],
     where: str,
     path: Path,
-) -> list[dict]:
+) -> list[Row]:
     """The rows with what a further table says about the same files."""
-    own = {field: columns.get(field) or field for field in ("file", "start", "end")}
-    key = [name for name in own.values() if name in rows[0] and name in more[0]]
-    if own["file"] not in key:
+    key = [name for name in columns.values() if name in more[0]]
+
+    def values(row: Row) -> tuple[str, ...]:
+        """However file and times are written."""
+        return tuple(
+            one_name(row[name]) if name == columns["file"] else _plain_time(row[name])
+            for name in key
+        )
+
+    if columns["file"] not in key:
         raise CorpusError(
-            f"{where} and {path} do not both have the column {own['file']!r} of files, "
-            f"by which rows are put together: {', '.join(rows[0])} and "
+            f"{where} and {path} do not both have the column {columns['file']!r} of "
+            f"files, by which rows are put together: {', '.join(rows[0])} and "
             f"{', '.join(more[0])}"
         )
-    further = {tuple(row[name] for name in key): row for row in more}
+    further = {values(row): row for row in more}
     if len(further) < len(more):
         raise CorpusError(f"{path}: several rows of the same {' and '.join(key)}")
-    keys = [tuple(row[name] for name in key) for row in rows]
+    keys = [values(row) for row in rows]
     absent = [" ".join(key) for key in keys if key not in further]
     if absent:
         raise CorpusError(f"{path}: no row for ({offenders(absent)})")
@@ -323,34 +362,81 @@ def _joined(
 
 
 def _resolved(
-    columns: Mapping[str, str | None], rows: list[dict], where: str
+    columns: Mapping[str, str | None],
+    rows: list[Row],
+    splits: Words,
+    where: str,
+    fields: Sequence[str] = FIELDS,
 ) -> dict[str, str]:
     """Which column says what; several in braces make one value."""
     there = list(rows[0])
-    resolved = {}
-    for field in FIELDS:
-        name = columns.get(field, field)
-        if name is None or (field not in columns and name not in there):
+    by_form = {_form(name): name for name in reversed(there)}
+    resolved: dict[str, str] = {}
+    for field, name in columns.items():
+        if name is None or field not in fields:
             continue
-        name = str(name)
+        name = normal(str(name))
         for column in _columns_of(name):
-            if column not in there:
+            meant = column if column in there else by_form.get(_form(column))
+            if meant is None:
                 raise CorpusError(
                     f"{where} has no column {column!r}; {did_you_mean(column, there)}"
                     f"it has {', '.join(there)}. Correct columns: {{{field}: …}}"
                 )
-        resolved[field] = name
-    lacking = [field for field in NEEDED if field not in resolved]
+            name = name.replace(f"{{{column}}}", f"{{{meant}}}")
+            resolved[field] = name if "{" in name else meant
+    taken = {column for name in resolved.values() for column in _columns_of(name)}
+    free = [name for name in there if name not in taken]
+    guessed: dict[str, str] = {}
+    for field in fields:
+        if field in columns:
+            continue
+        found = [name for name in free if name == field]
+        found = found or [name for name in free if _form(name) == field]
+        if not found:
+            usual = USUAL_NAMES[field].split()
+            found = [
+                n for n in free if _form(n) in usual and _fits(field, n, rows, splits)
+            ]
+        if len(found) > 1:
+            raise CorpusError(
+                f"{where}: {' and '.join(found)} may both be the {field}. Say which: "
+                f"columns: {{{field}: {found[0]}}}, or null for none"
+            )
+        if found:
+            resolved[field] = found[0]
+            guessed |= {field: found[0]} if found[0] != field else {}
+    if guessed and fields == FIELDS:
+        told = ", ".join(f"{name!r} is the {field}" for field, name in guessed.items())
+        logger.warning("%s: taken by their names: %s", where, told)
+    lacking = [field for field in NEEDED if field in fields and field not in resolved]
     if lacking:
         example = ", ".join(f"{f}: {_guess(f, rows) or '…'}" for f in lacking)
         raise CorpusError(
             f"{where} has no column {' and none '.join(lacking)}; it has "
             f"{', '.join(there)}. Say which it is: columns: {{{example}}}"
         )
-    return resolved
+    return {field: resolved[field] for field in FIELDS if field in resolved}
 
 
-def _guess(field: str, rows: list[dict]) -> str | None:
+def _form(name: str) -> str:
+    """A column's name without capitals, blanks and underscores."""
+    return re.sub(r"[\W_]+", "", normal(name).casefold())
+
+
+def _fits(
+    field: str, name: str, rows: list[Row], splits: Mapping[str, str | None] | None
+) -> bool:
+    """Whether a column with a usual name holds what it should."""
+    if field == "split":
+        own = {str(word).lower() for word in splits or {}}
+        return all(r[name].lower() in {*SPLIT_WORDS, *own, ""} for r in rows)
+    if field in ("start", "end"):
+        return all(_is_time(row[name]) for row in rows)
+    return True
+
+
+def _guess(field: str, rows: list[Row]) -> str | None:
     """The column that looks like names of audio files, or like emotions."""
 
     def fits(cell: str) -> bool:
@@ -360,7 +446,7 @@ def _guess(field: str, rows: list[dict]) -> str | None:
 
     some = rows[:100]
     share = {name: sum(fits(row[name]) for row in some) for name in rows[0]}
-    best = max(share, key=share.get)
+    best = max(share, key=lambda name: share[name])
     return best if share[best] > len(some) / 2 else None
 
 
@@ -369,91 +455,115 @@ def _columns_of(name: str) -> list[str]:
     return re.findall(r"\{(.*?)\}", name) or [name]
 
 
-def _values(row: Mapping[str, str], columns: Mapping[str, str]) -> dict[str, str]:
-    """What a row says, by field."""
+def _values(row: Row, columns: Mapping[str, str]) -> Row:
+    """What a row says, by field; words for nothing as nothing."""
     values = {
         field: re.sub(r"\{(.*?)\}", lambda match: row[match[1]], name)
         if "{" in name
         else row[name]
         for field, name in columns.items()
     }
-    # audformat's word for the end of the file.
-    return values | ({"end": ""} if values.get("end") == "NaT" else {})
+    return {
+        field: ""
+        if field not in NEEDED and value.lower() in NO_LABEL | {"nat"}
+        else value
+        for field, value in values.items()
+    }
 
 
-def _check_rows(said: list[dict[str, str]], where: str) -> None:
+def _parts(said: list[Row], where: str) -> list[_Part]:
+    """The rows with their times."""
     empty = [f"row {n}" for n, row in enumerate(said, start=1) if not row["file"]]
     if empty:
         raise CorpusError(f"{where}: rows that name no file ({offenders(empty)})")
-    wrong = [
-        f"{row['file']}: {row[key]!r}"
-        for row in said
-        for key in ("start", "end")
-        if row.get(key) and not _is_time(row[key])
-    ]
+    parts, wrong = [], []
+    for n, row in enumerate(said, start=1):
+        strange = [
+            row[key] for key in ("start", "end") if not _is_time(row.get(key, ""))
+        ]
+        if strange:
+            wrong += [f"row {n}, {row['file']}: {text!r}" for text in strange]
+            continue
+        start, end = (_seconds(row.get(key, "")) for key in ("start", "end"))
+        if end is not None and end <= (start or 0.0):
+            wrong.append(f"row {n}, {row['file']}: end {end:g} is not after {start:g}")
+        parts.append(_Part(n, row, start or 0.0, end))
     if wrong:
         raise CorpusError(
             f"{where}: start or end is no time ({offenders(wrong)}). Expected seconds, "
-            "or 0:00:01.5"
+            "or 0:00:01.5, the end after the start"
         )
-    keys = Counter((r["file"], r.get("start"), r.get("end")) for r in said)
-    twice = {key[0] for key, count in keys.items() if count > 1}
-    if twice:
+    return parts
+
+
+def _emotions(
+    parts: Sequence[_Part], labels: Words, where: str
+) -> dict[str, str | None]:
+    """What each word means."""
+    numbers = {part.said["emotion"] for part in parts}
+    numbers = {text for text in numbers if re.fullmatch(r"-?\d+([.,]\d+)?", text)}
+    if len(numbers) > _MANY:
         raise CorpusError(
-            f"{where}: files in more than one row ({offenders(twice)}). Keep one row "
-            "of each: agree on one label, or name the columns of start and end if rows "
-            "are parts of a file"
+            f"{where}: {len(numbers)} different numbers, such as {min(numbers)}, are "
+            "ratings and no names of emotions. Name a column of names, or make one of "
+            "the numbers first"
         )
+    return translate(
+        (part.said["emotion"] for part in parts),
+        labels,
+        EMOTION_WORDS,
+        what="emotion",
+        key="labels",
+        where=where,
+    )
 
 
-def _without(
-    said: list[dict[str, str]], unwanted: set[str], root: Path, corpus: str
-) -> list[dict[str, str]]:
-    if not unwanted:
-        return said
-    return [
-        row
-        for row in said
-        if not unwanted & {row["file"], (name := _name(root, row)), f"{corpus}_{name}"}
-    ]
-
-
-def _name(root: Path, row: Mapping[str, str]) -> str:
-    """A row's name: its file without suffix, and which part of it."""
-    name = _file_name(root, row)
-    bounds = [f"{_seconds(row[key]):.3f}" for key in ("start", "end") if row.get(key)]
-    return "_".join([name, "-".join(bounds)]) if bounds else name
-
-
-def _file_name(root: Path, row: Mapping[str, str]) -> str:
-    """Its file without suffix."""
-    path = root / row["file"].replace("\\", "/")
-    known = path.suffix.lower() in READABLE
-    return below(root, path.with_suffix("") if known else path)
-
-
-def _locate(root: Path, name: str) -> Path | None:
-    """The file of this name, its suffix left out or not; None if there is none."""
-    path = root / name.replace("\\", "/")
-    if path.is_file():
-        return path
-    suffixes = [] if path.suffix.lower() in READABLE else sorted(READABLE)
-    beside = (path.with_name(path.name + suffix) for suffix in suffixes)
-    return next((other for other in beside if other.is_file()), None)
+def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
+    """One row of each file or part, by the votes of its rows."""
+    groups: dict[tuple[str, float, float | None], list[_Part]] = {}
+    for part in parts:
+        key = (str(part.path or part.file), part.start, part.end)
+        groups.setdefault(key, []).append(part)
+    several = [group for group in groups.values() if len(group) > 1]
+    if several and raters is None:
+        twice = {normal(group[0].said["file"]) for group in several}
+        raise CorpusError(
+            f"{where}: files in more than one row ({offenders(twice)}). If a row is "
+            "one listener's, raters: plurality takes the emotion of the most; if rows "
+            "are parts of a file, name the columns of start and end; else keep one row"
+        )
+    undecided = 0
+    for first, *more in several:
+        for other in more:
+            for field in set(first.said) - {"file", "emotion", "start", "end"}:
+                if other.said[field] != first.said[field]:
+                    raise CorpusError(
+                        f"{where}: rows {first.row} and {other.row} of {first.file} "
+                        f"have {field} {first.said[field]!r} and "
+                        f"{other.said[field]!r}, expected the same"
+                    )
+        votes = Counter(part.emotion for part in (first, *more)).most_common(2)
+        if len(votes) > 1 and votes[0][1] == votes[1][1]:
+            first.emotion = "other"
+            undecided += 1
+        else:
+            first.emotion = votes[0][0]
+    if several:
+        logger.warning(
+            "%s: %d of %d by the votes of several rows; undecided, now other: %d",
+            *(where, len(several), len(groups), undecided),
+        )
+    return [group[0] for group in groups.values()]
 
 
 def _check_found(
-    rows: list[dict[str, str]],
-    files: list[Path | None],
-    root: Path,
-    columns: Mapping[str, str],
-    where: str,
+    parts: Sequence[_Part], root: Path, columns: Mapping[str, str], where: str
 ) -> None:
     """If no file at all is where the table says, tell where one is."""
-    if not rows or any(files):
+    if not parts or any(part.path for part in parts):
         return
-    name = rows[0]["file"]
-    stem = glob.escape(Path(name.replace("\\", "/")).stem)
+    name = one_name(parts[0].said["file"])
+    stem = glob.escape(Path(name).stem)
     elsewhere = next((p for p in root.rglob(f"{stem}.*") if p.suffix in READABLE), None)
     column = columns["file"] if "{" in columns["file"] else f"{{{columns['file']}}}"
     hint = f"Set folder so that {root / name} is one of them"
@@ -463,30 +573,41 @@ def _check_found(
             f'"{below(root, elsewhere.parent)}/{column}"}}'
         )
     raise CorpusError(
-        f"{where}: none of its {len(rows)} files is there; the first would be "
+        f"{where}: none of its {len(parts)} files is there; the first would be "
         f"{root / name}. {hint}"
     )
 
 
 def _is_time(text: str) -> bool:
     try:
-        return _seconds(text) >= 0
+        seconds = _seconds(text)
     except ValueError:
         return False
+    return seconds is None or 0 <= seconds <= _LONGEST
 
 
-def _seconds(text: str) -> float:
-    """Seconds of ``1.5``, ``1,5``, ``0:00:01.5`` or ``0 days 00:00:01.5``."""
+def _seconds(text: str) -> float | None:
+    """Seconds of ``1.5``, ``1,5``, ``0:00:01.5`` or ``0 days 00:00:01.5``.
+
+    None for no time and for infinity: to the end.
+    """
+    text = text.strip().lower()
+    if text in NO_LABEL or text == "nat":
+        return None
     days, _, clock = text.rpartition("days")
     seconds = 0.0
-    for number in clock.strip().replace(",", ".").split(":"):
+    for number in (clock.strip() or "0").replace(",", ".").split(":"):
         seconds = 60 * seconds + float(number)
-    return seconds + 86400 * float(days or 0)
+    seconds += 86400 * float(days or 0)
+    return None if seconds == math.inf else seconds
+
+
+def _plain_time(text: str) -> str:
+    return repr(_seconds(text)) if _is_time(text) else text
 
 
 def _cut(
-    rows: list[dict[str, str]],
-    files: list[Path | None],
+    parts: Sequence[_Part],
     cut_into: str | Path | None,
     allow_missing: bool,
     where: str,
@@ -500,22 +621,20 @@ def _cut(
             "parts are to be written: cut_into: /data/parts"
         )
 
-    def cut(row: Mapping[str, str], path: Path | None) -> Path | str | None:
-        if path is None:
-            return None
+    def cut(part: _Part) -> Path | str | None:
+        if part.path is None or not part.is_cut:
+            return part.path
         try:
-            start = _seconds(row.get("start") or "0")
-            end = _seconds(row["end"]) if row.get("end") else None
-            return cut_audio(path, start, end, cut_into)
+            return cut_audio(part.path, part.start, part.end, cut_into)
         except AudioError as error:
-            return str(error)
+            return f"row {part.row}: {error}"
 
     Path(cut_into).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
         results = list(
             tqdm(
-                pool.map(cut, rows, files),
-                total=len(rows),
+                pool.map(cut, parts),
+                total=len(parts),
                 desc="cutting utterances",
                 disable=None,
             )

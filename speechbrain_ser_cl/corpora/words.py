@@ -1,14 +1,19 @@
 """From the words of somebody's own corpus to the names used here."""
 
+import logging
+import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ser_cl.corpora.checks import CorpusError
-from speechbrain_ser_cl.corpora.utterance import EMOTIONS, PARTS
+from speechbrain_ser_cl.corpora.checks import CorpusError, one_name
+from speechbrain_ser_cl.corpora.utterance import EMOTIONS, PARTS, normal
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.files import read_text
+
+logger = logging.getLogger(__name__)
 
 # Words that need no explanation, in lower case: English, codes of well-known corpora,
 # German, French, Spanish and Italian. One letter means too much.
@@ -169,25 +174,27 @@ def translate(
             f"{key}: {{word: {next(iter(known.values()))}}}"
         )
     own = {
-        str(word): None if name is None else str(name).strip().lower()
+        _plain(str(word)): None if name is None else normal(str(name)).strip().lower()
         for word, name in (meaning or {}).items()
     }
     own_lower = {word.lower(): name for word, name in own.items()}
     counts = Counter(words)
-    names, strange = {}, []
+    names: dict[str, str | None] = {}
+    strange, unlabelled = [], 0
     for word in counts:
-        lower = word.lower()
-        for table, entry in ((own, word), (own_lower, lower), (known, lower)):
+        plain = _plain(word)
+        lower = plain.lower()
+        for table, entry in ((own, plain), (own_lower, lower), (known, lower)):
             if entry in table:
                 names[word] = table[entry]
                 break
         else:
-            if known is EMOTION_WORDS and lower.strip() in NO_LABEL:
+            if known is EMOTION_WORDS and lower in NO_LABEL:
                 names[word] = None
+                unlabelled += counts[word]
             else:
                 strange.append(word)
-    unlabelled = sum(counts[word] for word in names if word.lower().strip() in NO_LABEL)
-    if unlabelled and known is EMOTION_WORDS:
+    if unlabelled:
         warnings.warn(
             f"{where}: {unlabelled} of {counts.total()} have no label and are left out",
             stacklevel=3,
@@ -208,19 +215,21 @@ def translate(
     return names
 
 
-def names_to_leave_out(exclude: str | Path | Iterable[str] | None) -> set[str]:
-    """What a user wants to leave out of a corpus.
+def _plain(word: str) -> str:
+    """In one Unicode form, without blanks around; 1.0 as 1."""
+    return re.sub(r"^(-?[0-9]+)[.]0+$", r"\1", normal(word).strip())
+
+
+class Exclusion:
+    """Tells what a user wants to leave out of a corpus.
 
     Arguments
     ---------
     exclude : str or pathlib.Path or iterable of str or None
         Names, or a text file with one name a line; lines with ``#`` in front are
         comments.
-
-    Returns
-    -------
-    set of str
-        The names: ids, or files as the corpus calls them.
+    where : str
+        The corpus, for messages.
 
     Raises
     ------
@@ -229,19 +238,40 @@ def names_to_leave_out(exclude: str | Path | Iterable[str] | None) -> set[str]:
 
     Example
     -------
-    >>> sorted(names_to_leave_out(["b.wav", "a.wav"]))
-    ['a.wav', 'b.wav']
+    >>> excluded = Exclusion(["wav/a.wav"], "calls")
+    >>> excluded("./wav/a.wav", "calls_a"), excluded("b.wav")
+    (True, False)
     """
-    if exclude is None:
-        return set()
-    if not isinstance(exclude, str | Path):
-        return {str(name) for name in exclude}
-    try:
-        lines = Path(exclude).read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise CorpusError(
-            f"exclude: {exclude} is no file that can be read ({error}); expected a "
-            "list of names, or a text file with one name a line"
-        ) from error
-    lines = [line.strip() for line in lines]
-    return {line for line in lines if line and not line.startswith("#")}
+
+    def __init__(self, exclude: str | Path | Iterable[str] | None, where: str) -> None:
+        names: Iterable[object] = ()
+        if isinstance(exclude, str | Path):
+            try:
+                names = map(str.strip, read_text(exclude).splitlines())
+            except OSError as error:
+                raise CorpusError(
+                    f"exclude: {exclude} is no file that can be read ({error}); "
+                    "expected a list of names, or a text file with one name a line"
+                ) from error
+        elif isinstance(exclude, Iterable):
+            names = exclude
+        elif exclude is not None:
+            raise CorpusError(f"exclude is {exclude!r}, expected a list of names")
+        self.where = where
+        told = (str(name) for name in names)
+        self._names = {one_name(n): n for n in told if n and not n.startswith("#")}
+        self._unused = set(self._names)
+
+    def __call__(self, *names: str) -> bool:
+        """Whether one of these, all of the same utterance, is to be left out."""
+        if not self._names:
+            return False
+        found = self._names.keys() & {one_name(name) for name in names}
+        self._unused -= found
+        return bool(found)
+
+    def tell_unused(self) -> None:
+        """Warns of names that nothing has."""
+        if self._unused:
+            unused = offenders(self._names[name] for name in self._unused)
+            logger.warning("%s: exclude fits nothing there (%s)", self.where, unused)

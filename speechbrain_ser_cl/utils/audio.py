@@ -22,9 +22,10 @@ MOST_VALUES = 2**30  # of all channels, where they are kept apart; 4 GiB
 RATES = (1000, 1_000_000)  # Hz
 LOUDEST = 1e6  # full scale is 1; files of 16-bit numbers that nobody divided have 32768
 
-# How far (s) beyond a file's end a part of it may be said to reach.
-_ROUNDING = 0.1
+# How far (s) beyond a file's end a part of it may be said to reach: a frame.
+_ROUNDING = 0.025
 _BLOCK_VALUES = 2**20
+_YEAR = 366 * 86400.0
 _UNKNOWN = 2**62  # libsndfile's number of frames where a header does not say it
 
 
@@ -177,8 +178,9 @@ def _blocks_of(
         raise AudioError(
             f"{path}: the sampling rate is {rate} Hz, expected {RATES[0]} to {RATES[1]}"
         )
-    first = round(start * rate)
-    last = total if end is None else round(end * rate)
+    # No file is longer than a year; infinity is no number of samples.
+    first = round(min(start, _YEAR) * rate)
+    last = total if end is None else round(min(end, _YEAR) * rate)
     if total and not 0 <= first < min(last, total) <= last <= total + _ROUNDING * rate:
         raise AudioError(
             f"{path}: asked for {start} s to {end} s of {total / rate:.3f} s"

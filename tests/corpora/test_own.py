@@ -1,5 +1,7 @@
 """Corpora of one's own: tables and folders, laid out as nobody's recipe knows."""
 
+import sys
+import unicodedata
 import warnings
 
 import numpy as np
@@ -86,6 +88,202 @@ def test_delimiters_and_encodings(calls, delimiter, encoding):
     (calls / "calls.csv").write_bytes(text.replace("\n", "\r\n").encode(encoding))
     given = {} if encoding.startswith("utf-8") else {"encoding": encoding}
     assert facts(read(calls, **given)) == EXPECTED
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\r\nfile;emotion\r\na.wav;joy\r\nb.wav;Wut\r\n",
+        '"sep=|"\nfile|emotion\na.wav|joy\nb.wav|Wut',
+        "\n \n# joy, and Wut\nfile,emotion\na.wav,joy\n\nb.wav,Wut\n",
+        "file;emotion;\na.wav;joy;\nb.wav;Wut;\n",
+        "file\temotion\na.wav\tjoy\t\nb.wav\tWut\t\n",
+        ",file,emotion\n0,a.wav,joy\n1,b.wav,Wut\n",  # row numbers of pandas
+        '# x\nfile,emotion,note\na.wav,joy,"two\nlines"\nb.wav,Wut,"5"" long"\n',
+        "\ufefffile,emotion\na.wav,joy\nb.wav,W\u00fcrde",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+def test_csv_of_every_kind(tmp_path, text, encoding):
+    write_wav(tmp_path / "a.wav")
+    write_wav(tmp_path / "b.wav")
+    if encoding == "cp1252":
+        text = text.replace("\ufeff", "")
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    found = read_table(tmp_path, labels={"W\u00fcrde": "angry"})
+    assert facts(found) == [("table_a", "happy", None), ("table_b", "angry", None)]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b'file,emotion\na.wav,"joy\nb.wav,Wut\n', "t.csv, line 2: a quote is opened"),
+        (b'file,emotion\na.wav,joy\nb.wav,"Wut\n', "t.csv, line 3: a quote is opened"),
+        (b'file,emotion\n"' + b"a.wav,joy\n" * 20000, "line 2: a quote is opened"),
+        (b"file,emotion\na.wav,\xff\x81\n", "t.csv, line 2: not in the encoding utf-8"),
+        ("file,emotion\nАнна,joy\n".encode("cp1251"), "line 2: not in the encoding"),
+    ],
+)
+def test_no_csv_is_told_with_its_line(tmp_path, data, told):
+    (tmp_path / "t.csv").write_bytes(data)
+    with pytest.raises(CorpusError, match=told):
+        read_table(tmp_path)
+
+
+def test_excel_json_lines_and_parquet(calls):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.read_csv(calls / "calls.csv", sep=";").assign(start=0.0, end=None)
+    whole = pandas.to_timedelta(frame["start"], unit="s")
+    writers = {
+        "calls.jsonl": lambda path: frame.to_json(path, orient="records", lines=True),
+        "calls.xlsx": lambda path: frame.to_excel(path, index=False),
+        "calls.parquet": lambda path: frame.assign(start=whole).to_parquet(path),
+    }
+    (calls / "calls.csv").unlink()
+    for name, write in writers.items():
+        if name == "calls.xlsx":
+            pytest.importorskip("openpyxl")
+        write(calls / name)
+        assert facts(read(calls)) == EXPECTED
+        (calls / name).write_bytes(b"PK rubbish")
+        with pytest.raises(CorpusError, match=name):
+            read(calls)
+        (calls / name).unlink()
+    (calls / "old.xls").touch()
+    with pytest.raises(CorpusError, match=r"found none; save old.xls as .xlsx or .csv"):
+        read(calls)
+
+
+def test_excel_without_its_package_says_what_to_install(calls, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    (calls / "calls.csv").rename(calls / "calls.xlsx")
+    with pytest.raises(
+        ImportError, match=r"speechbrain_ser_cl\[tables\].*save it as CSV"
+    ):
+        read(calls)
+
+
+def test_usual_headers_are_recognised_and_told(tmp_path, caplog):
+    write_wav(tmp_path / "a.wav")
+
+    def read_header(header, row="a.wav,joy,Anna,test", **options):
+        (tmp_path / "t.csv").write_text(f"{header}\n{row}\n")
+        caplog.clear()
+        (one,) = read_table(tmp_path, **options)
+        return one.emotion, one.speaker, one.split
+
+    for header in (
+        " File , EMOTION,Speaker,Split",
+        "path,Label,spk,set",
+        "Filename,label,Speaker ID,partition",
+        "wav,emotion,actor,Subset",
+    ):
+        assert read_header(header) == ("happy", "table_Anna", "test")
+        first = header.split(",")[0].strip()
+        assert f"taken by their names: {first!r} is the file, " in caplog.text
+    assert read_header("file,emotion,speaker,split")
+    assert not caplog.records
+    # No part of a split is called A; two may be the speaker; the user's word counts.
+    assert read_header("file,emotion,spk,set", "a.wav,joy,1,A")[2] is None
+    with pytest.raises(CorpusError, match="spk and actor may both be the speaker. Say"):
+        read_header("file,emotion,spk,actor")
+    options = {"columns": {"speaker": "Actor", "split": None}}
+    assert read_header("file,emotion,spk,actor", **options)[1] == "table_test"
+    assert read_header("file,emotion,spk,set", columns={"speaker": None})[1] is None
+
+
+def test_names_in_both_unicode_forms(tmp_path):
+    composed, apart = (unicodedata.normalize(f, "Käthe/Wärme") for f in ("NFC", "NFD"))
+    for disk, table, corpus in ((apart, composed, "x"), (composed, apart, "y")):
+        folder = tmp_path / corpus
+        write_wav(folder / f"{disk}.wav")
+        speaker, word = table.split("/")
+        rows = f"file,Gefühl,speaker\n{table}.wav,{word},{speaker}\n"
+        (folder / "t.csv").write_text(unicodedata.normalize("NFD", rows), "utf-8")
+        for one_form in (composed, apart):
+            labels = {one_form.split("/")[1]: "calm"}
+            (one,) = read_table(folder, columns={"emotion": "Gefühl"}, labels=labels)
+            assert facts([one]) == [(f"table_{composed}", "calm", "table_Käthe")]
+            assert one.path.samefile(folder / f"{disk}.wav")
+            pattern = f"{speaker}/{{emotion}}"
+            (one,) = read_folders(folder, pattern=pattern, labels=labels)
+            assert (one.id, one.emotion) == (f"folders_{composed}", "calm")
+        with pytest.raises(CorpusError, match="nothing left"):
+            read_folders(folder, exclude=[f"{table}.wav"])
+
+
+def test_one_file_however_it_is_written(tmp_path, caplog):
+    write_wav(tmp_path / "wav" / "a.wav")
+    ways = ["wav/a.wav", "./wav/a.wav", "wav\\a.wav", "wav/a", "wav//a", "WAV/A.wav"]
+    ways.append(str(tmp_path / "wav" / "a.wav"))
+    words = ["joy", "joy", "joy", "joy", "sad", "sad", "anger"]
+    rows = "\n".join(f"{a},{b}" for a, b in zip(ways, words, strict=True))
+    (tmp_path / "t.csv").write_text(f"file,emotion\n{rows}\n")
+    with pytest.raises(CorpusError, match="one row .1: wav/a.wav.*raters: plurality"):
+        read_table(tmp_path)
+    with pytest.raises(CorpusError, match="raters is 'vote', expected plurality"):
+        read_table(tmp_path, raters="vote")
+    found = read_table(tmp_path, raters="plurality")
+    assert facts(found) == [("table_wav/a", "happy", None)]
+    (tmp_path / "t.csv").write_text("file,emotion\nwav/a,joy\nwav/a,sad\nwav/a,-\n")
+    with pytest.warns(UserWarning, match="1 of 3 have no label"):
+        found = read_table(tmp_path, raters="plurality")
+    assert facts(found) == [("table_wav/a", "other", None)]
+    assert "1 of 1 by the votes of several rows; undecided, now other: 1" in caplog.text
+    (tmp_path / "t.csv").write_text("file,emotion\nwav/a,joy\nwav/a,sad\n")
+    for way in ways[:4]:
+        with pytest.raises(CorpusError, match="nothing left"):
+            read_table(tmp_path, exclude=[way])
+    caplog.clear()
+    read_table(tmp_path, raters="plurality", exclude=["wav/b.wav", "table_c"])
+    assert "exclude fits nothing there (2: table_c, wav/b.wav)" in caplog.text
+    (tmp_path / "t.csv").write_text("file,emotion,speaker\nwav/a,joy,A\nwav/a,sad,B\n")
+    with pytest.raises(CorpusError, match="rows 1 and 2 of wav/a have speaker 'A' and"):
+        read_table(tmp_path, raters="plurality")
+
+
+def test_paths_of_another_machine(tmp_path):
+    folder = tmp_path / "corpus"
+    for name in ("s1/001", "s1/002", "s2/001"):
+        write_wav(folder / "audio" / f"{name}.wav")
+
+    def read_paths(*paths, **options):
+        rows = "".join(f"{path},joy\n" for path in paths)
+        (folder / "t.csv").write_text(f"file,emotion\n{rows}")
+        return [u.id for u in read_table(folder, **options)]
+
+    windows = "C:\\Users\\anna\\rec"
+    ids = ["table_audio/s1/001", "table_audio/s1/002", "table_audio/s2/001"]
+    theirs = [f"{windows}\\s1\\001.wav", f"{windows}\\S1\\002.WAV"]
+    assert read_paths(*theirs, f"{windows}\\s2\\001.wav") == ids
+    assert read_paths("/home/anna/s1/002.wav", "/home/anna/s2/001") == ids[1:]
+    # s3/001 is neither of those that are called 001.
+    with pytest.raises(CorpusError, match=r"missing audio files .1: audio/s3/001\)"):
+        read_paths(*theirs, f"{windows}\\s3\\001.wav")
+    with pytest.raises(CorpusError, match=r"such as /x/001.wav, fit .*/s1 .*/s2; set"):
+        read_paths("/x/001.wav")
+    # Files of this machine that lie elsewhere are called by the ends of their paths.
+    for name in ("x/1", "y/1"):
+        write_wav(tmp_path / "else" / f"{name}.wav")
+    here = [str(tmp_path / "else" / f"{name}.wav") for name in ("x/1", "y/1")]
+    assert read_paths("audio/s1/001.wav", *here) == [ids[0], "table_x/1", "table_y/1"]
+
+
+def test_ratings_are_no_names_of_emotions(tmp_path):
+    rows = "".join(f"{n}.wav,{n / 10 + 1},2.5\n" for n in range(30))
+    (tmp_path / "t.csv").write_text(f"file,arousal,valence\n{rows}")
+    with pytest.raises(CorpusError, match=r"columns: {emotion: …}"):
+        read_table(tmp_path)
+    with pytest.raises(CorpusError, match="column arousal: 30 different numbers"):
+        read_table(tmp_path, columns={"emotion": "arousal"})
+
+
+def test_numbers_as_labels(tmp_path):
+    write_wav(tmp_path / "a.wav")
+    for cell in ("1", "1.0", "01"):
+        (tmp_path / "t.csv").write_text(f"file,emotion\na.wav,{cell}\n")
+        labels = {1: "sad"} if cell != "01" else {"01": "sad"}
+        assert read_table(tmp_path, labels=labels)[0].emotion == "sad"
 
 
 def test_usual_names_need_no_explanation(tmp_path):
@@ -196,6 +394,10 @@ def test_what_is_wrong_in_a_table_is_named(calls, old, new, told):
         ({"labels": None}, r'labels: {"Stolz": …}'),
         ({"table": "call.csv"}, r"no table .*did you mean 'calls.csv'"),
         ({"encoding": "ascii"}, "not in the encoding ascii .*cp1252"),
+        ({"encoding": True}, "encoding is True, expected a name such as utf-8"),
+        ({"table": 0}, "table is 0, expected a file name such as labels.csv"),
+        ({"table": []}, "expected a file name"),
+        ({"exclude": 3}, "exclude is 3, expected a list of names"),
     ],
 )
 def test_a_wrong_description_is_an_error_that_says_what_to_write(calls, options, told):
@@ -205,8 +407,8 @@ def test_a_wrong_description_is_an_error_that_says_what_to_write(calls, options,
 
 def test_a_guess_at_the_columns(tmp_path):
     write_wav(tmp_path / "a.wav")
-    (tmp_path / "t.csv").write_text("id,mood,path\n1,joy,a.wav\n")
-    with pytest.raises(CorpusError, match=r"columns: \{file: path, emotion: mood\}"):
+    (tmp_path / "t.csv").write_text("id,mood,where\n1,joy,a.wav\n")
+    with pytest.raises(CorpusError, match=r"columns: \{file: where, emotion: mood\}"):
         read_table(tmp_path)
 
 
@@ -284,19 +486,39 @@ def test_rows_that_are_parts_of_files(tmp_path):
 
 def test_parts_that_a_file_does_not_have(tmp_path):
     write_wav(tmp_path / "call.wav", seconds=1)
-    (tmp_path / "parts.csv").write_text(
-        "file,start,end,emotion\n"
-        "call.wav,0,0.5,joy\ncall.wav,0.5,2,joy\ncall.wav,0.4,0.2,joy\n"
-    )
-    with pytest.raises(CorpusError, match=r"cut \(2: .* 0.5 s to 2.0 s of 1.000 s"):
-        read_table(tmp_path, cut_into=tmp_path / "parts")
-    with pytest.warns(UserWarning, match="missing audio files .2: call_0.400-0.200, "):
-        (found,) = read_table(tmp_path, cut_into=tmp_path / "parts", allow_missing=True)
+    parts = {"cut_into": tmp_path / "parts"}
+
+    def read_parts(*rows, **options):
+        text = "\n".join(
+            ["file;start;end;emotion", *(f"call.wav;{r};joy" for r in rows)]
+        )
+        (tmp_path / "parts.csv").write_text(text)
+        return read_table(tmp_path, **parts, **options)
+
+    with pytest.raises(CorpusError, match=r"cut \(1: row 2: .* 0.5 s to 2.0 s of 1.00"):
+        read_parts("0;0.5", "0.5;2")
+    with pytest.warns(UserWarning, match="missing audio files .1: call_0.500-2.000"):
+        (found,) = read_parts("0;0.5", "0.5;2", allow_missing=True)
     assert found.duration == 0.5
-    with open(tmp_path / "parts.csv", "a") as file:
-        file.write("call.wav,early,late,joy\n")
-    with pytest.raises(CorpusError, match=r"no time .2: call.wav: 'early', call.wav"):
-        read_table(tmp_path, cut_into=tmp_path / "parts")
+    for row, told in (
+        ("early;late", "no time .2: row 1, call.wav: 'early', row 1, call.wav: 'late'"),
+        ("0.4;0.2", "row 1, call.wav: end 0.2 is not after 0.4"),
+        ("0;1e308", "row 1, call.wav: '1e308'"),
+        ("-1;1", "row 1, call.wav: '-1'"),
+    ):
+        with pytest.raises(CorpusError, match=told):
+            read_parts(row, allow_missing=True)
+    # Less than a frame too long; to the end, as Excel, numpy and pandas write it.
+    rows = ("0,5;1,015", "0,25;inf", "0 days 00:00:00.750000;NaT", "0:00:00.6;nan")
+    assert [(u.id, u.duration) for u in read_parts(*rows)] == [
+        ("table_call_0.250", 0.75),
+        ("table_call_0.500-1.015", 0.5),
+        ("table_call_0.600", 0.4),
+        ("table_call_0.750", 0.25),
+    ]
+    # Nothing to cut: no folder for parts is needed.
+    parts.clear()
+    assert facts(read_parts("0 days;NaT")) == [("table_call", "happy", None)]
 
 
 def test_what_audformat_writes(tmp_path):

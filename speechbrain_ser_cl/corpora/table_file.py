@@ -1,0 +1,308 @@
+"""The rows of a table: CSV of any kind, Excel, JSON lines, Parquet."""
+
+import codecs
+import csv
+import io
+import json
+import logging
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from speechbrain_ser_cl.corpora.checks import CorpusError
+from speechbrain_ser_cl.corpora.utterance import normal
+from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import read_bytes
+
+logger = logging.getLogger(__name__)
+
+TEXTS = (".csv", ".tsv", ".txt")
+_DELIMITERS = (",", ";", "\t", "|")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LETTERS = re.compile("[^\\W\\d_]+")
+# Of Western Europe, and typographic signs.
+_WESTERN = re.compile("[\\x00-\\x7fß-öø-ÿÀ-ÖØ-ÞŒœŠšŽžŸ–—‘’‚“”„…€«»°§\\xa0]*")
+
+Row = dict[str, str]
+
+
+def read_rows(path: Path, encoding: str | None = None) -> list[Row]:
+    r"""Read the rows of a table, blanks around values taken away.
+
+    Arguments
+    ---------
+    path : pathlib.Path
+        ``.csv``, ``.tsv`` or ``.txt`` with comma, semicolon, tab or bar; ``.xlsx``,
+        ``.parquet``, and ``.jsonl`` or ``.ndjson`` with an object in each line.
+    encoding : str, optional
+        Of text. By default UTF-8, UTF-16 with its mark, or cp1252 (Excel in Western
+        Europe) where all bytes are letters of such words.
+
+    Returns
+    -------
+    list of dict
+        Column to value, in the Unicode form NFC. What is empty is ``""``.
+
+    Raises
+    ------
+    CorpusError
+        For what is no table, with file and line.
+    ImportError
+        For Excel or Parquet without the extra ``tables``.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "calls.csv"
+    >>> _ = path.write_text("sep=;\n# made by hand\nfile ; emotion;\na.wav;joy;\n")
+    >>> read_rows(path)
+    [{'file': 'a.wav', 'emotion': 'joy'}]
+    """
+    read: Callable[[Path], Iterator[tuple[int, Sequence[str]]]]
+    if path.suffix.lower() in TEXTS:
+        read = _csv_reader(encoding)
+    else:
+        read = READERS[path.suffix.lower()]
+    lines = read(path)
+    header = [normal(name) for name in next(lines, (0, []))[1]]
+    if not any(header):
+        raise CorpusError(f"{path}: the table is empty")
+    named = [name for name in header if name]
+    twice = [name for name, count in Counter(named).items() if count > 1]
+    if twice:
+        raise CorpusError(f"{path}: columns of the same name ({offenders(twice)})")
+    width, rows, wrong = len(header), [], []
+    for number, cells in lines:
+        # A delimiter at the end of every row.
+        if len(cells) == width + 1 and not cells[-1]:
+            cells = cells[:-1]
+        if len(cells) == width:
+            row = dict(zip(header, map(normal, cells), strict=True))
+            row.pop("", None)  # such as the row numbers of pandas
+            rows.append(row)
+        else:
+            wrong.append(f"line {number} has {len(cells)}")
+    if wrong:
+        raise CorpusError(
+            f"{path}: the header has {len(named)} columns, other lines do not "
+            f"({offenders(wrong)}). Put quotes around values that hold the delimiter"
+        )
+    if not rows:
+        raise CorpusError(f"{path}: the table has a header and no rows")
+    return rows
+
+
+def _decoded(path: Path, encoding: object) -> str:
+    """The text of a file; tells the line of what is not in its encoding."""
+    data = read_bytes(path)
+    if not isinstance(encoding, str | None):
+        raise CorpusError(f"encoding is {encoding!r}, expected a name such as utf-8")
+    marked = [name for mark, name in _MARKS if data.startswith(mark)]
+    chosen = encoding or next(iter(marked), "utf-8")
+    try:
+        return data.decode(chosen).removeprefix("\ufeff")
+    except (UnicodeError, LookupError) as error:
+        if encoding is None and not marked:
+            text = data.decode("cp1252", "replace")
+            if _is_western(text):
+                logger.warning("%s: not UTF-8, read as cp1252", path)
+                return text
+        line = data.count(b"\n", 0, getattr(error, "start", 0)) + 1
+        raise CorpusError(
+            f"{path}, line {line}: not in the encoding {chosen} ({error}). Save it as "
+            "UTF-8, or say which it is: encoding: cp1252 (Excel in Western Europe), "
+            "utf-16, …"
+        ) from None
+
+
+def _is_western(text: str) -> bool:
+    """Whether it reads like a Western European language, letters mostly plain."""
+    return bool(_WESTERN.fullmatch(text)) and all(
+        2 * len(re.findall("[A-Za-z]", word)) >= len(word)
+        for word in set(_LETTERS.findall(text))
+    )
+
+
+def _csv_reader(encoding: str | None) -> Callable[..., Iterator[tuple[int, list[str]]]]:
+    def read(path: Path) -> Iterator[tuple[int, list[str]]]:
+        lines = io.StringIO(_decoded(path, encoding), newline="").readlines()
+        first, delimiter = 0, None
+        while first < len(lines):
+            line = lines[first].strip()
+            if told := re.fullmatch('"?sep=(.)"?', lines[first].strip("\r\n")):
+                delimiter = told[1]
+            elif line.strip(",;|") and not line.startswith("#"):
+                break
+            first += 1
+        rest = lines[first:]
+        if not rest:
+            return
+        marks = [delimiter] if delimiter else _DELIMITERS
+        header = {mark: next(csv.reader(rest[:1], delimiter=mark)) for mark in marks}
+        reader = csv.reader(rest, delimiter=max(marks, key=lambda m: len(header[m])))
+        begun, ended = 1, 0
+        try:
+            for cells in reader:
+                begun, ended = ended + 1, reader.line_num
+                cells = [cell.strip() for cell in cells]
+                if ended == len(rest) and _is_open(rest[begun - 1 :], reader.dialect):
+                    raise csv.Error
+                if any(cells):
+                    yield first + begun, cells
+        except csv.Error:
+            begun = first + (begun if ended == len(rest) else ended + 1)
+            raise CorpusError(
+                f"{path}, line {begun}: a quote is opened and never closed, or this is "
+                "no CSV. Close it, or take it away"
+            ) from None
+
+    return read
+
+
+def _is_open(lines: list[str], dialect: Any) -> bool:
+    """Whether the last record, of these lines, ends within quotes."""
+    if len(lines) < 2 and '"' not in lines[0]:
+        return False
+    try:
+        list(csv.reader(lines, delimiter=dialect.delimiter, strict=True))
+    except csv.Error as error:
+        return "end of data" in str(error)
+    return False
+
+
+def _cell(value: object) -> str:
+    """A value of Excel, JSON or Parquet as CSV would have it."""
+    if value is None or value != value:  # NaN and pandas' NaT are not themselves
+        return ""
+    if isinstance(value, timedelta):
+        return repr(value.total_seconds())
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip()
+
+
+def _excel(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        from openpyxl import load_workbook  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise _lacking(path, "openpyxl") from error
+    try:
+        book = load_workbook(path, read_only=True, data_only=True)
+    except Exception as error:  # zip, XML and its own errors
+        raise CorpusError(f"{path}: no Excel table ({error!s:.200})") from None
+    sheets = [sheet for sheet in book.worksheets if sheet.max_row]
+    if len(sheets) > 1:
+        others = ", ".join(sheet.title for sheet in sheets[1:])
+        logger.warning(
+            "%s: the sheet %s is read, not %s", path, sheets[0].title, others
+        )
+    for sheet in sheets[:1]:
+        width = 0
+        for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
+            cells = [_cell(value) for value in values]
+            if any(cells):
+                width = width or max(n for n, cell in enumerate(cells, 1) if cell)
+                more = cells[width:] if any(cells[width:]) else []
+                padded = cells[:width] + [""] * (width - len(cells))
+                yield number, padded + more
+    book.close()
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    objects = []
+    for number, line in enumerate(_decoded(path, None).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise CorpusError(f"{path}, line {number}: not JSON ({error})") from None
+        if not isinstance(found, dict) or any(
+            isinstance(value, dict | list) for value in found.values()
+        ):
+            raise CorpusError(
+                f"{path}, line {number}: expected an object of plain values, such as "
+                '{"file": "a.wav", "emotion": "joy"}'
+            )
+        objects.append((number, found))
+    header = list(dict.fromkeys(key for _, found in objects for key in found))
+    yield 1, [name.strip() for name in header]
+    for number, found in objects:
+        yield number, [_cell(found.get(key)) for key in header]
+
+
+def _parquet(path: Path) -> Iterator[tuple[int, list[str]]]:
+    try:
+        from pyarrow import ArrowException  # type: ignore[import-untyped]
+        from pyarrow.parquet import read_table  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise _lacking(path, "pyarrow") from error
+    try:
+        table = read_table(path)
+    except (ArrowException, OSError) as error:
+        raise CorpusError(f"{path}: no Parquet table ({error!s:.200})") from None
+    yield 0, [str(name).strip() for name in table.column_names]
+    columns = [
+        [_cell(value) for value in _seconds_of(column).to_pylist()]
+        for column in table.columns
+    ]
+    for number, cells in enumerate(zip(*columns, strict=True), start=1):
+        yield number, list(cells)
+
+
+def _seconds_of(column: Any) -> Any:
+    """Durations in nanoseconds, which Python's own lack, in seconds."""
+    import pyarrow
+
+    if not pyarrow.types.is_duration(column.type):
+        return column
+    whole = column.cast(pyarrow.duration("ns")).cast(pyarrow.int64())
+    return pyarrow.compute.divide(whole.cast(pyarrow.float64()), 1e9)
+
+
+def _lacking(path: Path, package: str) -> ImportError:
+    return ImportError(
+        f"{path}: reading it needs {package}: pip install "
+        "'speechbrain_ser_cl[tables]'; or save it as CSV"
+    )
+
+
+READERS: dict[str, Callable[[Path], Iterator[tuple[int, list[str]]]]] = {
+    ".xlsx": _excel,
+    ".parquet": _parquet,
+    **dict.fromkeys((".jsonl", ".ndjson"), _json_lines),
+}
+
+
+def tables_in(folder: Path, pattern: str = "*") -> Iterator[Path]:
+    """The tables of a folder, without hidden ones, text files and Excel's own.
+
+    Arguments
+    ---------
+    folder : pathlib.Path
+        Where to look.
+    pattern : str
+        A glob pattern.
+
+    Yields
+    ------
+    pathlib.Path
+        Sorted.
+
+    Example
+    -------
+    >>> for name in ("a.csv", "notes.txt", "~$b.xlsx"):
+    ...     (getfixture("tmp_path") / name).touch()
+    >>> [path.name for path in tables_in(getfixture("tmp_path"))]
+    ['a.csv']
+    """
+    for path in sorted(folder.glob(pattern)):
+        known = path.suffix.lower() in (".csv", ".tsv", *READERS)
+        if known and not path.name.startswith((".", "~$")) and path.is_file():
+            yield path
