@@ -179,7 +179,7 @@ def _by_tails(disk: _Disk, foreign: Sequence[str], where: str) -> dict[str, str]
     if not votes:
         return {}
     # Of two that fit as many files, the one that leaves more of a path as it is.
-    best = sorted(votes, key=lambda pair: (-votes[pair], len(pair[0])))
+    best = sorted(votes, key=lambda pair: (-votes[pair], len(pair[0]), pair))
     (theirs, ours), *others = best
     for rule in others:
         if votes[rule] == votes[best[0]] and rule[0] == theirs:

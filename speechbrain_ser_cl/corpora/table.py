@@ -80,6 +80,7 @@ class _Part:
     path: Path | None = None
     file: str = ""
     emotion: str | None = None
+    votes: Mapping[str, float] | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -148,7 +149,7 @@ def read_table(
         Of the table; by default it is found out.
     raters : str, optional
         ``"plurality"``: a file in several rows, one per listener, gets the emotion of
-        the most; ``"other"`` where two have as many.
+        the most, ``"other"`` where two have as many, and all as its ``votes``.
 
     Returns
     -------
@@ -244,6 +245,7 @@ def read_table(
                 recording=part.file if segmented else None,
                 start=part.start if segmented else None,
                 end=part.end,
+                votes=part.votes,
             )
             for part, path in zip(kept, files, strict=True)
         ),
@@ -542,12 +544,12 @@ def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
                         f"have {field} {first.said[field]!r} and "
                         f"{other.said[field]!r}, expected the same"
                     )
-        votes = Counter(part.emotion for part in (first, *more)).most_common(2)
-        if len(votes) > 1 and votes[0][1] == votes[1][1]:
+        votes = Counter(part.emotion or "" for part in (first, *more))
+        first.votes = dict(votes)
+        (first.emotion, most), *others = votes.most_common(2)
+        if others and others[0][1] == most:
             first.emotion = "other"
             undecided += 1
-        else:
-            first.emotion = votes[0][0]
     if several:
         logger.warning(
             "%s: %d of %d by the votes of several rows; undecided, now other: %d",

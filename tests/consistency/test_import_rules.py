@@ -45,7 +45,8 @@ RULES = {
     ),
     "corpora": (
         {"registry", "utils"},
-        {"numpy", "scipy", "soundfile", "soxr", "tqdm", "pydantic", "yaml"},
+        {"numpy", "scipy", "soundfile", "soxr", "tqdm", "pydantic", "yaml"}
+        | {"openpyxl", "pyarrow"},
     ),
     "data": (
         {"registry", "utils", "corpora"},

@@ -225,6 +225,7 @@ def test_one_file_however_it_is_written(tmp_path, caplog):
         read_table(tmp_path, raters="vote")
     found = read_table(tmp_path, raters="plurality")
     assert facts(found) == [("table_wav/a", "happy", None)]
+    assert found[0].votes == {"happy": 4, "sad": 2, "angry": 1}
     (tmp_path / "t.csv").write_text("file,emotion\nwav/a,joy\nwav/a,sad\nwav/a,-\n")
     with pytest.warns(UserWarning, match="1 of 3 have no label"):
         found = read_table(tmp_path, raters="plurality")
@@ -260,7 +261,7 @@ def test_paths_of_another_machine(tmp_path):
     # s3/001 is neither of those that are called 001.
     with pytest.raises(CorpusError, match=r"missing audio files .1: audio/s3/001\)"):
         read_paths(*theirs, f"{windows}\\s3\\001.wav")
-    with pytest.raises(CorpusError, match=r"such as /x/001.wav, fit .*/s1 .*/s2; set"):
+    with pytest.raises(CorpusError, match=r"/x/001.wav, fit files in .*/s1 .*/s2; set"):
         read_paths("/x/001.wav")
     # Files of this machine that lie elsewhere are called by the ends of their paths.
     for name in ("x/1", "y/1"):
