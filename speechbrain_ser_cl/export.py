@@ -19,13 +19,13 @@ from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
 from speechbrain_ser_cl.model_folder import (
     DESCRIPTION,
-    SAMPLE_RATE,
     WEIGHTS,
     read_model,
 )
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
 from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.records import RecordError, check_files, read
 from speechbrain_ser_cl.utils.schemas import FILES, MODEL, RESULTS
 
@@ -106,7 +106,7 @@ def export_run(
 
 
 def model_card(
-    results: Mapping,
+    results: Mapping[str, Any],
     parts: Mapping[str, Sequence[Labelled]],
     tested: Sequence[str],
     class_names: Sequence[str],
@@ -184,7 +184,7 @@ def _data_row(
     }
 
 
-def _speakers(part: Sequence[Labelled]) -> set[tuple[str, str]]:
+def _speakers(part: Sequence[Labelled]) -> set[tuple[str, str | None]]:
     return {(item.utterance.corpus, item.utterance.speaker) for item in part}
 
 
@@ -192,7 +192,7 @@ def _listed(names: Any) -> str:
     return ", ".join(sorted({name or "not known" for name in names}))
 
 
-def _results(run: Path) -> dict:
+def _results(run: Path) -> dict[str, Any]:
     """``results.json`` of a run that can be exported."""
     path = run / "results.json"
     if not path.is_file():
@@ -205,7 +205,7 @@ def _results(run: Path) -> dict:
                 f"{run}: no {name}; the run is of a recipe or version that does not "
                 "hand its model to write_run"
             )
-    results = read(path, RESULTS)
+    results: dict[str, Any] = {**read(path, RESULTS)}
     check_files(run, results.get("files", {}), FILES)
     for key in ("test", "versions"):
         if key not in results:
@@ -237,7 +237,7 @@ def _check_predictions(
 
 
 def _write_speechbrain(
-    folder: Path, model: EmotionClassifier, description: Mapping
+    folder: Path, model: EmotionClassifier, description: Mapping[str, Any]
 ) -> list[Path]:
     """``hyperparams.yaml`` and checkpoints for ``EncoderClassifier.from_hparams``."""
     from speechbrain.dataio.encoder import CategoricalEncoder
@@ -290,8 +290,12 @@ def _tagged(part: nn.Module | None) -> str:
     """A part as one line of HyperPyYAML."""
     if part is None:
         return "null"
+    described: Any = part
     arguments = yaml.safe_dump(
-        part.arguments(), default_flow_style=True, width=float("inf"), sort_keys=False
+        described.arguments(),
+        default_flow_style=True,
+        width=float("inf"),
+        sort_keys=False,
     ).strip()
     return f"!new:{type(part).__module__}.{type(part).__qualname__} {arguments}"
 
@@ -305,7 +309,8 @@ class _OneUtterance(nn.Module):
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Classifies it."""
-        return self.model(wavs).softmax(dim=1)
+        logits: Tensor = self.model(wavs)
+        return logits.softmax(dim=1)
 
 
 def write_onnx(
@@ -354,7 +359,7 @@ def write_onnx(
             program = torch.export.export(
                 module, (speech,), dynamic_shapes=({1: torch.export.Dim.AUTO},)
             )
-            onnx = torch.onnx.export(
+            onnx: Any = torch.onnx.export(
                 program,
                 (),
                 input_names=["wavs"],

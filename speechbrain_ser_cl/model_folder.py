@@ -48,7 +48,7 @@ from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.errors import FileError
 from speechbrain_ser_cl.utils.files import read_bytes
 from speechbrain_ser_cl.utils.records import check, checksum, parse
-from speechbrain_ser_cl.utils.schemas import MODEL, ModelRecord
+from speechbrain_ser_cl.utils.schemas import MODEL, ModelPart, ModelRecord
 
 DESCRIPTION = "model.json"
 WEIGHTS = "model.safetensors"
@@ -60,6 +60,7 @@ _MOST_TENSORS = 5000
 _MOST_CLASSES = 1000
 _LARGEST_NUMBER = 100_000
 _DEEPEST = 6
+Shapes = dict[str, tuple[list[int], torch.dtype | None]]
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -210,7 +211,7 @@ def read_model(folder: str | Path) -> tuple[EmotionClassifier, list[str]]:
     return model, description["classes"]
 
 
-def _describe(registry: Registry, part: nn.Module | None) -> dict | None:
+def _describe(registry: Registry, part: nn.Module | None) -> dict[str, Any] | None:
     """Name and arguments of a part."""
     if part is None:
         return None
@@ -221,7 +222,8 @@ def _describe(registry: Registry, part: nn.Module | None) -> dict | None:
             f"needs a name among the {registry.plural} (see `ser-cl list "
             f"{registry.plural}`) and a method arguments()"
         )
-    return {"name": names[0], "arguments": part.arguments()}
+    described: Any = part
+    return {"name": names[0], "arguments": described.arguments()}
 
 
 def _read_description(path: Path) -> ModelRecord:
@@ -243,7 +245,7 @@ def _read_description(path: Path) -> ModelRecord:
         raise ModelError(str(error)) from None
 
 
-def _read_header(path: Path) -> dict[str, tuple[list[int], torch.dtype]]:
+def _read_header(path: Path) -> Shapes:
     """Shape and type of each tensor, without reading any."""
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file, expected the weights")
@@ -290,9 +292,9 @@ def _check_values(path: Path, description: Any, n_tensors: int) -> None:
                 )
 
 
-def _build(path: Path, description: dict) -> EmotionClassifier:
+def _build(path: Path, description: ModelRecord) -> EmotionClassifier:
     """The parts with untrained weights."""
-    parts = {
+    parts: dict[str, Any] = {
         "backbone": _part(path, BACKBONES, description["backbone"]),
         "heads": [_part(path, HEADS, head) for head in description["heads"]],
         "pooling": _part(path, POOLINGS, description["pooling"]),
@@ -304,7 +306,7 @@ def _build(path: Path, description: dict) -> EmotionClassifier:
         raise ModelError(f"{path}: {error}") from None
 
 
-def _part(path: Path, registry: Registry, part: dict | None) -> nn.Module | None:
+def _part(path: Path, registry: Registry, part: ModelPart | None) -> nn.Module | None:
     if part is None:
         return None
     try:
@@ -319,7 +321,7 @@ def _part(path: Path, registry: Registry, part: dict | None) -> nn.Module | None
         ) from error
 
 
-def _builder(registry: Registry, name: str) -> Callable[[dict], nn.Module]:
+def _builder(registry: Registry, name: str) -> Callable[[dict[str, Any]], nn.Module]:
     """What builds a part of this name from its arguments."""
     try:
         part_class = registry.get(name)
@@ -329,11 +331,14 @@ def _builder(registry: Registry, name: str) -> Callable[[dict], nn.Module]:
     if not is_class or not hasattr(part_class, "arguments"):
         raise ModelError(f"the {registry.kind} {name!r} is not made to be exported")
     if hasattr(part_class, "from_arguments"):
-        return part_class.from_arguments
+        from_arguments: Callable[[dict[str, Any]], nn.Module] = (
+            part_class.from_arguments
+        )
+        return from_arguments
     return lambda arguments: part_class(**arguments)
 
 
-def _expected(folder: Path, description: dict) -> dict:
+def _expected(folder: Path, description: ModelRecord) -> Shapes:
     """Shape and type of the tensors that the description asks for, taking no memory."""
     with torch.device("meta"):
         model = _build(folder / DESCRIPTION, description)
@@ -343,7 +348,7 @@ def _expected(folder: Path, description: dict) -> dict:
     }
 
 
-def _check_tensors(path: Path, expected: dict, found: dict) -> None:
+def _check_tensors(path: Path, expected: Shapes, found: Shapes) -> None:
     if set(expected) != set(found):
         raise ModelError(
             f"{path}: missing tensors: {_names(set(expected) - set(found))}; "

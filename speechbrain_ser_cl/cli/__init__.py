@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if more and not getattr(arguments, "takes_more", False):
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     try:
-        status = arguments.function(arguments)
+        status: int = arguments.function(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

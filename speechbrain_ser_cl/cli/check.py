@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from speechbrain_ser_cl.cli.completion import registered_names
 from speechbrain_ser_cl.cli.train import find_recipes, hparams_file
@@ -45,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # What it does not know replaces a key of the YAML.
     parser.set_defaults(takes_more=True)
     add = parser.add_argument
-    what = add("what", metavar="RECIPE|RECIPE.yaml|FOLDER", help="what to check")
+    what: Any = add("what", metavar="RECIPE|RECIPE.yaml|FOLDER", help="what to check")
     what.completer = lambda **_: sorted(find_recipes())
-    corpus = add(
+    corpus: Any = add(
         "--corpus", metavar="NAME", help="FOLDER is this one of `ser-cl list corpora`"
     )
     corpus.completer = lambda **_: registered_names("corpora")

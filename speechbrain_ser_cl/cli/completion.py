@@ -21,10 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the script."""
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
     shell = arguments.shell
-    print(argcomplete.shellcode(["ser-cl"], shell="bash" if shell == "zsh" else shell))
+    print(shellcode(["ser-cl"], shell="bash" if shell == "zsh" else shell))
     return 0
 
 

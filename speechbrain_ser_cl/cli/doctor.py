@@ -11,6 +11,7 @@ import sys
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Any
 
 SUMMARY = "check versions, GPU, optional extras and disk"
 PACKAGE = "speechbrain_ser_cl"
@@ -90,13 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
     return int(any(check.status == "problem" for check in checks))
 
 
-def _probe() -> dict:
+def _probe() -> dict[str, Any]:
     """What importing torch and torchaudio gives."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False
     )
     try:
-        return json.loads(done.stdout.splitlines()[-1])
+        found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+        return found
     except (IndexError, ValueError):
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"torch_error": f"importing torch ended with {done.returncode}: {last}"}
@@ -109,7 +111,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _requirements() -> list:
+def _requirements() -> list[Any]:
     """What the installed package says it needs, extras with their marker."""
     from packaging.requirements import Requirement
 
@@ -142,7 +144,7 @@ def _versions() -> list[Check]:
     return checks
 
 
-def _torch_and_torchaudio(probe: dict) -> Check:
+def _torch_and_torchaudio(probe: dict[str, Any]) -> Check:
     """The trap: a torchaudio that was built for another torch cannot be imported."""
     numbers = {name: _version(name) for name in ("torch", "torchaudio")}
     found = ", ".join(f"{name} {number}" for name, number in numbers.items())
@@ -163,7 +165,7 @@ def _torch_and_torchaudio(probe: dict) -> Check:
     return check
 
 
-def _gpu(probe: dict) -> Check:
+def _gpu(probe: dict[str, Any]) -> Check:
     if "torch_error" in probe:
         return Check("GPU", "warning", "not known, since torch cannot be imported")
     if probe["gpus"]:
@@ -183,9 +185,9 @@ def _extras() -> list[Check]:
     """The optional extras, and which of their packages are missing."""
     wanted: dict[str, list[str]] = {}
     for requirement in _requirements():
-        extra = re.search(r"extra == ['\"]([^'\"]+)['\"]", str(requirement.marker))
-        if extra and requirement.name.replace("-", "_") != PACKAGE:
-            wanted.setdefault(extra[1], []).append(requirement.name)
+        found = re.search(r"extra == ['\"]([^'\"]+)['\"]", str(requirement.marker))
+        if found and requirement.name.replace("-", "_") != PACKAGE:
+            wanted.setdefault(found[1], []).append(requirement.name)
     checks = []
     for extra, names in sorted(wanted.items()):
         missing = [name for name in names if _version(name) is None]
@@ -224,7 +226,7 @@ def _features() -> Check:
     return Check("feature cache", "ok", found)
 
 
-def _machine(probe: dict) -> Check:
+def _machine(probe: dict[str, Any]) -> Check:
     found = f"{os.cpu_count()} cores, torch uses {probe.get('threads', '?')} threads"
     try:
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

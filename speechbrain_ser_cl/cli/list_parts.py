@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=[registry.plural for registry in REGISTRIES.values()],
         help="only this kind",
     )
-    pattern = parser.add_argument(
+    pattern: Any = parser.add_argument(
         "pattern", nargs="?", default="*", help="only names like this: '*con*'"
     )
     pattern.completer = lambda parsed_args, **_: registered_names(parsed_args.kind)
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _call(part: Any) -> str:
     """The arguments of a class's ``forward``, '' if it has none of its own."""
-    forward = getattr(part, "forward", None)
+    forward: Any = getattr(part, "forward", None)
     # torch gives a module without forward() a function of another name.
     if not inspect.isclass(part) or getattr(forward, "__name__", "") != "forward":
         return ""

@@ -4,6 +4,7 @@ import argparse
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.cli.completion import registered_names
 
@@ -12,7 +13,9 @@ SUMMARY = "read a corpus folder, write its manifest"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    corpus = parser.add_argument("corpus", help="a name from `ser-cl list corpora`")
+    corpus: Any = parser.add_argument(
+        "corpus", help="a name from `ser-cl list corpora`"
+    )
     corpus.completer = lambda **_: registered_names("corpora")
     parser.add_argument("folder", type=Path, help="where the corpus lies")
     parser.add_argument("manifest", type=Path, help="the JSON file to write")
@@ -47,5 +50,5 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _counts(counts: Counter) -> str:
+def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

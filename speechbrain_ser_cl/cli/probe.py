@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.cli.completion import registered_names
 
@@ -38,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "openSMILE), which are no encoders",
     )
     add("--revision", help="of the encoder, on the hub")
-    corpus = add(
+    corpus: Any = add(
         "--corpus", metavar="NAME", help="FOLDER is this one of `ser-cl list corpora`"
     )
     corpus.completer = lambda **_: registered_names("corpora")  # type: ignore

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 SUMMARY = "run a recipe's train.py, found by the recipe's name"
 EPILOG = """\
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.allow_abbrev = False
     # What it does not know is for train.py.
     parser.set_defaults(takes_more=True)
-    recipe = parser.add_argument(
+    recipe: Any = parser.add_argument(
         "recipe",
         nargs="?",
         metavar="RECIPE",

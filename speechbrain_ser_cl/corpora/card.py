@@ -13,7 +13,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.utils.errors import did_you_mean, shown
@@ -388,7 +388,8 @@ def load_card(path: str | Path, name: str | None = None) -> Card:
     from pydantic import ValidationError
 
     try:
-        return _checker().validate_python({"name": name or path.stem} | facts)
+        card: Card = _checker().validate_python({"name": name or path.stem} | facts)
+        return card
     except ValidationError as error:
         # A key that is not known may be the one that is missing, misspelt.
         strange = "unexpected_keyword_argument"

@@ -226,8 +226,8 @@ no/such/folder
 
 
 def parse_names(
-    paths: Iterable[Path], pattern: re.Pattern, corpus: str, example: str
-) -> list[tuple[Path, re.Match]]:
+    paths: Iterable[Path], pattern: re.Pattern[str], corpus: str, example: str
+) -> list[tuple[Path, re.Match[str]]]:
     """Match file names, without suffix, against the form a corpus gives them.
 
     Arguments
@@ -263,7 +263,7 @@ def parse_names(
             f"{corpus}: file names that are not of the form {example} "
             f"({offenders(wrong)}). Take files that are not of the corpus away"
         )
-    return matches
+    return [(path, match) for path, match in matches if match]
 
 
 def emotion_of(
@@ -445,7 +445,7 @@ missing audio files (1: 03a01Fa)
     unreadable = [
         below(folder, candidate.path)
         for candidate, duration in zip(present, durations, strict=True)
-        if duration == 0 and candidate.name not in known
+        if candidate.path and duration == 0 and candidate.name not in known
     ]
     if unreadable:
         problems.append(f"corrupt or empty audio files ({offenders(unreadable)})")
@@ -573,8 +573,9 @@ def _utterance(
     def qualified(value: str | None) -> str | None:
         return None if value is None else f"{corpus}_{value}"
 
+    assert candidate.path is not None  # a duration was read from it
     return Utterance(
-        id=qualified(candidate.name),
+        id=f"{corpus}_{candidate.name}",
         path=candidate.path,
         duration=duration,
         corpus=corpus,

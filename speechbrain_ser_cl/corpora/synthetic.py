@@ -11,6 +11,7 @@ import hashlib
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy
 import soundfile
@@ -164,7 +165,7 @@ def write_synthetic(
         for number in range(utterances_per_speaker):
             emotion = list(EMOTION_VOICES)[number % len(EMOTION_VOICES)]
             name = f"s{speaker:02d}_u{number:03d}_{emotion}"
-            text = _rng(seed, corpus, speaker, number, "text").integers(TEXTS)
+            text = int(_rng(seed, corpus, speaker, number, "text").integers(TEXTS))
             samples = _utterance(seed, corpus, speaker, number, text, emotion)
             file = f"wav/{name}.wav"
             with replacing(folder / file) as part:
@@ -226,10 +227,10 @@ no/such/folder
     written = read(root / CONTENTS, SYNTHETIC)
     candidates = []
     for entry in written["utterances"]:
-        path = root / entry.pop("file")
-        candidates.append(
-            Candidate(**entry | {"path": path if path.is_file() else None})
-        )
+        path = root / entry["file"]
+        told: dict[str, Any] = {**entry, "path": path if path.is_file() else None}
+        del told["file"]
+        candidates.append(Candidate(**told))
     return finish(
         candidates,
         corpus=written["settings"]["corpus"],
@@ -320,7 +321,7 @@ def _source(
     pulses *= 1 + 0.05 * rng.normal(size=length)  # shimmer
     pulses *= numpy.sqrt(SAMPLE_RATE / pitch)  # the same power at any pitch
     glottis = signal.lfilter([1 - tilt], [1, -tilt], pulses)
-    return glottis + breath * rng.normal(size=length)
+    return numpy.asarray(glottis + breath * rng.normal(size=length))
 
 
 def _tract(
@@ -366,4 +367,4 @@ def _record(
     gain, noise = rng.normal([style.gain, style.noise], 3.0)
     speech = 10 ** (gain / 20) * signal.sosfilt(band, speech)
     speech = speech + 10 ** (noise / 20) * hiss
-    return numpy.clip(speech, -1, 1)
+    return numpy.asarray(numpy.clip(speech, -1, 1))

@@ -2,6 +2,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -9,7 +10,7 @@ from torch.utils.data import Sampler
 from speechbrain_ser_cl.data.samplers import Draw
 
 
-class EmotionBatchSampler(Sampler):
+class EmotionBatchSampler(Sampler[list[Draw]]):
     """Batches whose first half has one emotion and whose second half has others.
 
     For each batch an emotion e is drawn, all alike. N/2 positives have e: equally many
@@ -123,7 +124,7 @@ class EmotionBatchSampler(Sampler):
                 "replacement: True to take some more than once."
             )
         self.first_batch = 0
-        self._dealt_epochs = None
+        self._dealt_epochs = -1  # no cards are shuffled yet
         self.set_epoch(1)
 
     def set_epoch(self, epoch: int) -> None:
@@ -146,7 +147,7 @@ class EmotionBatchSampler(Sampler):
 
     def _epoch_steps(self) -> list[list[list[int]]]:
         """All ranks' batches of each step of the epoch."""
-        if self._dealt_epochs is None or self._dealt_epochs > self.epoch:
+        if not 0 <= self._dealt_epochs <= self.epoch:
             self._start()
         while self._dealt_epochs < self.epoch:
             self._steps = [self._deal_step() for _ in range(self.n_batches)]
@@ -186,7 +187,7 @@ class EmotionBatchSampler(Sampler):
                 negatives += self._decks[corpus].deal(
                     count,
                     None if scarce else used,
-                    lambda card, emotion=emotion: self.emotions[card] != emotion,
+                    partial(self._is_other, emotion),
                 )
             batch += self._rng.permutation(negatives).tolist()
             used.update(negatives)
@@ -200,6 +201,9 @@ class EmotionBatchSampler(Sampler):
             (corpus, each + int(place < rest))
             for corpus, place in zip(corpora, order, strict=True)
         ]
+
+    def _is_other(self, emotion: str, card: int) -> bool:
+        return self.emotions[card] != emotion
 
     def _others(self, corpus: str, emotion: str) -> int:
         """How many of a corpus do not have an emotion."""
@@ -273,7 +277,8 @@ class _Deck:
         list of int
             The cards.
         """
-        dealt, kept = [], []
+        dealt: list[int] = []
+        kept: list[int] = []
         while len(dealt) < count:
             if not self.pile:
                 self.pile.extend(self.rng.permutation(self.cards).tolist())

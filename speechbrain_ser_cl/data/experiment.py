@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from speechbrain.utils.distributed import (  # type: ignore[import-untyped]
+from speechbrain.utils.distributed import (
     if_main_process,
     run_on_main,
 )

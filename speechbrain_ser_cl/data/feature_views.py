@@ -1,7 +1,7 @@
 """Views of features, in batches of the mean length of their utterances."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class FeatureBatch(NamedTuple):
     lengths: Tensor
 
 
-class FeatureViews(Dataset):
+class FeatureViews(Dataset[dict[str, Any]]):
     """Features of utterances, as they are or in augmented views.
 
     An index gives the features as they are. A :class:`~.samplers.Draw` gives ``views``
@@ -92,7 +92,7 @@ class FeatureViews(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, where: int | Draw) -> dict:
+    def __getitem__(self, where: int | Draw) -> dict[str, Any]:
         index = where.index if isinstance(where, Draw) else where
         utterance = self.items[index].utterance
         item = {"id": utterance.id, "label": self.labels[index]}
@@ -116,7 +116,7 @@ class FeatureViews(Dataset):
 
 
 def crop_or_pad_to_mean(
-    items: Sequence[dict], max_steps: int | None = None
+    items: Sequence[dict[str, Any]], max_steps: int | None = None
 ) -> FeatureBatch:
     """Makes a batch as long as its views are on average.
 
@@ -159,7 +159,7 @@ def crop_or_pad_to_mean(
     return _padded(items, cut, n_steps)
 
 
-def pad_to_longest(items: Sequence[dict]) -> FeatureBatch:
+def pad_to_longest(items: Sequence[dict[str, Any]]) -> FeatureBatch:
     """Makes a batch of whole utterances.
 
     Arguments
@@ -183,11 +183,13 @@ def pad_to_longest(items: Sequence[dict]) -> FeatureBatch:
     return _padded(items, views, max(map(len, views)))
 
 
-def _nth(items: Sequence[dict], k: int) -> list[Tensor]:
+def _nth(items: Sequence[dict[str, Any]], k: int) -> list[Tensor]:
     return [item["views"][k] for item in items]
 
 
-def _padded(items: Sequence[dict], views: list[Tensor], n_steps: int) -> FeatureBatch:
+def _padded(
+    items: Sequence[dict[str, Any]], views: list[Tensor], n_steps: int
+) -> FeatureBatch:
     features = torch.zeros(len(views), n_steps, *views[0].shape[1:])
     for row, view in zip(features, views, strict=True):
         row[: len(view)] = view

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from speechbrain.utils.distributed import get_rank  # type: ignore[import-untyped]
+from speechbrain.utils.distributed import get_rank
 from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.data.dataset import SpeechBatch, SpeechDataset, pad_to_longest

@@ -6,7 +6,7 @@ killed run goes on exactly where it was.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -20,8 +20,21 @@ _JITTER = 0.004
 class Draw(NamedTuple):
     """One draw of an utterance: which one, and a number no other draw has."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index
     number: int
+
+
+class EpochSampler(Protocol):
+    """A batch sampler that a killed run can enter where it was."""
+
+    first_batch: int
+
+    @property
+    def phase_name(self) -> str:
+        """What the batches of this epoch are for, such as ``source``."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch (1, 2, …)."""
 
 
 class LengthBucketedStream:
@@ -127,7 +140,7 @@ class Phase(NamedTuple):
     n_batches: int
 
 
-class AlternatingBatchSampler(Sampler):
+class AlternatingBatchSampler(Sampler[list[Draw]]):
     """Phases in turn: epoch 1 takes its batches from the first phase, epoch 2 from
     the second, and so on, round after round; each phase's stream goes on where it
     stopped in the round before.
@@ -188,7 +201,7 @@ class AlternatingBatchSampler(Sampler):
             ]
 
 
-class LengthSortedBatches(Sampler):
+class LengthSortedBatches(Sampler[list[int]]):
     """Every utterance once, in batches of similar length, for evaluation.
 
     Arguments

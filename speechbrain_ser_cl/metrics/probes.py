@@ -55,7 +55,7 @@ def linear_svm(
 
     train_embeddings, train_labels = _checked(train_embeddings, train_labels)
     classifier = SVC(kernel="linear", C=C).fit(train_embeddings, train_labels)
-    return classifier.predict(np.asarray(embeddings))
+    return np.asarray(classifier.predict(np.asarray(embeddings)))
 
 
 def recall_at_1(embeddings: ArrayLike, labels: ArrayLike) -> float:

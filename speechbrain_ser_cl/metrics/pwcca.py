@@ -129,7 +129,7 @@ def _basis(x: np.ndarray, name: str) -> np.ndarray:
 
 def _centred(x: np.ndarray) -> np.ndarray:
     x = x.astype(np.float64)
-    return x - x.mean(axis=0)
+    return np.asarray(x - x.mean(axis=0))
 
 
 def _checked(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

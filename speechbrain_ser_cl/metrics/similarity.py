@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -11,7 +12,7 @@ from speechbrain_ser_cl.utils.files import replacing
 
 
 def pair_similarities(
-    embeddings: ArrayLike, labels: Sequence
+    embeddings: ArrayLike, labels: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean cosine similarity of positive and of negative pairs, layer by layer.
 
@@ -42,13 +43,13 @@ def pair_similarities(
     (array([1.]), array([0.]))
     """
     embeddings = np.asarray(embeddings, dtype=np.float64)
-    _, labels = np.unique(np.asarray(labels), return_inverse=True)
+    _, classes = np.unique(np.asarray(labels), return_inverse=True)
     if embeddings.ndim != 3 or embeddings.shape[1] != len(labels):
         raise ValueError(
             f"embeddings must be (layers, utterances, size) of {len(labels)} labelled "
             f"utterances, found shape {embeddings.shape}"
         )
-    counts = np.bincount(labels)
+    counts = np.bincount(classes)
     n_positive = (counts * (counts - 1)).sum()
     n_negative = len(labels) ** 2 - (counts**2).sum()
     if n_positive == 0 or n_negative == 0:
@@ -60,7 +61,8 @@ def pair_similarities(
     unit = embeddings / np.where(length == 0, 1, length)
     # Sums over pairs are squared lengths of sums of vectors.
     of_label = np.zeros((len(embeddings), len(counts), embeddings.shape[2]))
-    np.add.at(of_label, (slice(None), labels), unit)
+    rows: Any = (slice(None), classes)
+    np.add.at(of_label, rows, unit)
     with_itself = (unit**2).sum((1, 2))
     same = (of_label**2).sum((1, 2))
     every = (of_label.sum(1) ** 2).sum(1)
@@ -98,5 +100,6 @@ def write_similarities(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["model", "layer", "positive", "negative"])
         for model, (positive, negative) in similarities.items():
-            for layer, values in enumerate(zip(positive, negative, strict=True)):
+            pairs = zip(np.asarray(positive), np.asarray(negative), strict=True)
+            for layer, values in enumerate(pairs):
                 writer.writerow([model, layer, *(f"{value:.6f}" for value in values)])

@@ -1,8 +1,8 @@
 """What the page is made of: each is shown by the macro of its ``kind``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Map:
     caption: str
     fields: Sequence[str]
     points: Sequence[Sequence[str]]
-    legends: dict[str, Sequence[str]]
+    legends: Mapping[str, Sequence[str]]
     table: Table
 
 
@@ -171,6 +171,9 @@ class Code:
     text: str
 
 
+Block = Note | Facts | Table | Figure | Confusion | Map | Mistakes | Code
+
+
 @dataclass
 class Section:
     """A heading with what stands below it.
@@ -183,4 +186,4 @@ class Section:
 
     key: str
     title: str
-    blocks: list[Any]
+    blocks: list[Block]

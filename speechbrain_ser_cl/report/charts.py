@@ -41,7 +41,7 @@ class ChartRow(NamedTuple):
 
     label: str
     value: float
-    interval: tuple[float, float] | None = None
+    interval: Sequence[float] | None = None
     single: Sequence[float] = ()
 
 

@@ -154,7 +154,9 @@ def plot_layer_curve(layers: Sequence[int], uars: ArrayLike, path: str | Path) -
     _save(figure, path)
 
 
-def plot_learning_curves(history: Sequence[Mapping], path: str | Path) -> None:
+def plot_learning_curves(
+    history: Sequence[Mapping[str, Any]], path: str | Path
+) -> None:
     """Draw loss terms, validation metrics and, if given, learning rates.
 
     Arguments
@@ -284,10 +286,10 @@ def plot_similarities(
 
 
 def plot_sweep(
-    panels: Mapping[str, Mapping[str, Sequence[tuple]]],
+    panels: Mapping[str, Mapping[str, Sequence[tuple[Any, ...]]]],
     path: str | Path,
     xlabel: str,
-    baseline: Mapping[str, tuple] | None = None,
+    baseline: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> None:
     """Draw metrics against a value that was varied, with their intervals.
 
@@ -526,7 +528,7 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
 
 def plot_tsne(
     embeddings: ArrayLike,
-    colourings: Mapping[str, Sequence],
+    colourings: Mapping[str, Sequence[Any]],
     path: str | Path,
     title: str | None = None,
     seed: int = 0,
@@ -643,7 +645,7 @@ def _colors(count: int) -> Any:
 
 
 def _curves(
-    history: Sequence[Mapping], key: str
+    history: Sequence[Mapping[str, Any]], key: str
 ) -> dict[str, list[tuple[float, float]]]:
     """Name to (epoch, value) of everything below ``key``, gaps left out."""
     curves: dict[str, list[tuple[float, float]]] = {}

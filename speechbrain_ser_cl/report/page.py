@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from tqdm import tqdm
@@ -14,7 +15,7 @@ from speechbrain_ser_cl.report import (
     training,
     utterances,
 )
-from speechbrain_ser_cl.report.blocks import Section
+from speechbrain_ser_cl.report.blocks import Block, Section
 from speechbrain_ser_cl.report.charts import SHAPES
 from speechbrain_ser_cl.report.runs import Series, read_series
 from speechbrain_ser_cl.utils.files import replacing
@@ -100,7 +101,9 @@ def _sections(series: Series, own_corpora: Collection[str] | None) -> list[Secti
     """
     corpora = series.crossval.corpora
 
-    def each(key: str, title: str, blocks_of: Callable, *more) -> list[Section]:
+    def each(
+        key: str, title: str, blocks_of: Callable[..., list[Block]], *more: Any
+    ) -> list[Section]:
         return [
             Section(
                 f"{key}-{number}" if len(corpora) > 1 else key,

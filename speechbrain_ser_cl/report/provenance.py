@@ -2,10 +2,12 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from speechbrain_ser_cl.data.protocols import SEEDS
 from speechbrain_ser_cl.data.splits import LeakError, check_leaks, fingerprint
 from speechbrain_ser_cl.report.blocks import (
+    Block,
     Code,
     Facts,
     Note,
@@ -13,6 +15,7 @@ from speechbrain_ser_cl.report.blocks import (
     Table,
 )
 from speechbrain_ser_cl.report.runs import Run, Series
+from speechbrain_ser_cl.results.crossval import total
 from speechbrain_ser_cl.results.text import NONE, duration
 
 _KEYS = ("speaker", "session", "text_id")
@@ -64,7 +67,7 @@ def what_ran(series: Series) -> Section:
         items.append(("fingerprint of the split", marks.pop()))
     elif marks:
         items.append(("fingerprints of the splits", f"{len(marks)} different ones"))
-    blocks = [Facts(items)]
+    blocks: list[Block] = [Facts(items)]
     texts = dict.fromkeys(run.settings for run in series.runs if run.settings)
     if texts:
         which = f" of {series.runs[0].name}" if len(texts) > 1 else ""
@@ -80,11 +83,13 @@ def _plain(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _all_of(values: Iterable) -> str:
+def _all_of(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(map(str, values)))
 
 
-def _cost(records: Sequence[Mapping], cost: Mapping) -> list[tuple[str, str]]:
+def _cost(
+    records: Sequence[Mapping[str, Any]], cost: Mapping[str, Any]
+) -> list[tuple[str, str]]:
     """Time, memory, machine, versions."""
     items = []
     seconds = [r["training_seconds"] for r in records if "training_seconds" in r]
@@ -112,7 +117,7 @@ def _cost(records: Sequence[Mapping], cost: Mapping) -> list[tuple[str, str]]:
     return items
 
 
-def _machine(machine: Mapping) -> str:
+def _machine(machine: Mapping[str, Any]) -> str:
     cores = f"{machine.get('threads')} of {machine.get('cores')} cores"
     parts = [machine.get("gpu") or "no GPU", machine.get("processor"), cores]
     return ", ".join(str(part) for part in parts if part)
@@ -120,7 +125,7 @@ def _machine(machine: Mapping) -> str:
 
 def data(series: Series) -> Section:
     """Counts per part, class and speaker, and the leak check."""
-    blocks: list = []
+    blocks: list[Block] = []
     runs = [run for run in series.runs if run.parts]
     recorded = [r.results["data"] for r in series.runs if "data" in r.results]
     if runs:
@@ -132,7 +137,7 @@ def data(series: Series) -> Section:
         )
     else:
         for corpus in series.crossval.corpora:
-            counts = sum(series.crossval.per_speaker(corpus).values()).sum(1)
+            counts = total(series.crossval.per_speaker(corpus)).sum(1)
             names = series.crossval.class_names
             rows = [
                 [n, str(c)] for n, c in zip(names, counts.tolist(), strict=True) if c
@@ -148,19 +153,19 @@ def data(series: Series) -> Section:
     return Section("data", "Data and leak check", blocks)
 
 
-def _counts(run: Run, one_of_several: bool) -> list:
+def _counts(run: Run, one_of_several: bool) -> list[Table]:
     which = f" ({run.name}; other runs have other parts)" if one_of_several else ""
     labels = sorted({i.label for part in run.parts.values() for i in part})
     of_parts, of_speakers = [], []
     for name, part in run.parts.items():
         corpora = _all_of(sorted({item.utterance.corpus for item in part}))
         hours = sum(item.utterance.duration for item in part) / 3600
-        speakers: dict[tuple, Counter] = defaultdict(Counter)
+        speakers: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
         for item in part:
             key = (item.utterance.speaker or NONE, item.utterance.gender or NONE)
             speakers[key][item.label] += 1
         known = {item.utterance.speaker for item in part} - {None}
-        classes = sum(speakers.values(), Counter())
+        classes = sum(speakers.values(), Counter[str]())
         shown = name.replace("_", " ")
         of_parts.append(
             [shown, corpora, str(len(part)), str(len(known)), f"{hours:.2f}"]
@@ -183,7 +188,7 @@ def _counts(run: Run, one_of_several: bool) -> list:
     ]
 
 
-def _recorded_counts(parts: Mapping) -> Table:
+def _recorded_counts(parts: Mapping[str, Any]) -> Table:
     labels = sorted({label for part in parts.values() for label in part["classes"]})
     rows = [
         [name.replace("_", " "), str(part["utterances"]), str(part["speakers"])]
@@ -195,10 +200,10 @@ def _recorded_counts(parts: Mapping) -> Table:
     return Table("Parts of the data", header, rows)
 
 
-def _leaks(runs: Sequence[Run], recorded: Sequence[Mapping]) -> list:
+def _leaks(runs: Sequence[Run], recorded: Sequence[Mapping[str, Any]]) -> list[Block]:
     """What parts share: counted anew where the utterances are known."""
-    shared: dict[str, Counter] = {key: Counter() for key in _KEYS}
-    blocks: list = []
+    shared: dict[str, Counter[str]] = {key: Counter() for key in _KEYS}
+    blocks: list[Block] = []
     told = [_flat(one.get("shared_between_parts", {})) for one in recorded]
     checked = set()
     for run in runs:
@@ -218,8 +223,8 @@ def _leaks(runs: Sequence[Run], recorded: Sequence[Mapping]) -> list:
         except LeakError as error:
             blocks.append(Note(f"Leak in {run.name}: {error}.", warning=True))
     for one in told:
-        for key, pairs in one.items():
-            for pair, count in pairs.items():
+        for key, told_pairs in one.items():
+            for pair, count in told_pairs.items():
                 known = shared.setdefault(key, Counter())
                 known[pair] = max(known[pair], count)
     pairs = list(dict.fromkeys(pair for counts in shared.values() for pair in counts))
@@ -272,7 +277,7 @@ def _verdict(met: Mapping[str, int], runs: Sequence[Run]) -> list[Note]:
     return [Note("The test shares no speaker with a training part.")] if met else []
 
 
-def _flat(told: Mapping) -> dict[str, dict[str, int]]:
+def _flat(told: Mapping[str, Any]) -> dict[str, dict[str, int]]:
     """Key to pair to count, whether told for each corpus or for all at once."""
     flat: dict[str, dict[str, int]] = {}
     for key, value in told.items():

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from speechbrain_ser_cl.metrics.classification import (
     metrics_of_confusion,
 )
 from speechbrain_ser_cl.report.blocks import (
+    Block,
     Confusion,
     Figure,
     Note,
@@ -19,7 +21,7 @@ from speechbrain_ser_cl.report.blocks import (
 )
 from speechbrain_ser_cl.report.charts import ChartRow, interval_chart
 from speechbrain_ser_cl.report.runs import Series
-from speechbrain_ser_cl.results.crossval import table_rows
+from speechbrain_ser_cl.results.crossval import table_rows, total
 from speechbrain_ser_cl.results.text import (
     NONE,
     TITLES,
@@ -37,7 +39,7 @@ MOST_IN_CHART = 30
 FEW_SPEAKERS = 20  # see bootstrap_intervals
 
 
-def metrics(series: Series, corpus: str) -> list:
+def metrics(series: Series, corpus: str) -> list[Block]:
     """UAR, WA and macro-F1 with intervals and chance."""
     summary = series.crossval.summary(corpus)
     confusion = np.array(summary["confusion_matrix"])
@@ -81,7 +83,7 @@ def metrics(series: Series, corpus: str) -> list:
     )
     what = "Bars: 95 % bootstrap intervals over speakers. Dashed: chance level of UAR."
     what += f" Small dots: single {units}." if series.several else ""
-    blocks = [
+    blocks: list[Block] = [
         Note(_sentence(series, corpus)),
         Figure([chart], what, Table(caption, header, rows)),
     ]
@@ -134,12 +136,16 @@ def _sentence(series: Series, corpus: str) -> str:
     )
 
 
-def speaker_interval(series: Series, corpus: str, metric: str) -> tuple | None:
+def speaker_interval(
+    series: Series, corpus: str, metric: str
+) -> Sequence[float] | None:
     """95 % interval over speakers, of the pooled counts or as the runs say."""
     if series.crossval.missing:
         return None
     if series.speakers_known(corpus):
-        return series.crossval.summary(corpus)["pooled"][metric]["interval"]
+        pooled = series.crossval.summary(corpus)["pooled"][metric]
+        interval: Sequence[float] | None = pooled["interval"]
+        return interval
     found = [run.results.get("test", {}).get(metric, {}) for run in series.runs]
     intervals = [one.get("interval_speakers") for one in found]
     if not intervals or None in intervals:
@@ -147,9 +153,9 @@ def speaker_interval(series: Series, corpus: str, metric: str) -> tuple | None:
     return tuple(float(bound) for bound in np.mean(intervals, axis=0))
 
 
-def confusion(series: Series, corpus: str) -> list:
+def confusion(series: Series, corpus: str) -> list[Block]:
     """Counts and shares of each true class."""
-    counts = sum(series.crossval.per_speaker(corpus).values())
+    counts = total(series.crossval.per_speaker(corpus))
     names = series.crossval.class_names
     used = [k for k in range(len(names)) if counts[k].sum() or counts[:, k].sum()]
     rows = [
@@ -167,10 +173,10 @@ def confusion(series: Series, corpus: str) -> list:
     return [Confusion(caption, [names[k] for k in used], rows)]
 
 
-def per_class(series: Series, corpus: str) -> list:
+def per_class(series: Series, corpus: str) -> list[Block]:
     """Recall with an interval, precision and F1 of each class."""
     per_speaker = series.crossval.per_speaker(corpus)
-    counts = sum(per_speaker.values())
+    counts = total(per_speaker)
     names, known = series.crossval.class_names, series.speakers_known(corpus)
     rows, chart = [], []
     for k, name in enumerate(names):
@@ -198,7 +204,7 @@ def per_class(series: Series, corpus: str) -> list:
     return [Figure([picture], caption, Table("Results per class, %", header, rows))]
 
 
-def _recall_interval(per_speaker: Mapping, k: int) -> tuple | None:
+def _recall_interval(per_speaker: Mapping[str, Any], k: int) -> Sequence[float] | None:
     """95 % bootstrap interval over speakers of one class' recall."""
     # Where one class alone is tested, UAR is its recall.
     counts = np.stack([per_speaker[name][k] for name in sorted(per_speaker)])
@@ -210,7 +216,7 @@ def _recall_interval(per_speaker: Mapping, k: int) -> tuple | None:
     return bootstrap_intervals(labels, prediction, n_classes, groups=speaker)["uar"]
 
 
-def per_speaker(series: Series, corpus: str) -> list:
+def per_speaker(series: Series, corpus: str) -> list[Block]:
     """Results of each speaker, the worst first."""
     if not series.speakers_known(corpus):
         return [
@@ -254,15 +260,15 @@ def per_speaker(series: Series, corpus: str) -> list:
         texts=2,
         folded=len(rows) > 12,
     )
-    blocks = [
+    blocks: list[Block] = [
         Figure(
             [chart], f"UAR over the classes a speaker has. {description}{some}", table
         )
     ]
-    groups = defaultdict(list)
+    groups: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     for speaker, matrix in counts.items():
-        groups[genders.get(speaker)].append(matrix)
-    if len(groups) > 1 and None not in groups:
+        groups[genders.get(speaker) or NONE][speaker] = matrix
+    if len(groups) > 1 and NONE not in groups:
         blocks.append(
             Table(
                 "Women and men, %",
@@ -270,7 +276,7 @@ def per_speaker(series: Series, corpus: str) -> list:
                 [
                     [gender, str(len(matrices))]
                     + [
-                        percent(float(metrics_of_confusion(sum(matrices))[name]))
+                        percent(float(metrics_of_confusion(total(matrices))[name]))
                         for name in ("uar", "wa")
                     ]
                     for gender, matrices in sorted(groups.items())
@@ -282,12 +288,12 @@ def per_speaker(series: Series, corpus: str) -> list:
 
 def comparison(all_series: Sequence[Series]) -> Section:
     """Settings beside each other, each tested against the first."""
-    groups: dict[tuple, list[Series]] = {}
+    groups: dict[tuple[Any, ...], list[Series]] = {}
     for series in all_series:
         for corpus in series.crossval.corpora:
             key = (corpus, tuple(series.crossval.class_names))
             groups.setdefault(key, []).append(series)
-    blocks: list = []
+    blocks: list[Block] = []
     tested = False
     for (corpus, _), same in groups.items():
         rows = table_rows([series.crossval for series in same], corpus)
@@ -344,7 +350,7 @@ def comparison(all_series: Sequence[Series]) -> Section:
     return Section("comparison", "Comparison", blocks)
 
 
-def _spread(summary: Mapping, name: str) -> str:
+def _spread(summary: Mapping[str, Any], name: str) -> str:
     std = summary["std"][name]
     return percent(summary["mean"][name]) + (
         "" if std is None else f" ± {percent(std)}"

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -58,8 +59,8 @@ class Run:
     """
 
     folder: Path
-    results: dict
-    history: list[dict]
+    results: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
     predictions: Predictions | None
     parts: dict[str, list[Labelled]]
     settings: str
@@ -162,14 +163,14 @@ class Series:
 
 @dataclass
 class _Group:
-    about: dict
-    corpora: dict  # those that a run without folds names
+    about: dict[str, Any]
+    corpora: dict[str, Any]  # those that a run without folds names
     path: Path | None = None
     crossval: CrossValidation | None = None
     runs: list[Run] = field(default_factory=list)
     missing: list[tuple[int | None, int]] = field(default_factory=list)
 
-    def takes(self, about: dict, corpora: dict) -> bool:
+    def takes(self, about: dict[str, Any], corpora: dict[str, Any]) -> bool:
         """Whether a run belongs here."""
         same_corpora = self.crossval is not None or self.corpora == corpora
         return self.about == about and same_corpora
@@ -205,7 +206,7 @@ def read_run(path: Path) -> Run:
     return _run(path, read(path, RESULTS))
 
 
-def _run(path: Path, results: dict) -> Run:
+def _run(path: Path, results: Mapping[str, Any]) -> Run:
     folder = path.parent
     check_files(folder, results.get("files", {}), FILES)
     history, csv = folder / "history.json", folder / "predictions.csv"
@@ -304,7 +305,7 @@ def _unfinished(path: Path) -> list[tuple[int | None, int]]:
     return missing
 
 
-def _some(contents: Mapping, keys: Iterable[str]) -> dict:
+def _some(contents: Mapping[str, Any], keys: Iterable[str]) -> dict[str, Any]:
     usual = {"setting": "all"} if "setting" in keys else {}
     return usual | {key: contents[key] for key in keys if key in contents}
 

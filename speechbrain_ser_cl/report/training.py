@@ -1,6 +1,7 @@
 """How the training went, and which layers it came to listen to."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ def learning_curves(series: Series) -> Section | None:
     runs = [run for run in series.runs if run.history]
     if not runs:
         return None
-    curves: dict[str, dict[str, list]] = {}  # chart, curve: a line per run
+    curves: dict[str, dict[str, list[Any]]] = {}  # chart, curve: a line per run
     for run in runs:
         for (chart, curve), line in _lines(run.history).items():
             curves.setdefault(chart, {}).setdefault(curve, []).append(line)
@@ -70,9 +71,9 @@ def learning_curves(series: Series) -> Section | None:
     return Section("curves", "Learning curves", [Figure(charts, caption, table)])
 
 
-def _lines(history: Sequence[Mapping]) -> dict[tuple[str, str], list]:
+def _lines(history: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Any]]:
     """(chart, curve) to (epoch, value), in order."""
-    lines: dict[tuple[str, str], list] = {}
+    lines: dict[tuple[str, str], list[Any]] = {}
     phases = {row.get("phase") for row in history} - {None}
     terms = {name for row in history for name in row.get("train") or {}}
     for row in history:
@@ -99,8 +100,8 @@ def _lines(history: Sequence[Mapping]) -> dict[tuple[str, str], list]:
 
 def layer_weights(series: Series) -> Section | None:
     """Which of the encoder's layers the model listens to."""
-    found = [run.results.get("layer_weights") for run in series.runs]
-    found = [weights for weights in found if weights]
+    told = [run.results.get("layer_weights") for run in series.runs]
+    found: list[list[float]] = [weights for weights in told if weights]
     if not found or len({len(weights) for weights in found}) > 1:
         return None
     mean = np.mean(found, axis=0).tolist()

@@ -1,12 +1,15 @@
 """Single utterances: a map of all, and the worst mistakes."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from speechbrain_ser_cl.corpora.licences import Licence, licence_of
+from speechbrain_ser_cl.corpora.card import Licence
+from speechbrain_ser_cl.corpora.licences import licence_of
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.report.blocks import (
+    Block,
     Map,
     Mistakes,
     Note,
@@ -31,7 +34,7 @@ _OWN = Licence("passed on by its owner's word", share_audio=True, source="own co
 def embeddings(series: Series) -> Section | None:
     """A map of the test embeddings of the first run that has some."""
     run = next((run for run in series.runs if run.embeddings), None)
-    if run is None:
+    if run is None or run.embeddings is None:
         return None
     found = read_embeddings(run.embeddings)
     attributes = _attributes(run, found)
@@ -110,7 +113,7 @@ def _said(run: Run, ids: Sequence[str]) -> list[str]:
 
 def mistakes(
     series: Series, corpus: str, own_corpora: Collection[str] | None = None
-) -> list:
+) -> list[Block]:
     """The utterances that the model was surest about and wrong.
 
     ``own_corpora`` is None where no audio is asked for.
@@ -148,12 +151,12 @@ def mistakes(
     return [*notes, Mistakes(caption, list(columns), rows, texts, sounds)]
 
 
-def _worst(runs: Iterable[Run], corpus: str, most: int) -> list[dict]:
+def _worst(runs: Iterable[Run], corpus: str, most: int) -> list[dict[str, Any]]:
     """Utterances whose true class the model thought least likely.
 
     Probabilities are means over the runs that tested an utterance.
     """
-    of_id: dict[str, list] = {}
+    of_id: dict[str, list[Any]] = {}
     known: dict[str, Labelled] = {}
     for run in runs:
         found = run.predictions
@@ -190,7 +193,7 @@ def _worst(runs: Iterable[Run], corpus: str, most: int) -> list[dict]:
 
 
 def _sounds(
-    found: Sequence[Mapping], own_corpora: Collection[str]
+    found: Sequence[Mapping[str, Any]], own_corpora: Collection[str]
 ) -> tuple[list[str | None], list[Note]]:
     """A data URI for each mistake, and what to say of the corpora's terms."""
     sounds: list[str | None] = []

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -70,7 +71,11 @@ def view_alignment(
 
 
 def write_alignment(
-    path: str | Path, about: Mapping, fold: int, utterances: int, found: Mapping
+    path: str | Path,
+    about: Mapping[str, Any],
+    fold: int,
+    utterances: int,
+    found: Mapping[str, Any],
 ) -> None:
     """Writes what a run of one fold gave.
 
@@ -120,8 +125,8 @@ def alignment_table(folder: str | Path) -> str:
         raise ValueError(f"{folder}: the {FILE} files are of different experiments")
     about, models = folds[0][0]
     pairs = models[0][1]
-    size = sorted({found["utterances"] for _, found in folds})
-    size = f"{size[0]} to {size[-1]}" if len(size) > 1 else f"{size[0]}"
+    sizes = sorted({found["utterances"] for _, found in folds})
+    size = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
     demo = ", DEMO on synthetic speech" if about["demo"] else ""
     lines = [
         f"**{' + '.join(about['corpora'])}, {about['encoder']}{demo}** "

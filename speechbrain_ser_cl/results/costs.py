@@ -1,6 +1,7 @@
 """What the runs of a cross-validation cost: time and memory, with the machine."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from speechbrain_ser_cl.results.crossval import CrossValidation
 from speechbrain_ser_cl.results.text import NONE
@@ -75,7 +76,7 @@ def build_cost_table(settings: Sequence[CrossValidation]) -> str:
     return "\n".join([*lines, "", _NOTE, ""])
 
 
-def _stage(stage: tuple[str, dict]) -> str:
+def _stage(stage: tuple[str, dict[str, Any]]) -> str:
     name, values = stage
     name = name.replace("_", " ")
     if "seconds_per_epoch" in values:
@@ -83,9 +84,9 @@ def _stage(stage: tuple[str, dict]) -> str:
     return f"{name} {values['seconds']:.1f} s"
 
 
-def _machine(machine: dict) -> str:
+def _machine(machine: dict[str, Any]) -> str:
     if machine.get("gpu"):
-        return machine["gpu"]
+        return str(machine["gpu"])
     return (
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} "
         f"core{'s' * (machine['cores'] > 1)}"

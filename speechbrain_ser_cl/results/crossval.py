@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.records import check_files, read, write
-from speechbrain_ser_cl.utils.schemas import CROSSVAL, FILES, RESULTS, Crossval
+from speechbrain_ser_cl.utils.schemas import CROSSVAL, FILES, RESULTS, Results
 
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
@@ -69,11 +70,11 @@ class Outcome:
     seed: int
     fingerprint: str | None
     counts: dict[str, dict[str, np.ndarray]]
-    numbers: dict[str, float] = field(default_factory=dict)
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
 
     def confusion(self, corpus: str) -> np.ndarray:
         """Counts (C, C) of all speakers."""
-        return sum(self.counts[corpus].values())
+        return total(self.counts[corpus])
 
 
 @dataclass(frozen=True)
@@ -104,11 +105,11 @@ class CrossValidation:
     ['toy']
     """
 
-    about: dict
-    protocol: dict
+    about: dict[str, Any]
+    protocol: Mapping[str, Any]
     class_names: list[str]
     tested: list[Outcome]
-    cost: dict
+    cost: Mapping[str, Any]
     missing: list[tuple[int | None, int]] = field(default_factory=list)
 
     @property
@@ -143,7 +144,7 @@ class CrossValidation:
 
     def per_unit(self, corpus: str) -> dict[int, dict[str, float]]:
         """Fold (or seed) to metrics, averaged over the seeds."""
-        values: dict[int, list] = {}
+        values: dict[int, list[Any]] = {}
         for one in self.tested:
             metrics = metrics_of_confusion(one.confusion(corpus))
             values.setdefault(getattr(one, self.unit), []).append(metrics)
@@ -172,7 +173,7 @@ class CrossValidation:
         """
         if metric in METRICS:
             return [metrics[metric] for metrics in self.per_unit(corpus).values()]
-        values: dict[int, list] = {}
+        values: dict[int, list[Any]] = {}
         for one in self.tested:
             if metric not in one.numbers:
                 return []
@@ -188,7 +189,7 @@ class CrossValidation:
                 pooled[speaker] = pooled.get(speaker, 0) + counts
         return pooled
 
-    def summary(self, corpus: str) -> dict:
+    def summary(self, corpus: str) -> dict[str, Any]:
         """Metrics of one corpus, for people and for ``crossval.json``.
 
         Arguments
@@ -210,7 +211,7 @@ class CrossValidation:
         """
         per_unit = self.per_unit(corpus)
         per_speaker = self.per_speaker(corpus)
-        confusion = sum(per_speaker.values())
+        confusion = total(per_speaker)
         pooled = metrics_of_confusion(confusion)
         intervals = {} if self.missing else _speaker_intervals(per_speaker)
         values = {name: [m[name] for m in per_unit.values()] for name in METRICS}
@@ -273,6 +274,11 @@ class CrossValidation:
         write(path, CROSSVAL, head | {"runs": runs}, rows="runs")
 
 
+def total(counts: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Sum the counts (C, C) of several speakers."""
+    return np.asarray(np.sum(list(counts.values()), axis=0))
+
+
 def _speaker_intervals(
     per_speaker: Mapping[str, np.ndarray],
 ) -> dict[str, tuple[float, float] | None]:
@@ -316,7 +322,7 @@ def read_crossval(path: str | Path) -> CrossValidation:
     return parse_crossval(read(path, CROSSVAL))
 
 
-def parse_crossval(contents: Crossval) -> CrossValidation:
+def parse_crossval(contents: Mapping[str, Any]) -> CrossValidation:
     """Make a setting of what a ``crossval.json`` holds.
 
     Arguments
@@ -345,10 +351,9 @@ def parse_crossval(contents: Crossval) -> CrossValidation:
         )
         for run in contents["runs"]
     ]
-    about = {"setting": "all"}
-    about |= {key: contents[key] for key in _ABOUT if key in contents}
+    about = {key: contents.get(key) for key in _ABOUT if key in contents}
     return CrossValidation(
-        about,
+        {"setting": "all"} | about,
         contents["protocol"],
         contents["class_names"],
         tested,
@@ -359,7 +364,7 @@ def parse_crossval(contents: Crossval) -> CrossValidation:
 
 def collect(
     results: Iterable[tuple[int | None, int, str | None, Path]],
-    protocol: Mapping,
+    protocol: Mapping[str, Any],
     missing: Sequence[tuple[int | None, int]] = (),
 ) -> CrossValidation:
     """Put the runs of one setting together.
@@ -385,11 +390,14 @@ def collect(
     ValueError
         If files are missing, or are of different settings or classes.
     """
-    tested, abouts, classes, records = [], {}, {}, []
+    tested: list[Outcome] = []
+    abouts: dict[str, dict[str, Any]] = {}
+    classes: dict[str, list[str]] = {}
+    records: list[Results] = []
     for fold, seed, fingerprint, path in results:
         record = read(path, RESULTS)
         check_files(Path(path).parent, record.get("files", {}), FILES[:2])
-        about = {key: record[key] for key in _ABOUT if key in record}
+        about = {key: record.get(key) for key in _ABOUT if key in record}
         abouts[json.dumps(about, sort_keys=True)] = about
         fingerprint = fingerprint or record.get("data", {}).get("fingerprint")
         names, counts = _counts(Path(path).parent)
@@ -414,7 +422,7 @@ def collect(
     )
 
 
-def _numbers(entry: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
+def _numbers(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
     """Numbers of a results.json with their dotted names; an interval is left out."""
     for key, value in entry.items():
         name = f"{prefix}{key}"
@@ -455,17 +463,17 @@ def _counts(folder: Path) -> tuple[list[str], dict[str, dict[str, np.ndarray]]]:
     return found.class_names, counts
 
 
-def _cost(records: Sequence[Mapping]) -> dict:
+def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What the runs say of time, memory, machines and versions."""
 
-    def different(key: str) -> list:
+    def different(key: str) -> list[Any]:
         values = {
             json.dumps(r[key], sort_keys=True): r[key] for r in records if key in r
         }
         return list(values.values())
 
     seconds = [r["training_seconds"] for r in records if "training_seconds" in r]
-    stages = {}
+    stages: dict[str, dict[str, list[float]]] = {}
     for record in records:
         for stage, values in record.get("stages", {}).items():
             for key, value in values.items():
@@ -489,7 +497,7 @@ def _cost(records: Sequence[Mapping]) -> dict:
 
 def compare(
     one: CrossValidation, other: CrossValidation, corpus: str, metric: str = "uar"
-) -> dict:
+) -> dict[str, Any]:
     """Two settings on the same folds and seeds.
 
     Arguments
@@ -530,20 +538,22 @@ def compare(
         for setting in (one, other)
     ]
     speakers = [setting.per_speaker(corpus) for setting in (one, other)]
-    pooled = [float(metrics_of_confusion(sum(s.values()))[metric]) for s in speakers]
+    pooled = [float(metrics_of_confusion(total(s))[metric]) for s in speakers]
     enough = len(speakers[0]) >= MIN_GROUPS
     return {
         "difference": pooled[0] - pooled[1],
-        **paired_fold_tests(*units),
+        **paired_fold_tests(units[0], units[1]),
         "permutation": (
-            speaker_permutation_test(*speakers, metric=metric) if enough else None
+            speaker_permutation_test(speakers[0], speakers[1], metric=metric)
+            if enough
+            else None
         ),
     }
 
 
 def table_rows(
     settings: Sequence[CrossValidation], corpus: str, metric: str = "uar"
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Settings of a table, each compared with the first.
 
     Arguments
@@ -563,10 +573,12 @@ def table_rows(
         ``permutation_holm``, corrected over the rows; None for the first row, and for
         rows on other folds, seeds or utterances.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for setting in settings:
         try:
-            against = compare(setting, settings[0], corpus, metric)
+            against: dict[str, Any] | None = compare(
+                setting, settings[0], corpus, metric
+            )
         except ValueError:
             against = None
         rows.append(

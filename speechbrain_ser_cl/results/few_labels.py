@@ -22,8 +22,10 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from speechbrain_ser_cl.metrics.significance import holm, mean_interval
@@ -34,8 +36,11 @@ from speechbrain_ser_cl.utils.records import write
 from speechbrain_ser_cl.utils.schemas import FEW_LABELS
 
 FILE = "few_labels.json"
-_COLUMNS = ("view", "method", "fraction", "labelled", "draws", "folds")
-_COLUMNS += ("uar", "uar_low", "uar_high", "wa", "p", "p_holm")
+_Cell = tuple[str, float, str]  # view, fraction, method
+_COLUMNS = (
+    *("view", "method", "fraction", "labelled", "draws", "folds"),
+    *("uar", "uar_low", "uar_high", "wa", "p", "p_holm"),
+)
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,9 @@ class FewLabelPoint:
     p_holm: float | None = None
 
 
-def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[FewLabelPoint]:
+def few_label_points(
+    rows: Sequence[Mapping[str, Any]], baseline: str
+) -> list[FewLabelPoint]:
     """Summarises draws and compares methods.
 
     Arguments
@@ -109,7 +116,9 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[FewLabelPoi
     (0.42, 0.52, 0.0079)
     """
     folds = sorted({row["fold"] for row in rows})
-    cells: dict[tuple, dict] = defaultdict(lambda: defaultdict(dict))
+    cells: dict[_Cell, dict[int, dict[int, Mapping[str, Any]]]] = defaultdict(
+        lambda: defaultdict(dict)
+    )
     for row in rows:
         cell = cells[row["view"], row["fraction"], row["method"]]
         if row["fold"] in cell[row["draw"]]:
@@ -118,7 +127,8 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[FewLabelPoi
                 f"draw {row['draw']} of fold {row['fold']} is there twice"
             )
         cell[row["draw"]][row["fold"]] = row
-    points, values = [], {}
+    points: list[FewLabelPoint] = []
+    values: dict[_Cell, npt.NDArray[np.float64]] = {}
     methods = list(dict.fromkeys(row["method"] for row in rows))
     methods.sort(key=lambda name: name != baseline)
     views = list(dict.fromkeys(row["view"] for row in rows))
@@ -136,9 +146,13 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[FewLabelPoi
                     f"the folds {', '.join(map(str, missing))}"
                 )
 
-        def means(name: str, draws: Mapping = draws) -> np.ndarray:
-            of = [[row[name] for row in one.values()] for one in draws.values()]
-            return np.array(of).mean(axis=1)
+        of_draws = [list(of_fold.values()) for of_fold in draws.values()]
+
+        def means(
+            name: str, of_draws: list[list[Mapping[str, Any]]] = of_draws
+        ) -> npt.NDArray[np.float64]:
+            of = np.array([[row[name] for row in rows] for rows in of_draws])
+            return np.asarray(of.mean(axis=1))
 
         values[key] = means("uar")
         points.append(
@@ -157,7 +171,7 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[FewLabelPoi
     tests = []
     for point in points:
         own = values[point.view, point.fraction, point.method]
-        other = values.get((point.view, point.fraction, baseline), [])
+        other = values.get((point.view, point.fraction, baseline), np.zeros(0))
         few = min(len(own), len(other)) < 3
         tests.append(
             None
@@ -170,7 +184,7 @@ def few_label_points(rows: Sequence[Mapping], baseline: str) -> list[FewLabelPoi
     ]
 
 
-def read_few_labels(folder: str | Path) -> tuple[dict, list[dict]]:
+def read_few_labels(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Reads the ``few_labels.json`` of all folds below a folder.
 
     Arguments
@@ -190,7 +204,8 @@ def read_few_labels(folder: str | Path) -> tuple[dict, list[dict]]:
     ValueError
         If there is none, one is something else, or they are of different experiments.
     """
-    abouts, rows = {}, []
+    abouts: dict[str, Path] = {}
+    rows: list[dict[str, Any]] = []
     for path, found in find_records(folder, FILE):
         abouts.setdefault(json.dumps(found["about"], sort_keys=True), path)
         rows += [row | {"fold": found["fold"]} for row in found["rows"]]
@@ -203,7 +218,11 @@ def read_few_labels(folder: str | Path) -> tuple[dict, list[dict]]:
 
 
 def write_few_labels(
-    path: str | Path, about: Mapping, fold: int, seed: int, rows: Sequence[Mapping]
+    path: str | Path,
+    about: Mapping[str, Any],
+    fold: int,
+    seed: int,
+    rows: Sequence[Mapping[str, Any]],
 ) -> None:
     """Writes what a run of one fold gave; a line per row.
 
@@ -240,7 +259,7 @@ def write_points(path: str | Path, points: Sequence[FewLabelPoint]) -> None:
             writer.writerow({name: row[name] for name in _COLUMNS})
 
 
-def few_label_table(about: Mapping, points: Sequence[FewLabelPoint]) -> str:
+def few_label_table(about: Mapping[str, Any], points: Sequence[FewLabelPoint]) -> str:
     """A Markdown table: a row per view and fraction, methods beside each other.
 
     Arguments
@@ -260,7 +279,7 @@ def few_label_table(about: Mapping, points: Sequence[FewLabelPoint]) -> str:
     for method in methods:
         titles += [f"{method}: UAR %", "95 %"]
         titles += [] if method == about["baseline"] else ["p"]
-    rows = defaultdict(dict)
+    rows: dict[tuple[str, float], dict[str, FewLabelPoint]] = defaultdict(dict)
     for point in points:
         rows[point.view, point.fraction][point.method] = point
     demo = ", DEMO on synthetic speech" if about["demo"] else ""
@@ -276,11 +295,11 @@ def few_label_table(about: Mapping, points: Sequence[FewLabelPoint]) -> str:
         cells = [view, f"{100 * fraction:g} %", f"{any_one.labelled:.0f}"]
         cells.append(" / ".join(sorted({str(p.draws) for p in of_method.values()})))
         for method in methods:
-            point = of_method.get(method)
             baseline = method == about["baseline"]
-            if point is None:
+            if method not in of_method:
                 cells += [NONE] * (2 if baseline else 3)
                 continue
+            point = of_method[method]
             cells += [percent(point.uar), bounds(point.interval)]
             if not baseline:
                 cells.append(p_value(point.p_holm))

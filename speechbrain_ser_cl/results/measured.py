@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.utils.files import replacing
-from speechbrain_ser_cl.utils.records import check, read
+from speechbrain_ser_cl.utils.records import Kind, check, read
 from speechbrain_ser_cl.utils.schemas import (
     ALIGNMENT,
     CROSSVAL,
@@ -35,7 +35,8 @@ from speechbrain_ser_cl.utils.schemas import (
     RESULTS,
 )
 
-KINDS = {kind.name: kind for kind in (RESULTS, CROSSVAL, FEW_LABELS, ALIGNMENT)}
+_KINDS = (RESULTS, CROSSVAL, FEW_LABELS, ALIGNMENT)
+KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in _KINDS}
 _HEAD = '{"measured":1'
 _COLUMNS, _COUNTS = "[]", "#"
 # Not kept: what follows from the rest, and what no table or figure shows.
@@ -149,7 +150,7 @@ def read_measured(path: str | Path) -> dict[str, Record]:
     ValueError
         If it is something else.
     """
-    contents: Any = dict(read(path, MEASURED))
+    contents: dict[str, Any] = {**read(path, MEASURED)}
     try:
         contents.pop("measured")
         return {

@@ -43,6 +43,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -248,15 +249,15 @@ class _Entries:
         self.left = dict(entries)
         self.known: list[str] = []
 
-    def _fail(self, key: str, found: object, expected: str) -> None:
-        found = json.dumps(found, ensure_ascii=False, default=str)
-        raise ValueError(f"{self.file}: {key} is {found}, expected {expected}")
+    def _fail(self, key: str, found: object, expected: str) -> NoReturn:
+        text = json.dumps(found, ensure_ascii=False, default=str)
+        raise ValueError(f"{self.file}: {key} is {text}, expected {expected}")
 
     def name(self, key: object) -> str:
         """The key with where it stands."""
         return f"{self.place}.{key}" if self.place else str(key)
 
-    def fail(self, key: object, found: object, expected: str) -> None:
+    def fail(self, key: object, found: object, expected: str) -> NoReturn:
         """Raise the error."""
         self._fail(self.name(key), found, expected)
 
@@ -266,7 +267,7 @@ class _Entries:
         expected: str,
         fits: Callable[[object], bool],
         default: object = ...,
-    ) -> object:
+    ) -> Any:
         """A value, checked; without a default it must be there."""
         self.known.append(key)
         if key not in self.left:
@@ -526,7 +527,7 @@ def _rows(
     printed = entries.take(
         "printed", "a mapping", lambda value: isinstance(value, Mapping), {}
     )
-    shared = {
+    shared: dict[str, Any] = {
         "hparams_file": hparams_file,
         "needs": tuple(entries.take("needs", "a list of keys", _is_texts, needs)),
         "result": entries.take("result", "a sub-folder of a run", _is_text, "."),

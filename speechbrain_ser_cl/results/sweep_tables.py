@@ -1,9 +1,10 @@
 """What a sweep gave: its table in Markdown and LaTeX, its numbers as CSV."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unicodedata import name
 
 import numpy as np
@@ -194,10 +195,10 @@ def build_sweep_table(
     ValueError
         If a row was tested on several corpora and does not say which it is about.
     """
-    done = {
-        row.name: (results[row.name], corpus_of(row, results[row.name]))
+    done: dict[str, tuple[CrossValidation, str]] = {
+        row.name: (given, corpus_of(row, given))
         for row in sweep.rows
-        if not isinstance(results[row.name], str)
+        if not isinstance(given := results[row.name], str)
     }
     tested = _against_baseline(sweep, done)
     units = [one.unit for one, _ in done.values()]
@@ -219,15 +220,15 @@ def build_sweep_table(
         header += [f"p, {unit}s", "p, speakers"]
     rows = []
     for row in sweep.rows:
-        one, corpus = done.get(row.name, (None, None))
+        one, corpus = done.get(row.name) or (None, "")
         cells = [row.name, *[NONE] * n_counts]
         if one:
             n_units = len(one.per_unit(corpus))
             counts = [n_units, len(one.seeds)] if one.unit == "fold" else [0, n_units]
             cells[1:] = [str(n or NONE) for n in counts[-n_counts:]]
         for i, column in enumerate(sweep.columns):
-            empty = NONE if one or i else results[row.name]
-            cells.append(_mean(column, one, corpus) if one else empty)
+            missing = NONE if i else str(results[row.name])
+            cells.append(_mean(column, one, corpus) if one else missing)
             if column.metric in printed:
                 cells.append(row.printed.get(column.metric, NONE))
         if one:
@@ -285,7 +286,7 @@ def corpus_of(row: Row, one: CrossValidation) -> str:
 
 def _against_baseline(
     sweep: Sweep, done: Mapping[str, tuple[CrossValidation, str]]
-) -> dict[str, dict | None]:
+) -> dict[str, dict[str, Any] | None]:
     """Row to its tests against the baseline, corrected over the rows."""
     if sweep.baseline not in done or len(done) < 2:
         return {}
@@ -308,9 +309,11 @@ def _mean(column: Column, one: CrossValidation, corpus: str) -> str:
     return f"{values.mean():{digits}}{spread}"
 
 
-def _about(done: Sequence[tuple[CrossValidation, str]]) -> str:
+def _about(done: Iterable[tuple[CrossValidation, str]]) -> str:
     """On which data, with which encoder, and what chance would give."""
-    found = {"corpus": [], "encoder": [], "protocol": [], "chance": []}
+    found: dict[str, list[Any]] = {
+        key: [] for key in ("corpus", "encoder", "protocol", "chance")
+    }
     for one, corpus in done:
         own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
         chance = one.summary(corpus)["chance"]
@@ -354,7 +357,7 @@ def _note(
 
 def sweep_points(
     sweep: Sweep, results: Mapping[str, CrossValidation | str]
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """The numbers of a sweep, one entry for each row and column.
 
     Arguments
@@ -410,7 +413,7 @@ def sweep_points(
     return points
 
 
-def write_sweep_csv(points: Sequence[Mapping], path: str | Path) -> None:
+def write_sweep_csv(points: Sequence[Mapping[str, Any]], path: str | Path) -> None:
     """Write the numbers of a sweep as CSV.
 
     Arguments

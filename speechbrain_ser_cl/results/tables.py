@@ -41,6 +41,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -101,7 +102,7 @@ _TESTS_NOTE = (
 )
 
 
-def collect_results(folder: str | Path) -> list[dict]:
+def collect_results(folder: str | Path) -> list[dict[str, Any]]:
     """Read every ``results.json`` below a folder.
 
     Arguments
@@ -147,7 +148,9 @@ def collect_results(folder: str | Path) -> list[dict]:
 
 
 def build_table(
-    results: Sequence[Mapping], paper: Sequence[Mapping] = (), metric: str = "uar"
+    results: Sequence[Mapping[str, Any]],
+    paper: Sequence[Mapping[str, Any]] = (),
+    metric: str = "uar",
 ) -> str:
     """Write Markdown tables: one per pair of corpora, encoder and target split.
 
@@ -194,11 +197,11 @@ def build_table(
         )
     if not results and not paper:
         raise ValueError("neither results nor a paper's figures to show")
-    runs_of: dict[tuple, list[Mapping]] = {}
+    runs_of: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for run in results:
         key = tuple(run.get(name) for name in _GROUP)
         runs_of.setdefault(key, []).append(run)
-    paper_of: dict[tuple, list[Mapping]] = {}
+    paper_of: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in paper:
         own = tuple(row.get(name) for name in _GROUP)
         fitting = [
@@ -263,7 +266,7 @@ def collect_crossvals(
                 )
             settings[key] = (one, path)
 
-    def place(one: CrossValidation) -> tuple:
+    def place(one: CrossValidation) -> tuple[Any, ...]:
         return one.about.get("order", np.inf), one.about["setting"]
 
     return sorted((one for one, _ in settings.values()), key=place)
@@ -271,7 +274,7 @@ def collect_crossvals(
 
 def build_crossval_table(
     settings: Sequence[CrossValidation],
-    paper: Sequence[Mapping] = (),
+    paper: Sequence[Mapping[str, Any]] = (),
     metric: str = "uar",
 ) -> str:
     """Write Markdown tables: one per corpus, encoder, classes and protocol.
@@ -335,8 +338,7 @@ def build_crossval_table(
         ]
         caption = ", ".join(name for name in own.values() if name)
         tables.append(_one_crossval_table(caption, corpus, same, fitting, metric))
-    units = sorted({f"{one.unit}s" for one in settings})
-    units = " or ".join(units)
+    units = " or ".join(sorted({f"{one.unit}s" for one in settings}))
     several = any(one.unit == "fold" and len(one.seeds) > 1 for one in settings)
     tests = any(len(same) > 1 for _, same in groups)
     note = _CROSSVAL_NOTE.format(
@@ -350,7 +352,7 @@ def build_crossval_table(
 
 def crossval_rows(
     settings: Sequence[CrossValidation], metric: str = "uar"
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """What ``build_crossval_table`` shows, as plain values for JSON.
 
     Arguments
@@ -376,9 +378,9 @@ def crossval_rows(
 
 def _groups(
     settings: Sequence[CrossValidation],
-) -> list[tuple[tuple, list[CrossValidation]]]:
+) -> list[tuple[tuple[Any, ...], list[CrossValidation]]]:
     """Settings that one table can hold, under corpus, encoder, protocol, classes."""
-    groups: dict[tuple, list[CrossValidation]] = {}
+    groups: dict[tuple[Any, ...], list[CrossValidation]] = {}
     for one in settings:
         for corpus in one.corpora:
             own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
@@ -433,13 +435,13 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
                     writer.writerow([*about, of, *(values[n] for n in TITLES)])
 
 
-def _protocol_name(protocol: Mapping) -> str:
+def _protocol_name(protocol: Mapping[str, Any]) -> str:
     name = protocol["kind"]
     usual = {"session_speaker_swap": "swap"}.get(name, "next")
     return name if protocol.get("valid", usual) == usual else f"{name} with swap"
 
 
-def _printed_only(paper: Sequence[Mapping], metric: str) -> str:
+def _printed_only(paper: Sequence[Mapping[str, Any]], metric: str) -> str:
     lines = ["**As printed**", ""]
     known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
     titles = ["setting", *known, f"{TITLES[metric]} %", "printed"]
@@ -455,7 +457,7 @@ def _one_crossval_table(
     caption: str,
     corpus: str,
     settings: Sequence[CrossValidation],
-    paper: Sequence[Mapping],
+    paper: Sequence[Mapping[str, Any]],
     metric: str,
 ) -> str:
     """Caption, empty line and table of one group."""
@@ -478,7 +480,7 @@ def _one_crossval_table(
         _line(titles),
         _line(["---"] * len(titles)),
     ]
-    printed = {row["setting"]: row for row in paper}
+    printed = {line["setting"]: line for line in paper}
     for one, row in zip(settings, rows, strict=True):
         summary, against = row["summary"], row["against_first"] or {}
         n_units = len(summary[units])
@@ -500,15 +502,19 @@ def _one_crossval_table(
             known = printed.pop(row["setting"], None)
             cells.append(f"{known[metric]} ({known['note']})" if known else NONE)
         lines.append(_line(cells))
-    for setting, row in printed.items():
-        cells = [setting, *[NONE] * (len(titles) - 2), f"{row[metric]} ({row['note']})"]
+    for setting, line in printed.items():
+        figure = f"{line[metric]} ({line['note']})"
+        cells = [setting, *[NONE] * (len(titles) - 2), figure]
         cells[titles.index(f"{TITLES[metric]} %")] = NOT_RUN
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
 
 def _one_table(
-    key: tuple, runs: list[Mapping], paper: list[Mapping], metric: str
+    key: tuple[Any, ...],
+    runs: list[Mapping[str, Any]],
+    paper: list[Mapping[str, Any]],
+    metric: str,
 ) -> str:
     """Caption, empty line and table of one group."""
     source, target, encoder, split = key
@@ -526,7 +532,7 @@ def _one_table(
         + "".join(f" (chance: UAR {100 * chance:.1f} %)" for chance in chances),
         "",
     ]
-    settings: dict[str, list[Mapping]] = {}
+    settings: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: (run.get("order", np.inf), run["setting"])):
         settings.setdefault(run["setting"], []).append(run)
     printed = {row["setting"]: row for row in paper}
@@ -563,30 +569,30 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
-def _files(runs: Sequence[Mapping]) -> str:
+def _files(runs: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(str(run.get("file", run["setting"])) for run in runs)
 
 
-def _percent(runs: Sequence[Mapping], name: str) -> np.ndarray:
+def _percent(runs: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     return 100 * np.array([run["test"][name]["value"] for run in runs])
 
 
-def _mean(runs: Sequence[Mapping], name: str) -> str:
+def _mean(runs: Sequence[Mapping[str, Any]], name: str) -> str:
     values = _percent(runs, name)
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
     return f"{values.mean():.1f}{spread}"
 
 
-def _over_seeds(runs: Sequence[Mapping], name: str) -> str:
+def _over_seeds(runs: Sequence[Mapping[str, Any]], name: str) -> str:
     return bounds(mean_interval([run["test"][name]["value"] for run in runs]))
 
 
-def _over_speakers(runs: Sequence[Mapping], name: str) -> str:
+def _over_speakers(runs: Sequence[Mapping[str, Any]], name: str) -> str:
     intervals = [run["test"][name].get("interval_speakers") for run in runs]
     return NONE if None in intervals else bounds(np.mean(intervals, axis=0))
 
 
-def _read_paper(folder: Path, metric: str) -> list[dict]:
+def _read_paper(folder: Path, metric: str) -> Sequence[Mapping[str, Any]]:
     path = folder / "paper.json"
     if not path.exists():
         return []
@@ -612,7 +618,7 @@ def _filled(readme_path: Path) -> str:
             "FILE folder=FOLDER -->', each on its own line"
         )
 
-    def fill(block: re.Match) -> str:
+    def fill(block: re.Match[str]) -> str:
         folder = readme_path.parent / block["folder"]
         metric = block["metric"] or "uar"
         try:

@@ -85,11 +85,11 @@ def aggregate(runs: Sequence[PlannedRun], output: Path) -> str:
             found.setdefault(name, []).append((fold, run.seed, fingerprint, path))
     split = runs[0].split
     settings = []
-    for name, results in found.items():
-        if len(results) != len(runs) - len(missing):
+    for name, of_name in found.items():
+        if len(of_name) != len(runs) - len(missing):
             raise ValueError(f"{output}: not all runs have results in {name}")
         protocol = split.protocol if split else {"kind": SEEDS}
-        one = collect(results, protocol, missing)
+        one = collect(of_name, protocol, missing)
         one.write(output / name / FILE)
         if not missing:
             _plot(one, output / name)

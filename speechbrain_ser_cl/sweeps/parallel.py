@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import joblib
 from tqdm import tqdm
@@ -157,7 +158,7 @@ def _engine(
         raise ValueError(
             f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}"
         )
-    options = {"batch_size": 1, "pre_dispatch": jobs}
+    options: dict[str, Any] = {"batch_size": 1, "pre_dispatch": jobs}
     if backend == "local":
         if cluster is not None:
             raise ValueError("--cluster needs --backend dask or ray")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,6 +126,7 @@ def run_job(job: Job) -> str | None:
                     stopped = False
                     break
         finally:
+            assert supervisor.stdin is not None
             supervisor.stdin.close()  # the supervisor ends the process if it still runs
             status = supervisor.wait()
     if stopped:
@@ -196,7 +197,7 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def gpu_slot(
-    gpus: Sequence[str], runs_per_gpu: int, wanted=lambda: True
+    gpus: Sequence[str], runs_per_gpu: int, wanted: Callable[[], bool] = lambda: True
 ) -> Iterator[str | None]:
     """A GPU for as long as the context lasts; waits until one is free.
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
@@ -43,15 +44,15 @@ class Recipe:
         return split_overrides(self.overrides)
 
     @cached_property
-    def _resolved(self) -> dict:
+    def _resolved(self) -> dict[frozenset[tuple[str, str]], dict[str, Any]]:
         return {}
 
     @cached_property
-    def values(self) -> dict:
+    def values(self) -> dict[str, Any]:
         """The YAML's plain values with the overrides."""
         return self.resolve(self.overridden)
 
-    def resolve(self, overridden: Mapping[str, str]) -> dict:
+    def resolve(self, overridden: Mapping[str, str]) -> dict[str, Any]:
         """The YAML's values with some replaced, references resolved, nothing built.
 
         Arguments
@@ -76,16 +77,16 @@ class Recipe:
         if key not in self._resolved:
             plain = read_yaml(self.hparams_file)
             given = {key: text for key, text in overridden.items() if key in plain}
-            given = parse_overrides(given, plain)
-            self._resolved[key] = _plain(resolve_settings(self.hparams_file, given))
+            parsed = parse_overrides(given, plain)
+            self._resolved[key] = _plain(resolve_settings(self.hparams_file, parsed))
         return self._resolved[key]
 
 
-def _plain(node: object) -> object:
+def _plain(node: Any) -> Any:
     """A node of a YAML file, with tags as keys."""
     tag = getattr(getattr(node, "tag", None), "value", None)
     if isinstance(node, Mapping):
-        plain = {key: _plain(value) for key, value in node.items()}
+        plain: Any = {key: _plain(value) for key, value in node.items()}
     elif isinstance(node, list):
         plain = [_plain(value) for value in node]
     else:

@@ -106,7 +106,7 @@ class PlannedRun:
         path = self.folder / CROSSVAL_RUN.name
         if not path.exists():
             return None
-        return dict(read(path, CROSSVAL_RUN))
+        return {**read(path, CROSSVAL_RUN)}
 
     def note(self, settings: Mapping[str, Any], results: Sequence[str] = ()) -> None:
         """Write down what runs here, and at the end which results it has."""
@@ -220,7 +220,7 @@ def save_splits(runs: Iterable[PlannedRun]) -> None:
         As ``plan`` makes them.
     """
     for run in runs:
-        if run.split and not run.split_file.exists():
+        if run.split and run.split_file and not run.split_file.exists():
             write_split(run.split, run.split_file)
 
 
@@ -364,7 +364,9 @@ def check_split(run: PlannedRun, results: Iterable[Path]) -> None:
     ValueError
         If a ``data.fingerprint`` there is another one, or is missing.
     """
-    for path in results if run.split else ():
+    if run.split is None:
+        return
+    for path in results:
         found = read(path, RESULTS).get("data", {}).get("fingerprint")
         if found != run.split.fingerprint:
             raise ValueError(

@@ -136,7 +136,7 @@ def _folders(value: object) -> list[str]:
 
 
 @functools.lru_cache
-def _read_recipe(hparams_file: Path) -> tuple[Mapping, Path]:
+def _read_recipe(hparams_file: Path) -> tuple[Mapping[str, Any], Path]:
     """Its entries as they stand there, and its script; once for many rows."""
     with open(hparams_file, encoding="utf-8") as file:
         entries = YAML().load(file)
@@ -376,7 +376,7 @@ def run_sweep(
         add_measured(
             measured,
             {
-                row.record: read(output / row.record, CROSSVAL)
+                row.record: {**read(output / row.record, CROSSVAL)}
                 for row in sweep.rows
                 if not isinstance(results[row.name], str)
             },

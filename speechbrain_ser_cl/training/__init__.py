@@ -1,5 +1,6 @@
 """What the Brains of several recipes share."""
 
+from speechbrain_ser_cl.data.dataset import waveform
 from speechbrain_ser_cl.training.brain import SERBrain, unwrap
 from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
 from speechbrain_ser_cl.training.cross_entropy import (
@@ -12,7 +13,6 @@ from speechbrain_ser_cl.training.frozen import (
     encode,
     keep_frames,
     keep_states,
-    waveform,
 )
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import (

@@ -13,9 +13,9 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import Sampler
 
 from speechbrain_ser_cl.data.dataset import SpeechBatch
+from speechbrain_ser_cl.data.samplers import EpochSampler
 from speechbrain_ser_cl.metrics.classification import METRICS, classification_metrics
 from speechbrain_ser_cl.nnet import UtteranceEncoder
 from speechbrain_ser_cl.training.epochs import RoundCounter
@@ -75,14 +75,14 @@ class SERBrain(sb.Brain):
     def __init__(
         self,
         class_names: Sequence[str],
-        sampler: Sampler | None,
+        sampler: EpochSampler | None,
         epoch_counter: RoundCounter,
         learning_rates: Mapping[str, float],
-        lr_scheduler: Callable,
+        lr_scheduler: Callable[..., Any],
         valid_metric: str,
         train_logger: TrainLogger,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if valid_metric not in METRICS:
             raise ValueError(
                 f"valid_metric is {valid_metric!r}, expected one of "
@@ -114,10 +114,12 @@ class SERBrain(sb.Brain):
         """Enters the epoch where a killed run left it; forgets old predictions."""
         self._stage_start = time.time()
         if stage == sb.Stage.TRAIN:
+            assert self.train_sampler is not None
             self.train_sampler.first_batch = self.step
             self._epoch = epoch
         else:
-            self._evaluated = {"id": [], "label": [], "logits": [], "embeddings": []}
+            names = ("id", "label", "logits", "embeddings")
+            self._evaluated: dict[str, list[Any]] = {name: [] for name in names}
 
     def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Gives the step its random state."""
@@ -211,9 +213,10 @@ class SERBrain(sb.Brain):
         for name in ("logits", "embeddings"):
             if name in outputs:
                 self._evaluated[name].append(outputs[name].float().cpu())
-        return loss.detach().cpu()
+        mean: Tensor = loss.detach().cpu()
+        return mean
 
-    def evaluated(self) -> dict:
+    def evaluated(self) -> dict[str, Any]:
         """What the last validation or test has seen.
 
         Returns
@@ -251,7 +254,8 @@ class SERBrain(sb.Brain):
             with self.evaluation_ctx:
                 batches = (batch.to(self.device) for batch in loader)
                 h = [encoder.pooled(b.speech, b.lengths) for b in batches]
-            encoder.norm.calibrate(torch.cat(h), domain)
+            norm: Any = encoder.norm
+            norm.calibrate(torch.cat(h), domain)
 
     def validated(self, loss: float) -> tuple[dict[str, float], float]:
         """What the validation that has just ended says about the epoch.
@@ -290,6 +294,7 @@ class SERBrain(sb.Brain):
             self.scheduler.step()
         self.epoch_counter.end_epoch(score)
         self.history.seconds += time.time() - self._stage_start
+        assert epoch is not None and self.train_sampler is not None
         self.history.end_epoch(
             epoch,
             phase=self.train_sampler.phase_name,
@@ -311,5 +316,7 @@ class SERBrain(sb.Brain):
 
 def unwrap(module: torch.nn.Module) -> torch.nn.Module:
     """The module itself, without DistributedDataParallel around it."""
-    wrapped = isinstance(module, torch.nn.parallel.DistributedDataParallel)
-    return module.module if wrapped else module
+    if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+        inner: torch.nn.Module = module.module
+        return inner
+    return module

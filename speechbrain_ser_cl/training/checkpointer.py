@@ -81,7 +81,10 @@ class AtomicCheckpointer(Checkpointer):
         return saved
 
     def save_and_keep_only(
-        self, *args: Any, importance_keys: Sequence[Callable] = (), **kwargs: Any
+        self,
+        *args: Any,
+        importance_keys: Sequence[Callable[..., Any]] = (),
+        **kwargs: Any,
     ) -> None:
         """Saves, then deletes the least important; see SpeechBrain's method.
 
@@ -97,6 +100,8 @@ class AtomicCheckpointer(Checkpointer):
         super().save_and_keep_only(
             *args, importance_keys=list(importance_keys), **kwargs
         )
+
+    custom_load_hooks: dict[str, Any]
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Loads a checkpoint; see SpeechBrain's method of this name.

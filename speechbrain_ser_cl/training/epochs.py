@@ -1,6 +1,7 @@
 """Counting epochs in rounds, and stopping when rounds stop to help."""
 
 import math
+from pathlib import Path
 
 import yaml
 from speechbrain.utils.checkpoints import (
@@ -79,13 +80,13 @@ class RoundCounter(EpochCounter):
         """Whether the patience is used up."""
         return self.patience is not None and self.rounds_without_rise >= self.patience
 
-    def __next__(self):
+    def __next__(self) -> int:
         if self.stopped_early:
             raise StopIteration
-        return super().__next__()
+        return int(super().__next__())
 
     @mark_as_saver
-    def _save(self, path):
+    def _save(self, path: str | Path) -> None:
         state = {
             "current": self.current,
             "best_score": float(self.best_score),
@@ -95,7 +96,7 @@ class RoundCounter(EpochCounter):
             yaml.safe_dump(state, file)
 
     @mark_as_loader
-    def _recover(self, path, end_of_epoch=True):
+    def _recover(self, path: str | Path, end_of_epoch: bool = True) -> None:
         with open(path, encoding="utf-8") as file:
             state = yaml.safe_load(file)
         self.current = state["current"] if end_of_epoch else state["current"] - 1

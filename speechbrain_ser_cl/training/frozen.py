@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,8 @@ def encode(
         return backbone(speech.transpose(1, 2), lengths), lengths
     frames = backbone(speech, lengths)
     if lengths is not None:
-        lengths = unwrap(backbone).frame_lengths(lengths, speech.shape[1])
+        inner: Any = unwrap(backbone)
+        lengths = inner.frame_lengths(lengths, speech.shape[1])
     return frames, lengths
 
 
@@ -60,7 +62,7 @@ def keep_states(
     utterances: Iterable[Utterance],
     folder: str | Path,
     precision: str = "fp32",
-    context: AbstractContextManager = _NO_CONTEXT,
+    context: AbstractContextManager[Any] = _NO_CONTEXT,
     dtype: str = "float16",
 ) -> Read:
     """Computes once what the frozen layers of an encoder give.
@@ -115,7 +117,7 @@ def keep_frames(
     folder: str | Path,
     read: Read = waveform,
     precision: str = "fp32",
-    context: AbstractContextManager = _NO_CONTEXT,
+    context: AbstractContextManager[Any] = _NO_CONTEXT,
     dtype: str = "float16",
 ) -> Read:
     """Computes once what an encoder gives whose training is over.
@@ -316,4 +318,5 @@ class FrozenSSL(nn.Module):
         mixed = torch.einsum("l,bl...->b...", weights, layers.to(weights.dtype))
         if self.pooled or self.pooling is None:
             return mixed
-        return self.pooling(mixed, lengths)
+        pooled: Tensor = self.pooling(mixed, lengths)
+        return pooled

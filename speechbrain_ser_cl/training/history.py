@@ -4,6 +4,7 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from speechbrain.utils.checkpoints import (
     mark_as_loader,
@@ -41,14 +42,14 @@ class History:
     {'emotion': 1.5}
     """
 
-    def __init__(self):
-        self.epochs: list[dict] = []
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, Any]] = []
         self.nonfinite_batches = 0
         self.seconds = 0.0
-        self.tested: dict | None = None
+        self.tested: dict[str, Any] | None = None
         self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
 
-    def add_batch(self, terms: Mapping) -> None:
+    def add_batch(self, terms: Mapping[str, Any]) -> None:
         """Adds the loss terms of a batch.
 
         Arguments
@@ -64,7 +65,7 @@ class History:
         """Mean of each term over the batches of this epoch that had it."""
         return {name: total / count for name, (total, count) in self._sums.items()}
 
-    def end_epoch(self, epoch: int, **columns) -> None:
+    def end_epoch(self, epoch: int, **columns: Any) -> None:
         """Closes the epoch with a row.
 
         Arguments

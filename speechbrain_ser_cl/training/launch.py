@@ -14,14 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import speechbrain as sb  # type: ignore[import-untyped]
-from hyperpyyaml import load_hyperpyyaml  # type: ignore[import-untyped]
+import speechbrain as sb
+from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
-from speechbrain.utils.distributed import (  # type: ignore[import-untyped]
+from speechbrain.utils.distributed import (
     if_main_process,
     run_on_main,
 )
-from speechbrain.utils.run_opts import RunOptions  # type: ignore[import-untyped]
+from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic

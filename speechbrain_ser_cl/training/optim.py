@@ -1,13 +1,14 @@
 """Optimiser groups: a learning rate for each part of a model."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import nn
 
 
 def parameter_groups(
     modules: nn.Module, learning_rates: Mapping[str, float | Mapping[str, float]]
-) -> list[dict]:
+) -> list[dict[str, Any]]:
     """Sorts the trained parameters into optimiser groups with a learning rate each.
 
     A key is the beginning of a parameter's dotted name, such as ``backbone`` or
@@ -51,7 +52,7 @@ def parameter_groups(
     >>> [(group["name"], group["lr"]) for group in parameter_groups(model, rates)]
     [('backbone stage 0', 5e-05), ('head', 0.001)]
     """
-    params = {key: [] for key in learning_rates}
+    params: dict[str, list[nn.Parameter]] = {key: [] for key in learning_rates}
     known = {_own_name(name): module for name, module in modules.named_modules()}
     names = known.keys() | {_own_name(name) for name, _ in modules.named_parameters()}
     unknown = [key for key in learning_rates if key not in names]
@@ -87,8 +88,11 @@ def parameter_groups(
 
 
 def _layer_groups(
-    key: str, part: nn.Module | None, params: list[nn.Parameter], rate: Mapping
-) -> list[dict]:
+    key: str,
+    part: nn.Module | None,
+    params: list[nn.Parameter],
+    rate: Mapping[str, Any],
+) -> list[dict[str, Any]]:
     """Groups of a part's parameters, one per stage and one of what is in none."""
     stages = getattr(part, "stages", None)
     if set(rate) != {"lr", "layer_decay"} or not 0 < rate["layer_decay"] <= 1:

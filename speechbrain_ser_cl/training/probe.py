@@ -296,7 +296,7 @@ class Probed:
 
     def history(self) -> History:
         """Tell the choice in the words of a training of one epoch."""
-        history = History()  # type: ignore[no-untyped-call]
+        history = History()
         history.end_epoch(1, valid={"uar": self.choice.uar})
         history.tested = history.epochs[-1]
         return history

@@ -45,13 +45,13 @@ _PACKAGES = (
 
 def write_run(
     folder: str | Path,
-    record: Mapping,
-    predictions: Mapping,
+    record: Mapping[str, Any],
+    predictions: Mapping[str, Any],
     parts: Mapping[str, Sequence[Labelled]],
     class_names: Sequence[str],
     history: History,
     model: EmotionClassifier | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Writes what a finished run leaves behind.
 
     ``model/`` and ``embeddings.npz`` (if there are any), ``predictions.csv``,
@@ -118,6 +118,8 @@ def write_run(
         len(class_names),
         speakers if all(speakers) else None,
     )
+    if history.tested is None:
+        raise ValueError(f"{folder}: no epoch of this training was tested")
     write(folder / "history.json", HISTORY, history.epochs)
     results = {
         **record,
@@ -203,12 +205,12 @@ def write_test(
     )
 
 
-def read_results(path: str | Path) -> dict:
+def read_results(path: str | Path) -> dict[str, Any]:
     """Read the ``results.json`` of a finished run."""
-    return read(path, RESULTS)
+    return {**read(path, RESULTS)}
 
 
-def machine() -> dict:
+def machine() -> dict[str, Any]:
     """The machine's processor, cores, threads in use and GPU, for results.json."""
     return {
         "processor": _processor(),

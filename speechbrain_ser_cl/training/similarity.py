@@ -4,7 +4,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from speechbrain.utils.distributed import if_main_process
 
@@ -25,7 +27,7 @@ def layer_similarities(
     backbone: WeightedSSL,
     items: Sequence[Labelled],
     most: int,
-    context: AbstractContextManager = _NO_CONTEXT,
+    context: AbstractContextManager[Any] = _NO_CONTEXT,
 ) -> Iterator[None]:
     """Compare pairs of utterances in each layer, before and after what runs inside.
 
@@ -73,8 +75,10 @@ def layer_similarities(
 
 @torch.no_grad()
 def _similarities(
-    backbone: WeightedSSL, items: Sequence[Labelled], context: AbstractContextManager
-) -> object:
+    backbone: WeightedSSL,
+    items: Sequence[Labelled],
+    context: AbstractContextManager[Any],
+) -> tuple[np.ndarray, np.ndarray]:
     backbone.eval()
     device = backbone.layer_weights.device
     layers = []

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from speechbrain.utils.distributed import run_on_main  # type: ignore[import-untyped]
-from speechbrain.utils.run_opts import RunOptions  # type: ignore[import-untyped]
-from speechbrain.utils.train_logger import (  # type: ignore[import-untyped]
+from speechbrain.utils.distributed import run_on_main
+from speechbrain.utils.run_opts import RunOptions
+from speechbrain.utils.train_logger import (
     FileTrainLogger,
 )
 from torch import nn
-from torch.utils.data import Sampler
 
+from speechbrain_ser_cl.data.samplers import EpochSampler
 from speechbrain_ser_cl.training.brain import SERBrain
 from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
 from speechbrain_ser_cl.training.epochs import RoundCounter
@@ -33,7 +33,7 @@ def make_brain(
     epochs: int,
     learning_rates: Mapping[str, Any],
     lr_scheduler: Callable[..., Any],
-    sampler: Sampler[Any] | None = None,
+    sampler: EpochSampler | None = None,
     phases: int = 1,
     patience: int | None = None,
     kept: Mapping[str, nn.Module] | None = None,

@@ -15,10 +15,11 @@ Anything else with these can be a view.
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -63,12 +64,12 @@ class View(nn.Module):
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder = cast(Any, encoder)
         self.pooling = MeanPooling()
-        self.output_size = encoder.output_size
-        front_end = encoder.features
+        self.output_size = self.encoder.output_size
+        front_end = self.encoder.features
         if front_end is not None and any(True for _ in front_end.parameters()):
-            encoder.features = None
+            self.encoder.features = None
 
     def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encodes and pools.
@@ -85,15 +86,17 @@ class View(nn.Module):
         torch.Tensor
             (B, output_size).
         """
+        encode: Callable[..., Tensor] = self.encoder.encode
+        pool: Callable[..., Tensor] = self.pooling
         if self.encoder.hop is None:
-            return self.encoder.encode(features)
+            return encode(features)
         if not hasattr(self.encoder, "encoded_lengths"):
-            return self.pooling(self.encoder.encode(features), lengths)
+            return pool(encode(features), lengths)
         if lengths is None:
             lengths = torch.ones(len(features), device=features.device)
-        frames = self.encoder.encode(features, lengths)
+        frames = encode(features, lengths)
         lengths = self.encoder.encoded_lengths(lengths, features.shape[-2])
-        return self.pooling(frames, lengths)
+        return pool(frames, lengths)
 
     def whole(self, front_end: nn.Module) -> tuple[nn.Module, nn.Module | None]:
         """Backbone and pooling that classify waveforms, for a model to be exported.
@@ -160,9 +163,9 @@ class ViewFeatures:
     ) -> None:
         self.front_end = front_end.eval()
         self.per_utterance = getattr(front_end, "hop", None) is None
-        self.max_samples = max_seconds and round(max_seconds * SAMPLE_RATE)
+        self.max_samples = round(max_seconds * SAMPLE_RATE) if max_seconds else None
         kind = type(front_end)
-        key = {
+        key: dict[str, Any] = {
             "features": f"{kind.__module__}.{kind.__qualname__}",
             "arguments": getattr(front_end, "arguments", dict)(),
             "weights": weights_hash(front_end),
@@ -271,7 +274,7 @@ def _extract(front_end: nn.Module, max_samples: int | None, wav: Tensor) -> Tens
     parameters = [*front_end.parameters(), *front_end.buffers()]
     device = parameters[0].device if parameters else "cpu"
     try:
-        features = front_end(wav[None, :max_samples].to(device))[0]
+        features: Tensor = front_end(wav[None, :max_samples].to(device))[0]
     except ValueError as error:
         logger.warning("%s", error)
         return torch.tensor(float(UNUSABLE.index("failed")))

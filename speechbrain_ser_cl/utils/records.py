@@ -20,6 +20,7 @@ from speechbrain_ser_cl.utils.errors import FileError, did_you_mean
 from speechbrain_ser_cl.utils.files import read_bytes, replacing
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 class RecordError(FileError):
@@ -27,7 +28,7 @@ class RecordError(FileError):
 
 
 @dataclass(frozen=True)
-class Kind(Generic[T]):
+class Kind(Generic[T_co]):
     """A kind of file.
 
     Arguments
@@ -58,7 +59,7 @@ expected an object. ...
     format: int | None = 1
 
     @cached_property
-    def checker(self) -> "TypeAdapter[T]":
+    def checker(self) -> "TypeAdapter[T_co]":
         """What checks a value."""
         return TypeAdapter(self.schema)
 

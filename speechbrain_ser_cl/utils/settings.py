@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from hyperpyyaml import resolve_references  # type: ignore[import-untyped]
+from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 

@@ -19,17 +19,19 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, distributed, nn
+from torch.multiprocessing.spawn import start_processes
 from tqdm import tqdm
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
@@ -80,7 +82,8 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
     for name in sorted(weights):
         tensor = weights[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        raw: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        digest.update(raw)
     return digest.hexdigest()
 
 
@@ -198,7 +201,7 @@ class FeatureCache:
             If ``out`` is of another type or too small.
         """
         features = [self[utterance_id] for utterance_id in ids]
-        shape = features[0].shape
+        shape: tuple[int, ...] = features[0].shape
         stacked = all(feature.shape == shape for feature in features)
         if not stacked:
             counts = torch.tensor([feature.shape[-2] for feature in features])
@@ -280,9 +283,10 @@ class FeatureCache:
                 "fill(processes=...) starts processes, which import your script: put "
                 'what it does under `if __name__ == "__main__":`'
             )
+        compute: Any = extract
         if batch_seconds is None:
-            extract = partial(_one_by_one, extract)
-        work = _Work(read or _waveform, extract, batch_seconds or 0.0)
+            compute = partial(_one_by_one, compute)
+        work = _Work(read or _waveform, compute, batch_seconds or 0.0)
         utterances = sorted(utterances, key=lambda u: (-u.duration, u.id))
         repeated = [i for i, n in Counter(u.id for u in utterances).items() if n > 1]
         if repeated:
@@ -434,7 +438,7 @@ class FeatureCache:
             done = torch.zeros(processes, dtype=torch.long).share_memory_()
             os.environ[_CHILD] = "1"
             try:
-                context = multiprocessing.start_processes(
+                context = start_processes(
                     _extract_in_process,
                     (self, share, work, done),
                     processes,
@@ -464,9 +468,10 @@ class FeatureCache:
                 pool.submit(work.inputs, [utterance for _, utterance in batch])
                 for batch in batches
             )
-            coming = next(read, None)
+            coming = deque(itertools.islice(read, 1))
             for batch in batches:
-                inputs, coming = coming.result(), next(read, None)
+                inputs = coming.popleft().result()
+                coming.extend(itertools.islice(read, 1))
                 utterances = [utterance for _, utterance in batch]
                 features = self._compute(utterances, work, inputs)
                 for (content, utterance), tensor in zip(batch, features, strict=True):
@@ -549,7 +554,8 @@ def _extract_in_process(
 
     def progress(count: int) -> None:
         done[index] += count
-        if not multiprocessing.parent_process().is_alive():
+        parent = parent_process()
+        if parent is None or not parent.is_alive():
             raise SystemExit("the process that filled the cache is gone")
 
     cache._extract(share[index :: len(done)], work, progress)
@@ -597,7 +603,9 @@ def _tell(message: str) -> None:
     tqdm.write(message, file=sys.stderr)
 
 
-def _in_threads(function: Callable, items: Sequence, title: str) -> list:
+def _in_threads(
+    function: Callable[..., Any], items: Sequence[Any], title: str
+) -> list[Any]:
     """Results in order; a progress bar appears if it takes long."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(function, items)

@@ -18,7 +18,7 @@ import uuid
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -231,13 +231,15 @@ class Pack:
                 raise ValueError("it is not a pack of features")
             self.key = metadata["key"]
             self.entries = [
-                Entry(
-                    name,
-                    *metadata[name].split()[:1],
-                    info["dtype"],
-                    tuple(info["shape"]),
-                    *info["data_offsets"],
-                    *metadata[name].split()[1:],
+                Entry._make(
+                    (
+                        name,
+                        *metadata[name].split()[:1],
+                        info["dtype"],
+                        tuple(info["shape"]),
+                        *info["data_offsets"],
+                        *metadata[name].split()[1:],
+                    )
                 )
                 for name, info in header.items()
             ]
@@ -267,7 +269,7 @@ class Pack:
         except (OSError, ValueError, RuntimeError, KeyError):
             return False
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_map": None}
 
 
@@ -310,7 +312,7 @@ def _finish_abandoned_pack(path: Path) -> None:
         _discard(path)
 
 
-def _read_journal(path: Path) -> tuple[dict, list[Entry]]:
+def _read_journal(path: Path) -> tuple[dict[str, Any], list[Entry]]:
     lines = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -319,7 +321,9 @@ def _read_journal(path: Path) -> tuple[dict, list[Entry]]:
             break  # the kill came while this line was written
     if not lines:
         return {}, []
-    return lines[0], [Entry(*line[:3], tuple(line[3]), *line[4:]) for line in lines[1:]]
+    return lines[0], [
+        Entry._make((*line[:3], tuple(line[3]), *line[4:])) for line in lines[1:]
+    ]
 
 
 def _finish(path: Path, key: str, room: int, entries: Sequence[Entry]) -> None:
@@ -355,7 +359,8 @@ def _room(key: str, names: Sequence[str]) -> int:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    return memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    raw: Any = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+    return memoryview(raw)
 
 
 def _crc32(data: bytes | memoryview) -> str:
