@@ -148,7 +148,7 @@ def _heard(words: str) -> list[str]:
     return [EMOTION_WORDS.get(word, "other") for word in said if word]
 
 
-def _count(utterances: list[Utterance]) -> Counter:
+def _count(utterances: list[Utterance]) -> Counter[str]:
     counts = Counter(
         f"four classes in {u.session}" for u in utterances if u.emotion in FOUR_CLASSES
     )
