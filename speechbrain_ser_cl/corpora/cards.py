@@ -27,7 +27,7 @@ from speechbrain_ser_cl.corpora.checks import (
     AUDIO_SUFFIXES,
     Candidate,
     CorpusError,
-    finish,
+    make_utterances,
     numbers,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance
@@ -259,7 +259,7 @@ def read_card(
     for emotion in elsewhere:
         for key in expected.keys() & {"utterances", emotion}:
             expected[key] -= 1
-    utterances = finish(
+    utterances = make_utterances(
         candidates,
         corpus=card.name,
         language=card.languages[0],

@@ -1,8 +1,8 @@
 """Checks that all corpus readers share.
 
 A reader finds its folder with ``locate``, collects one ``Candidate`` per
-utterance and leaves the rest to ``finish``: do the files exist, can their headers
-be read, are the numbers those of the published corpus.
+utterance and leaves the rest to ``make_utterances``: do the files exist, can their
+headers be read, are the numbers those of the published corpus?
 """
 
 import logging
@@ -343,7 +343,7 @@ def numbers(texts: Mapping[str, str]) -> dict[str, float] | None:
     return found or None
 
 
-def finish(
+def make_utterances(
     candidates: Iterable[Candidate],
     *,
     corpus: str,
@@ -355,7 +355,7 @@ def finish(
     bad: Mapping[str, str] | None = None,
     scales: "Mapping[str, Scale] | None" = None,
 ) -> list[Utterance]:
-    """Look at the audio files and compare the counts with the published ones.
+    """Make utterances: read the durations, compare the counts with published ones.
 
     Arguments
     ---------
@@ -396,7 +396,7 @@ def finish(
 
     Example
     -------
-    >>> finish(
+    >>> make_utterances(
     ...     [Candidate(name="03a01Fa", path=None, speaker="03", emotion="happy")],
     ...     corpus="emodb",
     ...     language="de",

@@ -10,7 +10,7 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
     below,
-    finish,
+    make_utterances,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.corpora.words import (
@@ -149,7 +149,7 @@ def read_folders(
             len(files) - len(candidates),
             len(files),
         )
-    return finish(
+    return make_utterances(
         candidates,
         corpus=corpus,
         language=language,

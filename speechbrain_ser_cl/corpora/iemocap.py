@@ -9,8 +9,8 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     audio_files,
     emotion_of,
-    finish,
     locate,
+    make_utterances,
     numbers,
     visible,
 )
@@ -118,7 +118,7 @@ no/such/folder
     emotions = emotion_of(
         ((turn["name"], turn["emotion"]) for turn in turns), EMOTION, "iemocap"
     )
-    return finish(
+    return make_utterances(
         (
             Candidate(
                 name=turn["name"],

@@ -16,7 +16,7 @@ from typing import Any
 import numpy
 import soundfile
 
-from speechbrain_ser_cl.corpora.checks import Candidate, finish, locate
+from speechbrain_ser_cl.corpora.checks import Candidate, locate, make_utterances
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
@@ -231,7 +231,7 @@ no/such/folder
         told: dict[str, Any] = {**entry, "path": path if path.is_file() else None}
         del told["file"]
         candidates.append(Candidate(**told))
-    return finish(
+    return make_utterances(
         candidates,
         corpus=written["settings"]["corpus"],
         language="zxx",

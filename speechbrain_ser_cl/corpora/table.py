@@ -20,7 +20,7 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
     below,
-    finish,
+    make_utterances,
     one_name,
 )
 from speechbrain_ser_cl.corpora.file_names import find_files
@@ -230,7 +230,7 @@ def read_table(
     files = [part.path for part in kept]
     if segmented:
         files = _cut(kept, cut_into, allow_missing, where)
-    return finish(
+    return make_utterances(
         (
             Candidate(
                 name=part.name,

@@ -14,7 +14,7 @@ from speechbrain_ser_cl.report.blocks import (
     Section,
     Table,
 )
-from speechbrain_ser_cl.report.runs import Run, Series
+from speechbrain_ser_cl.report.runs import FinishedRun, Series
 from speechbrain_ser_cl.results.crossval import total
 from speechbrain_ser_cl.results.text import NONE, duration
 
@@ -153,7 +153,7 @@ def data(series: Series) -> Section:
     return Section("data", "Data and leak check", blocks)
 
 
-def _counts(run: Run, one_of_several: bool) -> list[Table]:
+def _counts(run: FinishedRun, one_of_several: bool) -> list[Table]:
     which = f" ({run.name}; other runs have other parts)" if one_of_several else ""
     labels = sorted({i.label for part in run.parts.values() for i in part})
     of_parts, of_speakers = [], []
@@ -200,7 +200,9 @@ def _recorded_counts(parts: Mapping[str, Any]) -> Table:
     return Table("Parts of the data", header, rows)
 
 
-def _leaks(runs: Sequence[Run], recorded: Sequence[Mapping[str, Any]]) -> list[Block]:
+def _leaks(
+    runs: Sequence[FinishedRun], recorded: Sequence[Mapping[str, Any]]
+) -> list[Block]:
     """What parts share: counted anew where the utterances are known."""
     shared: dict[str, Counter[str]] = {key: Counter() for key in _KEYS}
     blocks: list[Block] = []
@@ -252,7 +254,7 @@ def _is_training(pair: str) -> bool:
     return "train" in pair and "test" in pair
 
 
-def _verdict(met: Mapping[str, int], runs: Sequence[Run]) -> list[Note]:
+def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
     """What the speakers that training and test share mean."""
     if any(met.values()):
         told = "; ".join(

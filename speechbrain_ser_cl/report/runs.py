@@ -34,7 +34,7 @@ _CORPORA = ("source", "target", "target_split")
 
 
 @dataclass(frozen=True)
-class Run:
+class FinishedRun:
     """What one training has left; all but ``results`` may be missing.
 
     Arguments
@@ -54,7 +54,7 @@ class Run:
 
     Example
     -------
-    >>> Run(Path("results/fold-2/seed-1"), {"seed": 1}, [], None, {}, "").name
+    >>> FinishedRun(Path("results/fold-2/seed-1"), {"seed": 1}, [], None, {}, "").name
     'fold 2, seed 1'
     """
 
@@ -129,7 +129,7 @@ class Series:
     ---------
     name : str
         Of the setting.
-    runs : list of Run
+    runs : list of FinishedRun
         None where only ``crossval.json`` is there.
     crossval : CrossValidation
         The same as confusion counts by corpus and speaker.
@@ -143,7 +143,7 @@ class Series:
     """
 
     name: str
-    runs: list[Run]
+    runs: list[FinishedRun]
     crossval: CrossValidation
 
     @property
@@ -167,7 +167,7 @@ class _Group:
     corpora: dict[str, Any]  # those that a run without folds names
     path: Path | None = None
     crossval: CrossValidation | None = None
-    runs: list[Run] = field(default_factory=list)
+    runs: list[FinishedRun] = field(default_factory=list)
     missing: list[tuple[int | None, int]] = field(default_factory=list)
 
     def takes(self, about: dict[str, Any], corpora: dict[str, Any]) -> bool:
@@ -176,7 +176,7 @@ class _Group:
         return self.about == about and same_corpora
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path) -> FinishedRun:
     """Read what a run has left.
 
     Arguments
@@ -186,7 +186,7 @@ def read_run(path: Path) -> Run:
 
     Returns
     -------
-    Run
+    FinishedRun
         With what lies beside it.
 
     Raises
@@ -206,7 +206,7 @@ def read_run(path: Path) -> Run:
     return _run(path, read(path, RESULTS))
 
 
-def _run(path: Path, results: Mapping[str, Any]) -> Run:
+def _run(path: Path, results: Mapping[str, Any]) -> FinishedRun:
     folder = path.parent
     check_files(folder, results.get("files", {}), FILES)
     history, csv = folder / "history.json", folder / "predictions.csv"
@@ -216,7 +216,7 @@ def _run(path: Path, results: Mapping[str, Any]) -> Run:
             f"{path}: no key test, and no predictions.csv beside it; expected what a "
             "recipe of this package leaves when a run is finished"
         )
-    return Run(
+    return FinishedRun(
         folder,
         results,
         read(history, HISTORY) if history.exists() else [],

@@ -21,7 +21,7 @@ from speechbrain_ser_cl.report.embedding_map import (
     N_NEIGHBOURS,
     embedding_map,
 )
-from speechbrain_ser_cl.report.runs import Run, Series
+from speechbrain_ser_cl.report.runs import FinishedRun, Series
 from speechbrain_ser_cl.report.snippets import MOST_SECONDS, data_uri
 from speechbrain_ser_cl.results.embeddings import Embeddings, read_embeddings
 from speechbrain_ser_cl.results.text import NONE, percent
@@ -84,7 +84,7 @@ def embeddings(series: Series) -> Section | None:
     return Section("map", "Embeddings", [drawn])
 
 
-def _attributes(run: Run, found: Embeddings) -> dict[str, list[str]]:
+def _attributes(run: FinishedRun, found: Embeddings) -> dict[str, list[str]]:
     """What is known of each embedded utterance; "" where it is not."""
     items = [run.utterances.get(name) for name in found.ids]
     known = [item.utterance if item else None for item in items]
@@ -101,7 +101,7 @@ def _attributes(run: Run, found: Embeddings) -> dict[str, list[str]]:
     return attributes
 
 
-def _said(run: Run, ids: Sequence[str]) -> list[str]:
+def _said(run: FinishedRun, ids: Sequence[str]) -> list[str]:
     """The model's answers; "" where they are not known."""
     if run.predictions is None:
         return [""] * len(ids)
@@ -151,7 +151,7 @@ def mistakes(
     return [*notes, Mistakes(caption, list(columns), rows, texts, sounds)]
 
 
-def _worst(runs: Iterable[Run], corpus: str, most: int) -> list[dict[str, Any]]:
+def _worst(runs: Iterable[FinishedRun], corpus: str, most: int) -> list[dict[str, Any]]:
     """Utterances whose true class the model thought least likely.
 
     Probabilities are means over the runs that tested an utterance.
