@@ -270,13 +270,42 @@ def test_check_reports_on_a_recipes_data(calls, tmp_path, capsys):
 
 def test_check_tells_a_leak_and_everything_else(calls, capsys):
     leaky = ["--protocol", "{kind: random_kfold, n_folds: 3, leaks: []}"]
-    assert main([*calls, *leaky, "--emotion_map", "{sad: [sad]}"]) == 2
+    assert main([*calls, *leaky, "--emotion_map", "{sad: [sad], mad: [angry]}"]) == 2
     assert "no utterance is in class sad" in capsys.readouterr().err
     assert main([*calls, *leaky]) == 1
     out = capsys.readouterr().out
     assert "ERROR: protocol random_kfold" in out
     assert "share the speaker (3: calls_s0, calls_s1, calls_s2)" in out
     assert "ERROR: silent files" in out
+
+
+def test_check_lists_files_that_cannot_be_read(calls, tmp_path, capsys):
+    (tmp_path / "calls" / "7.wav").write_bytes(b"rubbish")
+    (tmp_path / "calls" / "9.wav").unlink()
+    exclude = ["--write-exclude", str(tmp_path / "exclude.txt")]
+    assert main([*calls, *exclude, "--device", "cpu"]) == 1
+    out = capsys.readouterr().out
+    assert "missing audio files (1: 9); corrupt or empty audio files (1: 7.wav)" in out
+    assert (tmp_path / "exclude.txt").read_text() == "calls_0\ncalls_7\ncalls_9\n"
+    assert main([*calls, "--exclude", exclude[1], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"]["all"]["utterances"] == 57
+    assert main(["check", str(tmp_path / "calls"), "--corpus", "table", *exclude]) == 1
+    assert "table_7\ntable_9\n" in (tmp_path / "exclude.txt").read_text()
+
+
+def test_a_relative_folder_is_looked_for_beside_the_yaml_as_well(
+    calls, tmp_path, monkeypatch, capsys, caplog
+):
+    words = [*calls[:2], "--folder", "calls", "--allow_missing", "True"]
+    (tmp_path / "else").mkdir()
+    monkeypatch.chdir(tmp_path / "else")
+    assert main(words) == 0
+    assert f"folder is {tmp_path / 'calls'}, beside the YAML" in caplog.text
+    assert "60" in capsys.readouterr().out
+    (tmp_path / "else" / "calls").mkdir()
+    assert main(words) == 2
+    told = f"folder is {tmp_path / 'else' / 'calls'}, not {tmp_path / 'calls'}"
+    assert told in caplog.text
 
 
 def test_check_of_one_corpus(calls, emodb, tmp_path, capsys):
@@ -289,7 +318,13 @@ def test_check_of_one_corpus(calls, emodb, tmp_path, capsys):
         ([str(emodb), "--corpus", "emobd"], "did you mean 'emodb'"),
         ([str(emodb), "--corpus", "emodb", "--fold", "1"], "not known with --corpus"),
         ([str(tmp_path / "none.yaml")], "none.yaml"),
-        ([calls[1]], "no folder is given for calls"),
+        ([calls[1]], "corpora: expected the folder of at least one corpus"),
+        ([*calls[1:], "--n_epoch", "3"], "my.yaml has no key n_epoch; it has"),
+        (
+            [*calls[1:], "--emotion_map", "{0: [sad]}"],
+            'emotion_map is {"0": ["sad"]}, ',
+        ),
+        ([*calls[1:3], "no_such"], "there is no folder no_such, neither in"),
     ):
         assert main(["check", *arguments]) == 2
         assert told in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,8 @@ from speechbrain_ser_cl.cli.completion import registered_names
 from speechbrain_ser_cl.cli.train import find_recipes, hparams_file
 
 if TYPE_CHECKING:
-    from speechbrain_ser_cl.data.quality.report import DataReport
+    from speechbrain_ser_cl.corpora.utterance import Utterance
+    from speechbrain_ser_cl.data.quality.report import DataReport, Finding
 
 SUMMARY = "listen to a corpus, report what is wrong with it"
 DESCRIPTION = """\
@@ -89,22 +91,27 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _of_corpus(name: str, folder: Path) -> DataReport:
     from speechbrain_ser_cl.corpora.utterance import EMOTIONS
-    from speechbrain_ser_cl.data.experiment import read_corpus
     from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
     from speechbrain_ser_cl.data.quality.report import data_report
     from speechbrain_ser_cl.data.splits import Labelled
 
     # What is missing is told with everything else.
-    utterances = read_corpus(name, folder, allow_missing=True)
+    utterances, found = _readable(name, folder, allow_missing=False, go_on=True)
     there = {utterance.emotion for utterance in utterances}
     names = [emotion for emotion in EMOTIONS if emotion in there]
     names += sorted(there - set(names))
     items = [Labelled(utterance, utterance.emotion) for utterance in utterances]
-    return data_report(items, audio_facts(utterances), names)
+    return _with(found, data_report(items, audio_facts(utterances), names))
 
 
 def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
-    from speechbrain_ser_cl.data.experiment import fold_split, map_corpora, read_corpus
+    from speechbrain_ser_cl.data.experiment import (
+        class_names,
+        fold_split,
+        look_up_folders,
+        map_corpora,
+        used_corpora,
+    )
     from speechbrain_ser_cl.data.protocols import (
         DRAWN,
         SEEDS,
@@ -124,10 +131,12 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
             "data to check; check one corpus with --corpus"
         )
     allow_missing = bool(values.get("allow_missing"))
-    utterances = {
-        name: read_corpus(name, entry, allow_missing)
-        for name, entry in values["corpora"].items()
-    }
+    entries = look_up_folders(used_corpora(values["corpora"]), hparams_file)
+    classes = class_names(values["emotion_map"], list(entries))
+    utterances, found = {}, []
+    for name, entry in entries.items():
+        utterances[name], bad = _readable(name, entry, allow_missing)
+        found += bad
     target = resolve_target(values.get("target"))
     items, left_out = map_corpora(utterances, values["emotion_map"], target)
     cache = values.get("data_folder")
@@ -138,20 +147,44 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         data_report,
         items,
         facts,
-        list(values["emotion_map"]),
+        classes,
         left_out=left_out,
         allow_missing=allow_missing,
     )
     protocol, split_file = values.get("protocol", SEEDS), values.get("split_file")
     if resolve_protocol(protocol).get("kind") in DRAWN and not split_file:
-        return report()
+        return _with(found, report())
     try:
         fold, seed = values.get("fold", 0), values.get("seed", 0)
         split = fold_split(items, protocol, fold, seed, split_file)
         parts = select_parts(items, split)
     except ValueError as error:
         # Such as a leak. The rest is worth telling all the same.
-        told = report()
-        finding = Finding("split", ERROR, str(error), [])
-        return replace(told, findings=[finding, *told.findings])
-    return report(parts=parts, shared=split.shared)
+        return _with([Finding("split", ERROR, str(error), []), *found], report())
+    return _with(found, report(parts=parts, shared=split.shared))
+
+
+def _readable(
+    name: str, entry: Any, allow_missing: bool, go_on: bool = False
+) -> tuple[list[Utterance], list[Finding]]:
+    """What can be read of a corpus, and what cannot."""
+    from speechbrain_ser_cl.corpora import CorpusError
+    from speechbrain_ser_cl.data.experiment import read_corpus
+    from speechbrain_ser_cl.data.quality.report import ERROR, Finding
+
+    try:
+        return read_corpus(name, entry, allow_missing), []
+    except CorpusError as error:
+        bad = error.unusable
+        if not bad and go_on:
+            return read_corpus(name, entry, allow_missing=True), []
+        if not bad:
+            raise
+        finding = Finding("unreadable", ERROR, f"{error}; or exclude them", bad, bad)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the finding says it
+        return read_corpus(name, entry, allow_missing=True), [finding]
+
+
+def _with(found: Sequence[Finding], report: DataReport) -> DataReport:
+    return replace(report, findings=[*found, *report.findings])

@@ -34,7 +34,24 @@ AUDIO_SUFFIXES = (".wav", ".flac")
 
 
 class CorpusError(SERError):
-    """A corpus on disk is not what its reader expects."""
+    """A corpus on disk is not what its reader expects.
+
+    Arguments
+    ---------
+    message : str
+        What was found and what to do.
+    unusable : sequence of str
+        Ids of the utterances without which all would be well.
+
+    Example
+    -------
+    >>> CorpusError("no audio file", ["calls_a"]).unusable
+    ['calls_a']
+    """
+
+    def __init__(self, message: str, unusable: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.unusable = list(unusable)
 
 
 @dataclass(frozen=True)
@@ -464,9 +481,11 @@ missing audio files (1: 03a01Fa)
         problems = problems or ["no utterances"]
         raise CorpusError(f"{corpus} in {folder}: nothing left, {'; '.join(problems)}")
     if problems and not allow_missing:
+        bad = [c for c in candidates if c.name not in read | known]
         raise CorpusError(
             f"{corpus} in {folder}: {'; '.join(problems)}. Complete the copy, or set "
-            "allow_missing: True to go on with the rest"
+            "allow_missing: True to go on with the rest",
+            [f"{corpus}_{normal(candidate.name)}" for candidate in bad],
         )
     if problems:
         warnings.warn(

@@ -487,6 +487,61 @@ def used_corpora(corpora: Mapping[str, Any]) -> dict[str, Any]:
     return used
 
 
+def look_up_folders(
+    corpora: Mapping[str, Any], hparams_file: str | Path
+) -> dict[str, Any]:
+    """Looks relative folders up in the working folder, then beside the YAML.
+
+    Arguments
+    ---------
+    corpora : mapping
+        As for ``read_corpora``.
+    hparams_file : str or pathlib.Path
+        The YAML that says it.
+
+    Returns
+    -------
+    dict
+        The same, with the absolute path of what is beside the YAML; which one is taken
+        is told in a warning.
+
+    Raises
+    ------
+    ValueError
+        For a relative folder that is in neither place.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "calls").mkdir()
+    >>> found = look_up_folders({"calls": "calls"}, folder / "my.yaml")
+    >>> found == {"calls": str(folder / "calls")}
+    True
+    """
+    home = Path(hparams_file).absolute().parent
+    found: dict[str, Any] = dict(corpora)
+    for name, entry in corpora.items():
+        said = entry if isinstance(entry, Mapping) else {"folder": entry}
+        for key in ("folder", "exclude"):
+            value = said.get(key)
+            if not isinstance(value, str | Path) or Path(value).is_absolute():
+                continue
+            here, beside = Path.cwd() / value, home / value
+            if here.exists() and beside.exists() and not here.samefile(beside):
+                logger.warning("%s: %s is %s, not %s", name, key, here, beside)
+            elif not here.exists() and beside.exists():
+                logger.warning("%s: %s is %s, beside the YAML", name, key, beside)
+                said = {**said, key: str(beside)}
+            elif not here.exists() and key == "folder":
+                places = " nor in ".join(map(str, dict.fromkeys((Path.cwd(), home))))
+                raise ValueError(
+                    f"corpora: {name}: there is no folder {value}, neither in "
+                    f"{places}. Correct it, or give its whole path"
+                )
+        found[name] = dict(said) if isinstance(entry, Mapping) else said["folder"]
+    return found
+
+
 def _folder(entry: str | Path | Mapping[str, Any] | None) -> str | Path | None:
     return entry.get("folder") if isinstance(entry, Mapping) else entry
 

@@ -58,8 +58,7 @@ class Recipe:
         Arguments
         ---------
         overridden : mapping
-            Key to value, as text. Keys that the YAML does not have are for
-            SpeechBrain (``--device``) and left out.
+            Key to value, as text. SpeechBrain's own (``--device``) are left out.
 
         Returns
         -------
@@ -70,16 +69,27 @@ class Recipe:
         Raises
         ------
         SettingsError
-            For a YAML or a value that cannot be used.
+            For a YAML or a value that cannot be used, and for a key that neither the
+            YAML nor SpeechBrain has.
         """
         # The runs of a table ask for the same again and again.
         key = frozenset(overridden.items())
         if key not in self._resolved:
             plain = read_yaml(self.hparams_file)
-            given = {key: text for key, text in overridden.items() if key in plain}
+            strange = overridden.keys() - plain.keys()
+            own = _speechbrain_options() if strange else set()
+            given = {key: text for key, text in overridden.items() if key not in own}
             parsed = parse_overrides(given, plain)
             self._resolved[key] = _plain(resolve_settings(self.hparams_file, parsed))
         return self._resolved[key]
+
+
+def _speechbrain_options() -> set[str]:
+    """Names of SpeechBrain's options."""
+    from speechbrain.utils.run_opts import RunOptions
+
+    parser = RunOptions._create_parser()
+    return {name.removeprefix("--") for name in parser._option_string_actions}
 
 
 def _plain(node: Any) -> Any:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ser_cl.data.experiment import read_corpora
+from speechbrain_ser_cl.data.experiment import look_up_folders, read_corpora
 from speechbrain_ser_cl.data.protocols import (
     DRAWN,
     SEEDS,
@@ -18,6 +18,7 @@ from speechbrain_ser_cl.data.protocols import (
     write_split,
 )
 from speechbrain_ser_cl.sweeps.recipe import Recipe
+from speechbrain_ser_cl.utils.files import free_name
 from speechbrain_ser_cl.utils.records import finite, read, write
 from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, RESULTS
 
@@ -200,8 +201,8 @@ def plan(
         if path.exists() and read_split(path).fingerprint != splits[k].fingerprint:
             raise ValueError(
                 f"{path} is another split than the one made now: the protocol, the "
-                "seed, the classes or the corpora are others. Choose another "
-                "--output_folder"
+                "seed, the classes or the corpora are others. Choose another, such "
+                f"as --output_folder {free_name(output)}"
             )
         folder = output / f"fold-{k}"
         runs += [
@@ -266,7 +267,7 @@ def make_splits(
             'in --corpora "{emodb: /data/EmoDB}"'
         )
     items = read_corpora(
-        corpora,
+        look_up_folders(corpora, recipe.hparams_file),
         values["emotion_map"],
         bool(values.get("allow_missing", False)),
         values.get("target"),
@@ -323,9 +324,12 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
         now = json.loads(json.dumps(finite(run.settings())))
         if earlier["settings"] != now:
             differ = "; ".join(_differences(earlier["settings"], now))
+            # Runs are in the output folder or in its folders of folds.
+            output = run.folder.parent.parent if run.split else run.folder.parent
             raise ValueError(
                 f"{run.folder} holds a run with other settings ({differ}). Choose "
-                "another --output_folder, or delete that one"
+                f"another, such as --output_folder {free_name(output)}, or delete that "
+                "one"
             )
         results = run.results()
         if results:

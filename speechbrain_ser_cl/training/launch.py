@@ -25,7 +25,8 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.utils.files import hold_folder
+from speechbrain_ser_cl.data.experiment import look_up_folders
+from speechbrain_ser_cl.utils.files import free_name, hold_folder
 from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
     read_yaml,
@@ -91,7 +92,8 @@ class Launch:
     Attributes
     ----------
     values : dict
-        The YAML's values, references resolved, no object made.
+        The YAML's values, references resolved, no object made; relative folders of
+        corpora as ``look_up_folders`` finds them.
 
     Example
     -------
@@ -118,7 +120,10 @@ class Launch:
     @cached_property
     def values(self) -> dict[str, Any]:
         """See the class."""
-        return dict(YAML().load(self.text))
+        values = dict(YAML().load(self.text))
+        if isinstance(values.get("corpora"), Mapping):
+            values["corpora"] = look_up_folders(values["corpora"], self.hparams_file)
+        return values
 
     @property
     def folder(self) -> Path:
@@ -235,8 +240,9 @@ def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
     if changed:
         raise ValueError(
             f"output_folder {output_folder} holds a run with other settings; these "
-            f"lines differ (- there, + now): {'; '.join(changed[:10])}. Choose another "
-            "--output_folder, or delete that one to start afresh."
+            f"lines differ (- there, + now): {'; '.join(changed[:10])}. Choose "
+            f"another, such as --output_folder {free_name(output_folder)}, or delete "
+            "that one to start afresh."
         )
 
 

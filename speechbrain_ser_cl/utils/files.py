@@ -5,6 +5,7 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import IO
 
@@ -79,6 +80,30 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def free_name(folder: str | Path) -> Path:
+    """Offer the name of a folder that is not there yet.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        One that is there.
+
+    Returns
+    -------
+    pathlib.Path
+        With a number at its end.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path") / "run"
+    >>> (folder.parent / "run-2").mkdir()
+    >>> free_name(folder).name
+    'run-3'
+    """
+    numbered = (Path(f"{os.fspath(folder).rstrip(os.sep)}-{n}") for n in count(2))
+    return next(path for path in numbered if not path.exists())
 
 
 _HELD: dict[Path, IO[str]] = {}
