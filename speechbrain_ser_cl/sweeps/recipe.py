@@ -77,7 +77,7 @@ class Recipe:
         if key not in self._resolved:
             plain = read_yaml(self.hparams_file)
             strange = overridden.keys() - plain.keys()
-            own = _speechbrain_options() if strange else set()
+            own = strange & _speechbrain_options() if strange else set()
             given = {key: text for key, text in overridden.items() if key not in own}
             parsed = parse_overrides(given, plain)
             self._resolved[key] = _plain(resolve_settings(self.hparams_file, parsed))
