@@ -96,10 +96,6 @@ class ContrastiveBrain(SERBrain):
         self.log_terms(values)
         return total
 
-    def validated(self, loss):
-        """The loss is all there is, and lower is better."""
-        return {"loss": loss}, -loss
-
 
 class ClassifierBrain(SERBrain):
     """Stage 2, on frames of the frozen encoder; the baseline FT, on speech."""
@@ -188,6 +184,7 @@ def prepare_encoder(hparams, launch, experiment, parts):
         {"encoder": encoder},
         experiment.class_names,
         **stage_options(hparams, "contrast"),
+        valid_metric="loss",
     )
     every = {item.utterance.id: item.utterance for p in parts.values() for item in p}
     utterances = list(every.values())

@@ -4,12 +4,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from speechbrain.utils.distributed import get_rank
 from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.data.dataset import SpeechBatch, SpeechDataset, pad_to_longest
 from speechbrain_ser_cl.data.samplers import (
     AlternatingBatchSampler,
+    Draw,
     LengthBucketedStream,
     LengthSortedBatches,
     Phase,
@@ -183,6 +185,42 @@ def whole_loader(
     """
     sampler = LengthSortedBatches(dataset.durations, batch_size)
     return make_loader(dataset, sampler, options, collate)
+
+
+def fixed_loader(
+    dataset: SpeechDataset,
+    batch_size: int,
+    seed: int,
+    options: Mapping[str, Any],
+    collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
+) -> DataLoader[Any]:
+    """Makes a loader of the same views in the same random batches in each epoch.
+
+    So the losses of a validation part can be compared over epochs.
+
+    Arguments
+    ---------
+    dataset : SpeechDataset
+        The data set; utterance i is drawn with the number i.
+    batch_size : int
+        Utterances per batch, about: batches are alike in size.
+    seed : int
+        Of the batches.
+    options, collate
+        As for :func:`make_loader`.
+
+    Returns
+    -------
+    DataLoader
+
+    Example
+    -------
+    ``fixed_loader(SpeechDataset(parts["valid"], classes, views=2), 32, seed, options)``
+    """
+    order = np.random.default_rng(seed).permutation(len(dataset))
+    some = np.array_split(order, max(1, round(len(order) / batch_size)))
+    batches = [[Draw(int(i), int(i)) for i in rows] for rows in some]
+    return make_loader(dataset, batches, options, collate)
 
 
 def domain_loaders(

@@ -7,10 +7,11 @@ from speechbrain_ser_cl.training.cross_entropy import (
     class_weights,
     labelled_cross_entropy,
 )
+from speechbrain_ser_cl.training.embeddings import write_embedding_test
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.frozen import (
     FrozenSSL,
-    encode,
+    keep_features,
     keep_frames,
     keep_states,
 )
@@ -18,6 +19,7 @@ from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import (
     Launch,
     check_choices,
+    check_entries,
     closing_table,
     find_hparams,
     main,
@@ -33,6 +35,12 @@ from speechbrain_ser_cl.training.record import (
     write_test,
 )
 from speechbrain_ser_cl.training.similarity import layer_similarities
+from speechbrain_ser_cl.training.staged import (
+    check_stages,
+    fit_once,
+    setting_title,
+    stage_folder,
+)
 from speechbrain_ser_cl.training.stages import (
     cost_of,
     make_brain,
@@ -53,11 +61,14 @@ __all__ = [
     "View",
     "ViewFeatures",
     "check_choices",
+    "check_entries",
+    "check_stages",
     "class_weights",
     "closing_table",
     "cost_of",
-    "encode",
     "find_hparams",
+    "fit_once",
+    "keep_features",
     "keep_frames",
     "keep_states",
     "labelled_cross_entropy",
@@ -71,12 +82,15 @@ __all__ = [
     "read_results",
     "refuse_other_experiment",
     "resolved_values",
+    "setting_title",
     "shared_folder",
+    "stage_folder",
     "start_run",
     "take_unusable",
     "title_of",
     "unwrap",
     "waveform",
+    "write_embedding_test",
     "write_run",
     "write_test",
 ]

@@ -12,15 +12,20 @@ from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from speechbrain_ser_cl.data.dataset import SpeechBatch
 from speechbrain_ser_cl.data.samplers import EpochSampler
 from speechbrain_ser_cl.metrics.classification import METRICS, classification_metrics
+from speechbrain_ser_cl.metrics.probes import recall_at_1
 from speechbrain_ser_cl.nnet import UtteranceEncoder
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups
+
+MONITORS = (*METRICS, "loss", "recall_at_1")
+"""What can choose an epoch."""
 
 
 class SERBrain(sb.Brain):
@@ -55,7 +60,9 @@ class SERBrain(sb.Brain):
         Makes a torch scheduler from an optimiser; it steps after each epoch, and
         ``ReduceLROnPlateau`` is told the score.
     valid_metric : str
-        The score: ``uar``, ``wa`` or ``macro_f1`` of the validation set.
+        The score: ``uar``, ``wa`` or ``macro_f1`` of the validation set; or, where no
+        classifier is trained, its ``loss``, lower being better, or ``recall_at_1`` of
+        the embeddings.
     train_logger : speechbrain.utils.train_logger.TrainLogger
         Gets a line per epoch.
     **kwargs
@@ -83,10 +90,10 @@ class SERBrain(sb.Brain):
         train_logger: TrainLogger,
         **kwargs: Any,
     ) -> None:
-        if valid_metric not in METRICS:
+        if valid_metric not in MONITORS:
             raise ValueError(
                 f"valid_metric is {valid_metric!r}, expected one of "
-                f"{', '.join(METRICS)}."
+                f"{', '.join(MONITORS)}."
             )
         super().__init__(**kwargs)
         self.class_names = class_names
@@ -272,6 +279,12 @@ class SERBrain(sb.Brain):
         score : float
             The one that counts; higher is better.
         """
+        if self.valid_metric == "loss":
+            return {"loss": loss}, -loss
+        if self.valid_metric == "recall_at_1":
+            labels, x = (torch.cat(self._evaluated[k]) for k in ("label", "embeddings"))
+            recall = recall_at_1(normalize(x).numpy(), labels.numpy())
+            return {"loss": loss, "recall_at_1": recall}, recall
         seen = self.evaluated()
         valid = classification_metrics(
             seen["label"], seen["prediction"], len(self.class_names)

@@ -157,6 +157,34 @@ def keep_frames(
     return partial(_as_it_is, cache)
 
 
+def keep_features(
+    front_end: nn.Module,
+    utterances: Iterable[Utterance],
+    folder: str | Path,
+    name: str,
+    dtype: str = "float16",
+) -> Read:
+    """Computes once what a front end gives that has nothing to train.
+
+    Arguments
+    ---------
+    front_end : torch.nn.Module
+        Waveforms (1, T) to features (1, T', D).
+    utterances, folder, dtype
+        As for :func:`keep_states`.
+    name : str
+        Of the features with all that they depend on.
+
+    Returns
+    -------
+    callable
+        ``read(utterance)``: features (T', D).
+    """
+    cache = FeatureCache(folder, {"features": name}, dtype)
+    cache.fill(utterances, lambda wav: front_end(wav[None])[0])
+    return partial(_as_it_is, cache)
+
+
 def _time_first(cache: FeatureCache, utterance: Utterance) -> Tensor:
     return cache[utterance.id].transpose(0, 1)
 

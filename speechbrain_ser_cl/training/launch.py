@@ -194,6 +194,38 @@ def check_choices(values: Mapping[str, Any], **allowed: Iterable[str]) -> None:
             )
 
 
+def check_entries(values: Mapping[str, Any], **needed: Iterable[str]) -> None:
+    """Refuses an entry of the YAML's mappings that lacks what it needs.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values.
+    **needed
+        Key of a mapping to the keys that each of its entries needs.
+
+    Raises
+    ------
+    ValueError
+        Names the entry and what it lacks.
+
+    Example
+    -------
+    >>> check_entries({"losses": {"mine": {"make": 1}}}, losses=("title", "make"))
+    Traceback (most recent call last):
+    ValueError: losses: mine has no title; expected title, make.
+    """
+    for group, keys in needed.items():
+        for name, entry in values[group].items():
+            found = entry if isinstance(entry, Mapping) else ()
+            missing = [key for key in keys if key not in found]
+            if missing:
+                raise ValueError(
+                    f"{group}: {name} has no {' and no '.join(missing)}; expected "
+                    f"{', '.join(keys)}."
+                )
+
+
 def start_run(
     hparams_file: str | Path,
     overrides: Mapping[str, Any],
@@ -375,7 +407,8 @@ def demo_runs(launch: Launch) -> list[Launch]:
     -------
     list of Launch
         A run's output folder is below the demo's, by its name; that of a nameless run
-        (``"": {}``) is the demo's.
+        (``"": {}``) is the demo's. Runs that replace a value of the command line are
+        left out; if that is all of them, a nameless one is made.
     """
     if if_main_process():
         print(
@@ -387,6 +420,12 @@ def demo_runs(launch: Launch) -> list[Launch]:
     folder = Path(launch.overrides.get("output_folder") or demo["output_folder"])
     synthetic, encoder = demo.pop("synthetic", {}), demo.pop("encoder", None)
     runs, _ = demo.pop("runs", {"": {}}), demo.pop("next", None)
+    typed = launch.overrides
+    asked = {
+        name: own
+        for name, own in runs.items()
+        if all(typed.get(key, value) == value for key, value in own.items())
+    }
     run_on_main(folder.mkdir, kwargs={"parents": True, "exist_ok": True})
     for name, options in synthetic.items():
         run_on_main(write_synthetic, args=[folder / name], kwargs=dict(options))
@@ -402,7 +441,7 @@ def demo_runs(launch: Launch) -> list[Launch]:
             | _filled(dict(own), str(folder))
             | {"output_folder": str(folder / name.replace(" ", "_"))},
         )
-        for name, own in runs.items()
+        for name, own in (asked or {"": {}}).items()
     ]
 
 

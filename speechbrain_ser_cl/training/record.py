@@ -159,6 +159,7 @@ def write_test(
     *,
     folder: Path | None = None,
     parts: Mapping[str, Sequence[Labelled]] | None = None,
+    predictions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes what a run leaves behind whose Brain was just tested.
 
@@ -174,11 +175,14 @@ def write_test(
         What was tested.
     about : mapping
         What the recipe has to say, first in ``results.json``: ``recipe``, ``setting``
-        and ``order`` (for tables) and more.
+        and ``order`` (for tables) and more; ``encoder``, where the YAML's
+        ``ssl_source`` is null.
     folder : pathlib.Path, optional
         In place of the run's output folder.
     parts : mapping, optional
         The parts as they were used, in place of the experiment's.
+    predictions : mapping, optional
+        See :func:`write_run`. None: the Brain's own.
 
     Returns
     -------
@@ -186,9 +190,10 @@ def write_test(
         The contents of ``results.json``.
     """
     parts = experiment.parts if parts is None else parts
+    source = launch.values["ssl_source"]
     record = {
         **about,
-        "encoder": Path(launch.values["ssl_source"]).name,
+        "encoder": about["encoder"] if source is None else Path(source).name,
         "seed": launch.values["seed"],
         "precision": brain.precision,
         "demo": launch.demo,
@@ -197,7 +202,7 @@ def write_test(
     return write_run(
         launch.folder if folder is None else folder,
         record,
-        predictions=brain.evaluated(),
+        predictions=brain.evaluated() if predictions is None else predictions,
         parts=parts,
         class_names=brain.class_names,
         history=brain.history,

@@ -36,6 +36,7 @@ def make_brain(
     sampler: EpochSampler | None = None,
     phases: int = 1,
     patience: int | None = None,
+    valid_metric: str | None = None,
     kept: Mapping[str, nn.Module] | None = None,
 ) -> AnyBrain:
     """Makes a Brain with a folder, checkpoints (``save``) and log (``train_log.txt``).
@@ -69,6 +70,8 @@ def make_brain(
         Of a round.
     patience : int, optional
         Epochs (rounds) without a better score after which training ends. None: never.
+    valid_metric : str, optional
+        See ``SERBrain``. None: the YAML's, or else ``uar``.
     kept : mapping, optional
         What is in checkpoints. None: the modules. A frozen encoder need not be.
 
@@ -97,7 +100,7 @@ def make_brain(
         epoch_counter=RoundCounter(epochs, phases, patience),
         learning_rates=learning_rates,
         lr_scheduler=lr_scheduler,
-        valid_metric=hparams.get("valid_metric", "uar"),
+        valid_metric=valid_metric or hparams.get("valid_metric", "uar"),
         train_logger=FileTrainLogger(folder / "train_log.txt"),
         opt_class=hparams["opt_class"],
         hparams=hparams,
@@ -132,9 +135,19 @@ def shared_folder(root: str | Path, name: str, *depends_on: object) -> Path:
     >>> one == other, one.name
     (False, 'ce-1b20ace8951b')
     """
-    text = json.dumps(depends_on, default=str)
+    text = json.dumps(_with_tags(depends_on), default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return Path(root) / f"{name}-{digest}"
+
+
+def _with_tags(value: Any) -> Any:
+    """Values of a YAML with what makes them: !name:torch.optim.Adam."""
+    tag = getattr(getattr(value, "tag", None), "value", None)
+    if isinstance(value, Mapping):
+        value = {str(key): _with_tags(one) for key, one in value.items()}
+    elif isinstance(value, list | tuple):
+        value = [_with_tags(one) for one in value]
+    return [tag, value] if tag else value
 
 
 def cost_of(history: History) -> dict[str, float]:

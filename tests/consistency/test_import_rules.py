@@ -76,7 +76,8 @@ RULES = {
             *("registry", "utils", "corpora", "data", "metrics", "results", "report"),
             *("backbones", "losses", "nnet", "augment", "model_folder"),
         },
-        SCIENCE | {"hyperpyyaml", "ruamel", "speechbrain", "torch", "tqdm", "yaml"},
+        SCIENCE
+        | {"filelock", "hyperpyyaml", "ruamel", "speechbrain", "torch", "tqdm", "yaml"},
     ),
 }
 TOP = {"cli", "demo", "inference", "export"}

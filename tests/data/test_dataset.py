@@ -19,7 +19,12 @@ from speechbrain_ser_cl.data.dataset import (
     waveform,
     without_labels,
 )
-from speechbrain_ser_cl.data.loaders import make_phase, training_loader, whole_loader
+from speechbrain_ser_cl.data.loaders import (
+    fixed_loader,
+    make_phase,
+    training_loader,
+    whole_loader,
+)
 from speechbrain_ser_cl.data.samplers import Draw
 from speechbrain_ser_cl.data.splits import Labelled, map_emotions
 from speechbrain_ser_cl.utils.audio import load_audio
@@ -322,6 +327,19 @@ def test_loaders_say_what_a_recipe_needs(monkeypatch):
     # Two processes share an epoch.
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert make_phase(data, 3, 0, indices=range(10)).n_batches == 2
+
+
+def test_the_views_of_a_fixed_loader_are_the_same_in_each_epoch():
+    data = SpeechDataset(toys(range(10, 20)), ["sad"], ramp, views=2, max_steps=5)
+    loader = fixed_loader(data, 3, 0, {"num_workers": 0})
+    one, other = list(loader), list(loader)
+    assert [len(batch.id) for batch in one] == [4, 3, 3]
+    assert sorted(row for batch in one for row in batch.row.tolist()) == [*range(10)]
+    assert [row for batch in one for row in batch.row.tolist()] != [*range(10)]
+    for ours, theirs in zip(one, other, strict=True):
+        assert ours.id == theirs.id and torch.equal(ours.speech, theirs.speech)
+    views = torch.cat([batch.speech.unflatten(0, (2, -1)) for batch in one], dim=1)
+    assert not torch.equal(*views)
 
 
 def test_without_read_the_collate_function_reads():

@@ -1,6 +1,7 @@
 """The recipe for contrastive losses on spectrograms, run as a user runs it."""
 
 import csv
+import itertools
 import json
 import os
 import subprocess
@@ -22,6 +23,8 @@ from speechbrain_ser_cl.data.experiment import read_corpora
 from speechbrain_ser_cl.data.protocols import make_folds
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.results import read_embeddings
+from speechbrain_ser_cl.training import check_stages, setting_title
+from speechbrain_ser_cl.utils.settings import resolve_settings
 from tests.hollow import write_iemocap
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +74,11 @@ def settings(world):
 def read_csv(path):
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def yaml_values():
+    """The YAML's values in Python's own types."""
+    return json.loads(json.dumps(resolve_settings(HPARAMS, {}), default=str))
 
 
 # ------------------------------------------------------------------ settings
@@ -126,12 +134,35 @@ def test_each_kind_of_training_runs_and_has_a_readable_name(run, changes, title)
     assert results["nonfinite_batches"] == 0
 
 
-def test_every_loss_of_the_yaml_can_be_built(recipe):
-    values = recipe.plain_values(HPARAMS)
-    for name in values["contrast_losses"]:
-        for other in values["self_supervised_losses"]:
-            hparams = values | {"contrast": name, "self_supervised": other}
-            assert all(recipe.loss_titles(hparams).values())
+def test_every_loss_of_the_yaml_has_a_name_of_its_own():
+    values, titles = yaml_values(), set()
+    losses = [values[f"{kind}_losses"] for kind in ("contrast", "self_supervised")]
+    for name, other in itertools.product(*losses):
+        chosen = {"contrast": name, "self_supervised": other}
+        chosen["setting"] = "combined_self"
+        check_stages(values | chosen)
+        titles.add(setting_title(values | chosen))
+    assert len(titles) == 32
+
+
+def test_a_loss_of_ones_own_needs_an_entry_and_nothing_else(run, tmp_path):
+    mine = tmp_path / "mine.yaml"
+    entry = """contrast_losses:
+    mine:
+        title: my loss m = {margin:g}
+        make: !name:speechbrain_ser_cl.losses.TripletLoss
+            margin: !ref <margin>
+"""
+    text = HPARAMS.read_text(encoding="utf-8").replace("contrast_losses:\n", entry, 1)
+    mine.write_text(text)
+    assert run(hparams=mine, contrast="mine")["setting"] == "my loss m = 0.05 → SVM"
+    mine.write_text(text.replace("        title: my loss m = {margin:g}\n", ""))
+    with pytest.raises(ValueError, match="contrast_losses: mine has no title"):
+        run("untitled", hparams=mine, contrast="supcon")
+    mine.write_text(text.replace("{margin:g}", "{margins:g}"))
+    with pytest.raises(ValueError, match="title: 'my loss.*'margins'"):
+        run("unknown", hparams=mine, contrast="mine")
+    assert not (tmp_path / "untitled").exists() and not (tmp_path / "unknown").exists()
 
 
 def test_the_svm_is_fitted_on_embeddings_of_unit_length(run, tmp_path, settings):
@@ -202,6 +233,10 @@ def test_frozen_epochs_train_the_classifier_alone(run, tmp_path):
         assert torch.equal(value, encoders[1][name]), name
     run("three", setting="contrast_svm", stage_folder=stages, temperature=0.5)
     assert len(list(Path(stages).iterdir())) == 3  # another loss, another stage
+    sgd = tmp_path / "sgd.yaml"
+    sgd.write_text(HPARAMS.read_text(encoding="utf-8").replace("Adam\n", "RMSprop\n"))
+    run("four", hparams=sgd, setting="contrast_svm", stage_folder=stages)
+    assert len(list(Path(stages).iterdir())) == 4  # another optimiser, too
 
 
 def test_the_whole_encoder_can_be_trained_too(run):
@@ -242,6 +277,7 @@ def test_the_exported_classifier_predicts_what_was_tested(run, tmp_path, own):
         ({"settings": {"contrast_svm": ["scl", "fit"]}}, "stage fit.*combined"),
         ({"stages": {"sscl": {"views": 1}}, "setting": "self_svm"}, "sscl: views is 1"),
         ({"stages": {"scl": {"monitor": "uar"}}}, "scl: monitor is uar"),
+        ({"stages": {"scl": {"monitor": None}}}, "scl: monitor is None"),
         ({"contrast_monitor": "recall"}, "scl: monitor is 'recall'.*recall_at_1"),
         (
             {"stages": {"sscl": {"monitor": "recall_at_1"}}, "setting": "self_svm"},
@@ -252,6 +288,10 @@ def test_the_exported_classifier_predicts_what_was_tested(run, tmp_path, own):
 def test_switches_that_mean_nothing_are_refused_at_once(
     run, tmp_path, changes, message
 ):
+    if "stages" in changes:  # a mapping replaces that of the YAML
+        plain = yaml_values()["stages"]
+        ours = {name: plain[name] | own for name, own in changes["stages"].items()}
+        changes = changes | {"stages": plain | ours}
     with pytest.raises(ValueError, match=message):
         run(**changes)
     assert not (tmp_path / "run").exists()

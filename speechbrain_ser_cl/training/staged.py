@@ -1,0 +1,216 @@
+"""Recipes whose settings are made of stages, as their YAML says.
+
+``setting`` is a key of ``settings``, which gives the names of its stages. An entry of
+``stages`` says what a stage trains and how::
+
+    combined:
+        title: "cross-entropy + {lambda_contrast:g} {contrast} (multi-{augmentation})"
+        weights: {emotion: 1.0, contrast: 0.5, self_supervised: 0.1}  # or some of these
+        views: 2
+        augmented: True
+        monitor: uar  # or wa, macro_f1, loss, recall_at_1
+        batch_size: 32
+        epochs: 50
+        lr: 0.001
+        frozen_epochs: 0
+
+``contrast``, ``self_supervised`` and ``augmentation`` are keys of ``contrast_losses``,
+``self_supervised_losses`` and ``augmentations``, whose entries have a ``title``, see
+:func:`~speechbrain_ser_cl.training.title_of`, and ``make``; those of augmentations also
+``of``: features or waveforms.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+from speechbrain.utils.distributed import if_main_process  # type: ignore[import-untyped]
+from torch.utils.data import DataLoader
+
+from speechbrain_ser_cl.training.brain import MONITORS, SERBrain
+from speechbrain_ser_cl.training.launch import Launch, check_choices, check_entries
+from speechbrain_ser_cl.training.stages import shared_folder, title_of
+
+PARTS = {
+    "contrast": "contrast_losses",
+    "self_supervised": "self_supervised_losses",
+    "augmentation": "augmentations",
+}
+"""Key that chooses, to the key of what there is."""
+
+_STAGE = ("title", "weights", "views", "augmented", "monitor", "batch_size")
+_STAGE += ("epochs", "lr", "frozen_epochs")
+# No trained stage depends on these, or its entry repeats them.
+_OF_NO_STAGE = {"setting", "settings", "stages", "demo", "corpora", "protocol", "fold"}
+_OF_NO_STAGE |= {"split_file", "output_folder", "data_folder", "stage_folder"}
+_OF_NO_STAGE |= {"allow_missing", "test_batch_size", "loader_options", "svm_C", "tsne"}
+_OF_NO_STAGE |= {"epochs", "contrast_epochs", "fine_tune_epochs", "frozen_epochs", "lr"}
+_OF_NO_STAGE |= {"low_lr", "batch_size", "contrast_batch_size", "contrast_monitor"}
+_OF_NO_STAGE |= {"lambda_contrast", "beta"}
+_OF_A_LOSS = {
+    "contrast": {"contrast", "contrast_losses", "margin", "mining", "temperature"},
+    "self_supervised": {
+        *("self_supervised", "self_supervised_losses", "self_temperature"),
+        *("queue_size", "projection_size"),
+    },
+}
+
+
+def check_stages(values: Mapping[str, Any]) -> None:
+    """Refuses, before anything is loaded, stages that cannot mean anything.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values.
+
+    Raises
+    ------
+    ValueError
+        Names the keys and what to do.
+
+    Example
+    -------
+    >>> check_stages({"setting": "ce", "settings": {"svm": ["scl"]}})
+    Traceback (most recent call last):
+    ValueError: setting is 'ce', expected one of svm.
+    """
+    check_choices(values, setting=values["settings"])
+    check_choices(values, **{key: values[group] for key, group in PARTS.items()})
+    check_entries(values, **dict.fromkeys(PARTS.values(), ("title", "make")))
+    check_entries(values, augmentations=("of",), stages=_STAGE)
+    augmentation = values["augmentations"][values["augmentation"]]
+    check_choices(augmentation, of=("features", "waveforms"))
+    names = values["settings"][values["setting"]]
+    unknown = [name for name in names if name not in values["stages"]]
+    if unknown:
+        raise ValueError(
+            f"settings: {values['setting']} has the stage {', '.join(unknown)}, which "
+            f"stages does not have; it has {', '.join(values['stages'])}."
+        )
+    setting_title(values)
+    stages = {name: values["stages"][name] for name in names}
+    masked = augmentation["of"] == "features" and any(
+        stage["augmented"] for stage in stages.values()
+    )
+    reads_waveforms = values["freeze"] in ("none", "frontend")
+    if masked and values["ssl_source"] is not None and reads_waveforms:
+        raise ValueError(
+            f"augmentation is {values['augmentation']}, which is for spectrograms and "
+            f"for frames of frozen layers, and freeze is {values['freeze']}, so that "
+            "ssl_source reads waveforms. Set augmentation: waveform, or freeze: all."
+        )
+    for name, stage in stages.items():
+        monitor, weights = stage["monitor"], stage["weights"]
+        wrong = None
+        if "self_supervised" in weights and stage["views"] != 2:
+            wrong = f"views is {stage['views']}, but a self-supervised loss compares 2."
+        elif monitor not in MONITORS:
+            wrong = f"monitor is {monitor!r}, expected one of {', '.join(MONITORS)}."
+        elif monitor == "recall_at_1" and "contrast" not in weights:
+            wrong = (
+                "monitor is recall_at_1, which needs a contrastive loss that knows the "
+                f"labels; weights has {', '.join(weights)}. Set monitor: loss, or uar "
+                "where a classifier is trained."
+            )
+        elif monitor not in ("loss", "recall_at_1") and "emotion" not in weights:
+            wrong = (
+                f"monitor is {monitor}, but no classifier is trained. Set monitor: "
+                "loss, or recall_at_1."
+            )
+        if wrong is not None:
+            raise ValueError(f"stages: {name}: {wrong}")
+
+
+def setting_title(values: Mapping[str, Any]) -> str:
+    """Names the setting in tables: its stages one after the other.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values. In titles ``{contrast}``, ``{self_supervised}`` and
+        ``{augmentation}`` are those of what was chosen.
+
+    Returns
+    -------
+    str
+        Ends with ``SVM`` where the last stage trains no classifier.
+
+    Example
+    -------
+    >>> stage = {"title": "{contrast}", "weights": {"contrast": 1}, "monitor": "loss"}
+    >>> values = dict.fromkeys(PARTS, "it") | {
+    ...     name: {"it": {"title": "SupCon"}} for name in PARTS.values()
+    ... } | {"setting": "svm", "settings": {"svm": ["scl"]}, "stages": {"scl": stage}}
+    >>> setting_title(values)
+    'SupCon → SVM'
+    """
+    told = {**values, "mining": str(values.get("mining")).replace("_", ", ")}
+    titles = {k: title_of(values[g][values[k]], told) for k, g in PARTS.items()}
+    stages = [values["stages"][name] for name in values["settings"][values["setting"]]]
+    told_stages = [
+        title_of(stage, {**values, **titles})
+        + (", epoch by Recall@1" if stage["monitor"] == "recall_at_1" else "")
+        for stage in stages
+    ]
+    return " → ".join(told_stages + ["SVM"] * ("emotion" not in stages[-1]["weights"]))
+
+
+def stage_folder(launch: Launch, names: Sequence[str], fingerprint: str) -> Path:
+    """Names the folder of a trained stage: another one for whatever it depends on.
+
+    Arguments
+    ---------
+    launch : Launch
+        What was asked for.
+    names : sequence of str
+        Of the stages up to this one.
+    fingerprint : str
+        Of the split.
+
+    Returns
+    -------
+    pathlib.Path
+        Below ``stage_folder``.
+
+    Example
+    -------
+    ``stage_folder(launch, ["scl", "ft"], experiment.split.fingerprint)``
+    """
+    values, leave_out = launch.values, set(_OF_NO_STAGE)
+    stages = [values["stages"][name] for name in names]
+    for loss, keys in _OF_A_LOSS.items():
+        if not any(loss in stage["weights"] for stage in stages):
+            leave_out |= keys
+    if not any(stage["augmented"] for stage in stages):
+        leave_out |= {"augmentation", "augmentations"}
+    used = {key: value for key, value in values.items() if key not in leave_out}
+    how = (stages, used, fingerprint, launch.run_opts.precision)
+    return shared_folder(values["stage_folder"], "+".join(names), *how)
+
+
+def fit_once(
+    brain: SERBrain, folder: Path, train: DataLoader[Any], valid: DataLoader[Any]
+) -> None:
+    """Trains a stage unless it is trained, and loads its best epoch.
+
+    Runs beside this one may share the stage: one trains it, the others wait.
+
+    Arguments
+    ---------
+    brain : SERBrain
+        Whose checkpoints are in the folder.
+    folder : pathlib.Path
+        Of the stage.
+    train, valid : DataLoader
+        For ``brain.fit``.
+
+    Example
+    -------
+    ``fit_once(brain, folder, train, valid)``
+    """
+    with FileLock(folder / "lock") if if_main_process() else nullcontext():
+        brain.fit(brain.epoch_counter, train, valid)
+        brain.on_evaluate_start(max_key="score")
