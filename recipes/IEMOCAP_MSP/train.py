@@ -108,10 +108,10 @@ def make_loaders(hparams, experiment):
     parts, options = experiment.parts, hparams["loader_options"]
     labels, seed = hparams["target_labels"], hparams["seed"]
     target = parts["target_train"] if labels else without_labels(parts["target_train"])
-    batches = "target_batches" if labels else "target_batches_unlabelled"
+    batches = hparams["target_batches" if labels else "target_batches_unlabelled"]
     plan = [
         ("source", parts["source_train"], SOURCE, hparams["source_batches"]),
-        ("target", target, TARGET, hparams[batches]),
+        ("target", target, TARGET, batches),
     ]
     plan = [phase for phase in plan if hparams[f"use_{phase[0]}"]]
     data = SpeechDataset(

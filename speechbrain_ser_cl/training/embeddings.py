@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import speechbrain as sb  # type: ignore[import-untyped]
+import speechbrain as sb
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
@@ -92,12 +92,11 @@ def write_embedding_test(
     seconds = {"seconds": round(time.time() - start, 1)}
     stages = {**about["stages"], "evaluation": seconds}
     by, history = "svm" if model is None else "classifier", brain.history
-    valid = history.tested["valid"] | found["valid"][by]
-    history.tested = history.tested | {"valid": valid}
+    epoch: dict[str, Any] = history.tested or {}
+    history.tested = epoch | {"valid": epoch["valid"] | found["valid"][by]}
     history.seconds = sum(stage["seconds"] for stage in stages.values())
     about = {**about, "classifier": by, "stages": stages, "probes": found}
-    how = {"predictions": predictions}
-    return write_test(launch, experiment, brain, model, about, **how)
+    return write_test(launch, experiment, brain, model, about, predictions=predictions)
 
 
 def probe_embeddings(

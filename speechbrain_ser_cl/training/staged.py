@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from speechbrain.utils.distributed import if_main_process  # type: ignore[import-untyped]
+from speechbrain.utils.distributed import if_main_process
 from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.training.brain import MONITORS, SERBrain
@@ -40,8 +40,10 @@ PARTS = {
 }
 """Key that chooses, to the key of what there is."""
 
-_STAGE = ("title", "weights", "views", "augmented", "monitor", "batch_size")
-_STAGE += ("epochs", "lr", "frozen_epochs")
+_STAGE = (
+    *("title", "weights", "views", "augmented", "monitor", "batch_size", "epochs"),
+    *("lr", "frozen_epochs"),
+)
 # No trained stage depends on these, or its entry repeats them.
 _OF_NO_STAGE = {"setting", "settings", "stages", "demo", "corpora", "protocol", "fold"}
 _OF_NO_STAGE |= {"split_file", "output_folder", "data_folder", "stage_folder"}

@@ -118,7 +118,11 @@ def test_every_sweep_file_fits_its_recipe(path, capsys):
 @pytest.mark.parametrize("entry", table_rows(), ids=row_id)
 def test_every_yaml_key_is_used(entry):
     _, row = entry
-    script = (ROOT / row["Script_file"]).read_text(encoding="utf-8")
+    # What recipes share is read in the package.
+    readers = [ROOT / row["Script_file"]]
+    for part in ("training", "data", "sweeps"):
+        readers += (ROOT / "speechbrain_ser_cl" / part).rglob("*.py")
+    script = "\n".join(path.read_text(encoding="utf-8") for path in readers)
     yaml = (ROOT / row["Hparam_file"]).read_text(encoding="utf-8")
     unused = [
         key
@@ -133,10 +137,16 @@ def test_every_yaml_key_is_used(entry):
 def is_used(key, yaml, script):
     in_yaml = rf"!(?:ref|copy)[^\n]*<{key}[>.\[]"
     in_script = (
-        rf"""\[["']{key}["']\]|\b(?:hparams|modules)\.{key}\b"""
-        rf"""|hparams\.get\(\s*["']{key}["']"""
+        rf"""\[["']{key}["'](?:\]| if )|\belse ["']{key}["']\]"""
+        rf"""|\b(?:hparams|modules)\.{key}\b"""
+        rf"""|(?:hparams|values)\.get\(\s*["']{key}["']"""
     )
-    return re.search(in_yaml, yaml) or re.search(in_script, script)
+    made = re.findall(r"""\[f["']([\w{}]+)["']\]""", script)  # hparams[f"{loss}_lr"]
+    return (
+        re.search(in_yaml, yaml)
+        or re.search(in_script, script)
+        or any(re.fullmatch(re.sub(r"{\w+}", r"\\w+", one), key) for one in made)
+    )
 
 
 def test_key_use_is_recognised():
@@ -148,10 +158,15 @@ def test_key_use_is_recognised():
         "self.hparams.x(1)",
         "self.modules.x",
         'hparams.get("x", 1)',
+        'values.get("x")',
+        'hparams["x" if a else "y"]',
+        'hparams["y" if a else "x"]',
     ):
         assert is_used("x", "", script), script
     for script in ("x", "hparams.xy", "other.x", '"x"'):
         assert not is_used("x", "", script), script
+    assert is_used("my_lr", "", 'hparams[f"{stage}_lr"]')
+    assert not is_used("my_rate", "", 'hparams[f"{stage}_lr"]')
 
 
 @pytest.mark.parametrize(
