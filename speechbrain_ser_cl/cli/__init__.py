@@ -119,9 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Who reads has seen enough, as in `ser-cl list | head`; nothing more to flush.
+        # The reader closed the pipe, as in `ser-cl list | head`: flush nothing more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as shells have it: 128 + SIGPIPE
+        return 141  # the shells' convention: 128 + SIGPIPE
     except (ValueError, OSError, ImportError) as error:
         if arguments.verbose:
             traceback.print_exc()

@@ -1,4 +1,4 @@
-"""``ser-cl check``: what is in the data and what is wrong with them."""
+"""``ser-cl check``: report what a data set holds and what is wrong."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False
-    # What it does not know replaces a key of the YAML.
+    # Unknown options replace keys of the YAML.
     parser.set_defaults(takes_more=True)
     add = parser.add_argument
     what: Any = add("what", metavar="RECIPE|RECIPE.yaml|FOLDER", help="what to check")
@@ -95,7 +95,7 @@ def _of_corpus(name: str, folder: Path) -> DataReport:
     from speechbrain_ser_cl.data.quality.report import data_report
     from speechbrain_ser_cl.data.splits import Labelled
 
-    # What is missing is told with everything else.
+    # Missing files are reported with everything else.
     utterances, found = _readable(name, folder, allow_missing=False, go_on=True)
     there = {utterance.emotion for utterance in utterances}
     names = [emotion for emotion in EMOTIONS if emotion in there]
@@ -159,7 +159,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         split = fold_split(items, protocol, fold, seed, split_file)
         parts = select_parts(items, split)
     except ValueError as error:
-        # Such as a leak. The rest is worth telling all the same.
+        # Such as a leak. The rest of the report is still useful.
         return _with([Finding("split", ERROR, str(error), []), *found], report())
     return _with(found, report(parts=parts, shared=split.shared))
 

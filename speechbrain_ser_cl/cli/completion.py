@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def registered_names(plural: str) -> list[str]:
-    """Registered names, read without importing what they name, which takes seconds.
+    """Read registered names without importing the parts, which takes seconds.
 
     Arguments
     ---------
@@ -54,7 +54,7 @@ def registered_names(plural: str) -> list[str]:
     }
     if plural == "corpora":
         cards = Path(__file__).resolve().parents[1] / "corpora" / "cards"
-        # Those with a marker are read by Python, if at all.
+        # Keys with a marker are for Python only.
         names |= {
             path.stem
             for path in cards.glob("*.yaml")

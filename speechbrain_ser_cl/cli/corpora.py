@@ -65,7 +65,7 @@ TABLE = ("name", "languages", "hours", "utterances", "speakers", "emotions", "te
 
 
 def table_row(card: Card) -> list[str]:
-    """A card's line of the table of all.
+    """Make a card's row of the table of all corpora.
 
     Arguments
     ---------
@@ -93,7 +93,7 @@ def table_row(card: Card) -> list[str]:
 
 
 def card_text(card: Card) -> str:
-    """All that a card says, with the command that reads the corpus.
+    """Write all that a card says, and the command that reads the corpus.
 
     Arguments
     ---------

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False  # --fold is not short for --folds
-    # What it does not know is for train.py.
+    # Unknown options are passed on to train.py.
     parser.set_defaults(takes_more=True)
     add = parser.add_argument
     add("hparams", type=Path, metavar="RECIPE.yaml", help="the recipe's YAML")
@@ -98,7 +98,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs what is left to do, prints the table or what failed."""
+    """Runs what is not finished, prints the table or what failed."""
     from speechbrain_ser_cl.sweeps.crossval import crossval
     from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
 

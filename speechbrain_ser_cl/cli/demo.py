@@ -65,7 +65,7 @@ def _port(text: str) -> int:
 
 
 def _has_screen() -> bool:
-    """Elsewhere, webbrowser would take over the terminal with a browser of text."""
+    """Whether there is a screen; without one, webbrowser may open a text browser."""
     if sys.platform.startswith("linux"):
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return True

@@ -18,7 +18,7 @@ PACKAGE = "speechbrain_ser_cl"
 # A pretrained encoder, its optimiser's state and a few checkpoints.
 _ENOUGH_GB = 5
 
-# In a process of its own: it may fail in any way, and takes seconds.
+# Run in a separate process: the import may crash, and takes seconds.
 _PROBE = """
 import json, sys
 found = {}
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _probe() -> dict[str, Any]:
-    """What importing torch and torchaudio gives."""
+    """Import torch and torchaudio in another process; return what it printed."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False
     )
@@ -112,7 +112,7 @@ def _version(package: str) -> str | None:
 
 
 def _requirements() -> list[Any]:
-    """What the installed package says it needs, extras with their marker."""
+    """List the requirements of the installed package, with their markers."""
     from packaging.requirements import Requirement
 
     try:
@@ -122,7 +122,7 @@ def _requirements() -> list[Any]:
 
 
 def _versions() -> list[Check]:
-    """The package, Python, and each requirement against what is installed."""
+    """Check Python and the installed version of each requirement."""
     own = _version(PACKAGE)
     checks = [
         Check("python", "ok", f"{platform.python_version()} ({sys.executable})"),
@@ -145,7 +145,7 @@ def _versions() -> list[Check]:
 
 
 def _torch_and_torchaudio(probe: dict[str, Any]) -> Check:
-    """The trap: a torchaudio that was built for another torch cannot be imported."""
+    """Check that torchaudio was built for this torch; else its import fails."""
     numbers = {name: _version(name) for name in ("torch", "torchaudio")}
     found = ", ".join(f"{name} {number}" for name, number in numbers.items())
     check = Check("torch and torchaudio", "ok", f"{found}: they work together")
@@ -182,7 +182,7 @@ def _gpu(probe: dict[str, Any]) -> Check:
 
 
 def _extras() -> list[Check]:
-    """The optional extras, and which of their packages are missing."""
+    """Check which packages of the optional extras are missing."""
     wanted: dict[str, list[str]] = {}
     for requirement in _requirements():
         found = re.search(r"extra == ['\"]([^'\"]+)['\"]", str(requirement.marker))
@@ -201,7 +201,7 @@ def _extras() -> list[Check]:
 
 
 def _disks() -> list[Check]:
-    """Free space where runs and downloaded encoders go."""
+    """Check the free space for runs and for downloaded encoders."""
     cache = os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")
     checks = []
     for name, folder in (("here", Path.cwd()), ("encoder cache", Path(cache))):
@@ -217,7 +217,7 @@ def _disks() -> list[Check]:
 
 
 def _features() -> Check:
-    """Where features of frozen encoders are kept, and how many bytes they take."""
+    """Report the folder of cached features and its size."""
     from speechbrain_ser_cl.data.features.place import features_folder, kept_features
 
     kept = kept_features()

@@ -1,4 +1,4 @@
-"""``ser-cl few-labels``: what pre-training is worth, over all folds."""
+"""``ser-cl few-labels``: compare pre-training with few labels, over all folds."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``ser-cl list``: what can be built by name."""
+"""``ser-cl list``: list the parts that can be built by name."""
 
 import argparse
 import inspect
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.kind == "losses":
         columns = ["name", "call", "summary", "paper", "package"]
         for row in rows:
-            # Worth its room where it says something.
+            # Shown only where it is known.
             row["package"] = row["package"].replace(PACKAGE, "")
     widths = {key: max(len(row[key]) for row in rows) for key in columns}
     for row in rows:
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _call(part: Any) -> str:
-    """The arguments of a class's ``forward``, '' if it has none of its own."""
+    """Write the arguments of a class's ``forward``; '' if it defines none."""
     forward: Any = getattr(part, "forward", None)
     # torch gives a module without forward() a function of another name.
     if not inspect.isclass(part) or getattr(forward, "__name__", "") != "forward":
@@ -75,7 +75,7 @@ def _call(part: Any) -> str:
 
 
 def _paper(part: Any) -> str:
-    """The first of the docstring's references, up to the title, '' if it has none."""
+    """Give authors and year of the docstring's first reference; '' if it has none."""
     reference = re.search(
         r"^References\n-+\n(.+(?:\n.+)*)", inspect.getdoc(part) or "", re.MULTILINE
     )

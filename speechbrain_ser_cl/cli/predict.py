@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from speechbrain_ser_cl.inference import EmotionRecognizer
 
-    # A file name need not be text that can be printed.
+    # File names may hold bytes that cannot be printed.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -123,7 +123,7 @@ def _rows(path: str | Path, found: "Classification") -> Iterable[list[str]]:
 
 
 def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns side by side, probabilities with three decimals, numbers to the right."""
+    """Print aligned columns; probabilities have three decimals."""
     header, *body = rows
     body = [[*row[:5], *(f"{float(p):.3f}" for p in row[5:])] for row in body]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]

@@ -1,4 +1,4 @@
-"""``ser-cl prepare``: a corpus folder to a manifest, with its counts."""
+"""``ser-cl prepare``: write the manifest of a corpus folder and print its counts."""
 
 import argparse
 import json

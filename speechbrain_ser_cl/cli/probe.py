@@ -127,7 +127,7 @@ def run(arguments: argparse.Namespace) -> int:
 def corpus_entry(
     folder: Path, corpus: str | None, table: str | None
 ) -> tuple[str, dict[str, str | None]]:
-    """How a recipe's ``corpora`` would say it: name of the corpus, and its entry.
+    """Make the entry of a recipe's ``corpora``: name of the corpus, its settings.
 
     Arguments
     ---------

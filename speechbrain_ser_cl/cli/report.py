@@ -1,4 +1,4 @@
-"""``ser-cl report``: runs as one page to read, print and pass on."""
+"""``ser-cl report``: write a report on runs as one HTML page."""
 
 import argparse
 from pathlib import Path

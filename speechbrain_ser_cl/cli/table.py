@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False
-    # With a sweep file, what it does not know is for train.py.
+    # With a sweep file, unknown options are passed on to train.py.
     parser.set_defaults(takes_more=True)
     add = parser.add_argument
     add(
@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the tables, or says what is not as it should be."""
+    """Writes the tables, or says which are out of date."""
     sweep_only = {
         "--dry-run": arguments.dry_run,
         "--resume": arguments.resume,

@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.allow_abbrev = False
-    # What it does not know is for train.py.
+    # Unknown options are passed on to train.py.
     parser.set_defaults(takes_more=True)
     recipe: Any = parser.add_argument(
         "recipe",
@@ -59,12 +59,12 @@ def run(arguments: argparse.Namespace) -> int:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            process.wait()  # the signal went to both
+            process.wait()  # both processes got the signal
             return 130
 
 
 def find_recipes() -> dict[str, Path]:
-    """Name to YAML file of each recipe that can be found.
+    """Find all recipes: name to YAML file.
 
     Returns
     -------
@@ -79,14 +79,14 @@ def find_recipes() -> dict[str, Path]:
         for path in sorted(folder.glob("**/hparams/*.yaml")):
             inside = path.relative_to(folder)
             if any(part.startswith("results") for part in inside.parts):
-                continue  # what runs leave
+                continue  # output of runs
             name = "/".join([*inside.parts[:-2], inside.stem])
             found.setdefault(name, path)
     return found
 
 
 def hparams_file(recipe: str) -> Path:
-    """The YAML that was meant.
+    """Find the YAML of a recipe.
 
     Arguments
     ---------
@@ -132,7 +132,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     if not rows:
-        hparams_file("")  # says what to do
+        hparams_file("")  # the error says what to do
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         print(f"{row['name']:{width}}  {row['summary']}".rstrip())
@@ -140,7 +140,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _summary(path: Path) -> str:
-    """The first sentence of the comment that the YAML begins with."""
+    """Give the first sentence of the comment at the top of the YAML."""
     comment = []
     with open(path, encoding="utf-8") as file:
         for line in file:

@@ -92,7 +92,7 @@ def _is_16k_mono(path: Path) -> bool:
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError):
-        return False  # converting it will say what is wrong
+        return False  # the conversion reports what is wrong
     return (info.samplerate, info.channels) == (SAMPLE_RATE, 1) and info.format in (
         "WAV",
         "WAVEX",

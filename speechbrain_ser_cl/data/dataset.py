@@ -227,7 +227,7 @@ def steps_of(max_seconds: float | None, hop: int = 1) -> int | None:
 
 
 def without_labels(items: Sequence[Labelled]) -> list[Labelled]:
-    """Takes the labels away: nothing downstream can see the class.
+    """Removes the labels, so that nothing later can use the class.
 
     Example
     -------
@@ -266,8 +266,8 @@ def crop_or_pad_to_mean(
 ) -> SpeechBatch:
     """Makes a batch as long as its views are on average.
 
-    Of longer views a random part is taken, shorter ones are padded with zeros: NTUA
-    thesis, section 4.3.2.1.
+    Longer views are cut to a random part, shorter ones are padded with zeros (NTUA
+    thesis, section 4.3.2.1).
 
     Arguments
     ---------
@@ -315,7 +315,7 @@ def _numbers(
 
 
 def _by_view(items: Sequence[dict[str, Any]], key: str) -> list[Any]:
-    """The first of each item, then the second, and so on."""
+    """Orders views: the first of each item, then the second, and so on."""
     return [item[key][k] for k in range(len(items[0][key])) for item in items]
 
 

@@ -1,4 +1,4 @@
-"""Source and target corpus to the parts of a domain adaptation experiment."""
+"""Splits source and target corpus into the parts of a domain adaptation."""
 
 import logging
 from collections import Counter

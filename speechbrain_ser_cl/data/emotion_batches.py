@@ -194,7 +194,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
         return batches
 
     def _shares(self, corpora: Sequence[str]) -> list[tuple[str, int]]:
-        """How many of half a batch each of the corpora gives."""
+        """Divides half a batch among the corpora."""
         each, rest = divmod(self.batch_size // 2, len(corpora))
         order = self._rng.permutation(len(corpora))
         return [
@@ -206,11 +206,11 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
         return self.emotions[card] != emotion
 
     def _others(self, corpus: str, emotion: str) -> int:
-        """How many of a corpus do not have an emotion."""
+        """Counts the utterances of a corpus without an emotion."""
         return len(self._pools[corpus]) - len(self._pools.get((corpus, emotion), ()))
 
     def _too_few(self) -> dict[tuple[str, str], str]:
-        """What a step might take more of than there is."""
+        """Finds groups that are too small for a step."""
         half, ranks = self.batch_size // 2, self.world_size
         short = {}
         for emotion in self.emotion_names:
@@ -240,7 +240,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
 
 
 class _Deck:
-    """Cards in random order; all are dealt before one comes again.
+    """A deck of cards in random order; each is dealt once before any repeats.
 
     Arguments
     ---------
@@ -261,7 +261,7 @@ class _Deck:
         used: Collection[int] | None,
         wanted: Callable[[int], bool] = lambda card: True,
     ) -> list[int]:
-        """The next cards that are wanted; the others stay on top.
+        """Deals the next wanted cards; the others stay on top.
 
         Arguments
         ---------

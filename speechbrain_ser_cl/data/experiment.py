@@ -1,4 +1,4 @@
-"""What an experiment is trained and tested on: corpora, classes, and parts.
+"""Prepares an experiment's data: corpora, classes and parts.
 
 A recipe's YAML says it with ``corpora``, ``emotion_map``, ``protocol``, ``fold``,
 ``split_file``, ``seed``, ``data_folder`` and ``allow_missing``; :func:`prepare` makes
@@ -244,7 +244,7 @@ def _each_with_classes(
     emotion_map: Mapping[str, Any],
     target: Target,
 ) -> tuple[dict[str, list[Labelled]], dict[str, int]]:
-    """The classes of each corpus, all of which it must have; what is in none."""
+    """Gives the classes of each corpus, which must have them all."""
     own = _has_own_maps(emotion_map)
     labelled, left_out = {}, Counter[str]()
     for name, some in corpora.items():
@@ -255,7 +255,7 @@ def _each_with_classes(
 
 
 def _once(function: Callable[..., Any], *args: Any) -> Any:
-    """The main process does the work; the others read what it left."""
+    """Does work in the main process only; the others read the result."""
     run_on_main(function, args=args)
     return function(*args)
 
@@ -454,7 +454,7 @@ def map_corpora(
 
 
 def used_corpora(corpora: Mapping[str, Any]) -> dict[str, Any]:
-    """Those corpora that have a folder.
+    """Select the corpora that have a folder.
 
     Arguments
     ---------
@@ -610,7 +610,7 @@ def fold_split(
     seed: int,
     split_file: str | Path | None = None,
 ) -> Split:
-    """One fold: from a file, or else made.
+    """Read one fold from a file, or make it.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""What is trained on with few labels, and what without any."""
+"""Choose training data with few labels, and without labels."""
 
 import math
 from collections import defaultdict
@@ -13,7 +13,7 @@ from speechbrain_ser_cl.data.splits import Labelled, random_rank
 def draw_labels(
     items: Iterable[Labelled], fraction: float, draw: int, seed: int = 0
 ) -> list[Labelled]:
-    """A fraction of each class, drawn by lot.
+    """Draw a random fraction of each class.
 
     Khaertdinov et al. 2024, section 4.2. Draws with the same number and seed are
     nested: what is in a smaller fraction is in a larger one too. They depend on ids
@@ -65,7 +65,7 @@ def draw_labels(
 def add_unlabelled(
     split: Split, items: Sequence[Labelled], utterances: Sequence[Utterance]
 ) -> dict[str, list[Utterance]]:
-    """The parts of a split with all that their people said, whatever the emotion.
+    """Add utterances without a class to the parts of a split, by speaker.
 
     For training without labels on more emotions than there are classes, and on nobody
     who is tested. An utterance without a class goes where its speaker's labelled ones

@@ -18,9 +18,10 @@ Its entries:
 - ``group``: what is never divided between training and the rest: ``session``,
   ``speaker``, ``text_id``, ``recording`` or ``utterance`` (nothing is kept together);
   ``split``: the corpus itself says what is training, validation and test.
-- ``n_folds``: the groups are dealt to so many folds; null: each group is a fold.
-- ``text_folds``: texts are dealt to so many folds, too. A fold tests some speakers on
-  some texts, and neither is in training; utterances of one of them alone are unused.
+- ``n_folds``: number of folds the groups are dealt to; null: each group is a fold.
+- ``text_folds``: number of folds the texts are dealt to, too. A fold tests some
+  speakers on some texts, and neither is in training; an utterance of which only the
+  speaker or only the text is tested is unused.
 - ``deal``: ``fair``: folds get as alike as can be found in classes, size, women and men
   (``deal_fairly``). ``cards``: groups are dealt like cards, women first (utterances: by
   class); the folds of split files without a ``rule``.
@@ -124,7 +125,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     },
 }
 
-# What of each kind of group is left for validation, in utterances: one of so many.
+# The share of utterances for validation, by kind of group: one in this number.
 _FIFTH = 5
 # Ids that all folds may hold together.
 _MOST_IDS = 100_000_000

@@ -1,4 +1,4 @@
-"""A run, or several, as one page that needs nothing but itself."""
+"""A report on one or several runs as one self-contained HTML page."""
 
 from speechbrain_ser_cl.report.page import write_report
 

@@ -1,4 +1,4 @@
-"""What the page is made of: each is shown by the macro of its ``kind``."""
+"""Blocks of the page; the template has a macro for each ``kind``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class Table:
     rows : sequence of sequence of str
         The cells.
     texts : int
-        So many columns on the left are words, the others are numbers.
+        Number of columns on the left that hold words; the others hold numbers.
     folded : bool
         Whether the reader has to open it.
 
@@ -99,7 +99,7 @@ class Confusion:
 
 @dataclass
 class Map:
-    """Points to look at one by one, coloured by what the reader chooses.
+    """A map of points; the reader chooses what colours them.
 
     Arguments
     ---------
@@ -133,7 +133,7 @@ class Map:
 
 @dataclass
 class Mistakes:
-    """Utterances that the model got wrong, perhaps to listen to.
+    """Utterances that the model got wrong, with audio if it may be shared.
 
     Arguments
     ---------
@@ -176,7 +176,7 @@ Block = Note | Facts | Table | Figure | Confusion | Map | Mistakes | Code
 
 @dataclass
 class Section:
-    """A heading with what stands below it.
+    """A heading and the blocks below it.
 
     Example
     -------

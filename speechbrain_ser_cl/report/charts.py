@@ -67,7 +67,7 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def interval_chart(
     rows: Sequence[ChartRow], title: str, description: str, chance: float | None = None
 ) -> str:
-    """Dots with intervals on a scale from 0 to 100 %.
+    """Draw dots with intervals on a scale from 0 to 100 %.
 
     Arguments
     ---------
@@ -139,7 +139,7 @@ def bar_chart(
     single: Sequence[Sequence[float]] = (),
     reference: float | None = None,
 ) -> str:
-    """Upright bars, with dots for the values that a bar is the mean of.
+    """Draw upright bars; dots show the values that a bar is the mean of.
 
     Arguments
     ---------
@@ -204,7 +204,7 @@ def line_chart(
     reference: float | None = None,
     log: bool = False,
 ) -> str:
-    """Curves over epochs, one colour per name and one line per run.
+    """Draw curves over epochs: a colour per name, a line per run.
 
     Arguments
     ---------
@@ -298,7 +298,7 @@ def scatter(
     title: str,
     description: str,
 ) -> str:
-    """Points of a map, with a number each for the page's script.
+    """Draw the points of a map, each with a number for the page's script.
 
     Arguments
     ---------
@@ -336,7 +336,7 @@ def scatter(
 
 
 def _ticks(low: float, high: float, about: int, whole: bool = False) -> list[float]:
-    """Round or whole numbers from at most ``low`` to at least ``high``."""
+    """Choose round numbers from at most ``low`` to at least ``high``."""
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / about

@@ -1,4 +1,4 @@
-"""A map of the test embeddings, and what their neighbourhoods say in numbers."""
+"""A map of the test embeddings, and how often neighbours agree."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ N_NEIGHBOURS = 10
 
 @dataclass(frozen=True)
 class EmbeddingMap:
-    """Places of utterances in a plane.
+    """Positions of utterances in a plane.
 
     Arguments
     ---------
@@ -98,7 +98,7 @@ def embedding_map(
 def _agreement(
     vectors: np.ndarray, values: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[float, float]]:
-    """Attribute to the share of neighbours that have the same, and by chance."""
+    """Measure for each attribute how often neighbours share it, and by chance."""
     from sklearn.neighbors import NearestNeighbors
 
     total = len(vectors)
@@ -109,7 +109,7 @@ def _agreement(
     for name, texts in values.items():
         of = np.asarray(texts)
         counts = Counter(texts).values()
-        if len(counts) < 2 or "" in texts:  # "": not known
+        if len(counts) < 2 or "" in texts:  # "" means unknown
             continue
         by_chance = sum(n * (n - 1) for n in counts) / (total * (total - 1))
         agreement[name] = float((of[near] == of[:, None]).mean()), by_chance

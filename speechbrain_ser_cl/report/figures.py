@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 _FONT = 11  # points; at 150 dots per inch readable at half size, too
-_MAX_LEGEND = 24  # so many colours can still be told apart, more or less
+_MAX_LEGEND = 24  # the most colours that can be told apart
 _DASHED = ", validation"
 
 
 def _new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib Figure, in inches, that ``savefig`` draws with Agg."""
+    """Make an empty matplotlib Figure; sizes are in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def _new_figure(width: float, height: float) -> Any:
 def _save(figure: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The layout knows how long the tick labels are only once they have been drawn.
+    # The layout needs the size of the tick labels, known after drawing.
     figure.canvas.draw()
     figure.savefig(path, format="png")
 
@@ -117,7 +117,7 @@ def plot_confusion_matrix(
 
 
 def plot_layer_curve(layers: Sequence[int], uars: ArrayLike, path: str | Path) -> None:
-    """Draw how good each layer is: a thin line for each fold, a thick one for the mean.
+    """Draw the score of each layer: a thin line per fold, a thick one for the mean.
 
     Arguments
     ---------
@@ -506,7 +506,7 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
             x = [100 * point.fraction for point in own]
             y = [100 * point.uar for point in own]
             (line,) = axes.plot(x, y, marker=marker, markersize=5, label=method)
-            # One draw has no interval, so that there the band ends.
+            # A single draw has no interval: the band ends there.
             bounds = [p.interval or (np.nan, np.nan) for p in own]
             low, high = 100 * np.array(bounds).reshape(-1, 2).T
             axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
@@ -586,7 +586,7 @@ def plot_tsne(
             raise ValueError(
                 f"{name}: {len(groups)} groups for {len(embeddings)} embeddings"
             )
-    # At its default of 30 where there are enough points for that.
+    # 30, scikit-learn's default, if there are enough points.
     perplexity = min(30, (len(embeddings) - 1) / 3)
     points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(embeddings)
 
@@ -629,12 +629,12 @@ def plot_tsne(
 
 
 def _columns(names: Sequence[str]) -> int:
-    """How many columns of such names a legend as wide as a panel has."""
+    """Count the columns of names that fit into a legend as wide as a panel."""
     return max(1, 60 // (max(map(len, names)) + 6))
 
 
 def _colors(count: int) -> Any:
-    """Colours (count, 4) that are as different as so many can be."""
+    """Choose ``count`` colours, as different as possible: (count, 4)."""
     from matplotlib import colormaps
 
     if count <= 10:
@@ -647,7 +647,7 @@ def _colors(count: int) -> Any:
 def _curves(
     history: Sequence[Mapping[str, Any]], key: str
 ) -> dict[str, list[tuple[float, float]]]:
-    """Name to (epoch, value) of everything below ``key``, gaps left out."""
+    """Collect (epoch, value) of each number below ``key``; skip missing ones."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for entry in history:
         values = entry.get(key)

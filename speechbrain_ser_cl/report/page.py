@@ -1,4 +1,4 @@
-"""The page: its sections in order, through the template into one file."""
+"""Write the page: all sections, in order, in one file."""
 
 from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
@@ -30,7 +30,7 @@ def write_report(
     """Write a report on finished runs or cross-validations as one HTML file.
 
     Style, script, charts and sounds are inside the file: it opens from disk, without
-    a network. The first setting is the one that others are compared with.
+    a network. Other settings are compared with the first.
 
     Arguments
     ---------
@@ -95,7 +95,7 @@ def _title(all_series: Sequence[Series]) -> str:
 
 
 def _sections(series: Series, own_corpora: Collection[str] | None) -> list[Section]:
-    """All sections of one setting that its files have something for.
+    """Make all sections of one setting for which there are data.
 
     ``own_corpora`` is None where no audio is asked for.
     """

@@ -32,13 +32,13 @@ _FACTS = {
     "tested_epoch": "tested epoch",
     "nonfinite_batches": "batches skipped, gradient not finite",
 }
-# Told in sections of their own, or not for people.
+# Shown in other sections, or of no interest to readers.
 _ELSEWHERE = {"order", "demo", "data", "layer_weights", "class_names", "test", "valid"}
 _ELSEWHERE |= {"training_seconds", "versions", "machine", "peak_memory_mb"}
 
 
 def what_ran(series: Series) -> Section:
-    """Recipe, settings, time, memory, versions."""
+    """Make the section on recipe, settings, time, memory and versions."""
     records = [run.results for run in series.runs]
     crossval, items = series.crossval, []
     keys = [*_FACTS, *sorted({key for record in records for key in record})]
@@ -124,7 +124,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
 
 
 def data(series: Series) -> Section:
-    """Counts per part, class and speaker, and the leak check."""
+    """Make the section on counts per part, class and speaker, and on leaks."""
     blocks: list[Block] = []
     runs = [run for run in series.runs if run.parts]
     recorded = [r.results["data"] for r in series.runs if "data" in r.results]
@@ -203,7 +203,7 @@ def _recorded_counts(parts: Mapping[str, Any]) -> Table:
 def _leaks(
     runs: Sequence[FinishedRun], recorded: Sequence[Mapping[str, Any]]
 ) -> list[Block]:
-    """What parts share: counted anew where the utterances are known."""
+    """Report what parts share; count it again where utterances are known."""
     shared: dict[str, Counter[str]] = {key: Counter() for key in _KEYS}
     blocks: list[Block] = []
     told = [_flat(one.get("shared_between_parts", {})) for one in recorded]
@@ -255,7 +255,7 @@ def _is_training(pair: str) -> bool:
 
 
 def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
-    """What the speakers that training and test share mean."""
+    """Say what it means if training and test share speakers."""
     if any(met.values()):
         told = "; ".join(
             f"{pair.replace('_', ' ').replace('/', ' and ')}: {count}"
@@ -280,7 +280,7 @@ def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
 
 
 def _flat(told: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Key to pair to count, whether told for each corpus or for all at once."""
+    """Flatten to key, pair and count; the input may be per corpus."""
     flat: dict[str, dict[str, int]] = {}
     for key, value in told.items():
         inner = {key: value} if key in _KEYS else value

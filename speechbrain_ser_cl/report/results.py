@@ -1,4 +1,4 @@
-"""What came out: of all, of each class and speaker, and beside other settings."""
+"""Results: in all, per class, per speaker, and compared with other settings."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ FEW_SPEAKERS = 20  # see bootstrap_intervals
 
 
 def metrics(series: Series, corpus: str) -> list[Block]:
-    """UAR, WA and macro-F1 with intervals and chance."""
+    """Show UAR, WA and macro-F1 with intervals and chance."""
     summary = series.crossval.summary(corpus)
     confusion = np.array(summary["confusion_matrix"])
     mean, chance = summary["mean"], summary["chance"]
@@ -101,7 +101,7 @@ def metrics(series: Series, corpus: str) -> list[Block]:
 
 
 def _sentence(series: Series, corpus: str) -> str:
-    """The result in words."""
+    """Write the result in words."""
     summary = series.crossval.summary(corpus)
     uar, chance = summary["mean"]["uar"], summary["chance"]
     interval = speaker_interval(series, corpus, "uar")
@@ -139,7 +139,7 @@ def _sentence(series: Series, corpus: str) -> str:
 def speaker_interval(
     series: Series, corpus: str, metric: str
 ) -> Sequence[float] | None:
-    """95 % interval over speakers, of the pooled counts or as the runs say."""
+    """Give the 95 % interval over speakers, from pooled counts or from the runs."""
     if series.crossval.missing:
         return None
     if series.speakers_known(corpus):
@@ -154,7 +154,7 @@ def speaker_interval(
 
 
 def confusion(series: Series, corpus: str) -> list[Block]:
-    """Counts and shares of each true class."""
+    """Show the confusion matrix: counts, and shares of each true class."""
     counts = total(series.crossval.per_speaker(corpus))
     names = series.crossval.class_names
     used = [k for k in range(len(names)) if counts[k].sum() or counts[:, k].sum()]
@@ -174,7 +174,7 @@ def confusion(series: Series, corpus: str) -> list[Block]:
 
 
 def per_class(series: Series, corpus: str) -> list[Block]:
-    """Recall with an interval, precision and F1 of each class."""
+    """Show recall with an interval, precision and F1 of each class."""
     per_speaker = series.crossval.per_speaker(corpus)
     counts = total(per_speaker)
     names, known = series.crossval.class_names, series.speakers_known(corpus)
@@ -217,7 +217,7 @@ def _recall_interval(per_speaker: Mapping[str, Any], k: int) -> Sequence[float] 
 
 
 def per_speaker(series: Series, corpus: str) -> list[Block]:
-    """Results of each speaker, the worst first."""
+    """Show the results of each speaker, the worst first."""
     if not series.speakers_known(corpus):
         return [
             Note("The files do not say who speaks: there are no results per speaker.")
@@ -287,7 +287,7 @@ def per_speaker(series: Series, corpus: str) -> list[Block]:
 
 
 def comparison(all_series: Sequence[Series]) -> Section:
-    """Settings beside each other, each tested against the first."""
+    """Compare settings; each is tested against the first."""
     groups: dict[tuple[Any, ...], list[Series]] = {}
     for series in all_series:
         for corpus in series.crossval.corpora:
@@ -358,7 +358,7 @@ def _spread(summary: Mapping[str, Any], name: str) -> str:
 
 
 def _runs(series: Series) -> str:
-    """How many folds and seeds."""
+    """Write the numbers of folds and seeds."""
     folds = {one.fold for one in series.crossval.tested} - {None}
     told = [(len(folds), "fold"), (len(series.crossval.seeds), "seed")]
     words = [f"{n}\u00a0{name}{'s' if n > 1 else ''}" for n, name in told if n]

@@ -1,4 +1,4 @@
-"""What runs and cross-validations have left, read and put together by setting."""
+"""Read runs and cross-validations, and group them by setting."""
 
 import os
 import re
@@ -35,7 +35,7 @@ _CORPORA = ("source", "target", "target_split")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What one training has left; all but ``results`` may be missing.
+    """The files of one training; all but ``results`` may be missing.
 
     Arguments
     ---------
@@ -164,20 +164,20 @@ class Series:
 @dataclass
 class _Group:
     about: dict[str, Any]
-    corpora: dict[str, Any]  # those that a run without folds names
+    corpora: dict[str, Any]  # as a run without folds names them
     path: Path | None = None
     crossval: CrossValidation | None = None
     runs: list[FinishedRun] = field(default_factory=list)
     missing: list[tuple[int | None, int]] = field(default_factory=list)
 
     def takes(self, about: dict[str, Any], corpora: dict[str, Any]) -> bool:
-        """Whether a run belongs here."""
+        """Whether a run is of this setting."""
         same_corpora = self.crossval is not None or self.corpora == corpora
         return self.about == about and same_corpora
 
 
 def read_run(path: Path) -> FinishedRun:
-    """Read what a run has left.
+    """Read the files of a run.
 
     Arguments
     ---------
@@ -227,7 +227,7 @@ def _run(path: Path, results: Mapping[str, Any]) -> FinishedRun:
 
 
 def read_series(paths: Sequence[Path]) -> list[Series]:
-    """Read runs and cross-validations, put together by setting.
+    """Read runs and cross-validations, grouped by setting.
 
     Arguments
     ---------
@@ -266,7 +266,7 @@ def read_series(paths: Sequence[Path]) -> list[Series]:
 
 
 def _groups(path: Path) -> list[_Group]:
-    """What lies below a path, by setting."""
+    """Find all runs and cross-validations below a path, by setting."""
     if not path.exists():
         raise ValueError(f"there is no folder {path}")
     groups = [
@@ -281,7 +281,7 @@ def _groups(path: Path) -> list[_Group]:
         if not same:
             same = [_Group(about, corpora)]
             groups += same
-        # Of several cross-validations of one setting, the one it lies in.
+        # With several cross-validations of one setting: the one that holds the run.
         nearest = max(same, key=lambda group: _shared_depth(group.path, file))
         nearest.runs.append(run)
     missing = _unfinished(path)
@@ -292,7 +292,7 @@ def _groups(path: Path) -> list[_Group]:
 
 
 def _unfinished(path: Path) -> list[tuple[int | None, int]]:
-    """Fold and seed of runs that a cross-validation planned and has no results of."""
+    """List fold and seed of planned runs without results."""
     missing = []
     for file in sorted(path.rglob(CROSSVAL_RUN.name)) if path.is_dir() else []:
         if (file.parent / "results.json").exists():
@@ -317,7 +317,7 @@ def _shared_depth(crossval: Path | None, file: Path) -> int:
 
 
 def _names(found: Sequence[tuple[Path, _Group]]) -> list[str]:
-    """Settings, and of those with the same name what tells them apart."""
+    """Name the settings; add the folder where names are the same."""
     folders = [path.resolve() for path, _ in found]
     above = Path(os.path.commonpath(folders))
     known = []

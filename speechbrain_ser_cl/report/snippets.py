@@ -1,4 +1,4 @@
-"""Audio that a page carries inside itself, where the corpus' terms allow it."""
+"""Audio inside the page, where the corpus' terms allow it."""
 
 import base64
 import io
@@ -12,7 +12,7 @@ MOST_SECONDS = 8.0
 
 
 def data_uri(path: Path) -> str:
-    """The beginning of an audio file as a ``data:`` URI.
+    """Encode the beginning of an audio file as a ``data:`` URI.
 
     FLAC at 16 kHz: browsers play it, and libsndfile always writes it.
 

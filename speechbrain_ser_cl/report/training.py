@@ -1,4 +1,4 @@
-"""How the training went, and which layers it came to listen to."""
+"""Learning curves, and the weights of the encoder's layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from speechbrain_ser_cl.results.text import NONE, TITLES
 
 
 def learning_curves(series: Series) -> Section | None:
-    """A chart for each loss term, the validation metrics and the learning rate."""
+    """Draw each loss term, the validation metrics and the learning rate."""
     runs = [run for run in series.runs if run.history]
     if not runs:
         return None
@@ -99,7 +99,7 @@ def _lines(history: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[A
 
 
 def layer_weights(series: Series) -> Section | None:
-    """Which of the encoder's layers the model listens to."""
+    """Show the weights of the encoder's layers."""
     told = [run.results.get("layer_weights") for run in series.runs]
     found: list[list[float]] = [weights for weights in told if weights]
     if not found or len({len(weights) for weights in found}) > 1:

@@ -32,7 +32,7 @@ _OWN = Licence("passed on by its owner's word", share_audio=True, source="own co
 
 
 def embeddings(series: Series) -> Section | None:
-    """A map of the test embeddings of the first run that has some."""
+    """Draw a map of the test embeddings of the first run that has any."""
     run = next((run for run in series.runs if run.embeddings), None)
     if run is None or run.embeddings is None:
         return None
@@ -85,7 +85,7 @@ def embeddings(series: Series) -> Section | None:
 
 
 def _attributes(run: FinishedRun, found: Embeddings) -> dict[str, list[str]]:
-    """What is known of each embedded utterance; "" where it is not."""
+    """Collect the attributes of each embedded utterance; "" means unknown."""
     items = [run.utterances.get(name) for name in found.ids]
     known = [item.utterance if item else None for item in items]
     attributes = {
@@ -102,7 +102,7 @@ def _attributes(run: FinishedRun, found: Embeddings) -> dict[str, list[str]]:
 
 
 def _said(run: FinishedRun, ids: Sequence[str]) -> list[str]:
-    """The model's answers; "" where they are not known."""
+    """Collect the predictions; "" means unknown."""
     if run.predictions is None:
         return [""] * len(ids)
     names = run.predictions.class_names
@@ -114,7 +114,7 @@ def _said(run: FinishedRun, ids: Sequence[str]) -> list[str]:
 def mistakes(
     series: Series, corpus: str, own_corpora: Collection[str] | None = None
 ) -> list[Block]:
-    """The utterances that the model was surest about and wrong.
+    """List the wrong predictions of which the model was surest.
 
     ``own_corpora`` is None where no audio is asked for.
     """
@@ -152,7 +152,7 @@ def mistakes(
 
 
 def _worst(runs: Iterable[FinishedRun], corpus: str, most: int) -> list[dict[str, Any]]:
-    """Utterances whose true class the model thought least likely.
+    """Find the wrong utterances with the smallest probability of the true class.
 
     Probabilities are means over the runs that tested an utterance.
     """
@@ -195,7 +195,7 @@ def _worst(runs: Iterable[FinishedRun], corpus: str, most: int) -> list[dict[str
 def _sounds(
     found: Sequence[Mapping[str, Any]], own_corpora: Collection[str]
 ) -> tuple[list[str | None], list[Note]]:
-    """A data URI for each mistake, and what to say of the corpora's terms."""
+    """Make a data URI for each mistake, and notes on the corpora's terms."""
     sounds: list[str | None] = []
     terms, lost = {}, []
     for one in found:

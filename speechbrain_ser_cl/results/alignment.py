@@ -40,7 +40,7 @@ def view_alignment(
     -------
     dict
         Name of the model to ``"one view – other view"`` to the value, in [0, 1], or
-        None where there are too few utterances for so many dimensions.
+        None where there are too few utterances for the number of dimensions.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def write_alignment(
     utterances: int,
     found: Mapping[str, Any],
 ) -> None:
-    """Writes what a run of one fold gave.
+    """Writes the results of one fold.
 
     Arguments
     ---------
@@ -97,7 +97,7 @@ def write_alignment(
 
 
 def alignment_table(folder: str | Path) -> str:
-    """A Markdown table of the ``alignment.json`` of all folds below a folder.
+    """Writes a Markdown table of all ``alignment.json`` below a folder.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""What came out of a cross-validation: folds together, settings beside each other.
+"""Results of a cross-validation: pooled over folds, compared between settings.
 
 All that is shown is computed from one thing, which ``crossval.json`` holds: how often
 each speaker's utterances of a class were taken for which class, for each fold and seed.
@@ -44,7 +44,7 @@ _NO_NUMBERS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one fold and seed gave.
+    """The result of one fold and seed.
 
     Arguments
     ---------
@@ -157,7 +157,7 @@ class CrossValidation:
         }
 
     def values(self, corpus: str, metric: str) -> list[float]:
-        """One number for each fold (or seed), averaged over the seeds.
+        """Give one number for each fold (or seed), averaged over the seeds.
 
         Arguments
         ---------
@@ -498,7 +498,7 @@ def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def compare(
     one: CrossValidation, other: CrossValidation, corpus: str, metric: str = "uar"
 ) -> dict[str, Any]:
-    """Two settings on the same folds and seeds.
+    """Compare two settings on the same folds and seeds.
 
     Arguments
     ---------
@@ -554,7 +554,7 @@ def compare(
 def table_rows(
     settings: Sequence[CrossValidation], corpus: str, metric: str = "uar"
 ) -> list[dict[str, Any]]:
-    """Settings of a table, each compared with the first.
+    """Summarise settings for a table; compare each with the first.
 
     Arguments
     ---------

@@ -45,7 +45,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class FewLabelPoint:
-    """One method on one view with so many labels.
+    """The result of one method on one view with a share of the labels.
 
     Arguments
     ---------
@@ -54,7 +54,7 @@ class FewLabelPoint:
     fraction : float
         Of the labels of each class, in (0, 1].
     labelled : float
-        Utterances that is, on average over folds.
+        Number of labelled utterances, a mean over folds.
     draws, folds : int
         How many.
     uar, wa : float
@@ -224,7 +224,7 @@ def write_few_labels(
     seed: int,
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes what a run of one fold gave; a line per row.
+    """Writes the results of one fold; a line per row.
 
     Arguments
     ---------
@@ -238,7 +238,7 @@ def write_few_labels(
 
 
 def write_points(path: str | Path, points: Sequence[FewLabelPoint]) -> None:
-    """Writes points as CSV, for figures; what is None is empty.
+    """Writes points as CSV, for figures; None becomes an empty cell.
 
     Arguments
     ---------
@@ -260,7 +260,7 @@ def write_points(path: str | Path, points: Sequence[FewLabelPoint]) -> None:
 
 
 def few_label_table(about: Mapping[str, Any], points: Sequence[FewLabelPoint]) -> str:
-    """A Markdown table: a row per view and fraction, methods beside each other.
+    """Writes a Markdown table: a row per view and fraction, a column per method.
 
     Arguments
     ---------

@@ -39,7 +39,7 @@ _KINDS = (RESULTS, CROSSVAL, FEW_LABELS, ALIGNMENT)
 KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in _KINDS}
 _HEAD = '{"measured":1'
 _COLUMNS, _COUNTS = "[]", "#"
-# Not kept: what follows from the rest, and what no table or figure shows.
+# Left out: values that follow from others, or that nothing shows.
 _LEFT_OUT = {
     "crossval.json": {"results"},
     "results.json": {"data", "files", "layer_weights"},
@@ -265,7 +265,7 @@ def _compact(value: object) -> str:
 
 
 def _packed(value: Any) -> Any:
-    """Matrices of counts as text, lists of alike mappings as mappings of lists."""
+    """Write matrices of counts as text, lists of mappings as mappings of lists."""
     if isinstance(value, Mapping):
         if _COLUMNS in value:
             raise ValueError(f"a key {_COLUMNS} cannot be kept")
@@ -309,7 +309,7 @@ def _unpacked(value: Any) -> Any:
 
 
 def _shared(records: Sequence[Mapping[str, Any]]) -> Record:
-    """What all have: keys in the order of the first, {} where values differ."""
+    """Find what all records share, keys in the order of the first."""
     shared: Record = {}
     for key, value in records[0].items():
         if not all(key in record for record in records):
@@ -317,14 +317,14 @@ def _shared(records: Sequence[Mapping[str, Any]]) -> Record:
         values = [record[key] for record in records]
         if all(isinstance(inner, Mapping) for inner in values):
             shared[key] = _shared(values)
-        else:  # 1 is not 1.0 here, nor True
+        else:  # here 1, 1.0 and True differ
             same = len({json.dumps(inner) for inner in values}) == 1
             shared[key] = value if same else {}
     return shared
 
 
 def _own(shared: Mapping[str, Any], record: Mapping[str, Any]) -> Record:
-    """What a record has beyond the shared part."""
+    """Find what a record has beyond the shared part."""
     own: Record = {}
     for key, value in record.items():
         template = shared.get(key, {})

@@ -68,7 +68,7 @@ _OWN = {
 
 @dataclass(frozen=True)
 class Column:
-    """What a column shows.
+    """A column of the table.
 
     Arguments
     ---------
@@ -102,7 +102,7 @@ class Column:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """Where a row stands on a curve.
+    """A row's point on a curve.
 
     Arguments
     ---------
@@ -240,7 +240,7 @@ class Sweep:
 
 
 class _Entries:
-    """A mapping of a sweep file, taken entry by entry."""
+    """A mapping of a sweep file; its entries are taken one by one."""
 
     def __init__(self, file: Path, place: str, entries: object) -> None:
         self.file, self.place = file, place
@@ -254,7 +254,7 @@ class _Entries:
         raise ValueError(f"{self.file}: {key} is {text}, expected {expected}")
 
     def name(self, key: object) -> str:
-        """The key with where it stands."""
+        """Give the path of a key."""
         return f"{self.place}.{key}" if self.place else str(key)
 
     def fail(self, key: object, found: object, expected: str) -> NoReturn:
@@ -268,7 +268,7 @@ class _Entries:
         fits: Callable[[object], bool],
         default: object = ...,
     ) -> Any:
-        """A value, checked; without a default it must be there."""
+        """Take a value and check it; without a default it is required."""
         self.known.append(key)
         if key not in self.left:
             if default is ...:
@@ -282,7 +282,7 @@ class _Entries:
         return value
 
     def end(self) -> None:
-        """Refuse what nobody has taken."""
+        """Refuse keys that were not taken."""
         for key in self.left:
             hint = did_you_mean(str(key), self.known)
             raise ValueError(
@@ -313,7 +313,7 @@ def _is_seeds(value: object) -> bool:
 
 
 def as_text(value: object) -> str:
-    """A value as it is typed on the command line.
+    """Write a value as it is typed on the command line.
 
     Arguments
     ---------
@@ -494,7 +494,7 @@ def _refuse_own(entries: _Entries, place: str, key: object) -> None:
 
 
 def _text(entries: _Entries, place: str, value: object) -> str:
-    """The text of a value that replaces one of the recipe."""
+    """Write a value that replaces one of the recipe."""
     text = as_text(value)
     # SpeechBrain reads --key=value, too.
     if "=" in text or "--" in text:
@@ -509,7 +509,7 @@ def _rows(
     needs: Sequence[str],
     metrics: Sequence[str],
 ) -> list[Row]:
-    """The row, or those of its sweep."""
+    """Make the row, or the rows of its sweep."""
     name = entries.take("name", "a text", _is_text)
     recipe = entries.take("recipe", "the path of a recipe's YAML", _is_text, recipe)
     if recipe is None:
@@ -602,7 +602,7 @@ def _printed(
 
 
 def _check_stems(path: Path, rows: Sequence[Row]) -> None:
-    """Folders are named after the recipes' files."""
+    """Refuse two recipes of one file name: folders are named after it."""
     files: dict[str, Path] = {}
     for row in rows:
         other = files.setdefault(row.hparams_file.stem, row.hparams_file)

@@ -1,4 +1,4 @@
-"""What a sweep gave: its table in Markdown and LaTeX, its numbers as CSV."""
+"""The results of a sweep: table in Markdown and LaTeX, numbers as CSV."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,7 +63,7 @@ _LATEX = {
 for _letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ":
     _spelt = "lambda" if _letter in "λΛ" else name(_letter).split()[-1].lower()
     _LATEX[_letter] = rf"$\{_spelt.title() if _letter.isupper() else _spelt}$"
-# As wide as the column of text, where it would be wider.
+# Shrink wide tables to the width of the text.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
@@ -103,7 +103,7 @@ class TextTable:
     note: str
 
     def markdown(self) -> str:
-        """As a Markdown table, with the caption above and the note below it."""
+        """Write a Markdown table, the caption above, the note below."""
         lines = [f"**{self.caption}**{self.about and f' ({self.about})'}", ""]
         for cells in (self.header, ["---"] * len(self.header), *self.rows):
             cells = [cell.replace("|", r"\|") for cell in cells]
@@ -112,7 +112,7 @@ class TextTable:
         return "\n".join([*lines, ""])
 
     def latex(self, label: str) -> str:
-        r"""As a floating LaTeX table; the document needs ``booktabs`` and ``graphicx``.
+        r"""Write a floating LaTeX table; it needs ``booktabs`` and ``graphicx``.
 
         Arguments
         ---------
@@ -149,7 +149,7 @@ class TextTable:
 
 
 def to_latex(text: str) -> str:
-    r"""Text in which nothing means anything to LaTeX.
+    r"""Escape all characters that are special in LaTeX.
 
     Arguments
     ---------
@@ -173,7 +173,7 @@ def to_latex(text: str) -> str:
 def build_sweep_table(
     sweep: Sweep, results: Mapping[str, CrossValidation | str]
 ) -> TextTable:
-    """The table of a sweep.
+    """Build the table of a sweep.
 
     Arguments
     ---------
@@ -255,7 +255,7 @@ def build_sweep_table(
 
 
 def corpus_of(row: Row, one: CrossValidation) -> str:
-    """The corpus that a row is about.
+    """Find the corpus that a row is about.
 
     Arguments
     ---------
@@ -287,7 +287,7 @@ def corpus_of(row: Row, one: CrossValidation) -> str:
 def _against_baseline(
     sweep: Sweep, done: Mapping[str, tuple[CrossValidation, str]]
 ) -> dict[str, dict[str, Any] | None]:
-    """Row to its tests against the baseline, corrected over the rows."""
+    """Test each row against the baseline, corrected over the rows."""
     if sweep.baseline not in done or len(done) < 2:
         return {}
     corpus = done[sweep.baseline][1]
@@ -310,7 +310,7 @@ def _mean(column: Column, one: CrossValidation, corpus: str) -> str:
 
 
 def _about(done: Iterable[tuple[CrossValidation, str]]) -> str:
-    """On which data, with which encoder, and what chance would give."""
+    """Say which data, encoder and protocol, and the chance level."""
     found: dict[str, list[Any]] = {
         key: [] for key in ("corpus", "encoder", "protocol", "chance")
     }
@@ -358,7 +358,7 @@ def _note(
 def sweep_points(
     sweep: Sweep, results: Mapping[str, CrossValidation | str]
 ) -> list[dict[str, Any]]:
-    """The numbers of a sweep, one entry for each row and column.
+    """Collect the numbers of a sweep, one entry per row and column.
 
     Arguments
     ---------
@@ -434,7 +434,7 @@ def write_sweep_csv(points: Sequence[Mapping[str, Any]], path: str | Path) -> No
 
 
 def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation | str]:
-    """What came out of each row, from the ``crossval.json`` files of its runs.
+    """Read each row's result from the ``crossval.json`` files of its runs.
 
     Arguments
     ---------
@@ -471,7 +471,7 @@ def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation
 
 
 def measured_table(path: str | Path, folder: str | Path) -> str:
-    """The table of a sweep file in Markdown, nothing run.
+    """Write the Markdown table of a sweep file; run nothing.
 
     Arguments
     ---------

@@ -353,7 +353,7 @@ def build_crossval_table(
 def crossval_rows(
     settings: Sequence[CrossValidation], metric: str = "uar"
 ) -> list[dict[str, Any]]:
-    """What ``build_crossval_table`` shows, as plain values for JSON.
+    """Give the contents of ``build_crossval_table`` as plain values for JSON.
 
     Arguments
     ---------
@@ -379,7 +379,7 @@ def crossval_rows(
 def _groups(
     settings: Sequence[CrossValidation],
 ) -> list[tuple[tuple[Any, ...], list[CrossValidation]]]:
-    """Settings that one table can hold, under corpus, encoder, protocol, classes."""
+    """Group settings by corpus, encoder, protocol and classes."""
     groups: dict[tuple[Any, ...], list[CrossValidation]] = {}
     for one in settings:
         for corpus in one.corpora:
@@ -466,7 +466,7 @@ def _one_crossval_table(
     n_classes = round(1 / first["chance"])
     demo = any(one.about.get("demo") for one in settings)
     units = settings[0].unit + "s"
-    # The metric that is tested first, as in the other tables.
+    # The tested metric comes first, as in the other tables.
     names = [metric, *(name for name in TITLES if name != metric)]
     titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
     titles += [f"{TITLES[name]} %" for name in names]
@@ -604,7 +604,7 @@ def _read_paper(folder: Path, metric: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _filled(readme_path: Path) -> str:
-    """The README's text as it should be."""
+    """Make the README's text with current tables."""
     text = readme_path.read_text(encoding="utf-8")
     n_blocks = len(_BLOCK.findall(text))
     marks = _MARK.findall(text)

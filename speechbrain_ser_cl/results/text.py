@@ -1,4 +1,4 @@
-"""How numbers are written."""
+"""Write numbers for people."""
 
 from collections.abc import Sequence
 
@@ -10,26 +10,26 @@ NOT_RUN = "not run here"
 
 
 def percent(value: float | None) -> str:
-    """A share as a number with one decimal, or a dash."""
+    """Write a share in percent with one decimal; None is a dash."""
     return NONE if value is None else f"{100 * value:.1f}"
 
 
 def bounds(interval: Sequence[float] | None) -> str:
-    """An interval of shares, or a dash."""
+    """Write an interval of shares in percent; None is a dash."""
     if interval is None:
         return NONE
     return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def p_value(p: float | None) -> str:
-    """A p value, or a dash."""
+    """Write a p value; None is a dash."""
     if p is None:
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
+    """Write seconds as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

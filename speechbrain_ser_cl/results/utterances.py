@@ -13,9 +13,9 @@ from speechbrain_ser_cl.utils.errors import FileError
 from speechbrain_ser_cl.utils.files import read_csv, replacing
 
 _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
-# There where utterances are parts of longer recordings.
+# Columns of utterances that are parts of longer recordings.
 _SEGMENT = ("recording", "start", "end")
-# There where an utterance has any: compact JSON.
+# A column of compact JSON, if any utterance has listeners.
 _LISTENERS = "listeners"
 _HEARD = ("dimensions", "votes")
 _TIMES = ("duration", "start", "end")
@@ -68,7 +68,7 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
 
 
 def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
-    """Read what ``write_parts`` wrote.
+    """Read the file that ``write_parts`` wrote.
 
     Arguments
     ---------

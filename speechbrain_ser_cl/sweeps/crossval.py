@@ -1,4 +1,4 @@
-"""``ser-cl crossval``: from a recipe to a table."""
+"""``ser-cl crossval``: cross-validate a recipe and write its table."""
 
 import contextlib
 import sys
@@ -19,7 +19,7 @@ from speechbrain_ser_cl.utils.files import replacing
 
 
 def report_failures(failed: Mapping[str, str], runs: Sequence[PlannedRun]) -> str:
-    """What failed, each with the end of its log.
+    """Report failed runs, each with the end of its log.
 
     Arguments
     ---------
@@ -106,13 +106,13 @@ def _plot(one: CrossValidation, folder: Path) -> None:
     for corpus in one.corpora:
         confusion = sum(one.per_speaker(corpus).values())
         path = folder / f"confusion_matrix_{corpus}.png"
-        # Without matplotlib the numbers have to do.
+        # Without matplotlib there are only numbers.
         with contextlib.suppress(ImportError):
             plot_confusion_matrix(confusion, one.class_names, path)
 
 
 def describe_splits(runs: Sequence[PlannedRun]) -> list[str]:
-    """One line about each fold: its size, and what its parts share.
+    """Describe each fold in one line: its size, and what its parts share.
 
     Arguments
     ---------

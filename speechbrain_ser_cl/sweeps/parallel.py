@@ -18,7 +18,7 @@ from speechbrain_ser_cl.sweeps.process import Job, run_job, visible_gpus
 from speechbrain_ser_cl.sweeps.runs import PlannedRun, check_finished
 
 BACKENDS = ("local", "dask", "ray")
-_PATIENCE = 20.0  # seconds that processes get to end after Ctrl-C
+_PATIENCE = 20.0  # seconds until processes must have ended after Ctrl-C
 
 
 def execute(
@@ -30,7 +30,7 @@ def execute(
     cluster: str | None = None,
     runs_per_gpu: int = 1,
 ) -> dict[str, str]:
-    """Run what is left to do, with a progress bar.
+    """Run what is not finished, with a progress bar.
 
     Arguments
     ---------
@@ -105,7 +105,7 @@ def execute(
 def _until_the_end(
     told: Iterable[tuple[str, str | None]], names: Iterable[str]
 ) -> Iterator[tuple[str, str | None]]:
-    """What came of each run; an engine that breaks leaves its other runs failed."""
+    """Yield the result of each run; if the engine breaks, the others have failed."""
     left = set(names)
     try:
         for name, problem in told:
@@ -118,7 +118,7 @@ def _until_the_end(
 
 @contextlib.contextmanager
 def _held(lifeline: Path, runs: Iterable[PlannedRun]) -> Iterator[None]:
-    """Keep a file while runs may go on; after an interruption wait for their end."""
+    """Hold a file while runs go on; after an interruption wait for their end."""
     lifeline.parent.mkdir(parents=True, exist_ok=True)
     host = f".running-{platform.node()}-"
     for other in lifeline.parent.glob(f"{glob.escape(host)}*"):
@@ -135,12 +135,12 @@ def _held(lifeline: Path, runs: Iterable[PlannedRun]) -> Iterator[None]:
 
 
 def _is_alive(number: str) -> bool:
-    """Whether there is a process of that number on this machine."""
+    """Whether a process of this number runs on this machine."""
     try:
         os.kill(int(number), 0)
     except (ValueError, OverflowError, ProcessLookupError):
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         pass
     return True
 
@@ -153,7 +153,7 @@ def _named(job: Job) -> tuple[str, str | None]:
 def _engine(
     backend: str, jobs: int, given: int | None, cluster: str | None
 ) -> Iterator[joblib.Parallel]:
-    """A joblib.Parallel that gives results as they come."""
+    """Make a joblib.Parallel that gives results as they come."""
     if backend not in BACKENDS:
         raise ValueError(
             f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}"
@@ -204,7 +204,7 @@ def _engine(
 
 
 def _wait_for_all(runs: Iterable[PlannedRun]) -> None:
-    """Until no run's process is left; they end by themselves."""
+    """Wait until all processes of the runs have ended."""
     end = time.monotonic() + _PATIENCE
     for run in runs:
         lock = run.folder / ".crossval.lock"

@@ -1,4 +1,4 @@
-"""One run of a recipe as a process: what a joblib worker does."""
+"""Run a recipe as a process: the work of a joblib worker."""
 
 import contextlib
 import fcntl
@@ -23,7 +23,7 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know about a run.
+    """A run, as a worker needs to know it.
 
     Arguments
     ---------
@@ -135,7 +135,7 @@ def run_job(job: Job) -> str | None:
 
 
 def describe_status(status: int, job: Job) -> str | None:
-    """What an exit status of the supervisor means.
+    """Describe an exit status of the supervisor.
 
     Arguments
     ---------
@@ -169,7 +169,7 @@ def describe_status(status: int, job: Job) -> str | None:
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that processes on this machine may use, as CUDA names them.
+    """List the GPUs that processes may use, as CUDA names them.
 
     Arguments
     ---------
@@ -199,9 +199,9 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 def gpu_slot(
     gpus: Sequence[str], runs_per_gpu: int, wanted: Callable[[], bool] = lambda: True
 ) -> Iterator[str | None]:
-    """A GPU for as long as the context lasts; waits until one is free.
+    """Hold a GPU while the context lasts; wait until one is free.
 
-    Processes on one machine share them by locked files, whatever started them.
+    Locked files share the GPUs between all processes of the machine.
 
     Arguments
     ---------
@@ -225,7 +225,7 @@ def gpu_slot(
     """
     folder = Path(tempfile.gettempdir(), f"ser-cl-gpus-{os.getuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
-    # All first slots first: two runs on two GPUs share none.
+    # First slots first, so that two runs use two GPUs.
     slots = [(gpu, n) for n in range(runs_per_gpu) for gpu in gpus]
     while wanted():
         for gpu, n in slots:
@@ -242,7 +242,7 @@ def gpu_slot(
 
 
 def tail(path: Path, n_lines: int = 15) -> list[str]:
-    r"""The last lines of a log.
+    r"""Give the last lines of a log.
 
     Arguments
     ---------

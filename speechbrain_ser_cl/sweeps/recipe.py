@@ -49,11 +49,11 @@ class Recipe:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """The YAML's plain values with the overrides."""
+        """The YAML's values with the overrides."""
         return self.resolve(self.overridden)
 
     def resolve(self, overridden: Mapping[str, str]) -> dict[str, Any]:
-        """The YAML's values with some replaced, references resolved, nothing built.
+        """Resolve the YAML's values, some replaced, without building anything.
 
         Arguments
         ---------
@@ -72,7 +72,7 @@ class Recipe:
             For a YAML or a value that cannot be used, and for a key that neither the
             YAML nor SpeechBrain has.
         """
-        # The runs of a table ask for the same again and again.
+        # Many runs of a table need the same values.
         key = frozenset(overridden.items())
         if key not in self._resolved:
             plain = read_yaml(self.hparams_file)
@@ -93,7 +93,7 @@ def _speechbrain_options() -> set[str]:
 
 
 def _plain(node: Any) -> Any:
-    """A node of a YAML file, with tags as keys."""
+    """Make plain values of a YAML node; tags become keys."""
     tag = getattr(getattr(node, "tag", None), "value", None)
     if isinstance(node, Mapping):
         plain: Any = {key: _plain(value) for key, value in node.items()}
@@ -105,8 +105,9 @@ def _plain(node: Any) -> Any:
 
 
 def find_script(hparams_file: Path, name: str = "train.py") -> Path:
-    """The script that a YAML belongs to: in its folder or one above, or in the recipe
-    that its key ``recipe`` names. Its key ``script`` may name another file.
+    """Find a YAML's script: in its folder or above, or in the recipe that it names.
+
+    The key ``recipe`` names the recipe; the key ``script`` may name another file.
 
     Arguments
     ---------

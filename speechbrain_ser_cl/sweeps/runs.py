@@ -1,4 +1,4 @@
-"""The runs of a cross-validation: which there are, and which are finished."""
+"""Plan the runs of a cross-validation and find those that are finished."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,9 +22,9 @@ from speechbrain_ser_cl.utils.files import free_name
 from speechbrain_ser_cl.utils.records import finite, read, write
 from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, RESULTS
 
-# Of the YAML; what a recipe with folds must have.
+# Keys that the YAML of a recipe with folds must have.
 FOLD_KEYS = ("corpora", "emotion_map", "protocol", "fold", "split_file")
-# Given to train.py by this command.
+# Options that this command passes to train.py.
 OWN_KEYS = {"fold": "--folds", "split_file": "--splits"}
 
 
@@ -92,7 +92,7 @@ class PlannedRun:
         }
 
     def settings(self) -> dict[str, Any]:
-        """What has to be the same for a finished run to count."""
+        """The settings that a finished run must have in common with this one."""
         overrides = self.overrides()
         return {
             "script": self.recipe.script.name,
@@ -103,14 +103,14 @@ class PlannedRun:
         }
 
     def earlier(self) -> dict[str, Any] | None:
-        """What an earlier start of this run has left, if there was one."""
+        """The note of an earlier start of this run, if there was one."""
         path = self.folder / CROSSVAL_RUN.name
         if not path.exists():
             return None
         return {**read(path, CROSSVAL_RUN)}
 
     def note(self, settings: Mapping[str, Any], results: Sequence[str] = ()) -> None:
-        """Write down what runs here, and at the end which results it has."""
+        """Note what runs here, and at the end which results it has."""
         record = {"settings": settings, "results": list(results)}
         write(self.folder / CROSSVAL_RUN.name, CROSSVAL_RUN, record)
 
@@ -132,7 +132,7 @@ def plan(
     splits: Path | Sequence[Split] | None = None,
     row: str = "",
 ) -> list[PlannedRun]:
-    """All runs of a cross-validation; their splits are made, and saved later.
+    """Plan all runs of a cross-validation; make their splits, save nothing.
 
     Arguments
     ---------
@@ -228,7 +228,7 @@ def save_splits(runs: Iterable[PlannedRun]) -> None:
 def make_splits(
     recipe: Recipe, folder: Path | None = None, folds: Sequence[int] | None = None
 ) -> list[Split]:
-    """All folds of a recipe.
+    """Make all folds of a recipe.
 
     Arguments
     ---------
@@ -289,7 +289,7 @@ def make_splits(
 
 
 def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
-    """The runs that are not finished.
+    """Find the runs that are not finished.
 
     Arguments
     ---------
@@ -320,7 +320,7 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
         if not earlier:
             todo.append(run)
             continue
-        # What was read back from JSON is compared with what JSON makes of it.
+        # Compare both as JSON, which turns tuples into lists.
         now = json.loads(json.dumps(finite(run.settings())))
         if earlier["settings"] != now:
             differ = "; ".join(_differences(earlier["settings"], now))
@@ -342,7 +342,7 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
 def _differences(
     there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """What differs, by the names of the values."""
+    """Name the values that differ."""
     differences = []
     for key in sorted(there.keys() | now.keys(), key=str):
         one, other = there.get(key), now.get(key)
@@ -380,7 +380,7 @@ def check_split(run: PlannedRun, results: Iterable[Path]) -> None:
 
 
 def check_finished(run: PlannedRun) -> str | None:
-    """Look at what a run that ended well has left, and note it.
+    """Check the results of a run that ended well, and note them.
 
     Arguments
     ---------

@@ -34,7 +34,7 @@ def end_group(group: int, wait_for_leader: subprocess.Popen[bytes]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(group, number)
-        except (ProcessLookupError, PermissionError):  # nobody is left
+        except (ProcessLookupError, PermissionError):  # no process is left
             return
         try:
             wait_for_leader.wait(GRACE)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
             end_group(command.pid, command)
 
         def end_when_alone() -> None:
-            os.read(0, 1)  # nothing is ever written: this returns at the end of file
+            os.read(0, 1)  # nothing is written: this returns when the pipe closes
             end()
 
         threading.Thread(target=end_when_alone, daemon=True).start()
@@ -91,11 +91,11 @@ def main(argv: Sequence[str]) -> int:
             signal.SIGTERM, lambda *_: threading.Thread(target=end, daemon=True).start()
         )
         status = command.wait()
-        end()  # what it left running
+        end()  # its children
         return status
 
 
 if __name__ == "__main__":
-    # An exit status is 0 to 255: a signal is told as shells do.
+    # Signals become 128 + number, as in shells.
     number = main(sys.argv[1:])
     sys.exit(number if number >= 0 else 128 - number)

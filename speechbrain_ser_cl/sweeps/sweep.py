@@ -1,4 +1,4 @@
-"""``ser-cl table SWEEP.yaml``: what is missing of a sweep, then its table."""
+"""``ser-cl table SWEEP.yaml``: run what is missing of a sweep, then write its table."""
 
 import functools
 import json
@@ -42,7 +42,7 @@ from speechbrain_ser_cl.utils.schemas import CROSSVAL
 
 @dataclass
 class PlannedRow:
-    """A row and what is to be done for it.
+    """A row and the runs that it needs.
 
     Arguments
     ---------
@@ -82,7 +82,7 @@ class PlannedRow:
 
 
 def missing_corpus(recipe: Recipe, needs: Sequence[str]) -> str:
-    """Which corpus a recipe lacks.
+    """Find the corpus that a recipe lacks.
 
     Arguments
     ---------
@@ -137,7 +137,7 @@ def _folders(value: object) -> list[str]:
 
 @functools.lru_cache
 def _read_recipe(hparams_file: Path) -> tuple[Mapping[str, Any], Path]:
-    """Its entries as they stand there, and its script; once for many rows."""
+    """Read a YAML's raw entries and find its script, once for many rows."""
     with open(hparams_file, encoding="utf-8") as file:
         entries = YAML().load(file)
     if not isinstance(entries, Mapping):
@@ -146,7 +146,7 @@ def _read_recipe(hparams_file: Path) -> tuple[Mapping[str, Any], Path]:
 
 
 def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) -> Recipe:
-    """The recipe of a row with all that is overridden.
+    """Make the recipe of a row with all overrides.
 
     Arguments
     ---------
@@ -201,7 +201,7 @@ def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) ->
 
 
 def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[PlannedRow]:
-    """What is there of a sweep and what is to be done; nothing is written.
+    """Find what is finished of a sweep and what is to run; write nothing.
 
     Arguments
     ---------
@@ -247,11 +247,11 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
 
 
 def _shared_splits(recipe: Recipe, made: dict[str, list[Split]]) -> list[Split] | None:
-    """The folds, made once for rows with the same corpora, classes and protocol."""
+    """Make the folds once for rows with the same corpora, classes, protocol."""
     values = recipe.values
     protocol = resolve_protocol(values.get("protocol") or SEEDS)
     if protocol.get("kind") in DRAWN or any(key not in values for key in FOLD_KEYS):
-        return None  # there are none, or plan says what is missing
+        return None  # plan reports what is missing
     names = ("corpora", "emotion_map", "allow_missing", "seed")
     key = json.dumps([protocol, *(values.get(name) for name in names)], sort_keys=True)
     if key not in made:
@@ -260,7 +260,7 @@ def _shared_splits(recipe: Recipe, made: dict[str, list[Split]]) -> list[Split] 
 
 
 def describe_plan(planned: Sequence[PlannedRow]) -> str:
-    """What is there and what would run, a line for each row.
+    """Describe each row in a line: what is finished, what would run.
 
     Arguments
     ---------
@@ -387,7 +387,7 @@ def run_sweep(
 def _results(
     sweep: Sweep, planned: Sequence[PlannedRow], output: Path, unfinished: set[Path]
 ) -> dict[str, CrossValidation | str]:
-    """Row to what came out."""
+    """Collect the result of each row."""
     results = read_measured(sweep, output)
     for one in planned:
         failed = sum(run.folder in unfinished for run in one.runs)
@@ -413,7 +413,7 @@ def _results(
 def _write(
     sweep: Sweep, results: Mapping[str, CrossValidation | str], output: Path
 ) -> None:
-    """The table, its numbers and curves; the table is printed, too."""
+    """Write the table, its numbers and curves; print the table."""
     table = build_sweep_table(sweep, results)
     points = sweep_points(sweep, results)
     output.mkdir(parents=True, exist_ok=True)
@@ -489,7 +489,7 @@ def write_curves(
                 panels[column.heading] = curves
         try:
             plot_sweep(panels, path.with_suffix(".png"), symbol, baseline)
-        except ImportError:  # without matplotlib the numbers have to do
+        except ImportError:  # without matplotlib there are only numbers
             continue
         written.append(path.with_suffix(".png"))
     return written

@@ -1,4 +1,4 @@
-"""The bookkeeping that every recipe's Brain needs, and none should write."""
+"""The bookkeeping that all recipes' Brains share."""
 
 import math
 import time
@@ -109,7 +109,7 @@ class SERBrain(sb.Brain):
         self._skipped_in_a_row = 0
 
     def init_optimizers(self) -> None:
-        """One optimiser with a group per learning rate, and its schedule."""
+        """Makes one optimiser with a group per learning rate, and its schedule."""
         groups = parameter_groups(self.modules, self.learning_rates)
         self.optimizer = self.opt_class(groups)
         self.optimizers_dict = {"optimizer": self.optimizer}
@@ -118,7 +118,7 @@ class SERBrain(sb.Brain):
         self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Enters the epoch where a killed run left it; forgets old predictions."""
+        """Continues the epoch where a killed run ended; clears old predictions."""
         self._stage_start = time.time()
         if stage == sb.Stage.TRAIN:
             assert self.train_sampler is not None
@@ -129,14 +129,14 @@ class SERBrain(sb.Brain):
             self._evaluated: dict[str, list[Any]] = {name: [] for name in names}
 
     def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
-        """Gives the step its random state."""
+        """Sets the random state of the step."""
         rank = getattr(self, "rank", 0)
         entropy = [self.hparams.seed, self._epoch, self.step, rank]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self._step_is_finite = True
 
     def check_loss_isfinite(self, loss: Tensor) -> None:
-        """Left to :meth:`optimizers_step`, which sees what all ranks see."""
+        """Does nothing: :meth:`optimizers_step` checks the gradients of all ranks."""
 
     def optimizers_step(self) -> None:
         """Clips over all groups and steps, or skips a gradient that is not finite."""
@@ -145,14 +145,14 @@ class SERBrain(sb.Brain):
         params = [p for group in optimizer.param_groups for p in group["params"]]
         limit = self.max_grad_norm if self.max_grad_norm >= 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(params, limit)
-        # Ranks have averaged their gradients, so all of them come to the same answer.
+        # Gradients are averaged over ranks, so all ranks decide alike.
         self._step_is_finite = bool(torch.isfinite(norm))
         if self._step_is_finite:
             self.scaler.step(optimizer)
             self._skipped_in_a_row = 0
         else:
             self.history.nonfinite_batches += 1
-            # A loss scale that is too high is found out by overflows.
+            # Overflows are expected while the loss scale is still too high.
             if not self.scaler.is_enabled() or self.scaler.get_scale() <= 1:
                 self._skipped_in_a_row += 1
         self.scaler.update()
@@ -167,7 +167,7 @@ class SERBrain(sb.Brain):
             )
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
-        """Notes the loss terms of the batch in hand.
+        """Notes the loss terms of the current batch.
 
         Arguments
         ---------
@@ -189,7 +189,7 @@ class SERBrain(sb.Brain):
     def _should_save_intra_epoch_ckpt(
         self, last_ckpt_time: float, steps_since_ckpt: int
     ) -> bool:
-        """Never between accumulated gradients: they are in no checkpoint."""
+        """Refuses to save between accumulated gradients: no checkpoint holds them."""
         between_steps = self.step % self.grad_accumulation_factor
         return not between_steps and super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
@@ -247,7 +247,7 @@ class SERBrain(sb.Brain):
     def calibrate(
         self, encoder: UtteranceEncoder, loaders: Mapping[int, Iterable[SpeechBatch]]
     ) -> None:
-        """Takes the statistics of each domain from whole utterances.
+        """Computes the statistics of each domain from whole utterances.
 
         Arguments
         ---------
@@ -294,7 +294,7 @@ class SERBrain(sb.Brain):
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
     ) -> None:
-        """After validation: score, schedule, early stop, history, log, checkpoint."""
+        """Ends a validation: score, schedule, early stop, history, log, checkpoint."""
         if stage != sb.Stage.VALID:
             return
         valid, score = self.validated(float(stage_loss))
@@ -321,7 +321,7 @@ class SERBrain(sb.Brain):
             train_stats=row["train"],
             valid_stats=valid,
         )
-        # A tie goes to the later checkpoint, which has seen more.
+        # Of equal scores the later checkpoint wins.
         self.checkpointer.save_and_keep_only(
             meta={"score": score, "epoch": epoch}, max_keys=["score"]
         )

@@ -1,4 +1,4 @@
-"""Counting epochs in rounds, and stopping when rounds stop to help."""
+"""Counts epochs in rounds and stops when the score no longer rises."""
 
 import math
 from pathlib import Path
@@ -17,8 +17,8 @@ class RoundCounter(EpochCounter):
     """Counts epochs; a round is one epoch of each phase (source, then target).
 
     Training ends after ``n_rounds``, or earlier when the score has not risen above
-    its best for ``patience`` rounds in a row. A tie is no rise (SpeechBrain's
-    ``EpochCounterWithStopper`` takes one for it).
+    its best for ``patience`` rounds in a row. A tie is no rise (in
+    SpeechBrain's ``EpochCounterWithStopper`` it is).
 
     Arguments
     ---------

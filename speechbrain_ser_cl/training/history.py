@@ -1,4 +1,4 @@
-"""What happened in each epoch, kept in the checkpoints."""
+"""The history of a training, kept in the checkpoints."""
 
 import json
 from collections import defaultdict
@@ -92,7 +92,7 @@ class History:
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
-        """Reads the history from a file, in place of what it was."""
+        """Reads the history from a file, replacing what was there."""
         with open(path, encoding="utf-8") as file:
             state = json.load(file)
         self.epochs = state["epochs"]

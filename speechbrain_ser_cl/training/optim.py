@@ -93,7 +93,7 @@ def _layer_groups(
     params: list[nn.Parameter],
     rate: Mapping[str, Any],
 ) -> list[dict[str, Any]]:
-    """Groups of a part's parameters, one per stage and one of what is in none."""
+    """Groups a part's parameters: one group per stage, one for the rest."""
     stages = getattr(part, "stages", None)
     if set(rate) != {"lr", "layer_decay"} or not 0 < rate["layer_decay"] <= 1:
         raise ValueError(
@@ -124,5 +124,5 @@ def _layer_groups(
 
 
 def _own_name(name: str) -> str:
-    """A dotted name as it is without DistributedDataParallel."""
+    """Removes DistributedDataParallel's prefix from a dotted name."""
     return ".".join(part for part in name.split(".") if part != "module")

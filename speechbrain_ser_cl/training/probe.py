@@ -46,7 +46,7 @@ _STRENGTHS = CLASSIFIERS["ridge"]
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """What is tried, and how.
+    """The choices that a probe tries, and how it tests them.
 
     Arguments
     ---------
@@ -208,7 +208,7 @@ class LinearProbe:
     def _strength(
         self, best: Choice, x: Floats, labels: Integers, folds: Integers
     ) -> Choice:
-        """C by the classifier itself."""
+        """Choose C by the classifier itself."""
         strengths = self.strengths or CLASSIFIERS[self.classifier]
         if len(strengths) == 1:
             return replace(best, C=strengths[0])

@@ -1,4 +1,4 @@
-"""results.json: what a run was and what came out of it."""
+"""Writes ``results.json``: a run's settings and results."""
 
 import logging
 import os
@@ -52,7 +52,7 @@ def write_run(
     history: History,
     model: EmotionClassifier | None = None,
 ) -> dict[str, Any]:
-    """Writes what a finished run leaves behind.
+    """Writes the files of a finished run.
 
     ``model/`` and ``embeddings.npz`` (if there are any), ``predictions.csv``,
     ``utterances.csv``, ``history.json``, ``confusion_matrix.png``,
@@ -161,7 +161,7 @@ def write_test(
     parts: Mapping[str, Sequence[Labelled]] | None = None,
     predictions: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes what a run leaves behind whose Brain was just tested.
+    """Writes the files of a run whose Brain was just tested.
 
     Arguments
     ---------
@@ -216,7 +216,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine's processor, cores, threads in use and GPU, for results.json."""
+    """Describes the machine: processor, cores, threads in use and GPU."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -226,7 +226,7 @@ def machine() -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of Python and of the packages that a result depends on."""
+    """Lists the versions of Python and of the packages that results depend on."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -237,7 +237,7 @@ def package_versions() -> dict[str, str]:
 
 
 def peak_memory_mb() -> dict[str, float]:
-    """Largest memory of this process so far: resident, and on the GPU if there is one.
+    """Measures this process's peak memory: resident, and on the GPU if there is one.
 
     Returns
     -------

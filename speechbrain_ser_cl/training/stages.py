@@ -58,7 +58,7 @@ def make_brain(
     class_names : sequence of str
         Names of the classes 0, 1, …
     epochs : int
-        At most so many; of a training with several phases, rounds.
+        The largest number of epochs; with several phases, of rounds.
     learning_rates : mapping
         See ``parameter_groups``: keys such as ``model.encoder.backbone``.
     lr_scheduler : callable

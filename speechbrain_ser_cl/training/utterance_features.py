@@ -106,7 +106,7 @@ class UtteranceFeatures:
         self.cache = FeatureCache(features_folder(folder), key, "float32")
 
     def fill(self, utterances: Sequence[Utterance]) -> int:
-        """Compute what is not there; see ``FeatureCache.fill``.
+        """Compute missing features; see ``FeatureCache.fill``.
 
         Arguments
         ---------
@@ -171,7 +171,7 @@ class UtteranceFeatures:
 def load_features(
     encoder: str, revision: str | None = None, folder: str | Path | None = None
 ) -> UtteranceFeatures:
-    """Load an encoder, or what does without, for the features of a probe.
+    """Load an encoder, or a front end without one, for a probe.
 
     Arguments
     ---------

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 UNUSABLE = ("silent", "too short", "failed")
 # What openSMILE needs for one value of each functional.
 _SHORTEST = round(0.06 * SAMPLE_RATE)
-# From so many utterances on, processes of their own are worth their start.
+# With fewer utterances, starting more processes takes longer than they save.
 _MANY = 500
 
 
@@ -118,7 +118,7 @@ class View(nn.Module):
 
 
 class ViewFeatures:
-    """What a view reads of utterances, in a :class:`FeatureCache`.
+    """The features of a view, in a :class:`FeatureCache`.
 
     Utterances that are silent, shorter than 60 ms, or of which the front end finds no
     features, are noted in the cache as such, and not tried again.
@@ -184,7 +184,7 @@ class ViewFeatures:
         processes: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
-        """Computes what is not there, with a progress bar.
+        """Computes missing features, with a progress bar.
 
         Arguments
         ---------
@@ -226,7 +226,7 @@ class ViewFeatures:
     def batch(
         self, ids: Sequence[str], device: str | torch.device = "cpu"
     ) -> tuple[Tensor, Tensor]:
-        """Padded features of some utterances and relative lengths.
+        """Loads padded features of some utterances and their relative lengths.
 
         Arguments
         ---------
@@ -242,7 +242,7 @@ class ViewFeatures:
 def take_unusable(
     views: Mapping[str, ViewFeatures], utterances: Iterable[Utterance]
 ) -> dict[str, str]:
-    """Utterances that not all views have features of.
+    """Finds utterances of which some view has no features.
 
     Arguments
     ---------

@@ -16,7 +16,7 @@ from speechbrain_ser_cl.utils.files import refuse_lfs_pointer, replacing
 from speechbrain_ser_cl.utils.media import MEDIA, MediaFile
 
 SAMPLE_RATE = 16000
-# What a file may hold, whatever its header says and however well it is compressed.
+# Limits of a file, whatever its header says.
 LONGEST = 6 * 3600.0  # s
 MOST_VALUES = 2**30  # of all channels, where they are kept apart; 4 GiB
 RATES = (1000, 1_000_000)  # Hz
@@ -37,7 +37,7 @@ class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
     """Read from front to back: soundfile would seek to the end it has just reached."""
 
     def seekable(self) -> bool:
-        """What soundfile asks before it seeks."""
+        """Tell soundfile not to seek."""
         return False
 
 
@@ -274,7 +274,7 @@ def write_flac(target: Path, samples: torch.Tensor) -> None:
 
 
 def cache_name(path: Path, name: str, *settings: object) -> str:
-    """A file name that no name can lead out of the folder, new for a changed source."""
+    """Make a safe file name for a source; a changed source gets another name."""
     try:
         stat = path.stat()
     except OSError as error:

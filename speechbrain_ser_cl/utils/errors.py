@@ -1,4 +1,4 @@
-"""Errors that a user can mend, and their words."""
+"""Errors that a user can correct, and helpers for their messages."""
 
 import json
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, read and written."""
+"""Read files, and write them whole or not at all."""
 
 import csv
 import io
@@ -43,7 +43,7 @@ def without_links(paths: Iterable[str | Path]) -> list[str]:
                 with os.scandir(folder or mark or ".") as entries:
                     links = {entry.name for entry in entries if entry.is_symlink()}
             except OSError:
-                pass  # as there may be no such file
+                pass  # the file may not exist
             real = os.path.realpath(folder or mark or ".")
             folders[folder] = (os.path.join(real, ""), links)
         real, links = folders[folder]

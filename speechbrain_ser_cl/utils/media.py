@@ -1,4 +1,4 @@
-"""Sound of videos and of audio that libsndfile does not read, by PyAV."""
+"""Read the sound of videos, and audio unknown to libsndfile, by PyAV."""
 
 from pathlib import Path
 from types import ModuleType

@@ -253,17 +253,17 @@ def checksum(path: str | Path) -> str:
 def check_files(
     folder: str | Path, known: Mapping[str, str], names: Sequence[str]
 ) -> None:
-    """Refuse files of a run that are not those that it wrote.
+    """Refuse files of a run that were changed after it wrote them.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Of the run.
+        The run's folder.
     known : mapping
         Name to checksum: ``files`` of its ``results.json``. What is not in it, as of
         earlier versions, is not checked.
     names : sequence of str
-        Those that are about to be read; of one that is not there nothing is said.
+        Files that are about to be read; missing ones are ignored.
 
     Raises
     ------

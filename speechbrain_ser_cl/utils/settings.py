@@ -18,7 +18,7 @@ from speechbrain_ser_cl.utils.files import read_text
 # Values of a file with anchors may be far more than its characters, or endless.
 _MOST_VALUES = 1_000_000
 _DEEPEST = 100
-# Ends of keys whose value is a place.
+# Endings of keys whose value is a path.
 _PLACES = ("folder", "file", "source", "revision")
 
 
@@ -170,7 +170,7 @@ def _parsed(key: str, text: str, own: object) -> Any:
 
 
 def _own(node: Any) -> object:
-    """The text of a reference, or the value; None of what is still to be made."""
+    """Give a reference's text or a plain value; None for objects to be built."""
     if not _tagged(node):
         return node
     # A reference to one value may be of any type; what is put together is text.

@@ -49,13 +49,13 @@ from speechbrain_ser_cl.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
-# Set for the processes that fill() starts.
+# This variable marks the processes that fill() starts.
 _CHILD = "SPEECHBRAIN_SER_CL_FILLS_A_CACHE"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """A hash that two models share exactly if their weights are equal.
+    """Hash weights: two models share the hash exactly if their weights are equal.
 
     Arguments
     ---------
@@ -231,7 +231,7 @@ class FeatureCache:
         read: Callable[[Utterance], Tensor] | None = None,
         batch_seconds: float | None = None,
     ) -> int:
-        """Computes what is not there and makes all the utterances' features readable.
+        """Computes missing features and makes all utterances' features readable.
 
         Each utterance is on disk when it has been computed: a killed run goes on with
         the next one. Before the bulk of them size and time are estimated and shown, and
@@ -330,7 +330,7 @@ class FeatureCache:
             part.write_text(json.dumps(json.loads(self._key), indent=1))
 
     def _packs(self) -> tuple[list[Pack], list[PackError]]:
-        """The packs in the folder, and what is wrong with files that are none."""
+        """Finds the packs in the folder, and files that are no packs."""
         packs, errors = [], []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -343,12 +343,12 @@ class FeatureCache:
         return packs, errors
 
     def _index(self) -> dict[str, tuple[Pack, Entry]]:
-        """What is there, by content."""
+        """Lists the stored features by content."""
         packs, _ = self._packs()
         return {e.content: (pack, e) for pack in packs for e in pack.entries}
 
     def _repair(self, jobs: Mapping[str, Utterance]) -> None:
-        """Compares checksums; of a damaged pack only the good part is left."""
+        """Compares checksums; removes the damaged entries of a pack."""
         packs, errors = self._packs()
         for error in errors:
             logger.warning(
@@ -379,7 +379,7 @@ class FeatureCache:
             pack.path.unlink()
 
     def _probe(self, jobs: Mapping[str, Utterance], work: "_Work") -> int:
-        """Computes the shortest and the longest; says what all will take."""
+        """Computes the shortest and the longest; estimates time and size of all."""
         there = self._index()
         missing = [(c, u) for c, u in jobs.items() if c not in there]
         if len(missing) < len(jobs):
@@ -493,7 +493,7 @@ class FeatureCache:
         ]
 
     def _stored(self, utterance: Utterance, features: Tensor) -> Tensor:
-        """As the cache keeps them, if they make sense."""
+        """Converts features to the cache's type and checks them."""
         stored = features.to(self.dtype)
         if stored.numel() == 0 or not features.isfinite().all():
             what = "empty" if stored.numel() == 0 else "not finite"
@@ -531,7 +531,7 @@ def _one_by_one(
 def _batches(
     share: Sequence[tuple[str, Utterance]], seconds: float
 ) -> Iterator[list[tuple[str, Utterance]]]:
-    """Utterances one after the other, as many as fit into so many seconds."""
+    """Groups utterances in order, up to a number of seconds per batch."""
     batch: list[tuple[str, Utterance]] = []
     for job in share:
         if batch and (len(batch) + 1) * batch[0][1].duration > seconds:

@@ -274,7 +274,7 @@ class Pack:
 
 
 def finish_abandoned(folder: Path) -> None:
-    """Makes packs of what killed processes left in a folder.
+    """Completes the packs that killed processes left in a folder.
 
     Waits for processes that are still writing there.
 

@@ -9,7 +9,7 @@ VARIABLE = "SER_CL_CACHE"
 
 
 def features_folder(folder: str | Path | None = None) -> Path:
-    """Say where features are kept: one place for all runs of a user.
+    """Give the folder of cached features, one for all runs of a user.
 
     Arguments
     ---------
@@ -38,7 +38,7 @@ def features_folder(folder: str | Path | None = None) -> Path:
 
 
 class Kept(NamedTuple):
-    """What one cache holds.
+    """The contents of one cache.
 
     Arguments
     ---------
@@ -83,7 +83,7 @@ def kept_features(folder: str | Path | None = None) -> list[Kept]:
         try:
             key = json.loads(about.read_text(encoding="utf-8"))
             sizes = [path.stat().st_size for path in about.parent.iterdir()]
-        except (OSError, ValueError):  # another process is at work there
+        except (OSError, ValueError):  # another process is writing there
             continue
         found.append(Kept(about.parent, key, sum(sizes)))
     return sorted(found, key=lambda kept: -kept.n_bytes)

@@ -18,7 +18,7 @@ from speechbrain_ser_cl.utils.audio import AudioError, read_samples
 # Where recipes keep what was found, in their ``data_folder``.
 FACTS_FILE = "audio_facts.jsonl"
 SILENT_PEAK = 0.001  # -60 dB of full scale
-# A run of at least so many samples at the largest magnitude is clipped.
+# This many samples in a row at the largest magnitude are clipping.
 _CLIPPED_RUN = 3
 
 
