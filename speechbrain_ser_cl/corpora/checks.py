@@ -481,11 +481,11 @@ missing audio files (1: 03a01Fa)
         problems = problems or ["no utterances"]
         raise CorpusError(f"{corpus} in {folder}: nothing left, {'; '.join(problems)}")
     if problems and not allow_missing:
-        bad = [c for c in candidates if c.name not in read | known]
+        left_out = [c.name for c in candidates if c.name not in read | known]
         raise CorpusError(
             f"{corpus} in {folder}: {'; '.join(problems)}. Complete the copy, or set "
             "allow_missing: True to go on with the rest",
-            [f"{corpus}_{normal(candidate.name)}" for candidate in bad],
+            [f"{corpus}_{normal(name)}" for name in left_out],
         )
     if problems:
         warnings.warn(

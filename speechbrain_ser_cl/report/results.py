@@ -40,7 +40,7 @@ FEW_SPEAKERS = 20  # see bootstrap_intervals
 
 
 def metrics(series: Series, corpus: str) -> list[Block]:
-    """Show Show UAR, WA and macro-F1 with intervals and chance."""
+    """Show UAR, WA and macro-F1 with intervals and chance."""
     summary = series.crossval.summary(corpus)
     confusion = np.array(summary["confusion_matrix"])
     mean, chance = summary["mean"], summary["chance"]

@@ -208,7 +208,7 @@ class LinearProbe:
     def _strength(
         self, best: Choice, x: Floats, labels: Integers, folds: Integers
     ) -> Choice:
-        """Choose Choose C by the classifier itself."""
+        """Choose C by the classifier itself."""
         strengths = self.strengths or CLASSIFIERS[self.classifier]
         if len(strengths) == 1:
             return replace(best, C=strengths[0])
