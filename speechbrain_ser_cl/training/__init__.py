@@ -49,7 +49,6 @@ from speechbrain_ser_cl.training.stages import (
 )
 from speechbrain_ser_cl.training.views import View, ViewFeatures, take_unusable
 from speechbrain_ser_cl.utils.settings import read_yaml as plain_values
-from speechbrain_ser_cl.utils.settings import resolve_settings as resolved_values
 
 __all__ = [
     "AtomicCheckpointer",
@@ -81,7 +80,6 @@ __all__ = [
     "plain_values",
     "read_results",
     "refuse_other_experiment",
-    "resolved_values",
     "setting_title",
     "shared_folder",
     "stage_folder",

@@ -17,8 +17,9 @@ from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
 from speechbrain_ser_cl.data.experiment import read_corpora
 from speechbrain_ser_cl.data.protocols import make_folds
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.training import Launch, resolved_values
+from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.training.launch import wants_demo
+from speechbrain_ser_cl.utils.settings import resolve_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes" / "own_corpus" / "train.py"
@@ -275,10 +276,10 @@ def test_a_folder_of_ones_own_is_never_replaced_by_the_demo(tmp_path):
     mine.write_text(text.replace("!ref <folder>", "/data/calls"))
     folders = tmp_path / "folders.yaml"
     folders.write_text(text.replace("reader: table", "reader: folders", 1))
-    assert wants_demo(resolved_values(HPARAMS, {}))
-    assert not wants_demo(resolved_values(HPARAMS, {"folder": "/data/calls"}))
-    assert not wants_demo(resolved_values(mine, {}))
-    assert not wants_demo(resolved_values(folders, {}))
+    assert wants_demo(resolve_settings(HPARAMS, {}))
+    assert not wants_demo(resolve_settings(HPARAMS, {"folder": "/data/calls"}))
+    assert not wants_demo(resolve_settings(mine, {}))
+    assert not wants_demo(resolve_settings(folders, {}))
 
 
 def test_real_speech_of_an_odd_layout(run, shared, tmp_path):

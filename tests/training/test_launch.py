@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 
 from speechbrain_ser_cl.training import (
+    Launch,
     find_hparams,
     plain_values,
     refuse_other_experiment,
     start_run,
 )
+from speechbrain_ser_cl.training.launch import demo_runs
 
 YAML = """
 # A comment.
@@ -83,6 +85,19 @@ def test_plain_values_makes_nothing(tmp_path):
     path.write_text(YAML + "broken: !new:no.such.Thing\n")
     values = plain_values(path)
     assert (values["seed"], values["lr"], values["demo"]) == (1, 0.1, {"lr": 0.3})
+
+
+@pytest.mark.parametrize(
+    "typed, runs", [({}, ["a", "b"]), ({"lr": 0.2}, ["b"]), ({"lr": 0.5}, [""])]
+)
+def test_a_value_of_the_command_line_chooses_the_runs_of_a_demo(tmp_path, typed, runs):
+    path, folder = tmp_path / "x.yaml", tmp_path / "demo"
+    own = "    output_folder: results\n    runs: {a: {lr: 0.1}, b: {lr: 0.2}}\n"
+    path.write_text(YAML.replace("    lr: 0.3\n", own))
+    found = demo_runs(Launch(path, None, typed | {"output_folder": str(folder)}))
+    assert [run.folder for run in found] == [folder / name for name in runs]
+    rates = [run.values["lr"] for run in found]
+    assert rates == ([typed["lr"]] if typed else [0.1, 0.2])
 
 
 @pytest.fixture
