@@ -283,7 +283,7 @@ def epoch_of_pretraining(arguments, folder):
     from speechbrain_ser_cl.data.experiment import read_corpus
     from speechbrain_ser_cl.losses import PairwiseViewLoss
     from speechbrain_ser_cl.nnet import ProjectionHead
-    from speechbrain_ser_cl.training import View, ViewFeatures
+    from speechbrain_ser_cl.training.views import ViewFeatures, view_encoder
     from speechbrain_ser_cl.utils.audio import load_audio
 
     try:
@@ -329,7 +329,7 @@ def epoch_of_pretraining(arguments, folder):
     extraction = time.perf_counter() - start
 
     device = torch.device(arguments.device)
-    views = {name: View(encoder).to(device) for name, encoder in encoders.items()}
+    views = {name: view_encoder(one).to(device) for name, one in encoders.items()}
     heads = {n: ProjectionHead(v.output_size).to(device) for n, v in views.items()}
     loss = PairwiseViewLoss(temperature=0.5)
     modules = torch.nn.ModuleList([*views.values(), *heads.values()])

@@ -1,8 +1,8 @@
 """Prepares an experiment's data: corpora, classes and parts.
 
 A recipe's YAML says it with ``corpora``, ``emotion_map``, ``protocol``, ``fold``,
-``split_file``, ``seed``, ``data_folder`` and ``allow_missing``; :func:`prepare` makes
-of these what the recipe needs.
+``split_file``, ``seed``, ``data_folder``, ``allow_missing`` and ``exclude``;
+:func:`prepare` makes of these what the recipe needs.
 """
 
 import inspect
@@ -10,7 +10,8 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,8 @@ class Experiment:
         asked for.
     report : DataReport, optional
         What is in the data and what is wrong with them.
+    unused : dict
+        Id of each utterance that was taken out of the parts to the reason.
 
     Example
     -------
@@ -84,6 +87,33 @@ class Experiment:
     left_out: dict[str, int] = field(default_factory=dict)
     unlabelled: dict[str, list[Utterance]] = field(default_factory=dict)
     report: DataReport | None = None
+    unused: dict[str, str] = field(default_factory=dict)
+
+    def without(self, unused: Mapping[str, str]) -> "Experiment":
+        """Takes utterances out of all parts.
+
+        Arguments
+        ---------
+        unused : mapping
+            Id of each to the reason, which ``results.json`` counts.
+
+        Returns
+        -------
+        Experiment
+            Without them.
+        """
+        return replace(
+            self,
+            parts={
+                name: [item for item in part if item.utterance.id not in unused]
+                for name, part in self.parts.items()
+            },
+            unlabelled={
+                name: [one for one in part if one.id not in unused]
+                for name, part in self.unlabelled.items()
+            },
+            unused=self.unused | dict(unused),
+        )
 
     def record(
         self, parts: Mapping[str, Sequence[Labelled]] | None = None
@@ -114,6 +144,8 @@ class Experiment:
             data["parts"] = {name: self.report.parts[name] for name in used}
             found = self.report.findings
             data["findings"] = {one.check: len(one.names) for one in found}
+        if self.unused:
+            data["left_out"] = dict(sorted(Counter(self.unused.values()).items()))
         return told | {
             "fold": self.split.fold,
             "n_folds": self.split.n_folds,
@@ -133,8 +165,10 @@ def prepare(
     ---------
     values : mapping
         The YAML's values: ``corpora``, ``emotion_map``, ``protocol``, ``seed``,
-        ``data_folder``; perhaps ``fold``, ``split_file``, ``allow_missing`` and
-        ``target``, see :func:`~.targets.resolve_target`.
+        ``data_folder``; perhaps ``fold``, ``split_file``, ``allow_missing``, ``target``
+        (see :func:`~.targets.resolve_target`), and ``exclude``: ids, or patterns of
+        ids with ``*``, of utterances that are taken out of the parts once these are
+        made.
     report : bool
         Whether every file is listened to, the data report printed, and its errors
         raised.
@@ -234,8 +268,17 @@ def prepare(
     if isinstance(split, Split) and unlabelled:
         items = [i._replace(utterance=by_id[i.utterance.id]) for i in items]
         more = add_unlabelled(split, items, list(by_id.values()))
-    return Experiment(
+    experiment = Experiment(
         parts, classes, names, split, protocol, dict(left_out), more, told
+    )
+    patterns = values.get("exclude") or []
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return experiment.without(
+        {
+            name: "exclude"
+            for name in by_id
+            if any(fnmatchcase(name, str(pattern)) for pattern in patterns)
+        }
     )
 
 

@@ -31,8 +31,9 @@ class UtteranceEncoder(nn.Module):
         What :meth:`forward` is given. ``"waveform"``, the default. Or, in a training
         that computes once what does not change, ``"features"`` of the backbone's front
         end, for its ``encode``; ``"states"`` (B, T', K, D) of frozen layers, see
-        ``training.keep_states``; ``"frames"`` (B, T', D) of a frozen backbone. It is
-        in no checkpoint and no export.
+        ``training.keep_states``; ``"frames"`` (B, T', D) of a frozen backbone;
+        ``"vectors"`` (B, D), pooled ones, of a frozen backbone and pooling. It is in
+        no checkpoint and no export.
     """
 
     def __init__(
@@ -97,7 +98,10 @@ class UtteranceEncoder(nn.Module):
                 lengths = torch.ones(len(speech), device=speech.device)
             h = self.backbone.encode(speech, lengths).float()
             lengths = self.backbone.encoded_lengths(lengths, speech.shape[-2])
-        return h if self.pooling is None else self.pooling(h, lengths)
+        if self.pooling is None or self.reads == "vectors":
+            return h
+        vectors: Tensor = self.pooling(h, lengths)
+        return vectors
 
 
 class HeadSum(nn.Module):

@@ -47,7 +47,7 @@ from speechbrain_ser_cl.training.stages import (
     shared_folder,
     title_of,
 )
-from speechbrain_ser_cl.training.views import View, ViewFeatures, take_unusable
+from speechbrain_ser_cl.training.views import ViewFeatures, take_unusable
 from speechbrain_ser_cl.utils.settings import read_yaml as plain_values
 
 __all__ = [
@@ -57,7 +57,6 @@ __all__ = [
     "Launch",
     "RoundCounter",
     "SERBrain",
-    "View",
     "ViewFeatures",
     "check_choices",
     "check_entries",

@@ -169,6 +169,8 @@ class Launch:
 def check_choices(values: Mapping[str, Any], **allowed: Iterable[str]) -> None:
     """Refuses a value of the YAML that is none of those that it can have.
 
+    Of a list each must be one of them, and it must not be empty.
+
     Arguments
     ---------
     values : mapping
@@ -188,7 +190,14 @@ def check_choices(values: Mapping[str, Any], **allowed: Iterable[str]) -> None:
     ValueError: mining is 'any', expected one of all, hard.
     """
     for key, known in allowed.items():
-        if values[key] not in tuple(known):
+        if isinstance(values[key], list):
+            unknown = [str(one) for one in values[key] if one not in tuple(known)]
+            if unknown or not values[key]:
+                raise ValueError(
+                    f"{key}: found {', '.join(unknown) or 'none'}, expected some of "
+                    f"{', '.join(known)}."
+                )
+        elif values[key] not in tuple(known):
             raise ValueError(
                 f"{key} is {values[key]!r}, expected one of {', '.join(known)}."
             )

@@ -12,14 +12,17 @@ A view is an encoder in two parts, as those of ``speechbrain_ser_cl.backbones`` 
 Anything else with these can be a view.
 """
 
+import copy
+import importlib.util
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +30,7 @@ from torch import Tensor, nn
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK
-from speechbrain_ser_cl.nnet import MeanPooling
+from speechbrain_ser_cl.nnet import EmotionClassifier, MeanPooling, UtteranceEncoder
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.errors import offenders
 
@@ -40,81 +43,176 @@ _SHORTEST = round(0.06 * SAMPLE_RATE)
 _MANY = 500
 
 
-class View(nn.Module):
-    """The trained part of a view, from features to one vector per utterance.
+Read = Callable[[Sequence[str]], tuple[Tensor, Tensor | None]]
+"""Ids to what a model is given of them: a padded batch and relative lengths."""
+
+
+def choose_views(
+    wanted: Sequence[str], needs: Mapping[str, Mapping[str, str]]
+) -> tuple[list[str], dict[str, str]]:
+    """Replaces views that need a package which is not installed, and says so.
 
     Arguments
     ---------
-    encoder : torch.nn.Module
-        See the module's docstring. A front end with weights is taken out of it, so
-        that it is in no copy and no checkpoint; :meth:`whole` puts it back.
+    wanted : sequence of str
+        Names of views.
+    needs : mapping
+        Name of a view to ``module``, what it needs, and ``else``, the view to take in
+        its place.
 
-    Attributes
-    ----------
-    output_size : int
-        Size D of the vector.
+    Returns
+    -------
+    names : list of str
+        The views to take.
+    replaced : dict
+        Name of each view that is not taken to the reason.
+
+    Raises
+    ------
+    ValueError
+        If they are fewer than two, or one comes twice.
+
+    Example
+    -------
+    >>> needs = {"egemaps": {"module": "no_such_module", "else": "vocal"}}
+    >>> choose_views(["mel", "egemaps"], needs)
+    (['mel', 'vocal'], {'egemaps': 'vocal in its place: no no_such_module here'})
+    """
+    if len(wanted) < 2:
+        raise ValueError(
+            f"views is {list(wanted)}: two or more are needed, to compare."
+        )
+    names, replaced = [], {}
+    for name in wanted:
+        need = needs.get(name)
+        if need is not None and importlib.util.find_spec(need["module"]) is None:
+            replaced[name] = f"{need['else']} in its place: no {need['module']} here"
+            print(f"View {name}: {replaced[name]}.", file=sys.stderr)
+            name = need["else"]
+        names.append(name)
+    if len(set(names)) < len(names):
+        raise ValueError(f"views: each once, found {', '.join(names)}")
+    return names, replaced
+
+
+def view_encoder(backbone: Any) -> UtteranceEncoder:
+    """Makes the trained part of a view, from features to one vector per utterance.
+
+    A front end with weights is taken out of the backbone, so that it is in no copy and
+    no checkpoint; :meth:`ViewFeatures.complete` puts it back.
+
+    Arguments
+    ---------
+    backbone : torch.nn.Module
+        An encoder as the module's docstring says.
+
+    Returns
+    -------
+    UtteranceEncoder
+        It reads features; frames are averaged over time.
 
     Example
     -------
     >>> from speechbrain_ser_cl.backbones import MelCNN
-    >>> view = View(MelCNN())
-    >>> view(torch.randn(4, 100, 64), torch.tensor([1.0, 0.5, 0.7, 1.0])).shape
+    >>> encoder = view_encoder(MelCNN())
+    >>> encoder(torch.randn(4, 100, 64), torch.tensor([1.0, 0.5, 0.7, 1.0])).shape
     torch.Size([4, 128])
     """
+    pooling = None if backbone.hop is None else MeanPooling()
+    encoder = UtteranceEncoder(backbone, pooling)
+    encoder.reads = "features"
+    front_end = encoder.backbone.features
+    if front_end is not None and any(True for _ in front_end.parameters()):
+        encoder.backbone.features = None
+    return encoder
 
-    def __init__(self, encoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder = cast(Any, encoder)
-        self.pooling = MeanPooling()
-        self.output_size = self.encoder.output_size
-        front_end = self.encoder.features
-        if front_end is not None and any(True for _ in front_end.parameters()):
-            self.encoder.features = None
 
-    def forward(self, features: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes and pools.
+def from_scratch(encoder: UtteranceEncoder) -> UtteranceEncoder:
+    """Copies an encoder and gives the copy new random weights.
 
-        Arguments
-        ---------
-        features : torch.Tensor
-            (B, …, T, D), or (B, D).
-        lengths : torch.Tensor, optional
-            Relative lengths in steps of the features (B,). None: no padding.
+    Arguments
+    ---------
+    encoder : UtteranceEncoder
+        Of :func:`view_encoder`.
 
-        Returns
-        -------
-        torch.Tensor
-            (B, output_size).
-        """
-        encode: Callable[..., Tensor] = self.encoder.encode
-        pool: Callable[..., Tensor] = self.pooling
-        if self.encoder.hop is None:
-            return encode(features)
-        if not hasattr(self.encoder, "encoded_lengths"):
-            return pool(encode(features), lengths)
-        if lengths is None:
-            lengths = torch.ones(len(features), device=features.device)
-        frames = encode(features, lengths)
-        lengths = self.encoder.encoded_lengths(lengths, features.shape[-2])
-        return pool(frames, lengths)
+    Returns
+    -------
+    UtteranceEncoder
+        On the same device; the weights depend on torch's random state alone.
+    """
+    encoder = copy.deepcopy(encoder)
+    for module in encoder.modules():
+        if hasattr(module, "reset_parameters"):
+            module.reset_parameters()  # type: ignore[operator]
+    return encoder
 
-    def whole(self, front_end: nn.Module) -> tuple[nn.Module, nn.Module | None]:
-        """Backbone and pooling that classify waveforms, for a model to be exported.
 
-        Arguments
-        ---------
-        front_end : torch.nn.Module
-            What the encoder had as ``features``.
+@torch.no_grad()
+def embed(
+    encoder: UtteranceEncoder, read: Read, ids: Sequence[str], batch_size: int = 64
+) -> Tensor:
+    """Embeds utterances; puts the encoder into evaluation mode.
 
-        Returns
-        -------
-        backbone : torch.nn.Module
-            The encoder, this object's own, with its front end.
-        pooling : torch.nn.Module or None
-            None where the encoder gives vectors.
-        """
-        self.encoder.features = front_end
-        return self.encoder, None if self.encoder.hop is None else self.pooling
+    Arguments
+    ---------
+    encoder : UtteranceEncoder
+        Of :func:`view_encoder`.
+    read : callable
+        What the encoder is given of utterances.
+    ids : sequence of str
+        N ids.
+    batch_size : int
+        Utterances per batch.
+
+    Returns
+    -------
+    torch.Tensor
+        (N, D), in float32 on the CPU.
+    """
+    encoder.eval()
+    batches = (ids[i : i + batch_size] for i in range(0, len(ids), batch_size))
+    return torch.cat([encoder(*read(batch)).float().cpu() for batch in batches])
+
+
+def keep_vectors(encoder: UtteranceEncoder, read: Read, ids: Sequence[str]) -> Read:
+    """Freezes an encoder and computes once, in memory, what it gives.
+
+    Arguments
+    ---------
+    encoder : UtteranceEncoder
+        Reads vectors afterwards.
+    read : callable
+        What it is given of utterances until now.
+    ids : sequence of str
+        All utterances that will be read.
+
+    Returns
+    -------
+    callable
+        What it is given from now on: its own vectors.
+    """
+    encoder.requires_grad_(False)
+    vectors = embed(encoder, read, ids).to(next(encoder.parameters()).device)
+    rows = {name: row for row, name in enumerate(ids)}
+    encoder.reads = "vectors"
+    return lambda some: (vectors[[rows[name] for name in some]], None)
+
+
+@torch.no_grad()
+def take_statistics(
+    encoder: UtteranceEncoder, read: Read, ids: Sequence[str], batch_size: int = 64
+) -> None:
+    """Gives the batch normalisation of an encoder that is not trained its statistics.
+
+    Arguments
+    ---------
+    encoder, read, ids, batch_size
+        As for :func:`embed`. A batch of one utterance has no variance: it is left out
+        at the end.
+    """
+    encoder.train()
+    for start in range(0, len(ids) - 1, batch_size):
+        encoder(*read(ids[start : start + batch_size]))
 
 
 class ViewFeatures:
@@ -163,7 +261,9 @@ class ViewFeatures:
     ) -> None:
         self.front_end = front_end.eval()
         self.per_utterance = getattr(front_end, "hop", None) is None
-        self.max_samples = round(max_seconds * SAMPLE_RATE) if max_seconds else None
+        self.max_samples = (
+            None if max_seconds is None else round(max_seconds * SAMPLE_RATE)
+        )
         kind = type(front_end)
         key: dict[str, Any] = {
             "features": f"{kind.__module__}.{kind.__qualname__}",
@@ -237,6 +337,44 @@ class ViewFeatures:
         """
         features, lengths = self.cache.batch(ids)
         return features.to(device, non_blocking=True), lengths.to(device)
+
+    def complete(self, model: EmotionClassifier) -> EmotionClassifier:
+        """Gives a model of this view its front end: from now on it reads waveforms.
+
+        Arguments
+        ---------
+        model : EmotionClassifier
+            Its encoder is like those of :func:`view_encoder`.
+
+        Returns
+        -------
+        EmotionClassifier
+            The same.
+        """
+        model.encoder.backbone.features = self.front_end
+        model.encoder.reads = "waveform"
+        return model
+
+
+def collate_views(
+    features: Mapping[str, ViewFeatures], items: Sequence[Mapping[str, Any]]
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Makes a batch of all views, for a loader: ``partial(collate_views, features)``.
+
+    Arguments
+    ---------
+    features : mapping of str to ViewFeatures
+        By name, filled.
+    items : sequence of mapping
+        What a ``SpeechDataset`` gives that reads nothing.
+
+    Returns
+    -------
+    dict
+        Name of the view to features and lengths.
+    """
+    ids = [item["id"] for item in items]
+    return {name: one.batch(ids) for name, one in features.items()}
 
 
 def take_unusable(

@@ -144,6 +144,7 @@ class DataRecord(TypedDict):
     fingerprint: NotRequired[str | None]
     shared_between_parts: NotRequired[dict[str, Any]]
     findings: NotRequired[dict[str, Count]]
+    left_out: NotRequired[dict[str, Count]]
 
 
 @_open

@@ -9,7 +9,15 @@ import torch
 
 from speechbrain_ser_cl.backbones import MelCNN, PointwiseCNN, VocalMLP
 from speechbrain_ser_cl.corpora import Utterance
-from speechbrain_ser_cl.training import View, ViewFeatures, take_unusable
+from speechbrain_ser_cl.nnet import ClassifierHead, EmotionClassifier
+from speechbrain_ser_cl.training import ViewFeatures, take_unusable
+from speechbrain_ser_cl.training.views import (
+    embed,
+    from_scratch,
+    keep_vectors,
+    take_statistics,
+    view_encoder,
+)
 
 WHISPER = {
     "model_type": "whisper",
@@ -48,28 +56,55 @@ def test_a_vector_depends_on_its_utterance_alone(name, speech, tmp_path):
     encoder = ENCODERS[name]()
     features = ViewFeatures(encoder.features, tmp_path / "cache", dtype="float32")
     features.fill(speech)
-    view = View(encoder).eval()
+    view = view_encoder(encoder).eval()
     ids = [f"u{k}" for k in range(4)]
     together = view(*features.batch(ids))
     alone = torch.cat([view(*features.batch([i])) for i in ids])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    # And it is what the encoder makes of the waveform.
-    backbone, pooling = view.whole(features.front_end)
+    # And it is what the exported model makes of the waveform.
+    head = ClassifierHead(view.output_size, n_classes=2).eval()
+    model = EmotionClassifier(view.backbone, [head], view.pooling)
+    features.complete(model)
     for utterance, expected in zip(speech[:4], alone, strict=True):
         wav = torch.from_numpy(soundfile.read(utterance.path, dtype="float32")[0])
-        found = backbone.eval()(wav[None])
-        found = found if pooling is None else pooling(found)
+        logits, found = model(wav[None], embeddings=True)
         torch.testing.assert_close(found[0], expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits[0], head(found)[0])
 
 
-def test_the_pretrained_front_end_is_in_no_copy_and_no_checkpoint():
+def test_a_frozen_encoder_is_run_once(speech, tmp_path):
+    torch.manual_seed(0)
+    features = ViewFeatures(MelCNN().features, tmp_path / "cache", dtype="float32")
+    features.fill(speech)
+    encoder, ids = view_encoder(MelCNN()), ["u2", "u0", "u1"]
+    expected = embed(encoder, features.batch, ids)
+    read = keep_vectors(encoder, features.batch, ids)
+    encoder.train()  # batch normalisation has no part in it any more
+    torch.testing.assert_close(encoder(*read(["u1", "u2"])), expected[[2, 0]])
+    assert not any(p.requires_grad for p in encoder.parameters())
+
+
+def test_statistics_of_an_encoder_that_is_not_trained(speech, tmp_path):
+    features = ViewFeatures(VocalMLP().features, tmp_path / "cache")
+    features.fill(speech)
+    trained = view_encoder(VocalMLP())
+    encoder, ids = from_scratch(trained), [f"u{k}" for k in range(4)]
+    weights = [view.backbone.layers[0].weight for view in (trained, encoder)]
+    assert not torch.equal(*weights)
+    take_statistics(encoder, features.batch, ids)
+    mean = encoder.backbone.input_norm.running_mean
+    expected = features.batch(ids)[0].mean(dim=0)
+    torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_pretrained_front_end_is_in_no_copy_and_no_checkpoint(tmp_path):
     encoder = PointwiseCNN(WHISPER)
-    front_end = encoder.features
-    view = View(encoder)
+    features = ViewFeatures(encoder.features, tmp_path / "cache")
+    view = view_encoder(encoder)
     assert not any("ssl" in name for name in view.state_dict())
     copied = copy.deepcopy(view)
-    backbone, _ = copied.whole(front_end)
-    assert backbone.ssl is front_end.ssl
+    model = features.complete(EmotionClassifier(copied.backbone, [], copied.pooling))
+    assert model.encoder.backbone.ssl is features.front_end.ssl
     assert not any("ssl" in name for name in view.state_dict())
 
 

@@ -1,0 +1,162 @@
+"""Trainings of a few seconds, by the hundred: in memory, without checkpoints.
+
+A study of few labels has hundreds of them for each fold, of small models on features
+that were computed before. ``SERBrain`` writes a checkpoint after each epoch and would
+take longer to write than to train. Here a training that is killed is done again from
+its start.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+
+from speechbrain_ser_cl.data.dataset import SpeechDataset
+from speechbrain_ser_cl.data.loaders import make_phase
+from speechbrain_ser_cl.data.samplers import LengthSortedBatches
+from speechbrain_ser_cl.metrics.classification import classification_metrics
+from speechbrain_ser_cl.nnet import EmotionClassifier
+from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.training.views import Read
+
+
+def train_short(
+    model: EmotionClassifier,
+    read: Read,
+    train: SpeechDataset,
+    valid: SpeechDataset,
+    *,
+    opt_class: Callable[..., torch.optim.Optimizer],
+    schedule: Callable[..., Any],
+    lr: float,
+    epochs: int,
+    patience: int,
+    batch_size: int,
+    seed: int,
+    least_batches: int = 1,
+    bucketing: bool = False,
+) -> History:
+    """Trains a classifier with cross-entropy, in place.
+
+    The epoch with the best validation UAR counts; of several, the last.
+
+    Arguments
+    ---------
+    model : EmotionClassifier
+        What of it wants gradients is trained.
+    read : callable
+        What the model is given of utterances.
+    train, valid : SpeechDataset
+        Labelled utterances; nothing is read by the data sets.
+    opt_class, schedule : callable
+        ``opt_class(parameters, lr=lr)``; ``schedule(optimizer)``, whose ``step`` is
+        given the validation UAR after each epoch.
+    lr : float
+        Learning rate.
+    epochs : int
+        At most so many.
+    patience : int
+        Epochs without a better UAR after which training ends.
+    batch_size : int
+        Utterances per batch.
+    seed : int
+        Of the order of the batches.
+    least_batches : int
+        Per epoch; where there are fewer, utterances come again.
+    bucketing : bool
+        Whether batches are of similar length.
+
+    Returns
+    -------
+    History
+        A row per epoch; ``tested`` is the one that counts.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not finite.
+    """
+    device = next(model.parameters()).device
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = opt_class(trained, lr=lr)
+    scheduler = schedule(optimizer)
+    history, start = History(), time.time()
+    stream = make_phase(train, batch_size, seed, bucketing=bucketing).stream
+    n_batches = max(stream.batches_per_pass, least_batches)
+    labels = torch.tensor(train.labels)
+    best, waited, state = -math.inf, 0, {}
+    for epoch in range(1, epochs + 1):
+        model.train()
+        for k in range(n_batches):
+            rows = stream.batch((epoch - 1) * n_batches + k)
+            logits = model(*read([train.items[row].utterance.id for row in rows]))
+            loss = cross_entropy(logits, labels[rows].to(device))
+            if not torch.isfinite(loss):
+                raise ValueError(
+                    f"the loss of epoch {epoch} is {loss}: lower the learning rate, "
+                    f"which is {lr}"
+                )
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            history.add_batch({"emotion": loss.detach()})
+        seen = evaluate_short(model, read, valid)
+        scores = classification_metrics(
+            seen["label"], seen["prediction"], len(valid.class_names)
+        )
+        rate = optimizer.param_groups[0]["lr"]
+        history.end_epoch(epoch, phase="fine-tuning", valid=scores, lr=rate)
+        scheduler.step(scores["uar"])
+        waited = 0 if scores["uar"] > best else waited + 1
+        if scores["uar"] >= best:  # a tie goes to the later one, which has seen more
+            best, history.tested = scores["uar"], history.epochs[-1]
+            state = copy.deepcopy(model.state_dict())
+        if waited >= patience:
+            break
+    model.load_state_dict(state)
+    history.seconds = time.time() - start
+    return history
+
+
+@torch.no_grad()
+def evaluate_short(
+    model: EmotionClassifier, read: Read, data: SpeechDataset, batch_size: int = 64
+) -> dict[str, Any]:
+    """Classifies utterances.
+
+    Arguments
+    ---------
+    model : EmotionClassifier
+        Is put into evaluation mode.
+    read : callable
+        What the model is given of utterances.
+    data : SpeechDataset
+        Labelled utterances.
+    batch_size : int
+        Utterances per batch.
+
+    Returns
+    -------
+    dict
+        As ``SERBrain.evaluated`` returns it, with the embeddings.
+    """
+    model.eval()
+    rows, logits, embeddings = [], [], []
+    for batch in LengthSortedBatches(data.durations, batch_size):
+        ids = [data.items[row].utterance.id for row in batch]
+        scores, h = model(*read(ids), embeddings=True)
+        rows += batch
+        logits.append(scores.float().cpu())
+        embeddings.append(h.float().cpu())
+    whole = torch.cat(logits)
+    return {
+        "id": [data.items[row].utterance.id for row in rows],
+        "label": torch.tensor(data.labels)[rows].numpy(),
+        "prediction": whole.argmax(dim=1).numpy(),
+        "probability": whole.softmax(dim=1).numpy(),
+        "embeddings": torch.cat(embeddings).numpy(),
+    }
