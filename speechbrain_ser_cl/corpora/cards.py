@@ -123,7 +123,8 @@ def get_card(name: str) -> Card:
         return load_card(_CARDS / f"{name}.yaml")
     known = {alias: card.name for card in all_cards() for alias in card.aliases}
     if name in known:
-        return get_card(known[name])
+        card: Card = get_card(known[name])
+        return card
     raise CorpusError(
         f"no corpus {name!r}; {did_you_mean(name, [*card_names(), *known])}"
         "`ser-cl corpora` lists all"

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import posixpath
-import re
 import struct
 import warnings
 from collections import Counter
@@ -240,47 +239,6 @@ no/such/folder
         + "".join(f" or in its {name}" for name in subfolders if name != ".")
         + f"; found {offenders(found) if found else 'an empty folder'}"
     )
-
-
-def parse_names(
-    paths: Iterable[Path], pattern: re.Pattern[str], corpus: str, example: str
-) -> list[tuple[Path, re.Match[str]]]:
-    """Match file names, without suffix, against the form a corpus gives them.
-
-    Arguments
-    ---------
-    paths : iterable of pathlib.Path
-        Audio files.
-    pattern : re.Pattern
-        Must match the whole stem.
-    corpus : str
-        The corpus' name, for the error.
-    example : str
-        A good name, for the error.
-
-    Returns
-    -------
-    list of (pathlib.Path, re.Match)
-
-    Raises
-    ------
-    CorpusError
-        If a name has another form.
-
-    Example
-    -------
-    >>> pairs = parse_names([Path("a1.wav")], re.compile("a([0-9])"), "toy", "a1.wav")
-    >>> pairs[0][1][1]
-    '1'
-    """
-    matches = [(path, pattern.fullmatch(path.stem)) for path in paths]
-    wrong = [path.name for path, match in matches if match is None]
-    if wrong:
-        raise CorpusError(
-            f"{corpus}: file names that are not of the form {example} "
-            f"({offenders(wrong)}). Take files that are not of the corpus away"
-        )
-    return [(path, match) for path, match in matches if match]
 
 
 def emotion_of(

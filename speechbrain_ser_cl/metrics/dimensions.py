@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from speechbrain_ser_cl.metrics.resampling import Floats, entries
 
-DIMENSION_METRICS = ("ccc", "pearson", "rmse")
-
 
 def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[Floats, Floats]:
     y, x = (np.asarray(v, dtype=np.float64) for v in (labels, predictions))

@@ -24,7 +24,7 @@ from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.files import read_text
 from speechbrain_ser_cl.utils.records import check_files, read
-from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, FILES, HISTORY, RESULTS
+from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, FILES, HISTORY
 
 UNKNOWN = "unknown"
 """The speaker of those whose speakers are not known, as in ``crossval.json``."""
@@ -174,36 +174,6 @@ class _Group:
         """Whether a run is of this setting."""
         same_corpora = self.crossval is not None or self.corpora == corpora
         return self.about == about and same_corpora
-
-
-def read_run(path: Path) -> FinishedRun:
-    """Read the files of a run.
-
-    Arguments
-    ---------
-    path : pathlib.Path
-        Its ``results.json``.
-
-    Returns
-    -------
-    FinishedRun
-        With what lies beside it.
-
-    Raises
-    ------
-    ValueError
-        If a file is damaged, or there are neither test results nor predictions; with
-        the file's name.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "results.json"
-    >>> _ = path.write_text("{}")
-    >>> read_run(path)  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ValueError: ...results.json: no key test, and no predictions.csv beside it; ...
-    """
-    return _run(path, read(path, RESULTS))
 
 
 def _run(path: Path, results: Mapping[str, Any]) -> FinishedRun:

@@ -6,11 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.report.figures import (
     plot_confusion_matrix,
     plot_few_labels,
-    plot_layer_weights,
     plot_learning_curves,
     plot_tsne,
 )
@@ -209,67 +207,3 @@ def test_tsne_errors(tmp_path):
         plot_tsne(np.full((5, 2), np.nan), {"emotion": ["sad"] * 5}, tmp_path / "x")
     with pytest.raises(ValueError, match="at least one colouring"):
         plot_tsne(np.zeros((5, 2)), {}, tmp_path / "x")
-
-
-def highest(path, color):
-    """Rows and columns of a colour's pixels, and the column of the topmost."""
-    where = np.argwhere(np.isclose(pixels(path), color, atol=0.02).all(-1))
-    assert len(where)
-    return where, where[where[:, 0].argmin(), 1]
-
-
-def test_layer_weights_peak_where_the_share_does(tmp_path):
-    from matplotlib.colors import to_rgb
-
-    early, late = [0.7, 0.1, 0.1, 0.1], [0.1, 0.1, 0.1, 0.7]
-    for shares, name in ((early, "early"), (late, "late")):
-        plot_layer_weights({"model": shares}, tmp_path / name)
-    columns = [highest(tmp_path / name, to_rgb("C0"))[1] for name in ("early", "late")]
-    assert columns[0] < columns[1]
-    # Each model of several has a colour of its own.
-    plot_layer_weights({"early": early, "late": late}, tmp_path / "both")
-    for color in ("C0", "C1"):
-        highest(tmp_path / "both", to_rgb(color))
-
-
-def test_layer_weights_of_several_runs_are_a_mean_and_a_range(tmp_path):
-    runs = np.array([[0.6, 0.2, 0.2], [0.2, 0.2, 0.6]])
-    plot_layer_weights({"seeds": runs}, tmp_path / "runs", layers=[0, 4, 9])
-    plot_layer_weights(
-        {"seeds": runs.mean(axis=0)}, tmp_path / "mean", layers=[0, 4, 9]
-    )
-    counts = [
-        (~np.isclose(pixels(tmp_path / name), 1, atol=0.02).all(-1)).sum()
-        for name in ("runs", "mean")
-    ]
-    assert counts[0] > 1.5 * counts[1]
-
-
-def test_layer_weights_of_an_encoder(tmp_path):
-    config = {
-        "model_type": "whisper",
-        "d_model": 16,
-        "encoder_layers": 3,
-        "encoder_attention_heads": 2,
-        "encoder_ffn_dim": 32,
-    }
-    backbone = WeightedSSL(config, layers=[1, 3])
-    weights = backbone.weights.detach()
-    plot_layer_weights({"whisper": weights}, tmp_path / "layers.png", backbone.layers)
-    assert pixels(tmp_path / "layers.png").std() > 0
-
-
-@pytest.mark.parametrize(
-    ("weights", "layers", "message"),
-    [
-        ({}, None, "at least one"),
-        ({"a": [0.0, 0.0, 0.0]}, None, "a add up to .*WeightedSSL.weights"),
-        ({"a": [1.5, -0.5]}, None, "expected shares"),
-        ({"a": [0.5, 0.5], "b": [1.0]}, None, r"b have shape \(1, 1\)"),
-        ({"a": [0.5, 0.5]}, [1, 2, 3], r"expected \(3,\) or"),
-        ({"a": [float("nan"), 1.0]}, None, "add up to"),
-    ],
-)
-def test_layer_weights_errors(tmp_path, weights, layers, message):
-    with pytest.raises(ValueError, match=message):
-        plot_layer_weights(weights, tmp_path / "x.png", layers)
