@@ -43,6 +43,7 @@ from speechbrain_ser_cl.corpora.words import (
 )
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.files import clear_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -632,6 +633,7 @@ def _cut(
             return f"row {part.row}: {error}"
 
     Path(cut_into).mkdir(parents=True, exist_ok=True)
+    clear_unfinished(cut_into)
     with ThreadPoolExecutor() as pool:
         results = list(
             tqdm(

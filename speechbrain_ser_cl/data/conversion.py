@@ -17,7 +17,12 @@ from speechbrain_ser_cl.utils.audio import (
     load_audio,
     write_flac,
 )
+from speechbrain_ser_cl.utils.disk import refuse_small_disk
 from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import clear_unfinished
+
+# Of speech as 16 kHz FLAC, rather too few than too many.
+_BYTES_PER_SECOND = 10_000
 
 
 def convert_to_16k_mono(
@@ -50,6 +55,9 @@ def convert_to_16k_mono(
     ------
     AudioError
         If files cannot be read; names up to ten, after all others are done.
+    DiskFullError
+        If the disk has no room for the copies, before the first is written where they
+        are more than what is free.
 
     Example
     -------
@@ -72,6 +80,10 @@ def convert_to_16k_mono(
         if not foreign:
             return utterances
         cache_folder.mkdir(parents=True, exist_ok=True)
+        clear_unfinished(cache_folder)
+        done = sum(entry.stat().st_size for entry in os.scandir(cache_folder))
+        needed = _BYTES_PER_SECOND * sum(u.duration for u in foreign) - done
+        refuse_small_disk(cache_folder, needed)
         results = list(
             tqdm(
                 pool.map(lambda u: _convert(u, cache_folder), foreign),

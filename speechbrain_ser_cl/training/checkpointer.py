@@ -13,7 +13,9 @@ from speechbrain.utils.checkpoints import (
     get_default_hook,
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
+from torch.nn import Module
 
+from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.errors import FileError
 
 logger = logging.getLogger(__name__)
@@ -64,11 +66,19 @@ class AtomicCheckpointer(Checkpointer):
         -------
         Checkpoint
             The checkpoint; None on processes other than the main one.
+
+        Raises
+        ------
+        DiskFullError
+            If the disk is full; the checkpoint before it is kept.
         """
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover)
-        saved = super().save_checkpoint(meta or {}, end_of_epoch, name, logging.DEBUG)
+        with full_disk_told(self.checkpoints_dir, self.size()):
+            saved = super().save_checkpoint(
+                meta or {}, end_of_epoch, name, logging.DEBUG
+            )
         if saved is not None:
             final = saved.path.with_name(saved.path.name.removeprefix(_UNFINISHED))
             if final.exists():  # its name was given before
@@ -79,6 +89,17 @@ class AtomicCheckpointer(Checkpointer):
             logger.log(verbosity, "Saved a checkpoint in %s", final)
         ddp_barrier()
         return saved
+
+    def size(self) -> float:
+        """Estimates the bytes of a checkpoint: the weights, and two moments of each
+        that is trained.
+        """
+        modules = [m for m in self.recoverables.values() if isinstance(m, Module)]
+        weights = {id(p): p for module in modules for p in module.parameters()}
+        return sum(
+            p.numel() * p.element_size() * (3 if p.requires_grad else 1)
+            for p in weights.values()
+        )
 
     def save_and_keep_only(
         self,

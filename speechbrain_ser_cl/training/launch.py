@@ -26,6 +26,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.data.experiment import look_up_folders
+from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.files import free_name, hold_folder
 from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
@@ -341,7 +342,8 @@ def _main(
     is_demo = wants_demo(launch.values)
     sb.utils.distributed.ddp_init_group(run_opts)
     launches = demo_runs(launch) if is_demo else [launch]
-    results = [result for one in launches for result in run(one)]
+    with full_disk_told(launch.folder):
+        results = [result for one in launches for result in run(one)]
     if not if_main_process():
         return
     tell(results)

@@ -18,6 +18,7 @@ from speechbrain_ser_cl.training.brain import SERBrain
 from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.utils.disk import refuse_small_disk
 
 AnyBrain = TypeVar("AnyBrain", bound=SERBrain)
 
@@ -93,6 +94,10 @@ def make_brain(
     """
     folder = Path(folder)
     run_on_main(folder.mkdir, kwargs={"parents": True, "exist_ok": True})
+    checkpointer = AtomicCheckpointer(
+        folder / "save", dict(modules if kept is None else kept)
+    )
+    refuse_small_disk(folder / "save", checkpointer.size())
     return brain_class(
         modules=dict(modules),
         class_names=class_names,
@@ -105,9 +110,7 @@ def make_brain(
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=run_opts,
-        checkpointer=AtomicCheckpointer(
-            folder / "save", dict(modules if kept is None else kept)
-        ),
+        checkpointer=checkpointer,
     )
 
 

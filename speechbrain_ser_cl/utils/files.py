@@ -3,12 +3,15 @@
 import csv
 import io
 import os
+import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import IO
 
+from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.errors import FileError
 
 
@@ -66,6 +69,11 @@ def replacing(path: Path) -> Iterator[Path]:
     pathlib.Path
         The temporary name, in the same folder.
 
+    Raises
+    ------
+    DiskFullError
+        If the disk is full.
+
     Example
     -------
     >>> path = getfixture("tmp_path") / "a.txt"
@@ -76,10 +84,37 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        yield part
-        os.replace(part, path)
+        with full_disk_told(path):
+            yield part
+            os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: str | Path, age: float = 600.0) -> None:
+    """Delete what killed processes left of ``replacing``.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where they wrote.
+    age : float
+        Seconds since the last write: a process of another machine may still run.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / ".a.flac.999999999.part").touch()
+    >>> clear_unfinished(folder, age=0)
+    >>> list(folder.iterdir())
+    []
+    """
+    with os.scandir(folder) as entries:
+        left = [e for e in entries if re.fullmatch(r"\..+\.\d+\.part", e.name)]
+    for entry in left:
+        process = Path("/proc", entry.name.split(".")[-2])
+        if not process.exists() and time.time() - entry.stat().st_mtime >= age:
+            Path(entry.path).unlink(missing_ok=True)
 
 
 def free_name(folder: str | Path) -> Path:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.audio import AudioError, read_samples
+from speechbrain_ser_cl.utils.disk import full_disk_told
 
 # Where recipes keep what was found, in their ``data_folder``.
 FACTS_FILE = "audio_facts.jsonl"
@@ -174,7 +175,7 @@ def _notes(path: str | Path | None) -> Iterator[Callable[[str, AudioFacts], None
         yield lambda key, facts: None
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a", encoding="utf-8") as file:
+    with full_disk_told(path), open(path, "a", encoding="utf-8") as file:
         # After a line that a killed process did not finish.
         file.write("\n")
 

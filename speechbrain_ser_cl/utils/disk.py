@@ -1,0 +1,117 @@
+"""Full disks, told with the disk, the file and how much is needed."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from speechbrain_ser_cl.utils.errors import FileError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+# Of libraries that do not say why they could not write.
+_UNSAID = ("inline_container", "PytorchStreamWriter", "System error", "write failed")
+_LITTLE = 2**22  # bytes; with less a disk counts as full
+
+
+class DiskFullError(FileError):
+    """A disk that has no room for a file.
+
+    Example
+    -------
+    >>> issubclass(DiskFullError, ValueError)
+    True
+    """
+
+
+@contextmanager
+def full_disk_told(path: str | Path, needed: float | None = None) -> Iterator[None]:
+    """Say of a write that fails on a full disk which file, which disk and how much.
+
+    Other errors pass.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        What is written.
+    needed : float, optional
+        Bytes, where that is known; by default more than was written.
+
+    Raises
+    ------
+    DiskFullError
+        In place of an OSError, libsndfile's "System error" or the error of torch.
+
+    Example
+    -------
+    >>> with full_disk_told("save/model.ckpt", needed=3e9):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.utils.disk.DiskFullError: save/model.ckpt: no room on the disk...
+    """
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        causes, cause = [], error
+        while cause is not None and cause not in causes:
+            causes.append(cause)
+            cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
+        full = any(isinstance(e, OSError) and e.errno in _FULL for e in causes)
+        unsaid = any(word in str(e) for e in causes for word in _UNSAID)
+        if full or unsaid and _free(Path(path)) < max(needed or 0, _LITTLE):
+            raise _no_room(Path(path), needed) from error
+        raise
+
+
+def refuse_small_disk(path: str | Path, needed: float) -> None:
+    """Raise an error if a disk has less room than something is going to need.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        What is going to be written, there or not.
+    needed : float
+        Bytes.
+
+    Raises
+    ------
+    DiskFullError
+        Names the path, the disk and both numbers.
+
+    Example
+    -------
+    >>> refuse_small_disk("results", needed=1)
+    >>> refuse_small_disk("results", needed=1e18)
+    Traceback (most recent call last):
+    speechbrain_ser_cl.utils.disk.DiskFullError: results: no room on the disk ...
+    """
+    if _free(Path(path)) < needed:
+        raise _no_room(Path(path), needed)
+
+
+def _there(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(_there(path)).free
+
+
+def _no_room(path: Path, needed: float | None) -> DiskFullError:
+    there = _there(path)
+    mount = next(place for place in (there, *there.parents) if place.is_mount())
+    least = path.stat().st_size if path.is_file() else 0
+    wants = f"about {_size(needed)}" if needed else f"more than {_size(least)}"
+    return DiskFullError(
+        f"{path}: no room on the disk {mount}: it needs {wants}, {_size(_free(path))} "
+        "are free. Delete what is not needed there, or choose a folder on another "
+        "disk, then start again: what was finished is kept"
+    )
+
+
+def _size(number: float) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
