@@ -24,7 +24,6 @@ from speechbrain_ser_cl.training.launch import (
     find_hparams,
     main,
     refuse_other_experiment,
-    start_run,
 )
 from speechbrain_ser_cl.training.optim import parameter_groups
 from speechbrain_ser_cl.training.record import (
@@ -48,7 +47,6 @@ from speechbrain_ser_cl.training.stages import (
     title_of,
 )
 from speechbrain_ser_cl.training.views import ViewFeatures, take_unusable
-from speechbrain_ser_cl.utils.settings import read_yaml as plain_values
 
 __all__ = [
     "AtomicCheckpointer",
@@ -76,13 +74,11 @@ __all__ = [
     "make_brain",
     "package_versions",
     "parameter_groups",
-    "plain_values",
     "read_results",
     "refuse_other_experiment",
     "setting_title",
     "shared_folder",
     "stage_folder",
-    "start_run",
     "take_unusable",
     "title_of",
     "unwrap",

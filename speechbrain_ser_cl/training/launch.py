@@ -236,17 +236,6 @@ def check_entries(values: Mapping[str, Any], **needed: Iterable[str]) -> None:
                 )
 
 
-def start_run(
-    hparams_file: str | Path,
-    overrides: Mapping[str, Any],
-    check: Callable[[dict[str, Any]], None] = lambda values: None,
-) -> dict[str, Any]:
-    """Starts a run by its YAML: :meth:`Launch.start` after a check of the values."""
-    launch = Launch(Path(hparams_file), None, overrides)
-    check(launch.values)
-    return launch.start()
-
-
 def _keep_script(folder: Path) -> None:
     """SpeechBrain copies the file that calls it, this one: the recipe's is wanted."""
     (folder / Path(__file__).name).unlink(missing_ok=True)

@@ -28,7 +28,8 @@ from speechbrain_ser_cl.data.experiment import read_corpus
 from speechbrain_ser_cl.data.protocols import resolve_protocol
 from speechbrain_ser_cl.registry import BACKBONES, LOSSES, Registry
 from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
-from speechbrain_ser_cl.training import Launch, parameter_groups, plain_values
+from speechbrain_ser_cl.training import Launch, parameter_groups
+from speechbrain_ser_cl.utils.settings import read_yaml
 from tests.docs.pages import DOCS, ROOT, WRITTEN, blocks, commands
 
 HPARAMS = ROOT / "recipes" / "own_corpus" / "hparams" / "finetune.yaml"
@@ -113,7 +114,7 @@ class Reader:
             Path("my.yaml").write_text(self.hparams, encoding="utf-8")
             Path("sweep.yaml").write_text(code, encoding="utf-8")
             return
-        if set(mapping(code)) <= set(plain_values(HPARAMS)):
+        if set(mapping(code)) <= set(read_yaml(HPARAMS)):
             self.hparams = edited(self.hparams, code)
             overrides = {"ssl_source": "encoder", "ssl_revision": None}
             values = load_hyperpyyaml(self.hparams, overrides)
@@ -189,7 +190,7 @@ def check_ser_cl(words):
 
 def check_overrides(path, overrides):
     """Keys of the recipe's YAML, with values that YAML can read."""
-    known = set(plain_values(path)) | SPEECHBRAINS
+    known = set(read_yaml(path)) | SPEECHBRAINS
     for key, value in Recipe(path, path, tuple(overrides)).overridden.items():
         assert key in known, f"{path} has no key {key}"
         yaml.safe_load(value)
@@ -204,7 +205,7 @@ def test_what_is_not_run_names_what_there_is(page):
             continue
         assert block.language in ("bash", "yaml"), f"{where}: run it"
         if block.language == "yaml":
-            assert set(mapping(block.code)) <= set(plain_values(HPARAMS)), where
+            assert set(mapping(block.code)) <= set(read_yaml(HPARAMS)), where
             continue
         for command in commands(block.code):
             check_command(re.sub(r"\$\w+", "0", command))

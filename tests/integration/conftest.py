@@ -51,8 +51,6 @@ def run(request, recipe, settings, on_cpu, tmp_path):
 
     def run(name="run", hparams=request.module.HPARAMS, **changes):
         changes = {"output_folder": str(tmp_path / name)} | changes
-        if hasattr(recipe, "run_demo"):  # a recipe whose main is its own
-            return recipe.run(hparams, on_cpu(), settings | changes)
         results = recipe.run(Launch(hparams, on_cpu(), settings | changes))
         return results[0] if len(results) == 1 else results
 

@@ -9,11 +9,10 @@ import pytest
 from speechbrain_ser_cl.training import (
     Launch,
     find_hparams,
-    plain_values,
     refuse_other_experiment,
-    start_run,
 )
 from speechbrain_ser_cl.training.launch import demo_runs
+from speechbrain_ser_cl.utils.settings import read_yaml
 
 YAML = """
 # A comment.
@@ -80,10 +79,10 @@ def test_a_yaml_in_neither_place_is_an_error_that_lists_what_there_is(recipe):
     assert "hparams/both.yaml, hparams/theirs.yaml" in says
 
 
-def test_plain_values_makes_nothing(tmp_path):
+def test_read_yaml_makes_nothing(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text(YAML + "broken: !new:no.such.Thing\n")
-    values = plain_values(path)
+    values = read_yaml(path)
     assert (values["seed"], values["lr"], values["demo"]) == (1, 0.1, {"lr": 0.3})
 
 
@@ -109,7 +108,9 @@ def experiment(tmp_path, monkeypatch):
         path = tmp_path / "x.yaml"
         path.write_text(yaml)
         overrides |= {"output_folder": str(tmp_path / "run")}
-        return start_run(path, overrides, check)
+        launch = Launch(path, None, overrides)
+        check(launch.values)
+        return launch.start()
 
     return start
 
