@@ -287,7 +287,7 @@ def run(launch):
     results = write_run(
         launch.folder,
         record | experiment.record(),
-        predictions=brain.evaluated(),
+        predictions=brain.collected_outputs(),
         parts=experiment.parts,
         class_names=experiment.class_names,
         history=brain.history,

@@ -156,7 +156,7 @@ def run(launch):
     results = write_run(
         launch.folder,
         record | experiment.record(),
-        predictions=brain.evaluated(),
+        predictions=brain.collected_outputs(),
         parts=experiment.parts,
         class_names=classes,
         history=brain.history,

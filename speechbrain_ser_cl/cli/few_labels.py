@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     from speechbrain_ser_cl.results import (
         few_label_points,
         read_few_labels,
-        write_points,
+        write_few_label_points,
     )
 
     about, rows = read_few_labels(arguments.folder)
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     place = arguments.folder
     folder = place.parent if place.is_file() else place
     numbers, figure = (folder / f"few_labels.{s}" for s in ("csv", "png"))
-    write_points(numbers, points)
+    write_few_label_points(numbers, points)
     plot_few_labels(points, figure, about["chance"])
     print(f"written: {numbers} and {figure}")
     return 0

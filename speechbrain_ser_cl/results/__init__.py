@@ -13,8 +13,8 @@ from speechbrain_ser_cl.results.few_labels import (
     few_label_points,
     few_label_table,
     read_few_labels,
+    write_few_label_points,
     write_few_labels,
-    write_points,
 )
 from speechbrain_ser_cl.results.predictions import (
     Predictions,
@@ -34,6 +34,6 @@ __all__ = [
     "write_alignment",
     "write_embeddings",
     "write_few_labels",
-    "write_points",
+    "write_few_label_points",
     "write_predictions",
 ]

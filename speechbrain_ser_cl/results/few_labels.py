@@ -237,7 +237,7 @@ def write_few_labels(
     write(path, FEW_LABELS, record, rows="rows")
 
 
-def write_points(path: str | Path, points: Sequence[FewLabelPoint]) -> None:
+def write_few_label_points(path: str | Path, points: Sequence[FewLabelPoint]) -> None:
     """Writes points as CSV, for figures; None becomes an empty cell.
 
     Arguments

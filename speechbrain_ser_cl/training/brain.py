@@ -126,7 +126,7 @@ class SERBrain(sb.Brain):
             self._epoch = epoch
         else:
             names = ("id", "label", "logits", "embeddings")
-            self._evaluated: dict[str, list[Any]] = {name: [] for name in names}
+            self._collected: dict[str, list[Any]] = {name: [] for name in names}
 
     def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
         """Sets the random state of the step."""
@@ -215,16 +215,16 @@ class SERBrain(sb.Brain):
         with self.evaluation_ctx:
             outputs = self.compute_forward(batch, stage)
             loss = self.compute_objectives(outputs, batch, stage)
-        self._evaluated["id"] += batch.id
-        self._evaluated["label"].append(batch.label.cpu())
+        self._collected["id"] += batch.id
+        self._collected["label"].append(batch.label.cpu())
         for name in ("logits", "embeddings"):
             if name in outputs:
-                self._evaluated[name].append(outputs[name].float().cpu())
-        mean: Tensor = loss.detach().cpu()
-        return mean
+                self._collected[name].append(outputs[name].float().cpu())
+        detached: Tensor = loss.detach().cpu()
+        return detached
 
-    def evaluated(self) -> dict[str, Any]:
-        """What the last validation or test has seen.
+    def collected_outputs(self) -> dict[str, Any]:
+        """Returns labels, predictions and embeddings of the last validation or test.
 
         Returns
         -------
@@ -233,12 +233,12 @@ class SERBrain(sb.Brain):
             ``"probability"`` (N, C) and, of a model that returns them, ``"embeddings"``
             (N, D), as numpy arrays.
         """
-        logits = torch.cat(self._evaluated["logits"])
-        embeddings = self._evaluated["embeddings"]
+        logits = torch.cat(self._collected["logits"])
+        embeddings = self._collected["embeddings"]
         more = {"embeddings": torch.cat(embeddings).numpy()} if embeddings else {}
         return more | {
-            "id": self._evaluated["id"],
-            "label": torch.cat(self._evaluated["label"]).numpy(),
+            "id": self._collected["id"],
+            "label": torch.cat(self._collected["label"]).numpy(),
             "prediction": logits.argmax(dim=1).numpy(),
             "probability": logits.softmax(dim=1).numpy(),
         }
@@ -264,28 +264,28 @@ class SERBrain(sb.Brain):
             norm: Any = encoder.norm
             norm.calibrate(torch.cat(h), domain)
 
-    def validated(self, loss: float) -> tuple[dict[str, float], float]:
-        """What the validation that has just ended says about the epoch.
+    def score_epoch(self, loss: float) -> tuple[dict[str, float], float]:
+        """Scores the epoch after its validation.
 
         Arguments
         ---------
         loss : float
-            Its mean loss.
+            Mean loss of the validation.
 
         Returns
         -------
         valid : dict
             Numbers for the log and the history.
         score : float
-            The one that counts; higher is better.
+            Decides on checkpoints and the early stop; higher is better.
         """
         if self.valid_metric == "loss":
             return {"loss": loss}, -loss
         if self.valid_metric == "recall_at_1":
-            labels, x = (torch.cat(self._evaluated[k]) for k in ("label", "embeddings"))
+            labels, x = (torch.cat(self._collected[k]) for k in ("label", "embeddings"))
             recall = recall_at_1(normalize(x).numpy(), labels.numpy())
             return {"loss": loss, "recall_at_1": recall}, recall
-        seen = self.evaluated()
+        seen = self.collected_outputs()
         valid = classification_metrics(
             seen["label"], seen["prediction"], len(self.class_names)
         )
@@ -297,7 +297,7 @@ class SERBrain(sb.Brain):
         """Ends a validation: score, schedule, early stop, history, log, checkpoint."""
         if stage != sb.Stage.VALID:
             return
-        valid, score = self.validated(float(stage_loss))
+        valid, score = self.score_epoch(float(stage_loss))
         # One score for all ranks, else one of them could stop and the others wait.
         score = ddp_broadcast(score)
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}

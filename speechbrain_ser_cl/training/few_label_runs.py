@@ -17,8 +17,8 @@ from speechbrain_ser_cl.results.few_labels import (
     FewLabelPoint,
     few_label_points,
     few_label_table,
+    write_few_label_points,
     write_few_labels,
-    write_points,
 )
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import Launch
@@ -319,7 +319,7 @@ def write_few_label_study(
     points = few_label_points(
         [{**row, "fold": fold} for row in rows], about["baseline"]
     )
-    write_points(folder / "few_labels.csv", points)
+    write_few_label_points(folder / "few_labels.csv", points)
     try:
         plot_few_labels(points, folder / "few_labels.png", about["chance"])
     except ImportError as error:

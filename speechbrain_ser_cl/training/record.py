@@ -202,7 +202,7 @@ def write_test(
     return write_run(
         launch.folder if folder is None else folder,
         record,
-        predictions=brain.evaluated() if predictions is None else predictions,
+        predictions=brain.collected_outputs() if predictions is None else predictions,
         parts=parts,
         class_names=brain.class_names,
         history=brain.history,

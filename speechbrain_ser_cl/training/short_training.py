@@ -142,7 +142,7 @@ def evaluate_short(
     Returns
     -------
     dict
-        As ``SERBrain.evaluated`` returns it, with the embeddings.
+        As ``SERBrain.collected_outputs`` returns it, with the embeddings.
     """
     model.eval()
     rows, logits, embeddings = [], [], []

@@ -418,7 +418,10 @@ def test_the_asked_for_epoch_is_tested_and_the_history_is_whole(make, max_key, e
     other.evaluate(other.valid_set, max_key=max_key)
     assert other.history.epochs == trained.epochs
     assert other.history.tested == brain.history.tested
-    assert (other.evaluated()["probability"] == brain.evaluated()["probability"]).all()
+    assert (
+        other.collected_outputs()["probability"]
+        == brain.collected_outputs()["probability"]
+    ).all()
 
 
 def test_nothing_trained_is_nothing_to_test(make):
@@ -431,7 +434,7 @@ def test_nothing_trained_is_nothing_to_test(make):
 def test_what_was_evaluated_is_kept_in_order(make):
     brain = fit(make())
     brain.evaluate(brain.valid_set)
-    seen = brain.evaluated()
+    seen = brain.collected_outputs()
     points = brain.valid_set.dataset
     assert seen["id"] == [f"p{n}" for n in range(32)]
     assert seen["label"].tolist() == [points[n]["label"] for n in range(32)]

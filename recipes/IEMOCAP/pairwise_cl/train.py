@@ -101,7 +101,7 @@ class PretrainBrain(SERBrain):
         """The loss of a validation batch: there is no classifier."""
         return sb.Brain.evaluate_batch(self, batch, stage)
 
-    def validated(self, loss):
+    def score_epoch(self, loss):
         """The loss is all there is, and lower is better."""
         return {"loss": loss}, -loss
 
