@@ -30,8 +30,8 @@ from speechbrain_ser_cl.corpora.checks import (
     make_utterances,
     numbers,
 )
+from speechbrain_ser_cl.corpora.emotion_words import EMOTION_WORDS, translate
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.corpora.words import EMOTION_WORDS, translate
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 from speechbrain_ser_cl.utils.media import MEDIA

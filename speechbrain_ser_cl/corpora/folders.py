@@ -12,14 +12,14 @@ from speechbrain_ser_cl.corpora.checks import (
     below,
     make_utterances,
 )
-from speechbrain_ser_cl.corpora.utterance import Utterance, normal
-from speechbrain_ser_cl.corpora.words import (
+from speechbrain_ser_cl.corpora.emotion_words import (
     EMOTION_WORDS,
     GENDER_WORDS,
     SPLIT_WORDS,
     Exclusion,
     translate,
 )
+from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 

@@ -14,8 +14,8 @@ from speechbrain_ser_cl.corpora.checks import (
     numbers,
     visible,
 )
+from speechbrain_ser_cl.corpora.emotion_words import EMOTION_WORDS
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.corpora.words import EMOTION_WORDS
 from speechbrain_ser_cl.registry import CORPORA
 
 # [6.2901 - 8.2357]	Ses01F_impro01_F000	neu	[2.5000, 2.5000, 2.5000]

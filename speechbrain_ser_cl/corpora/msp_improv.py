@@ -13,8 +13,8 @@ from speechbrain_ser_cl.corpora.checks import (
     make_utterances,
     numbers,
 )
+from speechbrain_ser_cl.corpora.emotion_words import EMOTION_WORDS
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.corpora.words import EMOTION_WORDS
 from speechbrain_ser_cl.registry import CORPORA
 
 # UTD-IMPROV-S01A-F01-P-FM01.avi; N; A:1.857143; V:3.0; D:2.571429 ; N:4.428571;

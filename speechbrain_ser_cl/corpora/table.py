@@ -23,6 +23,14 @@ from speechbrain_ser_cl.corpora.checks import (
     make_utterances,
     one_name,
 )
+from speechbrain_ser_cl.corpora.emotion_words import (
+    EMOTION_WORDS,
+    GENDER_WORDS,
+    NO_LABEL,
+    SPLIT_WORDS,
+    Exclusion,
+    translate,
+)
 from speechbrain_ser_cl.corpora.file_names import find_files
 from speechbrain_ser_cl.corpora.folders import READABLE
 from speechbrain_ser_cl.corpora.table_file import (
@@ -33,14 +41,6 @@ from speechbrain_ser_cl.corpora.table_file import (
     tables_in,
 )
 from speechbrain_ser_cl.corpora.utterance import Utterance, normal
-from speechbrain_ser_cl.corpora.words import (
-    EMOTION_WORDS,
-    GENDER_WORDS,
-    NO_LABEL,
-    SPLIT_WORDS,
-    Exclusion,
-    translate,
-)
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 from speechbrain_ser_cl.utils.files import clear_unfinished

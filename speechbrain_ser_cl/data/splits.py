@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from speechbrain_ser_cl.corpora.emotion_words import EMOTION_WORDS
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance, normal
-from speechbrain_ser_cl.corpora.words import EMOTION_WORDS
 from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders
 from speechbrain_ser_cl.utils.files import without_links
 

@@ -5,8 +5,12 @@ import warnings
 import pytest
 
 from speechbrain_ser_cl.corpora import CorpusError, Utterance, all_cards
+from speechbrain_ser_cl.corpora.emotion_words import (
+    EMOTION_WORDS,
+    common_map,
+    translate,
+)
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS
-from speechbrain_ser_cl.corpora.words import EMOTION_WORDS, common_map, translate
 from speechbrain_ser_cl.data.splits import map_emotions
 
 
