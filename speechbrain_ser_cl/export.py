@@ -27,7 +27,7 @@ from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 from speechbrain_ser_cl.utils.records import RecordError, check_files, read
-from speechbrain_ser_cl.utils.schemas import FILES, MODEL, RESULTS
+from speechbrain_ser_cl.utils.schemas import FILES, MODEL, RESULTS, check_classes
 
 FORMATS = ("native", "speechbrain", "onnx")
 # What rounding, and evaluating with bf16, can do to a probability.
@@ -199,13 +199,14 @@ def _results(run: Path) -> dict[str, Any]:
         runs = sorted(str(p.parent) for p in run.rglob("results.json"))[:5]
         hint = f"; runs below it: {', '.join(runs)}" if runs else ""
         raise ValueError(f"{run}: no results.json, so no finished run{hint}")
+    results: dict[str, Any] = {**read(path, RESULTS)}
+    check_classes(path, results)
     for name in ("model", "utterances.csv", "predictions.csv"):
         if not (run / name).exists():
             raise ValueError(
                 f"{run}: no {name}; the run is of a recipe or version that does not "
                 "hand its model to write_run"
             )
-    results: dict[str, Any] = {**read(path, RESULTS)}
     check_files(run, results.get("files", {}), FILES)
     for key in ("test", "versions"):
         if key not in results:

@@ -87,6 +87,7 @@ def write_synthetic(
     seed: int = 0,
     n_speakers: int = 8,
     utterances_per_speaker: int = 20,
+    listeners: int = 0,
 ) -> Path:
     """Write a corpus of synthetic speech, the same bit for bit for the same arguments
     (and versions of numpy and scipy).
@@ -110,6 +111,10 @@ def write_synthetic(
         At least 1.
     utterances_per_speaker : int
         At least 1.
+    listeners : int
+        Above 0: so many vote on each utterance (each hears its emotion with
+        probability 0.6, else neutral or another), and it has the dimension ``level``,
+        0 to 100.
 
     Returns
     -------
@@ -149,6 +154,8 @@ def write_synthetic(
         "n_speakers": n_speakers,
         "utterances_per_speaker": utterances_per_speaker,
     }
+    if listeners:
+        settings["listeners"] = listeners
     contents = folder / CONTENTS
     if contents.is_file():
         written = read(contents, SYNTHETIC)
@@ -180,6 +187,9 @@ def write_synthetic(
                 session=f"session{speaker // 2 + 1}",
                 gender=_gender(speaker),
                 text_id=f"t{text}",
+                **_heard(
+                    _rng(seed, corpus, speaker, number, "votes"), emotion, listeners
+                ),
             )
             entries.append({"file": file} | asdict(candidate))
     rows = [f"{e['file']},{e['emotion']},{corpus}_{e['speaker']}\n" for e in entries]
@@ -187,6 +197,21 @@ def write_synthetic(
         part.write_text("file,emotion,speaker\n" + "".join(rows), encoding="utf-8")
     write(contents, SYNTHETIC, {"settings": settings, "utterances": entries})
     return folder
+
+
+def _heard(rng: numpy.random.Generator, emotion: str, listeners: int) -> dict[str, Any]:
+    """Votes and level of an utterance, if anybody listens."""
+    if not listeners:
+        return {}
+    names = list(EMOTION_VOICES)
+    shares = 0.1 + 0.1 * (numpy.array(names) == "neutral")
+    shares[names.index(emotion)] += 0.5
+    counts = rng.multinomial(listeners, shares / shares.sum())
+    level = 50 + 5 * EMOTION_VOICES[emotion].level + rng.normal(0, 8)
+    return {
+        "votes": dict(zip(names, counts.tolist(), strict=True)),
+        "dimensions": {"level": round(float(numpy.clip(level, 0, 100)), 2)},
+    }
 
 
 # Also by the names that their utterances have, for recipes that use both.

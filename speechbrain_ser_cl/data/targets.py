@@ -1,6 +1,5 @@
 """What a model learns of an utterance: a class, a distribution, several emotions."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -137,8 +136,7 @@ def label_by_votes(
     Raises
     ------
     ValueError
-        For utterances without votes, a class of ``target`` that is not in
-        ``emotion_map``, and a class that gets no utterance.
+        As :func:`target_table` does, and for a class that gets no utterance.
 
     Example
     -------
@@ -149,38 +147,31 @@ def label_by_votes(
     >>> label_by_votes([utterance], {"low": ["sad", "bored"]}, Target("majority"))
     ([Labelled(utterance=..., label='low')], {})
     """
+    table = target_table(utterances, emotion_map, target)
     classes = list(emotion_map)
-    if target.others is not None and target.others not in classes:
-        raise _no_class("others", target.others, classes)
-    fallback = target.no_agreement
-    if fallback not in (None, "distribution", *classes):
-        raise _no_class("no_agreement", fallback, [*classes, "distribution"])
-    votes = _counts(utterances, emotion_map, target)
-    inside, agreed = votes[:, :-1], _agreed(votes, target)
-    heard: NDArray[np.bool_] = inside.sum(1) > 0
-    best = inside.argmax(1)
-    items: list[Labelled] = []
-    left_out: Counter[str] = Counter()
-    for utterance, sure, some, number in zip(
-        utterances, agreed.tolist(), heard.tolist(), best.tolist(), strict=True
-    ):
-        if sure or (some and fallback == "distribution"):
-            items.append(Labelled(utterance, classes[number]))
-        elif fallback in classes:
-            items.append(Labelled(utterance, str(fallback)))
-        else:
-            left_out["without agreement" if some else "without a vote for a class"] += 1
+    best = _counts(utterances, emotion_map, target)[:, :-1].argmax(1)
+    # Of a target without smoothing it is the largest, and that decides otherwise.
+    if target.kind != "all_inclusive":
+        best = table.argmax(1)
+    items = [
+        Labelled(utterance, classes[k])
+        for utterance, k, known in zip(
+            utterances, best.tolist(), ~np.isnan(table[:, 0]), strict=True
+        )
+        if known
+    ]
     empty = emotion_map.keys() - {item.label for item in items}
     if empty:
         raise ValueError(
             f"emotion_map: by the votes ({target.kind}) no utterance is in class "
             f"{', '.join(sorted(empty))}"
         )
-    return items, dict(left_out)
+    left_out = len(utterances) - len(items)
+    return items, {"without agreement": left_out} if left_out else {}
 
 
 def target_table(
-    items: Sequence[Labelled],
+    utterances: Sequence[Utterance],
     emotion_map: Mapping[str, Sequence[str]],
     target: Target,
 ) -> Floats:
@@ -188,55 +179,71 @@ def target_table(
 
     Arguments
     ---------
-    items : sequence of Labelled
-        As :func:`label_by_votes`, or for the kind ``"emotion"`` ``map_emotions``,
-        returned them.
+    utterances : sequence of Utterance
+        N of them.
     emotion_map : mapping
-        Class name to emotions.
+        Name of each of C classes to emotions.
     target : Target
-        The same.
+        Whose word counts.
 
     Returns
     -------
     numpy.ndarray
-        (N, C): shares with sum 1, one of them 1 where there is a class; of an
-        all-inclusive target 0 and 1.
+        (N, C): shares with sum 1, a single 1 where there is a class, 0 and 1 of an
+        all-inclusive target; NaN where there is no target, so that losses leave the
+        row out.
 
     Raises
     ------
     ValueError
-        For utterances without votes where these are asked for.
+        For utterances without votes where these are asked for, and a class of
+        ``target`` that is not in ``emotion_map``.
 
     Example
     -------
     >>> from pathlib import Path
     >>> utterance = Utterance("a", Path("a.wav"), 1.0, "toy", None, None, None, "en",
-    ...     None, "happy", votes={"sad": 3, "happy": 1})
-    >>> item, emotion_map = Labelled(utterance, "s"), {"s": ["sad"], "h": ["happy"]}
-    >>> target_table([item], emotion_map, Target("distribution"))
-    array([[0.75, 0.25]])
-    >>> target_table([item], emotion_map, Target("majority"))
-    array([[1., 0.]])
+    ...     None, "happy", votes={"sad": 2, "happy": 2})
+    >>> emotion_map = {"s": ["sad"], "h": ["happy"]}
+    >>> target_table([utterance], emotion_map, Target("distribution"))
+    array([[0.5, 0.5]])
+    >>> target_table([utterance], emotion_map, Target("majority"))
+    array([[nan, nan]])
     """
     classes = list(emotion_map)
-    n_classes = len(classes)
-    number = {name: k for k, name in enumerate(classes)}
-    one_hot = np.eye(n_classes)[[number[item.label] for item in items]]
+    for key, more in (("others", []), ("no_agreement", ["distribution"])):
+        if (found := getattr(target, key)) not in (None, *classes, *more):
+            raise ValueError(
+                f"target: {key} is {found!r}; {did_you_mean(found, classes)}expected "
+                f"null or one of {', '.join([*classes, *more])}"
+            )
+    one_hot = np.eye(len(classes))
     if target.kind == "emotion":
-        return one_hot
-    votes = _counts([item.utterance for item in items], emotion_map, target)
-    inside = votes[:, :-1]
-    sums = inside.sum(1, keepdims=True)
-    shares = np.where(sums, inside / np.where(sums, sums, 1), one_hot)
+        class_of = class_of_emotions(emotion_map, {u.emotion for u in utterances})
+        rows = {e: one_hot[classes.index(name)] for e, name in class_of.items()}
+        nothing = np.full(len(classes), np.nan)
+        return np.array([rows.get(u.emotion, nothing) for u in utterances])
+    votes = _counts(utterances, emotion_map, target)
+    inside, most = votes[:, :-1], votes[:, :-1].max(1)
+    with np.errstate(invalid="ignore"):
+        shares = inside / inside.sum(1, keepdims=True)
     if target.kind == "all_inclusive":
-        least = 1 / n_classes if target.threshold is None else target.threshold
-        return (shares > least).astype(np.float64)
-    smooth = (1 - target.smoothing) * shares + target.smoothing / n_classes
+        least = target.threshold
+        least = 1 / len(classes) if least is None else least
+        return np.where(np.isnan(shares), np.nan, shares > least)
+    smooth: Floats = (1 - target.smoothing) * shares + target.smoothing / len(classes)
     if target.kind == "distribution":
         return smooth
-    if target.no_agreement != "distribution":
-        return one_hot
-    return np.where(_agreed(votes, target)[:, None], one_hot, smooth)
+    if target.kind == "majority":
+        agreed = most > votes.sum(1) / 2
+    else:
+        agreed = ((votes == most[:, None]).sum(1) == 1) & (most > votes[:, -1])
+    fallback: Floats = np.full_like(shares, np.nan)
+    if target.no_agreement == "distribution":
+        fallback = smooth
+    elif target.no_agreement is not None:
+        fallback[:] = one_hot[classes.index(target.no_agreement)]
+    return np.where(agreed[:, None], one_hot[inside.argmax(1)], fallback)
 
 
 def dimension_table(items: Sequence[Labelled], names: Sequence[str]) -> Floats:
@@ -303,22 +310,3 @@ def _counts(
         for name, n in (utterance.votes or {}).items():
             counts[row, column[name]] += n
     return counts
-
-
-def _agreed(votes: Floats, target: Target) -> Any:
-    """On which of the utterances listeners agree."""
-    most = votes[:, :-1].max(1)
-    if target.kind == "majority":
-        agreed = most > votes.sum(1) / 2
-    elif target.kind == "plurality":
-        agreed = ((votes == most[:, None]).sum(1) == 1) & (most > votes[:, -1])
-    else:
-        agreed = most > 0
-    return agreed
-
-
-def _no_class(key: str, found: object, known: Sequence[str]) -> ValueError:
-    return ValueError(
-        f"target: {key} is {found!r}; {did_you_mean(str(found), known)}expected null "
-        f"or one of {', '.join(known)}"
-    )

@@ -24,7 +24,12 @@ from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.files import read_text
 from speechbrain_ser_cl.utils.records import check_files, read
-from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, FILES, HISTORY
+from speechbrain_ser_cl.utils.schemas import (
+    CROSSVAL_RUN,
+    FILES,
+    HISTORY,
+    check_classes,
+)
 
 UNKNOWN = "unknown"
 """The speaker of those whose speakers are not known, as in ``crossval.json``."""
@@ -178,6 +183,7 @@ class _Group:
 
 def _run(path: Path, results: Mapping[str, Any]) -> FinishedRun:
     folder = path.parent
+    check_classes(path, results)
     check_files(folder, results.get("files", {}), FILES)
     history, csv = folder / "history.json", folder / "predictions.csv"
     parts, settings = folder / "utterances.csv", folder / "hyperparams.yaml"

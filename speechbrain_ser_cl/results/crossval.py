@@ -27,7 +27,13 @@ from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.records import check_files, read, write
-from speechbrain_ser_cl.utils.schemas import CROSSVAL, FILES, RESULTS, Results
+from speechbrain_ser_cl.utils.schemas import (
+    CROSSVAL,
+    FILES,
+    RESULTS,
+    Results,
+    check_classes,
+)
 
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
@@ -396,6 +402,7 @@ def collect(
     records: list[Results] = []
     for fold, seed, fingerprint, path in results:
         record = read(path, RESULTS)
+        check_classes(path, record)
         check_files(Path(path).parent, record.get("files", {}), FILES[:2])
         about = {key: record.get(key) for key in _ABOUT if key in record}
         abouts[json.dumps(about, sort_keys=True)] = about

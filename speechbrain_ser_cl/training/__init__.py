@@ -30,6 +30,7 @@ from speechbrain_ser_cl.training.record import (
     machine,
     package_versions,
     read_results,
+    write_dimensions,
     write_run,
     write_test,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "title_of",
     "unwrap",
     "waveform",
+    "write_dimensions",
     "write_embedding_test",
     "write_run",
     "write_test",

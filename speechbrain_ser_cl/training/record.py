@@ -1,5 +1,6 @@
 """Writes ``results.json``: a run's settings and results."""
 
+import csv
 import logging
 import os
 import platform
@@ -10,10 +11,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from speechbrain_ser_cl.data.experiment import Experiment
 from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.data.targets import dimension_table
+from speechbrain_ser_cl.metrics import dimension_summary
 from speechbrain_ser_cl.metrics.classification import summary
 from speechbrain_ser_cl.model_folder import write_model
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
@@ -27,6 +32,7 @@ from speechbrain_ser_cl.results.utterances import write_parts
 from speechbrain_ser_cl.training.brain import SERBrain
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import Launch
+from speechbrain_ser_cl.utils.files import replacing
 from speechbrain_ser_cl.utils.records import checksum, read, write
 from speechbrain_ser_cl.utils.schemas import FILES, HISTORY, RESULTS
 
@@ -102,7 +108,6 @@ def write_run(
         predictions["probability"],
         class_names,
     )
-    write_parts(folder / "utterances.csv", parts)
     if "embeddings" in predictions:
         write_embeddings(
             folder / "embeddings.npz",
@@ -118,13 +123,86 @@ def write_run(
         len(class_names),
         speakers if all(speakers) else None,
     )
+    try:
+        plot_confusion_matrix(
+            test["confusion_matrix"], class_names, folder / "confusion_matrix.png"
+        )
+    except ImportError as error:
+        logger.warning("No figures: %s", error)
+    record = {**record, "class_names": list(class_names), "test": test}
+    results = _finish(folder, record, parts, history)
+    if refused is not None:
+        raise refused
+    return results
+
+
+def write_dimensions(
+    launch: Launch,
+    experiment: Experiment,
+    brain: SERBrain,
+    about: Mapping[str, Any],
+    names: Sequence[str],
+    ids: Sequence[str],
+    predictions: ArrayLike,
+) -> dict[str, Any]:
+    """Writes what a run leaves behind whose Brain was tested on dimensions.
+
+    As :func:`write_test`, without a model and figures of classes; ``results.json`` has
+    ``"kind": "dimensions"`` and, as ``"test"``, what
+    :func:`~speechbrain_ser_cl.metrics.dimension_summary` returns, ``dimensions.csv``
+    a line per utterance: ``id``, ``label_<name>`` and ``prediction_<name>``.
+
+    Arguments
+    ---------
+    launch, experiment, brain, about
+        As for :func:`write_test`.
+    names : sequence of str
+        Of the K dimensions.
+    ids : sequence of str
+        Of the N utterances tested.
+    predictions : array_like
+        (N, K), on the corpus' own scale.
+
+    Returns
+    -------
+    dict
+        The contents of ``results.json``.
+    """
+    item_of = {item.utterance.id: item for item in experiment.parts["test"]}
+    tested = [item_of[name] for name in ids]
+    labels, x = dimension_table(tested, names), np.asarray(predictions)
+    speakers = [item.utterance.speaker or "" for item in tested]
+    header = [f"{what}_{n}" for what in ("label", "prediction") for n in names]
+    with (
+        replacing(launch.folder / "dimensions.csv") as unfinished,
+        open(unfinished, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", *header])
+        for name, *rows in zip(ids, labels, x, strict=True):
+            writer.writerow([name, *(f"{n:.9g}" for row in rows for n in row)])
+    known = speakers if all(speakers) else None
+    record = {
+        **_about(launch, experiment, brain, about, experiment.parts),
+        "kind": "dimensions",
+        "test": dimension_summary(labels, x, names, known),
+    }
+    return _finish(launch.folder, record, experiment.parts, brain.history)
+
+
+def _finish(
+    folder: Path,
+    record: Mapping[str, Any],
+    parts: Mapping[str, Sequence[Labelled]],
+    history: History,
+) -> dict[str, Any]:
+    """Writes what runs of all kinds leave, ``results.json`` last."""
     if history.tested is None:
         raise ValueError(f"{folder}: no epoch of this training was tested")
+    write_parts(folder / "utterances.csv", parts)
     write(folder / "history.json", HISTORY, history.epochs)
-    results = {
+    results: dict[str, Any] = {
         **record,
-        "class_names": list(class_names),
-        "test": test,
         "valid": history.tested["valid"],
         "tested_epoch": history.tested["epoch"],
         "epochs": len(history.epochs),
@@ -135,9 +213,6 @@ def write_run(
         "peak_memory_mb": peak_memory_mb(),
     }
     try:
-        plot_confusion_matrix(
-            test["confusion_matrix"], class_names, folder / "confusion_matrix.png"
-        )
         plot_learning_curves(history.epochs, folder / "learning_curves.png")
     except ImportError as error:
         logger.warning("No figures: %s", error)
@@ -145,8 +220,6 @@ def write_run(
         name: checksum(folder / name) for name in FILES if (folder / name).is_file()
     }
     write(folder / "results.json", RESULTS, results)
-    if refused is not None:
-        raise refused
     return results
 
 
@@ -190,8 +263,26 @@ def write_test(
         The contents of ``results.json``.
     """
     parts = experiment.parts if parts is None else parts
+    return write_run(
+        launch.folder if folder is None else folder,
+        _about(launch, experiment, brain, about, parts),
+        predictions=brain.collected_outputs() if predictions is None else predictions,
+        parts=parts,
+        class_names=brain.class_names,
+        history=brain.history,
+        model=model,
+    )
+
+
+def _about(
+    launch: Launch,
+    experiment: Experiment,
+    brain: SERBrain,
+    about: Mapping[str, Any],
+    parts: Mapping[str, Sequence[Labelled]],
+) -> dict[str, Any]:
     source = launch.values["ssl_source"]
-    record = {
+    return {
         **about,
         "encoder": about["encoder"] if source is None else Path(source).name,
         "seed": launch.values["seed"],
@@ -199,15 +290,6 @@ def write_test(
         "demo": launch.demo,
         **experiment.record(parts),
     }
-    return write_run(
-        launch.folder if folder is None else folder,
-        record,
-        predictions=brain.collected_outputs() if predictions is None else predictions,
-        parts=parts,
-        class_names=brain.class_names,
-        history=brain.history,
-        model=model,
-    )
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

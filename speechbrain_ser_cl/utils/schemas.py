@@ -7,12 +7,14 @@ run are named in its ``results.json``, with checksums.
 """
 
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, with_config
 from typing_extensions import NotRequired, TypedDict
 
-from speechbrain_ser_cl.utils.records import Kind
+from speechbrain_ser_cl.utils.records import Kind, RecordError
 
 _open = with_config(ConfigDict(strict=True, allow_inf_nan=False, extra="allow"))
 _closed = with_config(ConfigDict(strict=True, allow_inf_nan=False, extra="forbid"))
@@ -180,6 +182,8 @@ class Results(TypedDict):
     stages: NotRequired[dict[str, Numbers]]
     layer_weights: NotRequired[list[float] | None]
     class_names: NotRequired[Names]
+    # "dimensions": of numbers, not of classes.
+    kind: NotRequired[Text]
     test: NotRequired[Scores]
     valid: NotRequired[Numbers | None]
     tested_epoch: NotRequired[Count | None]
@@ -436,7 +440,41 @@ MANIFEST: Kind[dict[str, ManifestEntry]] = Kind(
 )
 RESULTS: Kind[Results] = Kind("results.json", Results, _AGAIN)
 # Of a run, beside its results.json, which has their checksums.
-FILES = ("predictions.csv", "utterances.csv", "embeddings.npz", "history.json")
+FILES = (
+    *("predictions.csv", "utterances.csv", "embeddings.npz", "history.json"),
+    "dimensions.csv",
+)
+
+
+def check_classes(path: str | Path, results: Mapping[str, Any]) -> None:
+    """Refuse the results of a run that did not predict classes.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Of the file.
+    results : mapping
+        What it says.
+
+    Raises
+    ------
+    RecordError
+        If they are of another kind.
+
+    Example
+    -------
+    >>> check_classes("results.json", {"kind": "dimensions"})
+    Traceback (most recent call last):
+    speechbrain_ser_cl.utils.records.RecordError: results.json: a run whose results ...
+    """
+    if (kind := results.get("kind", "classes")) != "classes":
+        raise RecordError(
+            f"{path}: a run whose results are {kind}, expected classes. This command "
+            "cannot serve them yet; the measures are in the file's key test, the "
+            f"predictions in {kind}.csv beside it"
+        )
+
+
 HISTORY: Kind[list[Epoch]] = Kind("history.json", list[Epoch], _AGAIN, None)
 CROSSVAL: Kind[Crossval] = Kind(
     "crossval.json",
