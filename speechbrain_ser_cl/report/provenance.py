@@ -1,5 +1,6 @@
 """Where results come from: settings, cost, data, and what its parts share."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -71,10 +72,33 @@ def what_ran(series: Series) -> Section:
     texts = dict.fromkeys(run.settings for run in series.runs if run.settings)
     if texts:
         which = f" of {series.runs[0].name}" if len(texts) > 1 else ""
-        blocks.append(
-            Code(f"All settings{which} (hyperparams.yaml)", next(iter(texts)))
-        )
+        what = f"All settings{which} (hyperparams.yaml, absolute paths shortened)"
+        blocks.append(Code(what, without_places(next(iter(texts)))))
     return Section("ran", "What ran", blocks)
+
+
+def without_places(text: str) -> str:
+    r"""Shorten absolute paths, which tell of the machine and its user.
+
+    Arguments
+    ---------
+    text : str
+        Such as a YAML file.
+
+    Returns
+    -------
+    str
+        The ends of paths in place of the whole ones.
+
+    Example
+    -------
+    >>> print(without_places("folder: /home/Anna B/calls\nhub: a/b # of /opt/x.yaml"))
+    folder: …/calls
+    hub: a/b # of …/x.yaml
+    """
+    root = r"(?:/|[A-Za-z]:[/\\])"
+    text = re.sub(rf"(?m)^([\w -]+: *['\"]?){root}.*[/\\]", r"\1…/", text)
+    return re.sub(rf"(?<![\w./:…]){root}(?:[^\s/\\'\"]+[/\\])*", "…/", text)
 
 
 def _plain(value: object) -> str:
@@ -223,7 +247,8 @@ def _leaks(
         try:
             told.append(check_leaks(run.parts, _KEYS, _KEYS))
         except LeakError as error:
-            blocks.append(Note(f"Leak in {run.name}: {error}.", warning=True))
+            why = without_places(str(error))
+            blocks.append(Note(f"Leak in {run.name}: {why}.", warning=True))
     for one in told:
         for key, told_pairs in one.items():
             for pair, count in told_pairs.items():

@@ -21,6 +21,7 @@ from speechbrain_ser_cl.report.embedding_map import (
     N_NEIGHBOURS,
     embedding_map,
 )
+from speechbrain_ser_cl.report.provenance import without_places
 from speechbrain_ser_cl.report.runs import FinishedRun, Series
 from speechbrain_ser_cl.report.snippets import MOST_SECONDS, data_uri
 from speechbrain_ser_cl.results.embeddings import Embeddings, read_embeddings
@@ -212,7 +213,7 @@ def _sounds(
             try:
                 sound = data_uri(utterance.path)
             except AudioError as error:
-                lost.append(str(error))
+                lost.append(without_places(str(error)))
         sounds.append(sound)
     notes = []
     for corpus, licence in terms.items():

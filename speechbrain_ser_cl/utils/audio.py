@@ -149,7 +149,8 @@ def _blocks(
 ) -> Iterator[tuple[numpy.ndarray, int]]:
     """Yields checked samples (T, channels), at least one, and their rate."""
     if not Path(path).is_file():  # of which libsndfile says: System error.
-        what = "a folder" if Path(path).is_dir() else "no audio file"
+        what = f"a folder; name its files, such as {Path(path, '*.wav')}"
+        what = what if Path(path).is_dir() else "no audio file"
         found = f"this is {what}" if Path(path).exists() else "there is no such file"
         raise AudioError(f"{path}: {found}")
     try:

@@ -522,26 +522,34 @@ def test_parts_that_a_file_does_not_have(tmp_path):
     assert facts(read_parts("0 days;NaT")) == [("table_call", "happy", None)]
 
 
-def test_what_audformat_writes(tmp_path):
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_an_audformat_database_with_segments(tmp_path, form):
     audformat = pytest.importorskip("audformat")
-    pandas = pytest.importorskip("pandas")
-    write_wav(tmp_path / "wav" / "a.wav")
-    write_wav(tmp_path / "wav" / "b.wav")
-    files = audformat.filewise_index(["wav/a.wav", "wav/b.wav"])
+    for name in ("wav/a", "wav/b"):
+        write_wav(tmp_path / f"{name}.wav", seconds=2)
+    files, end = ["wav/a.wav", "wav/b.wav"], float("nan")
+    rows = audformat.segmented_index([files[0], *files], [0, 0.25, 0], [0.25, 1.5, end])
+    whole = audformat.filewise_index(files[::-1])
     db = audformat.Database("calls")
-    db.schemes["emotion"] = audformat.Scheme(labels=["anger", "happiness"])
-    db.schemes["speaker"] = audformat.Scheme("int")
-    db["emotion"] = audformat.Table(files)
-    db["emotion"]["emotion"] = audformat.Column(scheme_id="emotion")
-    db["emotion"]["emotion"].set(["anger", "happiness"])
-    db["files"] = audformat.Table(files[::-1])
-    db["files"]["speaker"] = audformat.Column(scheme_id="speaker")
-    db["files"]["speaker"].set(pandas.Series([3, 8], index=files[::-1]))
-    db.save(str(tmp_path), storage_format="csv")
-    found = read_table(tmp_path, table=["db.emotion.csv", "db.files.csv"])
-    assert facts(found) == [
-        ("table_wav/a", "angry", "table_8"),
-        ("table_wav/b", "happy", "table_3"),
+    for table, index, column, values in (
+        ("emotion", rows, "emotion", ["anger", "happiness", "anger"]),
+        ("files", whole, "speaker", ["B", "A"]),
+    ):
+        db.schemes[column] = audformat.Scheme(labels=sorted(set(values)))
+        db[table] = audformat.Table(index)
+        db[table][column] = audformat.Column(scheme_id=column)
+        db[table][column].set(values)
+    db.save(str(tmp_path), storage_format=form)
+    tables = [f"db.emotion.{form}", f"db.files.{form}"]
+    with pytest.raises(CorpusError, match=rf"table: \[{', '.join(tables)}\], first"):
+        read_table(tmp_path)
+    found = read_table(tmp_path, table=tables, cut_into=tmp_path / "parts")
+    assert [
+        (*fact, u.duration) for fact, u in zip(facts(found), found, strict=True)
+    ] == [
+        ("table_wav/a_0.000-0.250", "angry", "table_A", 0.25),
+        ("table_wav/a_0.250-1.500", "happy", "table_A", 1.25),
+        ("table_wav/b", "angry", "table_B", 2.0),
     ]
 
 

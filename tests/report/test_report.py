@@ -306,6 +306,20 @@ def test_audio_is_only_where_it_may_be_and_can_be(folds, class_names, tmp_path):
     assert "Audio of mine: own corpus" in text and heard
     text, heard = told("synthetic_target", tmp_path / "gone.wav")
     assert "could not be read: " in text and "gone.wav" in text and not heard
+    # A page that is passed on does not tell where it was made.
+    assert str(tmp_path) not in text
+
+
+def test_a_page_that_is_passed_on_tells_no_path(folds, class_names, tmp_path):
+    run = write_trained(tmp_path / "run", folds[0], class_names)
+    settings = f"# Made of {tmp_path}/my.yaml\nfolder: {tmp_path}/my calls\nlr: 0.1\n"
+    (run / "hyperparams.yaml").write_text(settings)
+    output = tmp_path / "report.html"
+    write_report([run], output)
+    page = output.read_text(encoding="utf-8")
+    assert str(tmp_path) not in page
+    assert str(tmp_path) not in (run / "predictions.csv").read_text()
+    assert "folder: …/my calls\nlr: 0.1" in page
 
 
 def test_nothing_is_heard_unasked(trained, tmp_path):
