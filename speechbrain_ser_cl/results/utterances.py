@@ -29,7 +29,7 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
     utterances are parts of longer recordings; ``listeners`` where there are dimensions
     or votes, as JSON: ``{"votes":{"happy":3}}``. What is None is empty. Lines are
     sorted by part, in the given order, then by id. The file appears whole or not at
-    all. By ``wav`` reports find the audio: delete the column before you pass it on.
+    all. By ``wav`` reports find the audio: empty the column before you pass it on.
 
     Arguments
     ---------
