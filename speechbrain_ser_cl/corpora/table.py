@@ -21,6 +21,7 @@ from speechbrain_ser_cl.corpora.checks import (
     CorpusError,
     below,
     make_utterances,
+    numbers,
     one_name,
 )
 from speechbrain_ser_cl.corpora.emotion_words import (
@@ -82,6 +83,7 @@ class _Part:
     file: str = ""
     emotion: str | None = None
     votes: Mapping[str, float] | None = None
+    dimensions: Mapping[str, float] | None = None
 
     @property
     def is_cut(self) -> bool:
@@ -111,6 +113,8 @@ def read_table(
     language: str = "und",
     encoding: str | None = None,
     raters: str | None = None,
+    dimensions: Words = None,
+    votes: Words = None,
 ) -> list[Utterance]:
     r"""Read a corpus of one's own: a table with a row per utterance.
 
@@ -150,7 +154,13 @@ def read_table(
         Of the table; by default it is found out.
     raters : str, optional
         ``"plurality"``: a file in several rows, one per listener, gets the emotion of
-        the most, ``"other"`` where two have as many, and all as its ``votes``.
+        the most, ``"other"`` where two have as many, and all as its ``votes``; its
+        dimensions are the means.
+    dimensions : mapping, optional
+        Name to a column of numbers: ``{arousal: aro, valence: val}``. Empty: not known.
+    votes : mapping, optional
+        Emotion to the column of how many listeners heard it, or of their share:
+        ``{happy: n_happy, sad: n_sad}``.
 
     Returns
     -------
@@ -189,7 +199,9 @@ def read_table(
         key = _resolved(said_columns, rows, splits, where, ("file", "start", "end"))
         rows = _joined(rows, read_rows(more, encoding), key, where, more)
     columns = _resolved(said_columns, rows, splits, where)
-    parts = _parts([_values(row, columns) for row in rows], where)
+    asked = _numeric("dimensions", dimensions, rows, where)
+    asked |= _numeric("votes", votes, rows, where)
+    parts = _parts([_values(row, columns | asked) for row in rows], where)
     found = find_files(root, (part.said["file"] for part in parts), where)
     for part, (path, name) in zip(parts, found, strict=True):
         part.path, part.file = path, name
@@ -225,6 +237,9 @@ def read_table(
             len(rows) - len(kept),
             len(rows),
         )
+    for part in kept:
+        part.dimensions = _numbers(part, "dimensions", where)
+        part.votes = _numbers(part, "votes", where)
     kept = _agreed(kept, raters, where)
     _check_found(kept, root, columns, where)
     segmented = any(part.is_cut for part in kept)
@@ -247,6 +262,7 @@ def read_table(
                 start=part.start if segmented else None,
                 end=part.end,
                 votes=part.votes,
+                dimensions=part.dimensions,
             )
             for part, path in zip(kept, files, strict=True)
         ),
@@ -539,7 +555,7 @@ def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
     for first, *more in several:
         for other in more:
             for field in set(first.said) - {"file", "emotion", "start", "end"}:
-                if other.said[field] != first.said[field]:
+                if "." not in field and other.said[field] != first.said[field]:
                     raise CorpusError(
                         f"{where}: rows {first.row} and {other.row} of {first.file} "
                         f"have {field} {first.said[field]!r} and "
@@ -547,6 +563,7 @@ def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
                     )
         votes = Counter(part.emotion or "" for part in (first, *more))
         first.votes = dict(votes)
+        first.dimensions = _means([first, *more]) or None
         (first.emotion, most), *others = votes.most_common(2)
         if others and others[0][1] == most:
             first.emotion = "other"
@@ -557,6 +574,50 @@ def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
             *(where, len(several), len(groups), undecided),
         )
     return [group[0] for group in groups.values()]
+
+
+def _means(parts: Sequence[_Part]) -> dict[str, float]:
+    """Each dimension, on average over the rows that say it."""
+    said: dict[str, list[float]] = {}
+    for part in parts:
+        for name, value in (part.dimensions or {}).items():
+            said.setdefault(name, []).append(value)
+    return {name: sum(values) / len(values) for name, values in said.items()}
+
+
+def _numeric(
+    what: str, asked: Words, rows: Sequence[Row], where: str
+) -> dict[str, str]:
+    """Columns of numbers, by a name with a dot."""
+    if not isinstance(asked or {}, Mapping):
+        raise CorpusError(
+            f"{where}: {what} is {asked!r}, expected a column for each name: "
+            f"{what}: {{name: column}}"
+        )
+    there, found = list(rows[0]), {}
+    for name, column in (asked or {}).items():
+        if column not in there:
+            raise CorpusError(
+                f"{where} has no column {column!r}; {did_you_mean(str(column), there)}"
+                f"it has {', '.join(there)}. Correct {what}: {{{name}: …}}"
+            )
+        known = EMOTION_WORDS.get(name.lower(), name) if what == "votes" else name
+        found[f"{what}.{known}"] = column
+    return found
+
+
+def _numbers(part: _Part, what: str, where: str) -> dict[str, float] | None:
+    texts = {
+        key.partition(".")[2]: text
+        for key, text in part.said.items()
+        if key.startswith(f"{what}.")
+    }
+    try:
+        return numbers(texts)
+    except CorpusError as error:
+        raise CorpusError(
+            f"{where}: row {part.row}, {part.said['file']}: {what}: {error}"
+        ) from None
 
 
 def _check_found(

@@ -553,6 +553,37 @@ def test_an_audformat_database_with_segments(tmp_path, form):
     ]
 
 
+def test_columns_of_votes_and_dimensions(tmp_path):
+    rows = ["file,emotion,aro,n_joy,n_sad", "a.wav,happy,2.5,3,1", "b.wav,sad,,0,0"]
+    for name in "ab":
+        write_wav(tmp_path / f"{name}.wav")
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(rows))
+    options = {
+        "dimensions": {"arousal": "aro"},
+        "votes": {"Joy": "n_joy", "sad": "n_sad"},
+    }
+    a, b = read_table(tmp_path, **options)
+    assert (a.dimensions, a.votes) == ({"arousal": 2.5}, {"happy": 3, "sad": 1})
+    assert (b.dimensions, b.votes) == (None, None)
+    with pytest.raises(CorpusError, match="no column 'arro'; did you mean 'aro'"):
+        read_table(tmp_path, dimensions={"arousal": "arro"})
+    table.write_text("\n".join(rows).replace("2.5", "much"))
+    with pytest.raises(
+        CorpusError, match="row 1, a.wav: dimensions: arousal is 'much'"
+    ):
+        read_table(tmp_path, **options)
+
+
+def test_ratings_of_several_rows_are_averaged(tmp_path):
+    write_wav(tmp_path / "a.wav")
+    rows = ["file,emotion,aro", "a.wav,happy,2", "a.wav,happy,3", "a.wav,sad,"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    (a,) = read_table(tmp_path, raters="plurality", dimensions={"arousal": "aro"})
+    assert (a.emotion, a.votes) == ("happy", {"happy": 2, "sad": 1})
+    assert a.dimensions == {"arousal": 2.5}
+
+
 def test_tables_that_do_not_belong_together(calls):
     (calls / "more.csv").write_text("Datei,Person\nwav/a1.wav,Anna\n")
     with pytest.raises(CorpusError, match=r"no row for .3: wav/a2\.wav"):
