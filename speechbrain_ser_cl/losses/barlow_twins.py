@@ -60,23 +60,7 @@ class BarlowTwinsLoss(ViewLoss):
         self.lambda_offdiag = lambda_offdiag
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Equation 1 on the cross-correlation of the batch.
-
-        Arguments
-        ---------
-        z_a, z_b : torch.Tensor
-            Prepared embeddings (N, D).
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar of at least 0.
-
-        Raises
-        ------
-        ValueError
-            If N is 1.
-        """
+        """Equation 1 on the cross-correlation of the batch."""
         if len(z_a) < 2:
             raise ValueError("BarlowTwinsLoss needs at least two utterances, found 1")
         correlation = _standardise(z_a).T @ _standardise(z_b) / len(z_a)

@@ -71,18 +71,7 @@ class InfoNCELoss(ViewLoss):
         self.symmetric = symmetric
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Equation 4, for one or both directions.
-
-        Arguments
-        ---------
-        z_a, z_b : torch.Tensor
-            Prepared embeddings (N, D).
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar of at least 0.
-        """
+        """Equation 4, for one or both directions."""
         similarity = z_a @ z_b.T / self.temperature
         own_view = torch.arange(len(z_a), device=z_a.device)
         loss = F.cross_entropy(similarity, own_view)

@@ -61,18 +61,7 @@ class NTXentLoss(ViewLoss):
         self.supcon = SupConLoss(temperature, normalize=False)
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Each row looks for its other view.
-
-        Arguments
-        ---------
-        z_a, z_b : torch.Tensor
-            Prepared embeddings (N, D).
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar of at least 0.
-        """
+        """Each row looks for its other view."""
         utterance = torch.arange(len(z_a), device=z_a.device)
         loss: Tensor = self.supcon(torch.cat([z_a, z_b]), utterance.repeat(2))
         return loss

@@ -113,25 +113,7 @@ class StatisticsPooling(nn.Module):
         return {"input_size": self.input_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Pools a batch.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames (B, T, D).
-        lengths : torch.Tensor, optional
-            Relative lengths in frames (B,), in (0, 1]. None: no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            One vector per utterance (B, 2 D), of the type of x.
-
-        Raises
-        ------
-        ValueError
-            If a shape is not as above.
-        """
+        """Pools a batch; see :meth:`MeanPooling.forward`."""
         frames, mask = _valid_frames(x, lengths)
         n = mask.sum(dim=1)
         mean = frames.sum(dim=1) / n
@@ -179,25 +161,7 @@ class SelfAttentionPooling(nn.Module):
         return {"input_size": self.output_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Pools a batch.
-
-        Arguments
-        ---------
-        x : torch.Tensor
-            Frames (B, T, D).
-        lengths : torch.Tensor, optional
-            Relative lengths in frames (B,), in (0, 1]. None: no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            One vector per utterance (B, D), of the type of x.
-
-        Raises
-        ------
-        ValueError
-            If a shape is not as above.
-        """
+        """Pools a batch; see :meth:`MeanPooling.forward`."""
         frames, mask = _valid_frames(x, lengths)
         scores = frames @ self.attention.weight.to(frames.dtype).T
         weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=1)

@@ -14,6 +14,7 @@ from speechbrain.utils.checkpoints import (
 )
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from torch.nn import Module
+from typing_extensions import override
 
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.errors import FileError
@@ -42,6 +43,7 @@ class AtomicCheckpointer(Checkpointer):
     0.5
     """
 
+    @override
     def save_checkpoint(
         self,
         meta: Mapping[str, Any] | None = None,
@@ -49,29 +51,7 @@ class AtomicCheckpointer(Checkpointer):
         name: str | None = None,
         verbosity: int = logging.INFO,
     ) -> Checkpoint | None:
-        """Saves all recoverables; see SpeechBrain's method of this name.
-
-        Arguments
-        ---------
-        meta : dict, optional
-            Put into the checkpoint's metadata.
-        end_of_epoch : bool
-            Whether the epoch is over.
-        name : str, optional
-            Name in the folder's name; by default the time.
-        verbosity : int
-            Logging level of the message.
-
-        Returns
-        -------
-        Checkpoint
-            The checkpoint; None on processes other than the main one.
-
-        Raises
-        ------
-        DiskFullError
-            If the disk is full; the checkpoint before it is kept.
-        """
+        """Saves all recoverables; a folder appears only when it is complete."""
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover)
@@ -124,19 +104,9 @@ class AtomicCheckpointer(Checkpointer):
 
     custom_load_hooks: dict[str, Any]
 
+    @override
     def load_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Loads a checkpoint; see SpeechBrain's method of this name.
-
-        Arguments
-        ---------
-        checkpoint : Checkpoint
-            Which one.
-
-        Raises
-        ------
-        FileError
-            For a file that is cut off or damaged.
-        """
+        """Loads a checkpoint; raises a FileError that names a damaged file."""
         hooks = self.custom_load_hooks
         found = {
             name: hooks.get(name) or get_default_hook(obj, DEFAULT_LOAD_HOOKS)
