@@ -367,6 +367,7 @@ class _Cell(str):
 
     @property
     def stem(self) -> str:
+        """The name without suffix."""
         return Path(self).stem
 
 

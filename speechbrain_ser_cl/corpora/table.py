@@ -87,6 +87,7 @@ class _Part:
 
     @property
     def is_cut(self) -> bool:
+        """Whether it is a part of a recording."""
         return self.start > 0 or self.end is not None
 
     @property

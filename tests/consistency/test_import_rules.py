@@ -68,7 +68,7 @@ RULES = {
         SCIENCE | {"jinja2", "matplotlib", "soundfile", "tqdm", "umap"},
     ),
     "sweeps": (
-        {"utils", "data", "results", "report"},
+        {"utils", "data", "results", "report", "training", "model_folder"},
         {"distributed", "joblib", "ray", "ruamel", "speechbrain", "tqdm"},
     ),
     "training": (
@@ -77,7 +77,8 @@ RULES = {
             *("backbones", "losses", "nnet", "augment", "model_folder"),
         },
         SCIENCE
-        | {"filelock", "hyperpyyaml", "ruamel", "speechbrain", "torch", "tqdm", "yaml"},
+        | {"filelock", "hyperpyyaml", "ruamel", "speechbrain", "torch", "tqdm", "yaml"}
+        | {"opensmile", "typing_extensions"},
     ),
 }
 TOP = {"cli", "demo", "inference", "export"}

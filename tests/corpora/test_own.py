@@ -566,8 +566,8 @@ def test_columns_of_votes_and_dimensions(tmp_path):
     a, b = read_table(tmp_path, **options)
     assert (a.dimensions, a.votes) == ({"arousal": 2.5}, {"happy": 3, "sad": 1})
     assert (b.dimensions, b.votes) == (None, None)
-    with pytest.raises(CorpusError, match="no column 'arro'; did you mean 'aro'"):
-        read_table(tmp_path, dimensions={"arousal": "arro"})
+    with pytest.raises(CorpusError, match="no column 'arou'; did you mean 'aro'"):
+        read_table(tmp_path, dimensions={"arousal": "arou"})
     table.write_text("\n".join(rows).replace("2.5", "much"))
     with pytest.raises(
         CorpusError, match="row 1, a.wav: dimensions: arousal is 'much'"

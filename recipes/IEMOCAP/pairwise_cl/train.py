@@ -207,8 +207,10 @@ def run(launch):
     known = {"views": values["encoders"], "methods": METHODS}
     check_choices(values, **known, pretrain_on=PRETRAIN_ON)
     names, replaced = choose_views(values["views"], values["needs"])
-    keys = ("methods", "fractions", "draws", "full_draws")
-    few_runs = list_few_label_runs(names, *(values[key] for key in keys))
+    draws = (values["draws"], values["full_draws"])
+    few_runs = list_few_label_runs(
+        names, values["methods"], values["fractions"], *draws
+    )
     full_runs = list_few_label_runs(names, values["methods"], [1.0], 0, 1)
     if rank_and_world_size()[1] > 1:
         raise ValueError(

@@ -519,6 +519,7 @@ class _Work(NamedTuple):
     batch_seconds: float
 
     def inputs(self, utterances: Sequence[Utterance]) -> list[Tensor]:
+        """Reads what features are computed of."""
         return [self.read(utterance) for utterance in utterances]
 
 
