@@ -448,7 +448,7 @@ def map_corpora(
     emotion_map : mapping
         As ``read_corpora`` takes it.
     target : Target, optional
-        Whose word counts: by default the corpus', else the listeners'.
+        Whose labels are used: by default the corpus', else the listeners'.
 
     Returns
     -------

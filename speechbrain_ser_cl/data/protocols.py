@@ -84,7 +84,7 @@ def _kind(
     valid: str = "next",
     **more: object,
 ) -> dict[str, Any]:
-    """The usual entries of a kind of protocol."""
+    """Make the default entries of a kind of protocol."""
     deal = "fair" if n_folds or group == "split" else None
     entries = {"group": group, "n_folds": n_folds, "deal": deal, "valid": valid}
     return entries | {"unknown": "error", "leaks": leaks} | more
@@ -96,13 +96,13 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     # 10 folds on IEMOCAP: one speaker of the session left out tests, one validates.
     "session_speaker_swap": _kind("session", None, ["text_id"], "swap"),
     "session_kfold": _kind("session", 5, ["text_id"]),
-    # The partner in a dialogue stays in training, and so does the session.
+    # The dialogue partner, and so the session, stays in training.
     "leave_one_speaker_out": _kind("speaker", None, ["session", "text_id"]),
     "speaker_kfold": _kind("speaker", 5, ["text_id"]),
     "text_kfold": _kind("text_id", 5, ["speaker", "session"]),
     # 5 x 2 folds: new speakers say new texts.
     "speaker_text_kfold": _kind("speaker", 5, ["session"], text_folds=2),
-    # What is not cut from a recording is one.
+    # An utterance that is not cut from a recording counts as one.
     "recording_kfold": _kind(
         "recording", 5, ["speaker", "session", "text_id"], unknown="alone"
     ),
@@ -127,7 +127,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
 
 # The share of utterances for validation, by kind of group: one in this number.
 _FIFTH = 5
-# Ids that all folds may hold together.
+# The most ids that all folds together may hold.
 _MOST_IDS = 100_000_000
 
 Codes = NDArray[np.int8]
@@ -192,7 +192,7 @@ class Split:
 
 
 def resolve_protocol(protocol: str | Mapping[str, Any]) -> dict[str, Any]:
-    """A protocol with all its entries.
+    """Fill in all entries of a protocol.
 
     Arguments
     ---------
@@ -252,7 +252,7 @@ is a fold; use speaker_kfold
     if kind in DRAWN:
         return {"kind": kind} | usual | entries
     full = usual | entries
-    if usual["deal"] is None:  # where each group is a fold nothing is dealt
+    if usual["deal"] is None:  # if each group is a fold, nothing is dealt
         full["deal"] = None
     choices = {
         "group": [usual["group"]],
@@ -500,7 +500,7 @@ def write_split(split: Split, path: str | Path) -> None:
 
 
 def read_split(path: str | Path) -> Split:
-    """Read what ``write_split`` wrote.
+    """Read a file that ``write_split`` wrote.
 
     Arguments
     ---------
@@ -546,10 +546,10 @@ def _checked(
     corpora: NDArray[np.object_],
     protocol: Mapping[str, Any],
 ) -> dict[str, dict[str, int]]:
-    """What the parts share; an error where the protocol does not declare it."""
+    """Check what the parts share; refuse what the protocol does not declare."""
     for corpus, one in protocol.get("per_corpus", {"": protocol}).items():
         own = part_of if not corpus else np.where(corpora == corpus, part_of, UNUSED)
-        # What validates is of the test's kind, or of training's.
+        # Validation is taken from the test's groups or from the training's.
         if one["valid"] == "utterances":
             both, names = np.where(own == VALID, TRAIN, own), ("train", "", "test")
         else:
@@ -574,7 +574,7 @@ def _checked(
 def _one_corpus(
     items: list[Labelled], protocol: Mapping[str, Any], seed: int
 ) -> list[Codes]:
-    """The part of each utterance in each fold of one corpus."""
+    """Compute the part of each utterance in each fold of one corpus."""
     if protocol["group"] == "split":
         return [_given(items, protocol, seed)]
     hand, n_folds = _hands(items, protocol["group"], protocol, seed)
@@ -611,7 +611,7 @@ def _one_corpus(
 def _hands(
     items: list[Labelled], group: str, protocol: Mapping[str, Any], seed: int
 ) -> tuple[NDArray[np.int64], int]:
-    """The fold whose group each utterance belongs to, and how many folds there are."""
+    """Give the fold of each utterance's group, and the number of folds."""
     kind, corpus = protocol["kind"], items[0].utterance.corpus
     attribute = "id" if group == "utterance" else group
     names: list[str | None] = [getattr(item.utterance, attribute) for item in items]
@@ -667,7 +667,7 @@ def _dealt(
     seed: int,
     group: str,
 ) -> dict[str, int]:
-    """The fold of each group."""
+    """Deal the groups to folds."""
     if n_folds is None:
         return {name: k for k, name in enumerate(sorted(groups))}
 
@@ -677,7 +677,7 @@ def _dealt(
             return "", _gender(groups[name])
         return label, (utterance.gender or "") if deal == "fair" else ""
 
-    # Of single utterances cards are as fair as can be.
+    # For single utterances, dealing like cards is already fair.
     if deal == "cards" or group == "utterance":
         return deal_cards(groups, n_folds, seed, stratum)
     return deal_fairly(groups, n_folds, seed)
@@ -738,7 +738,7 @@ def _validate_utterances(
 
 
 def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Codes:
-    """The parts that the corpus itself names."""
+    """Give the parts that the corpus itself names."""
     kind, corpus = protocol["kind"], items[0].utterance.corpus
     unknown = [i.utterance.id for i in items if i.utterance.split is None]
     if unknown and protocol["unknown"] != "leave_out":
@@ -771,7 +771,7 @@ def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Cod
     for place, item in enumerate(items):
         if codes[place] == TRAIN and fold_of[str(item.utterance.speaker)] == 0:
             part_of[place] = VALID
-    # Of few speakers a fifth is no fifth.
+    # A fifth of few speakers would be far from a fifth.
     if 5 * int((part_of == VALID).sum()) > 2 * len(train):
         raise ValueError(
             f"protocol {kind}: {corpus} has no part valid, and {len(groups)} training "
@@ -789,7 +789,7 @@ def _swapped(
     protocol: Mapping[str, Any],
     seed: int,
 ) -> list[Codes]:
-    """Each fold halved, by speaker if groups are kept together: two folds of each."""
+    """Make two folds of each: its halves, by speaker if groups stay together."""
     by_speaker = protocol["group"] != "utterance"
     folds = []
     for k in range(n_folds):
@@ -827,6 +827,6 @@ def _swapped(
 
 
 def _gender(items: Sequence[Labelled]) -> str:
-    """Of a group of one gender; empty where it is unknown or mixed."""
+    """Give a group's gender; empty if unknown or mixed."""
     genders = {item.utterance.gender for item in items}
     return genders.pop() or "" if len(genders) == 1 else ""

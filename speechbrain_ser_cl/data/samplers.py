@@ -1,4 +1,4 @@
-"""Which utterances make up which batch, as a pure function of seed and position.
+"""Samplers whose batches are a pure function of seed and position.
 
 Nothing here keeps a random state that would have to be saved: batch ``k`` of a stream
 is the same whether the stream is read from its beginning or entered at ``k``, so a
@@ -25,7 +25,7 @@ class Draw(NamedTuple):
 
 
 class EpochSampler(Protocol):
-    """A batch sampler that a killed run can enter where it was."""
+    """A batch sampler that a resumed run can enter at any batch."""
 
     first_batch: int
 
@@ -141,9 +141,10 @@ class Phase(NamedTuple):
 
 
 class AlternatingBatchSampler(Sampler[list[Draw]]):
-    """Phases in turn: epoch 1 takes its batches from the first phase, epoch 2 from
-    the second, and so on, round after round; each phase's stream goes on where it
-    stopped in the round before.
+    """Takes phases in turn, round after round.
+
+    Epoch 1 takes its batches from the first phase, epoch 2 from the second, and so on.
+    The stream of a phase goes on where it stopped in the round before.
 
     An epoch can be entered at any batch, and each rank of a distributed run takes its
     own batches.
@@ -202,7 +203,7 @@ class AlternatingBatchSampler(Sampler[list[Draw]]):
 
 
 class LengthSortedBatches(Sampler[list[int]]):
-    """Every utterance once, in batches of similar length, for evaluation.
+    """Gives every utterance once, in batches of similar length, for evaluation.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""Labels from emotions, splits, and the proof that splits do not leak.
+"""Labels, splits, and the check that splits do not leak.
 
 All draws depend on the seed and the ids alone: not on the order of the input, nor on
 the version of a random number generator.
@@ -22,7 +22,7 @@ from speechbrain_ser_cl.utils.files import without_links
 
 LEAK_KEYS = ("speaker", "session", "text_id")
 _FILE = "audio file"
-# Parts of one recording that overlap by less, in seconds, do not.
+# Overlaps of parts of one recording below this (s) are ignored.
 _TOUCHING = 0.001
 
 
@@ -151,7 +151,7 @@ def map_emotions(
 def class_of_emotions(
     emotion_map: Mapping[str, Sequence[str]], there: Iterable[str]
 ) -> dict[str, str]:
-    """Turn a map of classes round: emotion to class.
+    """Invert a map of classes: emotion to class.
 
     Arguments
     ---------
@@ -363,7 +363,7 @@ class Leaks:
         report: dict[str, dict[str, int]] = {}
         wrong: dict[str, str] = {}
         for what, (codes, names) in self._values.items():
-            # Row -1 is of what is not known.
+            # Row -1 stands for unknown values.
             there = np.zeros((len(names) + 1, len(parts)), dtype=bool)
             there[codes[used], part_of[used]] = True
             shared = {
@@ -398,7 +398,7 @@ class Leaks:
             return
         part = part_of[segments]
         for number, name in enumerate(parts):
-            # How far this part's segments reach that began before.
+            # The latest end of this part's earlier segments.
             reach = np.maximum.accumulate(np.where(part == number, ends, -np.inf))
             other = (part[1:] >= 0) & (part[1:] != number)
             found = np.flatnonzero(other & (reach[:-1] > starts[1:] + _TOUCHING)) + 1
@@ -471,7 +471,7 @@ toy_0). Split by speaker, or declare the leak with allow: [speaker]
 
 
 def describe_part(items: Sequence[Labelled]) -> dict[str, Any]:
-    """Counts of one part of a split, for results.json.
+    """Count one part of a split, for results.json.
 
     Arguments
     ---------
@@ -497,7 +497,7 @@ def describe_part(items: Sequence[Labelled]) -> dict[str, Any]:
 
 
 def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled | str]]) -> str:
-    """A hash that two runs share exactly if they used the same split.
+    """Hash a split: two runs share the hash exactly if they used the same split.
 
     Arguments
     ---------
@@ -522,7 +522,7 @@ def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled | str]]) -> st
 
 
 def _numbered(values: Iterable[str | None]) -> tuple[NDArray[np.int64], list[str]]:
-    """The number of each value, -1 for None, and the values by their number."""
+    """Number the values, -1 for None; also give the values by number."""
     number: dict[str, int] = {}
     codes = [-1 if v is None else number.setdefault(v, len(number)) for v in values]
     return np.array(codes, dtype=np.int64), list(number)
@@ -548,7 +548,7 @@ def _count(size: float | int, total: int) -> int:
 
 
 def random_rank(seed: int, name: str) -> bytes:
-    """A key to sort by: a random order that depends on seed and names alone.
+    """Make a sort key: a random order that depends on seed and names alone.
 
     Example
     -------
@@ -559,7 +559,7 @@ def random_rank(seed: int, name: str) -> bytes:
 
 
 def _draw_speakers(items: list[Labelled], count: int, seed: int) -> list[Labelled]:
-    """All items of the first speakers, in random order, that together have enough."""
+    """Take speakers in random order until their items are enough."""
     of_speaker = defaultdict(list)
     for item in items:
         of_speaker[item.utterance.speaker or ""].append(item)
@@ -575,7 +575,7 @@ def _draw_speakers(items: list[Labelled], count: int, seed: int) -> list[Labelle
 
 
 def _draw_stratified(pool: list[Labelled], count: int, seed: int) -> list[str]:
-    """Ids of ``count`` items, each label by its share (largest remainders)."""
+    """Draw ``count`` ids, each label by its share (largest remainders)."""
     of_label = defaultdict(list)
     for item in pool:
         of_label[item.label].append(item.utterance.id)

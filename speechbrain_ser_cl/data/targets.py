@@ -17,7 +17,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Target:
-    """Whose word counts, and how it becomes a target.
+    """Whose labels are used, and how they become a target.
 
     Arguments
     ---------
@@ -293,7 +293,7 @@ def _counts(
     emotion_map: Mapping[str, Sequence[str]],
     target: Target,
 ) -> Floats:
-    """Votes (N, C + 1) for each class, and at the end for what is in none."""
+    """Count the votes (N, C + 1) per class; the last column is for no class."""
     without = [u.id for u in utterances if u.votes is None]
     if without:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How alike the representations of several views are, by PWCCA.
+"""Similarity of the representations of several views, by PWCCA.
 
 A run of one fold leaves an ``alignment.json``::
 
@@ -28,7 +28,7 @@ FILE = "alignment.json"
 def view_alignment(
     embeddings: Mapping[str, Mapping[str, ArrayLike]],
 ) -> dict[str, dict[str, float | None]]:
-    """PWCCA of each pair of views, mean of both directions.
+    """Compute PWCCA of each pair of views, mean of both directions.
 
     Arguments
     ---------

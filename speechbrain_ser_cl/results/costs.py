@@ -1,4 +1,4 @@
-"""What the runs of a cross-validation cost: time and memory, with the machine."""
+"""Time and memory of the runs of a cross-validation, with the machine."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -37,7 +37,7 @@ from speechbrain_ser_cl.utils.schemas import (
 
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
-# Of results.json: not results, or made anew from the counts.
+# Keys of results.json that are no results, or follow from the counts.
 _NO_NUMBERS = {
     *("format", "order", "seed", "fold", "n_folds", "protocol", "data"),
     *("stages", "machine", "versions"),
@@ -99,7 +99,7 @@ class CrossValidation:
     tested : list of Outcome
         One for each fold and seed.
     cost : dict
-        What the runs say of time, memory, machines and versions.
+        Collect time, memory, machines and versions of the runs.
     missing : list of tuple
         Fold (None where there are none) and seed of each run that was planned and has
         no result: nothing is pooled then.
@@ -120,7 +120,7 @@ class CrossValidation:
 
     @property
     def gap(self) -> str:
-        """Which runs are missing, in words; empty where none is."""
+        """Say which runs are missing; empty if none is."""
         if not self.missing:
             return ""
         names = [
@@ -299,7 +299,7 @@ def _speaker_intervals(
 
 
 def read_crossval(path: str | Path) -> CrossValidation:
-    """Read what ``CrossValidation.write`` wrote.
+    """Read a file that ``CrossValidation.write`` wrote.
 
     Arguments
     ---------
@@ -373,7 +373,7 @@ def collect(
     protocol: Mapping[str, Any],
     missing: Sequence[tuple[int | None, int]] = (),
 ) -> CrossValidation:
-    """Put the runs of one setting together.
+    """Pool the runs of one setting.
 
     Arguments
     ---------
@@ -471,7 +471,7 @@ def _counts(folder: Path) -> tuple[list[str], dict[str, dict[str, np.ndarray]]]:
 
 
 def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the runs say of time, memory, machines and versions."""
+    """Collect time, memory, machines and versions of the runs."""
 
     def different(key: str) -> list[Any]:
         values = {

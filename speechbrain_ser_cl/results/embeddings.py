@@ -1,4 +1,4 @@
-"""``embeddings.npz``: what a model makes of each utterance, for plots and probes."""
+"""``embeddings.npz``: a model's embedding of each utterance, for plots and probes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ _TEXTS = ("ids", "labels", "speakers", "corpora")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What an ``embeddings.npz`` holds.
+    """The contents of an ``embeddings.npz``.
 
     Arguments
     ---------
@@ -49,7 +49,7 @@ def write_embeddings(
     speakers: Sequence[str],
     corpora: Sequence[str],
 ) -> None:
-    """Write embeddings with what is known of the utterances.
+    """Write embeddings with the attributes of their utterances.
 
     The file has the arrays ``embeddings`` (N, D) in half precision, ``format``, and
     ``ids``, ``labels``, ``speakers`` and ``corpora`` (N,) of text: ``numpy.load`` reads
@@ -98,7 +98,7 @@ def write_embeddings(
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Read what ``write_embeddings`` wrote.
+    """Read a file that ``write_embeddings`` wrote.
 
     Arguments
     ---------

@@ -1,4 +1,4 @@
-"""``predictions.csv``: what a model said about each utterance."""
+"""``predictions.csv``: a model's prediction of each utterance."""
 
 import csv
 from collections import Counter
@@ -17,7 +17,7 @@ _FIRST = ["id", "label", "prediction"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a ``predictions.csv`` holds.
+    """The contents of a ``predictions.csv``.
 
     Arguments
     ---------
@@ -126,7 +126,7 @@ def write_predictions(
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read what ``write_predictions`` wrote.
+    """Read a file that ``write_predictions`` wrote.
 
     Arguments
     ---------

@@ -211,7 +211,7 @@ class SERBrain(sb.Brain):
 
     @torch.no_grad()
     def evaluate_batch(self, batch: PaddedBatch, stage: sb.Stage) -> Tensor:
-        """Forward pass and loss; keeps logits and embeddings where a model has them."""
+        """Computes outputs and loss; keeps logits, and embeddings if there are any."""
         with self.evaluation_ctx:
             outputs = self.compute_forward(batch, stage)
             loss = self.compute_objectives(outputs, batch, stage)
@@ -298,7 +298,7 @@ class SERBrain(sb.Brain):
         if stage != sb.Stage.VALID:
             return
         valid, score = self.score_epoch(float(stage_loss))
-        # One score for all ranks, else one of them could stop and the others wait.
+        # All ranks need the same score, else one could stop and the others wait.
         score = ddp_broadcast(score)
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -328,7 +328,7 @@ class SERBrain(sb.Brain):
 
 
 def unwrap(module: torch.nn.Module) -> torch.nn.Module:
-    """The module itself, without DistributedDataParallel around it."""
+    """Removes DistributedDataParallel from around a module."""
     if isinstance(module, torch.nn.parallel.DistributedDataParallel):
         inner: torch.nn.Module = module.module
         return inner

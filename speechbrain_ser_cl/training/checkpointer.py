@@ -1,4 +1,4 @@
-"""A Checkpointer whose checkpoints are there whole or not at all."""
+"""A Checkpointer that writes checkpoints whole or not at all."""
 
 import logging
 import shutil
@@ -61,7 +61,7 @@ class AtomicCheckpointer(Checkpointer):
             )
         if saved is not None:
             final = saved.path.with_name(saved.path.name.removeprefix(_UNFINISHED))
-            if final.exists():  # its name was given before
+            if final.exists():  # a checkpoint of the same name
                 shutil.rmtree(final)
             saved.path.rename(final)
             files = {key: final / path.name for key, path in saved.paramfiles.items()}
@@ -130,7 +130,7 @@ def _unfinished(path: Path) -> Path:
 
 
 def _naming(load: Callable[[Any, Path, bool], None]) -> Callable[..., None]:
-    """The same, but an error names the file."""
+    """Wrap a loading hook so that its errors name the file."""
 
     def load_or_name(obj: Any, path: Path, end_of_epoch: bool) -> None:
         try:

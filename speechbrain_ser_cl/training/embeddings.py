@@ -162,7 +162,7 @@ def probe_embeddings(
 
 @torch.no_grad()
 def _outputs(brain: SERBrain, loader: DataLoader[Any]) -> dict[str, Tensor]:
-    """Embeddings (N, D) and perhaps logits, in the order of the data set."""
+    """Compute embeddings (N, D), and logits if there are any, in data set order."""
     brain.modules.eval()
     rows: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}

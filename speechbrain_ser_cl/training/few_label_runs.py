@@ -1,4 +1,4 @@
-"""The trainings of a study of few labels, one after the other, and what they leave."""
+"""Run the trainings of a study of few labels and write its files."""
 
 import json
 import logging
@@ -235,10 +235,10 @@ def do_few_label_runs(
         try:
             row = json.loads(line)
             rows[_key(row)] = row
-        except (ValueError, TypeError, KeyError):  # of a killed run
+        except (ValueError, TypeError, KeyError):  # left by a killed run
             continue
     with open(journal, "a", encoding="utf-8") as file:
-        file.write("\n")  # after a line that a killed run did not finish
+        file.write("\n")  # a killed run may have left an unfinished line
         for run in tqdm(list(runs), "few labels"):
             key = tuple(run._replace(method=titles[run.method]))
             if key not in rows:
@@ -328,7 +328,7 @@ def write_few_label_study(
 
 
 def print_few_labels(studies: Iterable[Mapping[str, Any]]) -> None:
-    """Prints what came out of studies, for the terminal.
+    """Prints the results of studies.
 
     Arguments
     ---------

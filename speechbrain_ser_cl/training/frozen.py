@@ -1,4 +1,4 @@
-"""Training on top of a frozen encoder without running it in every epoch."""
+"""Train on a frozen encoder without running it in every epoch."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +22,7 @@ _NO_CONTEXT = nullcontext()
 def encode(
     backbone: nn.Module, speech: Tensor, lengths: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """Runs an encoder on waveforms, or on what its frozen layers made of them.
+    """Runs an encoder on waveforms, or on outputs of its frozen layers.
 
     Arguments
     ---------
@@ -65,7 +65,7 @@ def keep_states(
     context: AbstractContextManager[Any] = _NO_CONTEXT,
     dtype: str = "float16",
 ) -> Read:
-    """Computes once what the frozen layers of an encoder give.
+    """Computes the outputs of an encoder's frozen layers once.
 
     The layers above them can then be trained on that. There is no augmentation in it.
 
@@ -120,7 +120,7 @@ def keep_frames(
     context: AbstractContextManager[Any] = _NO_CONTEXT,
     dtype: str = "float16",
 ) -> Read:
-    """Computes once what an encoder gives whose training is over.
+    """Computes the outputs of a trained encoder once.
 
     Arguments
     ---------
@@ -164,7 +164,7 @@ def keep_features(
     name: str,
     dtype: str = "float16",
 ) -> Read:
-    """Computes once what a front end gives that has nothing to train.
+    """Computes the outputs of a front end without parameters once.
 
     Arguments
     ---------
@@ -298,7 +298,7 @@ class FrozenSSL(nn.Module):
         return FeatureCache(folder, key, "float32" if self.pooled else "float16")
 
     def extract(self, wav: Tensor) -> Tensor:
-        """What is cached of an utterance.
+        """Computes what is cached of an utterance.
 
         Arguments
         ---------

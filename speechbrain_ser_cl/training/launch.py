@@ -1,4 +1,4 @@
-"""From a command line to the runs of a recipe.
+"""Start the runs of a recipe from a command line.
 
 A recipe ends with ``main(run, __file__)``, and its ``run(launch)`` begins with
 ``hparams = launch.start()``.
@@ -77,7 +77,7 @@ def find_hparams(path: str | Path, script: str | Path) -> Path:
 
 @dataclass(frozen=True)
 class Launch:
-    """A run that is asked for: its YAML, options and overrides.
+    """A requested run: its YAML, options and overrides.
 
     Arguments
     ---------
@@ -132,7 +132,7 @@ class Launch:
         return Path(self.values["output_folder"])
 
     def start(self) -> dict[str, Any]:
-        """Makes the YAML's objects and the output folder, or takes up a killed run.
+        """Makes the YAML's objects and the output folder, or resumes a killed run.
 
         Returns
         -------
@@ -149,7 +149,7 @@ class Launch:
         try:
             hparams: dict[str, Any] = load_hyperpyyaml(self.text)
         except TypeError as error:
-            # HyperPyYAML's own words, and those of the class.
+            # The message of HyperPyYAML, and that of the class.
             what, *why = error.args
             if not (why and str(what).startswith("Invalid argument to")):
                 raise
@@ -237,7 +237,7 @@ def check_entries(values: Mapping[str, Any], **needed: Iterable[str]) -> None:
 
 
 def _keep_script(folder: Path) -> None:
-    """SpeechBrain copies the file that calls it, this one: the recipe's is wanted."""
+    """Copies the recipe's script; SpeechBrain would copy this file."""
     (folder / Path(__file__).name).unlink(missing_ok=True)
     script = getattr(sys.modules["__main__"], "__file__", None)
     if script is not None:
@@ -245,7 +245,7 @@ def _keep_script(folder: Path) -> None:
 
 
 def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
-    """Refuses to go on in a folder that holds the run of other settings.
+    """Refuses a folder that holds a run of other settings.
 
     Arguments
     ---------
@@ -287,7 +287,7 @@ def main(
     *,
     tell: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> None:
-    """Runs what the command line of a recipe asks for, or its demo.
+    """Runs a recipe as its command line says, or its demo.
 
     The demo runs where no corpus has a folder and the YAML has the key ``demo``, see
     :func:`demo_runs`. An error is told in one line.
@@ -323,7 +323,7 @@ def _main(
 ) -> None:
     typed, run_opts, _ = sb.parse_arguments(list(argv))
     hparams_file = find_hparams(typed, script)
-    # SpeechBrain's own words are no overrides.
+    # SpeechBrain's options are no overrides.
     _, words = RunOptions._create_parser().parse_known_args(list(argv))
     plain = read_yaml(hparams_file)
     overrides = parse_overrides(split_overrides(words), plain)
@@ -446,7 +446,7 @@ def demo_runs(launch: Launch) -> list[Launch]:
 
 
 def _filled(value: Any, folder: str) -> Any:
-    """Texts with ``{folder}`` replaced."""
+    """Replaces ``{folder}`` in texts."""
     if isinstance(value, Mapping):
         return {key: _filled(one, folder) for key, one in value.items()}
     if isinstance(value, list):
@@ -455,7 +455,7 @@ def _filled(value: Any, folder: str) -> Any:
 
 
 def closing_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Writes what came out as a table for the terminal.
+    """Writes the results as a table for the terminal.
 
     Arguments
     ---------

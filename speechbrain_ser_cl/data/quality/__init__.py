@@ -1,1 +1,1 @@
-"""What is in the data, and what is wrong with it, before training starts."""
+"""Checks of the data before training starts."""

@@ -1,4 +1,4 @@
-"""How far listeners agree."""
+"""Agreement of listeners."""
 
 from collections.abc import Iterable, Mapping
 

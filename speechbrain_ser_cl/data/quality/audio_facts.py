@@ -1,4 +1,4 @@
-"""What listening to every audio file of a corpus tells."""
+"""Facts that need every audio file of a corpus decoded: silence, clipping, hashes."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.audio import AudioError, read_samples
 from speechbrain_ser_cl.utils.disk import full_disk_told
 
-# Where recipes keep what was found, in their ``data_folder``.
+# The file with the facts, in a recipe's ``data_folder``.
 FACTS_FILE = "audio_facts.jsonl"
 SILENT_PEAK = 0.001  # -60 dB of full scale
 # This many samples in a row at the largest magnitude are clipping.
@@ -25,7 +25,7 @@ _CLIPPED_RUN = 3
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """What listening to one file tells.
+    """Facts of one audio file.
 
     Arguments
     ---------
@@ -63,7 +63,7 @@ def audio_facts(
     cache_file: str | Path | None = None,
     workers: int | None = None,
 ) -> dict[str, AudioFacts]:
-    """Listen to every file, once.
+    """Decode every file once and collect its facts.
 
     Arguments
     ---------
@@ -121,7 +121,7 @@ def _listen(path: Path) -> AudioFacts:
     except AudioError as error:
         return AudioFacts(0.0, 0.0, "", 0, 0, str(error))
     mono = samples.mean(axis=1)
-    # As 16-bit files have them; a copy in another format sounds the same.
+    # Hashed as 16 bit, so that a copy in another format is recognised.
     steps = np.round(mono * 2**15).astype(np.int32)
     digest = hashlib.sha256(str(rate).encode())
     digest.update(np.trim_zeros(steps).tobytes())
@@ -135,7 +135,7 @@ def _listen(path: Path) -> AudioFacts:
 
 
 def _clipped(samples: np.ndarray) -> float:
-    """Share of samples in runs that stay at the largest magnitude."""
+    """Compute the share of samples in runs at the largest magnitude."""
     magnitude = np.abs(samples)
     peak = float(magnitude.max())
     if peak < SILENT_PEAK:
@@ -156,7 +156,7 @@ def _file_key(path: Path) -> str:
 
 
 def _noted(path: str | Path) -> Iterator[tuple[str, AudioFacts]]:
-    """What an earlier process noted; a line that it did not finish is passed over."""
+    """Read the notes of earlier processes; skip unfinished lines."""
     if not Path(path).exists():
         return
     with open(path, encoding="utf-8") as file:
@@ -170,13 +170,13 @@ def _noted(path: str | Path) -> Iterator[tuple[str, AudioFacts]]:
 
 @contextmanager
 def _notes(path: str | Path | None) -> Iterator[Callable[[str, AudioFacts], None]]:
-    """Notes facts, a line each. Several processes may note into one file."""
+    """Writes facts, a line each. Several processes may write one file."""
     if path is None:
         yield lambda key, facts: None
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with full_disk_told(path), open(path, "a", encoding="utf-8") as file:
-        # After a line that a killed process did not finish.
+        # A killed process may have left an unfinished line.
         file.write("\n")
 
         def note(key: str, facts: AudioFacts) -> None:

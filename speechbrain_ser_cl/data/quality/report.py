@@ -1,4 +1,4 @@
-"""What is in the data and what is wrong with it, told before any training."""
+"""A report on the data and its errors, made before training."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.utils.errors import SERError, offenders
 from speechbrain_ser_cl.utils.files import replacing
 
-# Of samples in runs at the largest magnitude.
+# The share of samples in runs at the largest magnitude.
 CLIPPED_SHARE = 0.001
 SHORT_SECONDS = 0.3
 LONG_SECONDS = 30.0
@@ -28,12 +28,12 @@ ERROR, WARNING = "error", "warning"
 
 
 class DataError(SERError):
-    """Data that nothing should be trained or tested on."""
+    """Data with errors that forbid training and testing."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that was found to be wrong.
+    """One problem that the check found.
 
     Arguments
     ---------
@@ -63,7 +63,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class DataReport:
-    """The data of an experiment, counted and checked.
+    """Counts and problems of an experiment's data.
 
     Arguments
     ---------
@@ -106,30 +106,30 @@ class DataReport:
 
     @property
     def errors(self) -> list[Finding]:
-        """What forbids training."""
+        """The findings that forbid training."""
         return [finding for finding in self.findings if finding.level == ERROR]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What should be looked at."""
+        """The findings to look at."""
         return [finding for finding in self.findings if finding.level == WARNING]
 
     def leave_out(self) -> list[str]:
-        """Ids of the utterances without which the errors and repetitions are gone."""
+        """List the utterances to leave out so that no errors or repetitions remain."""
         return sorted({name for f in self.findings for name in f.leave_out})
 
     def refuse_errors(self) -> None:
-        """Raise a ``DataError`` that tells all errors, if there are any."""
+        """Raise a ``DataError`` that lists all errors, if there are any."""
         if self.errors:
             told = "; ".join(finding.message for finding in self.errors)
             raise DataError(f"the data have {_number(self.errors, ERROR)}: {told}")
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Give the whole report as plain values, for JSON."""
         return asdict(self)
 
     def write(self, path: str | Path) -> None:
-        """Write it as JSON, every name included.
+        """Write the report as JSON, with every name.
 
         Arguments
         ---------
@@ -143,7 +143,7 @@ class DataReport:
             part.write_text(text + "\n", encoding="utf-8")
 
     def text(self) -> str:
-        """The report for a terminal."""
+        """Write the report for a terminal."""
         blocks = [_table(self.parts), self._facts(), self._findings()]
         return "\n\n".join("\n".join(lines) for lines in blocks)
 
@@ -297,7 +297,7 @@ def _dimensions(items: Sequence[Labelled]) -> dict[str, dict[str, float]]:
 def _bad_files(
     items: Sequence[Labelled], facts: Mapping[str, AudioFacts], allow_missing: bool
 ) -> Iterator[Finding]:
-    """What a single file has wrong."""
+    """Find problems of single files."""
     known = [(item.utterance, facts[item.utterance.id]) for item in items]
     problems = [fact.problem for _, fact in known if fact.problem]
     if problems:
@@ -341,7 +341,7 @@ def _repeated_audio(
     facts: Mapping[str, AudioFacts],
     parts: Mapping[str, Sequence[Labelled]],
 ) -> Iterator[Finding]:
-    """Files that sound exactly alike."""
+    """Find files with the same audio."""
     part_of = {i.utterance.id: name for name, part in parts.items() for i in part}
     alike = defaultdict(list)
     for item in sorted(items, key=lambda item: item.utterance.id):
@@ -357,7 +357,7 @@ def _repeated_audio(
         check: str, level: str, found: list[list[Labelled]], what: str = ""
     ) -> Finding:
         ids = [[item.utterance.id for item in group] for group in found]
-        # Where two classes are given nobody knows which one is right.
+        # Copies in two classes: which class is right is unknown.
         doubtful = [
             names if len({item.label for item in group}) > 1 else names[1:]
             for names, group in zip(ids, found, strict=True)
@@ -393,14 +393,14 @@ def _classes(
     class_names: Sequence[str],
     parts: Mapping[str, Sequence[Labelled]] | None,
 ) -> Iterator[Finding]:
-    """Classes that are absent from a part, or small."""
+    """Find classes that are absent from a part, or small."""
     absent: dict[str, list[str]] = {ERROR: [], WARNING: []}
     tiny = []
     for name, part in (parts or {"all": items}).items():
         counts = Counter(item.label for item in part)
         for label in class_names:
             if not counts[label]:
-                # All folds together test it, or say that they do not.
+                # Only a warning: another fold may test the class.
                 level = WARNING if name in ("valid", "test") else ERROR
                 absent[level].append(f"{label} in {name}")
             elif counts[label] < TINY_CLASS:
@@ -424,7 +424,7 @@ def _classes(
 
 
 def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
-    """Speakers who are unknown, who have one class only, or who may be one person."""
+    """Find unknown speakers, speakers with one class, and possible duplicates."""
     unknown = [i.utterance.id for i in items if i.utterance.speaker is None]
     if unknown:
         yield Finding(
@@ -483,7 +483,7 @@ def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
 def _recordings(
     items: Sequence[Labelled], facts: Mapping[str, AudioFacts]
 ) -> Iterator[Finding]:
-    """Classes that the form of the files gives away."""
+    """Find properties of the files that give the class away."""
     if not items:
         return
     of_form: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -523,7 +523,7 @@ def _counts(items: Sequence[Labelled], class_names: Sequence[str]) -> dict[str, 
 
 
 def _table(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines of a table: a column for each part."""
+    """Write the lines of a table with a column for each part."""
     names = list(parts["all"]["classes"])
     rows = [["", *parts]]
     rows += [
