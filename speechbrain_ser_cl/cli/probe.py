@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     corpus: Any = add(
         "--corpus", metavar="NAME", help="FOLDER is this one of `ser-cl list corpora`"
     )
-    corpus.completer = lambda **_: registered_names("corpora")  # type: ignore
+    corpus.completer = lambda **_: registered_names("corpora")
     add(
         "--table",
         metavar="FILE",
