@@ -15,19 +15,25 @@ Authors
  * The speechbrain_ser_cl contributors 2026
 """
 
+import copy
 from pathlib import Path
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
+from torch.nn import ParameterList
+from torch.optim.lr_scheduler import LambdaLR
 
-from speechbrain_ser_cl.data.dataset import SpeechDataset, steps_of, waveform
+from speechbrain_ser_cl.data.dataset import SpeechDataset, middle, steps_of, waveform
 from speechbrain_ser_cl.data.experiment import prepare
+from speechbrain_ser_cl.data.features.place import features_folder
 from speechbrain_ser_cl.data.loaders import make_phase, training_loader, whole_loader
 from speechbrain_ser_cl.report import write_report
 from speechbrain_ser_cl.training import (
     SERBrain,
     class_weights,
     closing_table,
+    keep_pooled,
+    keep_states,
     labelled_cross_entropy,
     main,
     make_brain,
@@ -63,7 +69,40 @@ class FineTuningBrain(SERBrain):
         return total
 
 
-def make_loaders(hparams, parts, classes):
+def keep_frozen(model, utterances, folder):
+    """What frozen layers give is computed once, for all epochs, folds and runs.
+
+    Arguments
+    ---------
+    model : EmotionClassifier
+        Is told what it reads.
+    utterances : list of Utterance
+        All that will be read.
+    folder : str or None
+        Where features are kept; None: the user's place.
+
+    Returns
+    -------
+    read : callable
+        What the model gets of an utterance.
+    hop : int or None
+        Samples per step of it; None: it has no time.
+    """
+    encoder, backbone = model.encoder, model.encoder.backbone
+    read = keep_pooled(encoder, utterances, folder)
+    if read is not None:
+        return read, None
+    read = keep_states(backbone, utterances, features_folder(folder))
+    encoder.reads = "waveform" if read is waveform else "states"
+    return read, 1 if read is waveform else backbone.hop
+
+
+def is_frozen(backbone):
+    """Whether nothing of the encoder is trained but the weights of its layers."""
+    return not any(p.requires_grad for p in backbone.encoder.parameters())
+
+
+def make_loaders(hparams, parts, classes, read=waveform, hop=1):
     """Loaders for training, validation and test.
 
     Arguments
@@ -74,24 +113,25 @@ def make_loaders(hparams, parts, classes):
         ``train``, ``valid`` and ``test`` to their utterances.
     classes : list of str
         Names of the classes 0, 1, …
+    read, hop
+        As :func:`keep_frozen` gives them.
 
     Returns
     -------
     train, valid, test : DataLoader
         The last two give whole utterances, up to ``max_test_seconds``.
     """
-    longest = steps_of(hparams["max_test_seconds"])
-
-    def middle(utterance):
-        wav = waveform(utterance)
-        surplus = max(0, len(wav) - longest)
-        return wav[surplus // 2 : len(wav) - (surplus + 1) // 2]
-
-    max_seconds, seed = hparams["max_seconds"], hparams["seed"]
-    options = hparams["loader_options"]
+    max_seconds, longest = hparams["max_seconds"], hparams["max_test_seconds"]
+    options, seed = hparams["loader_options"], hparams["seed"]
+    if hop is None:  # vectors: nothing to cut, nothing to wait for
+        max_seconds, longest, options = None, None, {"num_workers": 0}
     data = SpeechDataset(
-        parts["train"], classes, max_steps=steps_of(max_seconds), seed=seed
+        parts["train"], classes, read, max_steps=steps_of(max_seconds, hop), seed=seed
     )
+
+    def whole(utterance):
+        return middle(read(utterance), steps_of(longest, hop))
+
     phase = make_phase(
         data,
         hparams["batch_size"],
@@ -100,12 +140,71 @@ def make_loaders(hparams, parts, classes):
         bucketing=hparams["bucketing"],
         max_seconds=max_seconds,
     )
-    whole = (SpeechDataset(parts[name], classes, middle) for name in ("valid", "test"))
+    others = (SpeechDataset(parts[name], classes, whole) for name in ("valid", "test"))
     size = hparams["test_batch_size"]
     return (
         training_loader(data, phase, options),
-        *(whole_loader(data, size, options) for data in whole),
+        *(whole_loader(data, size, options) for data in others),
     )
+
+
+def trained_modules(hparams):
+    """What is trained, by its name in checkpoints: not an encoder that is frozen."""
+    modules, model = hparams["modules"], hparams["model"]
+    encoder = model.encoder
+    if not is_frozen(encoder.backbone):
+        return modules
+    weights = ParameterList([encoder.backbone.layer_weights])
+    parts = {"model": model.head, "pooling": encoder.pooling, "layer_weights": weights}
+    return modules | parts
+
+
+def make_trainer(hparams, launch, folder, classes, **how):
+    """The Brain of a training."""
+    return make_brain(
+        FineTuningBrain,
+        hparams,
+        launch.run_opts,
+        folder,
+        hparams["modules"],
+        classes,
+        learning_rates=hparams["learning_rates"],
+        kept=trained_modules(hparams),
+        **how,
+    )
+
+
+def fit(brain, hparams, train, valid):
+    """Trains, each class by its weight if wanted."""
+    brain.train_sampler = train.batch_sampler
+    if hparams["balance"]:
+        weights = class_weights(train.dataset.labels, len(brain.class_names))
+        brain.class_weights = weights.to(brain.device)
+    brain.fit(brain.epoch_counter, train, valid)
+
+
+def fit_again(first, hparams, launch, parts, kept):
+    """Trains on training and validation part for as long as the first was best.
+
+    The learning rates are those of the first training. Validation is on utterances
+    that are trained on: its scores say nothing.
+    """
+    rates = [row["lr"] / first.history.epochs[0]["lr"] for row in first.history.epochs]
+    brain = make_trainer(
+        hparams,
+        launch,
+        launch.folder / "refit",
+        first.class_names,
+        epochs=first.history.tested["epoch"],
+        lr_scheduler=lambda optimizer: LambdaLR(
+            optimizer, lambda epoch: rates[min(epoch, len(rates) - 1)]
+        ),
+    )
+    parts = parts | {"train": [*parts["train"], *parts["valid"]]}
+    train, valid, _ = make_loaders(hparams, parts, first.class_names, *kept)
+    fit(brain, hparams, train, valid)
+    first.history.seconds += brain.history.seconds
+    return brain
 
 
 def run(launch):
@@ -116,25 +215,32 @@ def run(launch):
     if if_main_process():
         experiment.report.write(launch.folder / "data_report.json")
     classes = experiment.class_names
-    train, valid, test = make_loaders(hparams, experiment.parts, classes)
-    brain = make_brain(
-        FineTuningBrain,
+    parts = experiment.parts
+    brain = make_trainer(
         hparams,
-        launch.run_opts,
+        launch,
         launch.folder,
-        hparams["modules"],
         classes,
         epochs=hparams["n_epochs"],
         patience=hparams["patience"],
-        learning_rates=hparams["learning_rates"],
         lr_scheduler=hparams["lr_scheduler"],
-        sampler=train.batch_sampler,
     )
-    if hparams["balance"]:
-        weights = class_weights(train.dataset.labels, len(classes))
-        brain.class_weights = weights.to(brain.device)
-    brain.fit(brain.epoch_counter, train, valid)
-    brain.evaluate(test, max_key="score")
+    everyone = [item.utterance for part in parts.values() for item in part]
+    kept = keep_frozen(hparams["model"], everyone, hparams["features_folder"])
+    train, valid, test = make_loaders(hparams, parts, classes, *kept)
+    refit = hparams["refit"]
+    if refit is None:
+        refit = is_frozen(hparams["backbone"])
+    modules = trained_modules(hparams) if refit else {}
+    start = copy.deepcopy({name: part.state_dict() for name, part in modules.items()})
+    fit(brain, hparams, train, valid)
+    brain.evaluate(valid if refit else test, max_key="score")
+    tested = brain
+    if refit:
+        for name, state in start.items():
+            modules[name].load_state_dict(state)
+        tested = fit_again(brain, hparams, launch, parts, kept)
+        tested.evaluate(test)
     if not if_main_process():
         return []
     supcon = hparams["loss"].active("supcon")
@@ -150,13 +256,14 @@ def run(launch):
         "encoder": Path(hparams["ssl_source"]).name,
         "seed": hparams["seed"],
         "precision": brain.precision,
+        "refit": refit,
         "demo": launch.demo,
         "layer_weights": None if weights is None else weights.tolist(),
     }
     results = write_run(
         launch.folder,
         record | experiment.record(),
-        predictions=brain.collected_outputs(),
+        predictions=tested.collected_outputs(),
         parts=experiment.parts,
         class_names=classes,
         history=brain.history,

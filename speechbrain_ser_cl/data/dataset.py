@@ -226,6 +226,18 @@ def steps_of(max_seconds: float | None, hop: int = 1) -> int | None:
     return None if max_seconds is None else round(max_seconds * SAMPLE_RATE / hop)
 
 
+def middle(speech: Tensor, max_steps: int | None) -> Tensor:
+    """Takes the middle of what is longer than so many steps; None: no limit.
+
+    Example
+    -------
+    >>> middle(torch.arange(6), 3)
+    tensor([1, 2, 3])
+    """
+    surplus = 0 if max_steps is None else max(0, len(speech) - max_steps)
+    return speech[surplus // 2 : len(speech) - (surplus + 1) // 2]
+
+
 def without_labels(items: Sequence[Labelled]) -> list[Labelled]:
     """Removes the labels, so that nothing later can use the class.
 

@@ -47,6 +47,7 @@ from speechbrain_ser_cl.training.stages import (
     shared_folder,
     title_of,
 )
+from speechbrain_ser_cl.training.utterance_features import keep_pooled
 from speechbrain_ser_cl.training.views import ViewFeatures, take_unusable
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "fit_once",
     "keep_features",
     "keep_frames",
+    "keep_pooled",
     "keep_states",
     "labelled_cross_entropy",
     "layer_similarities",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.data.dataset import Read, waveform
+from speechbrain_ser_cl.data.dataset import Read, middle, steps_of, waveform
 from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
 from speechbrain_ser_cl.nnet import MeanPooling
 from speechbrain_ser_cl.training.brain import unwrap
@@ -74,7 +74,8 @@ def keep_states(
     backbone : WeightedSSL
         Frozen in part or in all.
     utterances : iterable of Utterance
-        All that will be read.
+        All that will be read. Of what is longer than the encoder takes the middle is
+        used.
     folder : str or pathlib.Path
         Of the feature cache. Runs with the same frozen layers share what is there.
     precision : str
@@ -104,6 +105,7 @@ def keep_states(
     device = backbone.layer_weights.device
 
     def states(wav: Tensor) -> Tensor:
+        wav = middle(wav, steps_of(backbone.max_seconds))
         with context:
             return backbone.frozen_states(wav[None].to(device))[0]
 

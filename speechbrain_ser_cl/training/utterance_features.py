@@ -15,9 +15,14 @@ from torch import Tensor
 
 from speechbrain_ser_cl.backbones import LogMel, WeightedSSL
 from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.data.dataset import Read, middle, steps_of
 from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
 from speechbrain_ser_cl.data.features.place import features_folder
-from speechbrain_ser_cl.nnet import StatisticsPooling
+from speechbrain_ser_cl.nnet import (
+    MeanPooling,
+    StatisticsPooling,
+    UtteranceEncoder,
+)
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 
 BASELINES = ("log_mel", "egemaps", "compare")
@@ -36,7 +41,7 @@ class UtteranceFeatures:
         ``log_mel``, ``egemaps`` or ``compare``; or anything, with a backbone.
     backbone : WeightedSSL, optional
         Its encoder's layers are taken, whether they are trained or not, in evaluation
-        mode, at its device.
+        mode, at its device. Of what is longer than it takes the middle is used.
     folder : str or pathlib.Path, optional
         Of all caches; see
         :func:`~speechbrain_ser_cl.data.features.place.features_folder`.
@@ -155,6 +160,7 @@ class UtteranceFeatures:
         backbone, pool = self.backbone, StatisticsPooling()
         assert backbone is not None
         backbone.eval()
+        wavs = [middle(wav, steps_of(backbone.max_seconds)) for wav in wavs]
         counts = torch.tensor([len(wav) for wav in wavs])
         batch = torch.nn.utils.rnn.pad_sequence(wavs, batch_first=True)
         batch, n_samples = batch.to(self._device), batch.shape[1]
@@ -202,6 +208,54 @@ def load_features(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     backbone = WeightedSSL(encoder, revision, freeze="all").to(device)
     return UtteranceFeatures(Path(encoder).name, backbone, folder)
+
+
+def keep_pooled(
+    encoder: UtteranceEncoder,
+    utterances: Sequence[Utterance],
+    folder: str | Path | None = None,
+) -> Read | None:
+    r"""Compute once what a frozen encoder and a pooling without weights give.
+
+    The weighted sum of layers and the mean over time commute,
+
+    .. math::
+        \frac{1}{T} \sum_t \sum_l w_l h_{l,t} = \sum_l w_l \frac{1}{T} \sum_t h_{l,t}
+
+    so that the layer weights are trained as ever. With mean and standard deviation the
+    same is so for one layer. Features are those of :class:`UtteranceFeatures`: a probe
+    shares them.
+
+    Arguments
+    ---------
+    encoder : UtteranceEncoder
+        Of a ``WeightedSSL``. Is told to read what is computed here.
+    utterances : sequence of Utterance
+        All that will be read.
+    folder : str or pathlib.Path, optional
+        Where features are kept.
+
+    Returns
+    -------
+    callable or None
+        ``read(utterance)``: (K, D), each of the backbone's ``layers``. None where that
+        is not enough: the encoder is trained, or the pooling is another one.
+    """
+    backbone, pooling = encoder.backbone, type(encoder.pooling)
+    mean, one = pooling is MeanPooling, len(backbone.layers) == 1
+    trained = any(part.requires_grad for part in backbone.encoder.parameters())
+    if trained or not (mean or (pooling is StatisticsPooling and one)):
+        return None
+    features = UtteranceFeatures("encoder", backbone, folder)
+    features.fill(utterances)
+    encoder.reads = "pooled"
+    return partial(_pooled, features.cache, backbone.layers, 1 if mean else 2)
+
+
+def _pooled(
+    cache: FeatureCache, layers: list[int], rows: int, utterance: Utterance
+) -> Tensor:
+    return cache[utterance.id][layers, :rows].flatten(1)
 
 
 def _log_mel(wavs: list[Tensor]) -> list[Tensor]:

@@ -311,3 +311,35 @@ def test_real_speech_of_an_odd_layout(run, shared, tmp_path):
     assert sum(part["utterances"] for part in parts) == len(kept)
     assert results["encoder"] == "whisper-tiny.en-encoder"
     assert math.isfinite(results["valid"]["loss"])
+
+
+def test_what_is_frozen_is_computed_once_and_fitted_again(
+    run, recipe, settings, tmp_path, monkeypatch
+):
+    settings |= {"features_folder": str(tmp_path / "features"), "freeze": "all"}
+    parts = []
+    loaders = recipe.make_loaders
+    monkeypatch.setattr(
+        recipe, "make_loaders", lambda *all: parts.append(all[1]) or loaders(*all)
+    )
+
+    def told(name):
+        results, _ = run(output_folder=str(tmp_path / name))
+        assert results["refit"] is True
+        return predictions(tmp_path / name)
+
+    first = told("run")
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.glob("features/*/*.safetensors")}
+    assert len({path.parent for path in kept}) == 1
+    assert told("again") == first
+    assert kept == {p: p.stat().st_mtime_ns for p in kept}
+    # The second training is on both parts, and tests the same.
+    assert len(parts[1]["train"]) == len(parts[0]["train"]) + len(parts[0]["valid"])
+    assert parts[1]["test"] == parts[0]["test"]
+
+
+def test_lower_layers_that_are_frozen_are_kept_as_states(run, tmp_path):
+    results, _ = run(freeze=1, features_folder=str(tmp_path / "features"))
+    assert results["refit"] is False
+    (about,) = (tmp_path / "features").glob("*/about.json")
+    assert json.loads(about.read_text())["features"] == "frozen states [0, 1]"

@@ -11,11 +11,13 @@ from speechbrain_ser_cl.nnet import (
     MeanPooling,
     SelfAttentionPooling,
     StatisticsPooling,
+    UtteranceEncoder,
 )
 from speechbrain_ser_cl.training import (
     FrozenSSL,
     encode,
     keep_frames,
+    keep_pooled,
     keep_states,
     waveform,
 )
@@ -194,6 +196,40 @@ def test_of_a_sum_of_some_layers_only_these_are_cached(pooling, utterances, tmp_
     torch.testing.assert_close(frozen(layers, lengths), expected, rtol=1e-2, atol=1e-2)
     whole = FrozenSSL(build(), pooling)
     assert whole.cache(tmp_path).folder != frozen.cache(tmp_path).folder
+
+
+@pytest.mark.parametrize(
+    ("pooling", "layers"), [(MeanPooling, None), (StatisticsPooling, [1])]
+)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_pooled_layers_give_the_vector_of_the_encoder(
+    name, pooling, layers, utterances, tmp_path
+):
+    encoder = UtteranceEncoder(build(name, layers=layers), pooling())
+    wavs = [waveform(utterance)[None] for utterance in utterances]
+    with torch.no_grad():
+        expected = torch.cat([encoder(wav) for wav in wavs])
+        read = keep_pooled(encoder, utterances, tmp_path)
+        found = encoder(torch.stack([read(utterance) for utterance in utterances]))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    found = encoder(torch.stack([read(utterance) for utterance in utterances]))
+    found.square().sum().backward()
+    assert encoder.backbone.layer_weights.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("pooling", "freeze"),
+    [
+        (StatisticsPooling(), "all"),
+        (SelfAttentionPooling(16), "all"),
+        (MeanPooling(), 1),
+    ],
+)
+def test_pooled_layers_that_would_not_be_enough(pooling, freeze, utterances, tmp_path):
+    encoder = UtteranceEncoder(build(freeze=freeze), pooling)
+    assert keep_pooled(encoder, utterances, tmp_path) is None
+    assert encoder.reads == "waveform"
+    assert not any(tmp_path.iterdir())
 
 
 # Layers that are trained on top of frozen ones, and frames of an encoder that is done
