@@ -32,9 +32,9 @@ class UtteranceEncoder(nn.Module):
         that computes once what does not change, ``"features"`` of the backbone's front
         end, for its ``encode``; ``"states"`` (B, T', K, D) of frozen layers, see
         ``training.keep_states``; ``"frames"`` (B, T', D) of a frozen backbone;
-        ``"vectors"`` (B, D), pooled ones, of a frozen backbone and pooling; ``"pooled"``
-        (B, K, D), the same of each layer, see ``training.keep_pooled``. It is in no
-        checkpoint and no export.
+        ``"vectors"`` (B, D), pooled ones, of a frozen backbone and pooling;
+        ``"pooled"`` (B, K, D), the same of each layer, see ``training.keep_pooled``. It
+        is in no checkpoint and no export.
     """
 
     def __init__(
@@ -86,13 +86,12 @@ class UtteranceEncoder(nn.Module):
     def pooled(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Encodes and pools, without the normalisation; as :meth:`forward`."""
         h: Tensor = speech
-        if self.reads == "pooled":
-            h = torch.einsum("l,bld->bd", self.backbone.weights, speech)
-            return h
         if self.reads == "waveform":
             h = self.backbone(speech, lengths)
             if lengths is not None and self.pooling is not None:
                 lengths = self.backbone.frame_lengths(lengths, speech.shape[1])
+        elif self.reads == "pooled":
+            h = torch.einsum("l,bld->bd", self.backbone.weights, speech)
         elif self.reads == "states":
             h = self.backbone(speech.transpose(1, 2), lengths).float()
         elif self.reads == "features" and not hasattr(self.backbone, "encoded_lengths"):
@@ -102,7 +101,7 @@ class UtteranceEncoder(nn.Module):
                 lengths = torch.ones(len(speech), device=speech.device)
             h = self.backbone.encode(speech, lengths).float()
             lengths = self.backbone.encoded_lengths(lengths, speech.shape[-2])
-        if self.pooling is None or self.reads == "vectors":
+        if self.pooling is None or self.reads in ("vectors", "pooled"):
             return h
         vectors: Tensor = self.pooling(h, lengths)
         return vectors

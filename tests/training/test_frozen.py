@@ -15,12 +15,12 @@ from speechbrain_ser_cl.nnet import (
 )
 from speechbrain_ser_cl.training import (
     FrozenSSL,
-    encode,
     keep_frames,
     keep_pooled,
     keep_states,
     waveform,
 )
+from speechbrain_ser_cl.training.frozen import encode
 from speechbrain_ser_cl.utils.audio import load_audio
 
 SMALL = {
