@@ -21,6 +21,7 @@ from speechbrain_ser_cl.sweeps.recipe import Recipe
 from speechbrain_ser_cl.utils.files import free_name
 from speechbrain_ser_cl.utils.records import finite, read, write
 from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, RESULTS
+from speechbrain_ser_cl.utils.settings import OF_A_MACHINE
 
 # Keys that the YAML of a recipe with folds must have.
 FOLD_KEYS = ("corpora", "emotion_map", "protocol", "fold", "split_file")
@@ -96,8 +97,8 @@ class PlannedRun:
         overrides = self.overrides()
         return {
             "script": self.recipe.script.name,
-            "yaml": self.recipe.resolve(overrides),
-            "overrides": overrides,
+            "yaml": _lasting(self.recipe.resolve(overrides)),
+            "overrides": _lasting(overrides),
             "seed": self.seed,
             "split": self.split.fingerprint if self.split else None,
         }
@@ -337,6 +338,11 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
         else:
             todo.append(run)
     return todo
+
+
+def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values without those that a resumed run may change."""
+    return {key: value for key, value in values.items() if key not in OF_A_MACHINE}
 
 
 def _differences(

@@ -13,7 +13,9 @@ from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.train_logger import TrainLogger
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from typing_extensions import override
 
 from speechbrain_ser_cl.data.dataset import SpeechBatch
 from speechbrain_ser_cl.data.samplers import EpochSampler
@@ -107,6 +109,25 @@ class SERBrain(sb.Brain):
         self.checkpointer.add_recoverable("history", self.history)
         self.checkpointer.add_recoverable("counter", self.epoch_counter)
         self._skipped_in_a_row = 0
+
+    @override
+    def _wrap_distributed(self) -> None:
+        # SpeechBrain makes a SyncBatchNorm of every batch norm: that works on GPUs
+        # only, and would take the mask from those that leave padding out.
+        if not self.distributed_launch:
+            super()._wrap_distributed()
+            return
+        on_gpu = torch.device(self.device).type == "cuda"
+        for name, module in self.modules.items():
+            if not any(p.requires_grad for p in module.parameters()):
+                continue
+            if on_gpu:
+                module = _synchronised(module)
+            self.modules[name] = DistributedDataParallel(
+                module,
+                device_ids=[self.device] if on_gpu else None,
+                find_unused_parameters=self.find_unused_parameters,
+            )
 
     def init_optimizers(self) -> None:
         """Makes one optimiser with a group per learning rate, and its schedule."""
@@ -325,6 +346,15 @@ class SERBrain(sb.Brain):
         self.checkpointer.save_and_keep_only(
             meta={"score": score, "epoch": epoch}, max_keys=["score"]
         )
+
+
+def _synchronised(module: torch.nn.Module) -> torch.nn.Module:
+    """Plain batch norms take the statistics of all processes; others stay."""
+    if type(module) in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    for name, child in module.named_children():
+        setattr(module, name, _synchronised(child))
+    return module
 
 
 def unwrap(module: torch.nn.Module) -> torch.nn.Module:

@@ -29,6 +29,7 @@ from speechbrain_ser_cl.data.experiment import look_up_folders
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.files import free_name, hold_folder
 from speechbrain_ser_cl.utils.settings import (
+    OF_A_MACHINE,
     parse_overrides,
     read_yaml,
     resolve_text,
@@ -278,7 +279,14 @@ def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
 
 
 def _settings(lines: Iterable[str]) -> list[str]:
-    return [line.rstrip() for line in lines if line.strip() and line[0] != "#"]
+    """Lines that say what the experiment is, not how the machine runs it."""
+    return [
+        line.rstrip()
+        for line in lines
+        if line.strip()
+        and line[0] != "#"
+        and line.strip().partition(":")[0] not in OF_A_MACHINE
+    ]
 
 
 def main(

@@ -21,6 +21,14 @@ _DEEPEST = 100
 # Endings of keys whose value is a path.
 _PLACES = ("folder", "file", "source", "revision")
 
+OF_A_MACHINE = frozenset(
+    {
+        *("device", "distributed_backend", "noprogressbar"),
+        *("loader_options", "num_workers", "pin_memory"),
+    }
+)
+"""Keys that a resumed run may change: no result depends on them."""
+
 
 class SettingsError(FileError):
     """Settings that cannot be used."""

@@ -474,8 +474,7 @@ def test_cross_validation_as_one_command(settings, tmp_path):
 
 
 def test_two_processes_train_one_model(settings, tmp_path):
-    # SpeechBrain's batch normalisation over processes is for GPUs.
-    own = {"freeze": 1, "batch_norm": False}
+    own = {"freeze": 1}
     words = command(settings, output_folder=tmp_path / "run", **own)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words[1:3] = [*torchrun, str(SCRIPT), str(HPARAMS)]
