@@ -351,7 +351,9 @@ class SERBrain(sb.Brain):
 def _synchronised(module: torch.nn.Module) -> torch.nn.Module:
     """Plain batch norms take the statistics of all processes; others stay."""
     if type(module) in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
-        return torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        synchronised: torch.nn.Module
+        synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return synchronised
     for name, child in module.named_children():
         setattr(module, name, _synchronised(child))
     return module
