@@ -18,7 +18,8 @@ in a value stand for the run's. Four keys mean more here:
   --protocol       one of leave_one_session_out, session_speaker_swap, session_kfold,
                    leave_one_speaker_out, speaker_kfold, random_kfold, given (the
                    corpus' own parts), seeds (no folds, the recipe splits by its seed),
-                   or "{kind: speaker_kfold, n_folds: 10}"
+                   "{kind: speaker_kfold, n_folds: 10}", or folds of others, "{kind:
+                   emobox, folder: EmoBox/data}" (or emo_superb)
   --corpora        "{emodb: /data/EmoDB}"
   --seed           of the folds, and of the training unless --seeds is given
   --output_folder  where everything goes (<output_folder of the YAML>/crossval)

@@ -17,7 +17,9 @@ Its entries:
 
 - ``group``: what is never divided between training and the rest: ``session``,
   ``speaker``, ``text_id``, ``recording`` or ``utterance`` (nothing is kept together);
-  ``split``: the corpus itself says what is training, validation and test.
+  ``split``: the corpus itself says what is training, validation and test;
+  ``published``: so do lists that others have published.
+- ``folder``: where these lists are, ``data`` of a clone of EmoBox or EMO-SUPERB.
 - ``n_folds``: number of folds the groups are dealt to; null: each group is a fold.
 - ``text_folds``: number of folds the texts are dealt to, too. A fold tests some
   speakers on some texts, and neither is in training; an utterance of which only the
@@ -31,7 +33,7 @@ Its entries:
   ``utterances``: a fifth of the training utterances of each class validates, whoever
   speaks, which is declared by that. ``none``: nothing does. ``given``: what the corpus
   says; where it names no validation part, that is a fifth of the training speakers (of
-  the training utterances where speakers are not known).
+  the training utterances where speakers are not known, or for published lists too few).
 - ``unknown``: utterances whose group is not known: ``error``; ``leave_out``; or
   ``alone``, each is a group.
 - ``leaks``: which of ``speaker``, ``session`` and ``text_id`` training may share with
@@ -54,6 +56,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ser_cl.corpora.utterance import PARTS, Utterance
 from speechbrain_ser_cl.data.dealing import deal_cards, deal_fairly
+from speechbrain_ser_cl.data.published_folds import published_folds
 from speechbrain_ser_cl.data.splits import (
     LEAK_KEYS,
     Labelled,
@@ -73,6 +76,8 @@ SEEDS = "seeds"
 DOMAINS = "domain_adaptation"
 # Kinds without folds: each run draws its parts with its own seed.
 DRAWN = (SEEDS, DOMAINS)
+# Groups of protocols whose parts are not ours to choose.
+_SAID = ("split", "published")
 # Of the rule by which groups are dealt; split files before it have none, and are 1.
 RULE = 2
 
@@ -85,7 +90,7 @@ def _kind(
     **more: object,
 ) -> dict[str, Any]:
     """Make the default entries of a kind of protocol."""
-    deal = "fair" if n_folds or group == "split" else None
+    deal = "fair" if n_folds or group in _SAID else None
     entries = {"group": group, "n_folds": n_folds, "deal": deal, "valid": valid}
     return entries | {"unknown": "error", "leaks": leaks} | more
 
@@ -109,6 +114,13 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "random_kfold": _kind("utterance", 5, ["speaker", "session", "text_id"]),
     # One fold: the corpus' own.
     "given": _kind("split", None, ["session", "text_id"], "given"),
+    # Folds of others, from the user's copy; most share speakers and texts.
+    "emobox": _kind(
+        "published", None, ["speaker", "session", "text_id"], "given", folder=None
+    ),
+    "emo_superb": _kind(
+        "published", None, ["speaker", "session", "text_id"], "given", folder=None
+    ),
     # No folds: the recipe splits by its own seed, and seeds are repeated.
     SEEDS: {},
     # As above, from one corpus to another: see `data.domains.split_domains`. Source and
@@ -260,7 +272,7 @@ is a fold; use speaker_kfold
         "valid": [usual["valid"], "next", "swap", "utterances", "none"],
         "unknown": ["error", "leave_out", "alone"],
     }
-    if usual["group"] == "split":
+    if usual["group"] in _SAID:
         choices["valid"] = ["given", "utterances", "none"]
     elif "text_folds" in usual:
         choices["valid"].remove("swap")
@@ -272,12 +284,19 @@ is a fold; use speaker_kfold
         ),
         None,
     )
+    if "folder" in usual and not isinstance(full["folder"], str | Path):
+        wrong = wrong or (
+            f"folder is {full['folder']!r}, expected the folder `data` of your own "
+            f"clone of it: {{kind: {kind}, folder: /path/to/its/data}}"
+        )
     least = {"n_folds": 3 if full["valid"] == "next" else 2, "text_folds": 2}
     for key, lowest in least.items():
         number = full.get(key)
         if wrong or key not in usual:
             continue
-        if usual[key] is None and number is not None:
+        if usual[key] is None and number is not None and usual["group"] in _SAID:
+            wrong = f"{key} is {number}, but the folds are given; leave it out"
+        elif usual[key] is None and number is not None:
             wrong = (
                 f"{key} is {number}, but there each {full['group']} is a fold; use "
                 f"{full['group']}_kfold"
@@ -378,6 +397,7 @@ def make_folds(
             + ". Choose a protocol with n_folds, or one per corpus with per_corpus"
         )
     n_folds = numbers.popitem()[1]
+    protocol = _without_folder(protocol)
     leaks = Leaks([item.utterance for item in items])
     corpora = np.array([item.utterance.corpus for item in items], dtype=object)
     labels = np.array([item.label for item in items], dtype=object)
@@ -413,6 +433,8 @@ def make_folds(
                 unused=int((part_of == UNUSED).sum()),
             )
         )
+    if any("folder" in one for one in each.values()):
+        _tell_shared(splits)
     return splits
 
 
@@ -540,6 +562,30 @@ def _labelled(item: Utterance | Labelled) -> Labelled:
     return item if isinstance(item, Labelled) else Labelled(item, item.emotion)
 
 
+def _without_folder(protocol: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out where lists are: records are the same on every machine."""
+    return {
+        key: _without_folder(value) if isinstance(value, Mapping) else value
+        for key, value in protocol.items()
+        if key != "folder"
+    }
+
+
+def _tell_shared(splits: Sequence[Split]) -> None:
+    """Warn of what training shares with the test in folds of others."""
+    most = {
+        key: max(split.shared[key]["train/test"] for split in splits)
+        for key in LEAK_KEYS
+    }
+    told = ", ".join(f"{count} {key}s" for key, count in most.items() if count)
+    if told:
+        logger.warning(
+            "protocol: the folds are not free of leaks: training and test share up to "
+            "%s a fold; this is allowed by `leaks`, and counted in the report",
+            told,
+        )
+
+
 def _checked(
     leaks: Leaks,
     part_of: NDArray[np.integer[Any]],
@@ -577,6 +623,8 @@ def _one_corpus(
     """Compute the part of each utterance in each fold of one corpus."""
     if protocol["group"] == "split":
         return [_given(items, protocol, seed)]
+    if protocol["group"] == "published":
+        return _published(items, protocol, seed)
     hand, n_folds = _hands(items, protocol["group"], protocol, seed)
     valid = protocol["valid"]
     if n_folds * len(items) > _MOST_IDS:
@@ -758,28 +806,81 @@ def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Cod
         )
     if VALID in codes or protocol["valid"] == "none":
         return part_of
-    train = [item for item, code in zip(items, codes, strict=True) if code == TRAIN]
-    by_speaker = all(item.utterance.speaker for item in train)
-    if protocol["valid"] == "utterances" or not by_speaker:
+    if protocol["valid"] == "utterances" or not _validate_speakers(
+        items, part_of, protocol, seed
+    ):
         _validate_utterances(items, part_of, seed)
-        return part_of
-    groups = defaultdict(list)
-    for item in train:
-        groups[str(item.utterance.speaker)].append(item)
-    n_folds = min(_FIFTH, len(groups))
-    fold_of = _dealt(groups, n_folds, protocol["deal"], seed, "speaker")
-    for place, item in enumerate(items):
-        if codes[place] == TRAIN and fold_of[str(item.utterance.speaker)] == 0:
-            part_of[place] = VALID
-    # A fifth of few speakers would be far from a fifth.
-    if 5 * int((part_of == VALID).sum()) > 2 * len(train):
+    return part_of
+
+
+def _published(
+    items: list[Labelled], protocol: Mapping[str, Any], seed: int
+) -> list[Codes]:
+    """Give the parts that lists of others name."""
+    kind, utterances = protocol["kind"], [item.utterance for item in items]
+    if protocol["unknown"] == "alone":
         raise ValueError(
-            f"protocol {kind}: {corpus} has no part valid, and {len(groups)} training "
-            f"speaker{'s are' if len(groups) > 1 else ' is'} too few to take a fifth "
+            f"protocol {kind}: unknown is 'alone', expected 'error' or 'leave_out'"
+        )
+    folds = published_folds(
+        utterances, kind, protocol["folder"], protocol["unknown"] == "leave_out"
+    )
+    cut = Counter[str]()
+    for k, part_of in enumerate(folds):
+        absent = [n for n, c in (("train", TRAIN), ("test", TEST)) if c not in part_of]
+        if absent:
+            raise ValueError(
+                f"protocol {kind}: fold {k} of {utterances[0].corpus} has nothing for "
+                f"{' and '.join(absent)}"
+            )
+        if VALID in part_of or protocol["valid"] == "none":
+            continue
+        if protocol["valid"] == "given" and _validate_speakers(
+            items, part_of, protocol, seed, strict=False
+        ):
+            cut["speakers"] += 1
+        else:
+            _validate_utterances(items, part_of, seed)
+            cut["utterances"] += 1
+    for what, count in cut.items():
+        logger.info(
+            "protocol %s: %d of %d folds of %s name no validation part: there, a "
+            "fifth of the training %s validates",
+            *(kind, count, len(folds), utterances[0].corpus, what),
+        )
+    return folds
+
+
+def _validate_speakers(
+    items: list[Labelled],
+    part_of: NDArray[np.integer[Any]],
+    protocol: Mapping[str, Any],
+    seed: int,
+    strict: bool = True,
+) -> bool:
+    """Turn a fifth of the training speakers into validation, where they are known."""
+    groups = defaultdict(list)
+    for place in np.flatnonzero(part_of == TRAIN).tolist():
+        groups[items[place].utterance.speaker].append(place)
+    if None in groups:
+        return False
+    train = {str(name): [items[n] for n in places] for name, places in groups.items()}
+    n_folds = min(_FIFTH, len(train))
+    fold_of = _dealt(train, n_folds, protocol["deal"], seed, "speaker")
+    chosen = [n for name, p in groups.items() if not fold_of[str(name)] for n in p]
+    # A fifth of few speakers would be far from a fifth.
+    if 5 * len(chosen) > 2 * sum(map(len, train.values())):
+        if not strict:
+            return False
+        raise ValueError(
+            f"protocol {protocol['kind']}: {items[0].utterance.corpus} has no part "
+            f"valid, and {len(train)} training speaker"
+            f"{'s are' if len(train) > 1 else ' is'} too few to take a fifth "
             "from. Name a part for validation, or set valid: utterances, so that a "
             "fifth of the training utterances validates, or valid: none"
         )
-    return part_of
+    part_of[chosen] = VALID
+    return True
 
 
 def _swapped(

@@ -437,8 +437,8 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
 
 def _protocol_name(protocol: Mapping[str, Any]) -> str:
     name = protocol["kind"]
-    usual = {"session_speaker_swap": "swap"}.get(name, "next")
-    return name if protocol.get("valid", usual) == usual else f"{name} with swap"
+    swapped = protocol.get("valid") == "swap" and name != "session_speaker_swap"
+    return f"{name} with swap" if swapped else name
 
 
 def _printed_only(paper: Sequence[Mapping[str, Any]], metric: str) -> str:

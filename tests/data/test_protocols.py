@@ -27,8 +27,8 @@ from speechbrain_ser_cl.data.protocols import (
 from speechbrain_ser_cl.data.splits import Labelled, LeakError
 from speechbrain_ser_cl.registry import CORPORA
 
-# ``given`` needs utterances that say so.
-FOLDED = sorted(set(PROTOCOLS) - {*DRAWN, "given"})
+# ``given`` needs utterances that say so, the last two a folder that does.
+FOLDED = sorted(set(PROTOCOLS) - {*DRAWN, "given", "emobox", "emo_superb"})
 
 
 def dyads(corpus="toy", sessions=5, each=8):
