@@ -502,6 +502,7 @@ def test_the_shell_is_told_what_fits(tmp_path):
     assert "IEMOCAP_MSP/multitask_da" in complete("ser-cl train IEM")
     assert complete("ser-cl check own") == {
         "own_corpus/finetune",
+        "own_corpus/frozen",
         "own_corpus/probe",
     }
     assert complete("ser-cl check data --corpus emod") == {"emodb"}

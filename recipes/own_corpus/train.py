@@ -16,6 +16,7 @@ Authors
 """
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import speechbrain as sb
@@ -39,6 +40,8 @@ from speechbrain_ser_cl.training import (
     make_brain,
     write_run,
 )
+from speechbrain_ser_cl.training.probe import best_layer
+from speechbrain_ser_cl.training.utterance_features import load_features
 
 
 class FineTuningBrain(SERBrain):
@@ -211,6 +214,11 @@ def run(launch):
     """Trains and tests on one fold; returns what ``results.json`` says."""
     # The data first: an encoder may have to be downloaded.
     experiment = prepare(launch.values, report=True)
+    if launch.values["layers"] == "best":
+        keys = ("ssl_source", "ssl_revision", "features_folder")
+        features = load_features(*(launch.values[key] for key in keys))
+        layer = best_layer(features, experiment.parts, experiment.class_names)
+        launch = replace(launch, overrides={**launch.overrides, "layers": [layer]})
     hparams = launch.start()
     if if_main_process():
         experiment.report.write(launch.folder / "data_report.json")

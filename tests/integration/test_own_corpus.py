@@ -343,3 +343,16 @@ def test_lower_layers_that_are_frozen_are_kept_as_states(run, tmp_path):
     assert results["refit"] is False
     (about,) = (tmp_path / "features").glob("*/about.json")
     assert json.loads(about.read_text())["features"] == "frozen states [0, 1]"
+
+
+def test_the_layer_is_chosen_without_the_test_part(recipe, settings, on_cpu, tmp_path):
+    yaml = HPARAMS.with_name("frozen.yaml")
+    settings |= {"features_folder": str(tmp_path / "features")}
+    (results,) = recipe.run(Launch(yaml, on_cpu(), settings))
+    (about,) = (tmp_path / "features").glob("*/about.json")
+    assert "standard deviation" in json.loads(about.read_text())["features"]
+    (layer,) = json.loads((tmp_path / "run/model/model.json").read_text())["backbone"][
+        "arguments"
+    ]["layers"]
+    assert layer in (0, 1, 2)
+    assert results["refit"] is True
