@@ -64,7 +64,7 @@ with open("calls/labels.csv", "w", encoding="utf-8", newline="") as file:
 # %%
 text = find_recipes()["own_corpus/finetune"].read_text("utf-8")
 for line, mine in {
-    "folder: null": "folder: calls",
+    "\nfolder: null": "\nfolder: calls",
     "columns: {}": "columns: {file: recording, emotion: mood, speaker: who}",
     "labels: {}": "labels: {flat: neutral, glad: happy, cross: angry}",
 }.items():

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.corpora.utterance import PARTS
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.metrics.classification import classification_metrics
 from speechbrain_ser_cl.metrics.linear_probe import (
@@ -127,6 +128,9 @@ class LinearProbe:
     ) -> "Probed":
         """Choose on training and validation part, fit on both, predict the test part.
 
+        Where only the validation part has speakers or texts of the test part
+        (``speaker_text_kfold``), it is not used: fitting on it would be a leak.
+
         Arguments
         ---------
         features : UtteranceFeatures
@@ -147,6 +151,8 @@ class LinearProbe:
             For layers or poolings that the features do not have, and where there is
             nothing to choose by: one speaker, or a class that is not trained on.
         """
+        if _leaks_by_validation(parts):
+            parts = {name: part for name, part in parts.items() if name != "valid"}
         table = _Table(features, parts, class_names)
         poolings = features.poolings[-1:] if self.poolings is None else self.poolings
         _known("poolings", poolings, features.poolings)
@@ -435,6 +441,18 @@ class _Table:
             x[own] = (x[own] - mean) / std
         one = kind == "corpus" and len(set(groups)) == 1
         return x, mean if one else None, std if one else None
+
+
+def _leaks_by_validation(parts: Mapping[str, Sequence[Labelled]]) -> bool:
+    """Whether validation shares with the test part what training does not."""
+    for key in ("speaker", "text_id"):
+        train, valid, test = (
+            {getattr(item.utterance, key) for item in parts.get(name, ())} - {None}
+            for name in PARTS
+        )
+        if test & valid and not test & train:
+            return True
+    return False
 
 
 def _uar(labels: Integers, predictions: Integers, n_classes: int) -> float:

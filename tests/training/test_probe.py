@@ -108,6 +108,18 @@ def test_nothing_of_the_test_part_chooses_or_fits(features, parts):
     assert max(one.curve.values()) >= one.choice.uar - 1e-9
 
 
+def test_texts_of_the_test_part_are_not_fitted_on(features, corpus):
+    items = [Labelled(u, u.emotion) for u in read_synthetic(corpus)]
+    protocol = {"kind": "speaker_text_kfold", "n_folds": 3, "text_folds": 2}
+    parts = select_parts(items, make_folds(items, protocol)[0])
+    shared = {i.utterance.text_id for i in parts["valid"]}
+    assert shared & {i.utterance.text_id for i in parts["test"]}
+    probe = LinearProbe(strengths=[0.05])
+    found = probe.run(features, parts, CLASSES)
+    expected = probe.run(features, parts | {"valid": []}, CLASSES)
+    assert found.predictions == expected.predictions
+
+
 def test_standardised_by_speaker_there_is_no_model(features, parts):
     probe = LinearProbe("svm", normalisations=["speaker"], strengths=[0.01])
     assert probe.run(features, parts, CLASSES).model() is None
