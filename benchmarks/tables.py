@@ -198,7 +198,37 @@ def scale(found):
     return [*table(["utterances", *steps, "MB"], rows), "", about + machine(found)]
 
 
+def leaks(found):
+    """UAR by what training shares with the test, and what that is worth."""
+
+    def cell(row, name):
+        low, high = (100 * bound for bound in row["intervals"][name])
+        sign = "+" if name == "gain" else ""
+        return f"{100 * row[name]:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
+
+    kinds = {(r["corpus"], r["kept apart"]): {} for r in found["results"]}
+    for row in found["results"]:
+        kinds[row["corpus"], row["kept apart"]][row["training"]] = row
+    rows = []
+    for (corpus, kept_apart), sizes in kinds.items():
+        cells = [corpus, kept_apart]
+        for row in (sizes["same"], sizes["all"]):
+            gain = "–" if kept_apart == "by both" else cell(row, "gain")
+            cells += [row["utterances"], cell(row, "uar"), gain]
+        rows.append(cells)
+    titles = ["corpus", "kept apart", "trained on", "UAR %", "leak"]
+    titles += ["trained on all", "UAR %", "leak and more data"]
+    sizes = "; ".join(
+        f"{name}: {one['utterances']} utterances, {one['speakers']} speakers, "
+        f"{one['texts']} sentences, {one['classes']} classes"
+        for name, one in found["corpora"].items()
+    )
+    about = f"Frozen {found['encoder']}, logistic regression. {sizes}."
+    return [*table(titles, rows), "", about]
+
+
 TABLES = {
+    "leaks": leaks,
     "scale": scale,
     "cache": cache,
     "cache_epoch_ravdess": cache_epoch,
