@@ -40,7 +40,7 @@ from speechbrain_ser_cl.training import (
     make_brain,
     write_run,
 )
-from speechbrain_ser_cl.training.probe import best_layer
+from speechbrain_ser_cl.training.probe import best_layer, leaks_by_validation
 from speechbrain_ser_cl.training.utterance_features import load_features
 
 
@@ -214,6 +214,12 @@ def run(launch):
     """Trains and tests on one fold; returns what ``results.json`` says."""
     # The data first: an encoder may have to be downloaded.
     experiment = prepare(launch.values, report=True)
+    leaks = leaks_by_validation(experiment.parts)
+    if launch.values["refit"] and leaks:
+        raise ValueError(
+            "refit is True, but the validation part has speakers or texts of the test "
+            "part, to which a training on it would leak; expected False or null"
+        )
     if launch.values["layers"] == "best":
         keys = ("ssl_source", "ssl_revision", "features_folder")
         features = load_features(*(launch.values[key] for key in keys))
@@ -238,7 +244,7 @@ def run(launch):
     train, valid, test = make_loaders(hparams, parts, classes, *kept)
     refit = hparams["refit"]
     if refit is None:
-        refit = is_frozen(hparams["backbone"])
+        refit = is_frozen(hparams["backbone"]) and not leaks
     modules = trained_modules(hparams) if refit else {}
     start = copy.deepcopy({name: part.state_dict() for name, part in modules.items()})
     fit(brain, hparams, train, valid)

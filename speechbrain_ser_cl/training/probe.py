@@ -151,7 +151,7 @@ class LinearProbe:
             For layers or poolings that the features do not have, and where there is
             nothing to choose by: one speaker, or a class that is not trained on.
         """
-        if _leaks_by_validation(parts):
+        if leaks_by_validation(parts):
             parts = {name: part for name, part in parts.items() if name != "valid"}
         table = _Table(features, parts, class_names)
         poolings = features.poolings[-1:] if self.poolings is None else self.poolings
@@ -443,8 +443,19 @@ class _Table:
         return x, mean if one else None, std if one else None
 
 
-def _leaks_by_validation(parts: Mapping[str, Sequence[Labelled]]) -> bool:
-    """Whether validation shares with the test part what training does not."""
+def leaks_by_validation(parts: Mapping[str, Sequence[Labelled]]) -> bool:
+    """Tell whether validation shares with the test part what training does not.
+
+    Arguments
+    ---------
+    parts : mapping
+        ``train``, ``valid`` and ``test`` to utterances.
+
+    Returns
+    -------
+    bool
+        True: to fit on the validation part would be a leak of speakers or texts.
+    """
     for key in ("speaker", "text_id"):
         train, valid, test = (
             {getattr(item.utterance, key) for item in parts.get(name, ())} - {None}
