@@ -13,8 +13,10 @@ from speechbrain_ser_cl.corpora.cards import (
 )
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.corpora.crema_d import CremaDReader
+from speechbrain_ser_cl.corpora.eesc import read_eesc
 from speechbrain_ser_cl.corpora.folders import read_folders
 from speechbrain_ser_cl.corpora.iemocap import read_iemocap
+from speechbrain_ser_cl.corpora.m3ed import read_m3ed
 from speechbrain_ser_cl.corpora.msp_improv import read_msp_improv
 from speechbrain_ser_cl.corpora.synthetic import read_synthetic, write_synthetic
 from speechbrain_ser_cl.corpora.table import read_table
@@ -32,8 +34,10 @@ __all__ = [
     "all_cards",
     "get_card",
     "load_card",
+    "read_eesc",
     "read_folders",
     "read_iemocap",
+    "read_m3ed",
     "read_msp_improv",
     "read_synthetic",
     "read_table",

@@ -1,0 +1,106 @@
+"""The Estonian Emotional Speech Corpus (Altrov and Pajupuu 2012)."""
+
+import re
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.cards import get_card
+from speechbrain_ser_cl.corpora.checks import (
+    Candidate,
+    CorpusError,
+    audio_files,
+    emotion_of,
+    locate,
+    make_utterances,
+    visible,
+)
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.registry import CORPORA
+from speechbrain_ser_cl.utils.errors import offenders
+
+EMOTION = {"anger": "angry", "joy": "happy", "sadness": "sad", "neutral": "neutral"}
+# The first interval of a tier, in Praat's long and short form of text.
+TIER = r'"{}"[^"]*"((?:[^"]|"")*)"'
+
+
+@CORPORA.register("eesc")
+def read_eesc(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
+    """Read EESC: 1164 sentences of one woman, Estonian.
+
+    Emotion and sentence are the first intervals of the tiers with these names in the
+    ``.TextGrid`` beside each file.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        The folder with audio and ``.TextGrid`` files, or the one above.
+    allow_missing : bool
+        Whether missing or corrupt audio and wrong counts become one warning.
+
+    Returns
+    -------
+    list of Utterance
+        Sorted by id.
+
+    Raises
+    ------
+    CorpusError
+        For a wrong folder, files without an emotion and unknown emotions; unless
+        ``allow_missing``, for missing or corrupt audio and wrong counts.
+
+    Example
+    -------
+    >>> read_eesc("no/such/folder")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: eesc: there is no folder \
+no/such/folder
+    """
+    root = locate(
+        folder,
+        "eesc",
+        [".", "EKORPUS", "ekorpus", "EESC"],
+        "*.TextGrid",
+        lambda root: bool(visible(root, "*.TextGrid")),
+    )
+    audio = {path.stem: path for path in audio_files(root, "*")}
+    grids = {path.stem: _text(path) for path in visible(root, "*.TextGrid")}
+    marks = {
+        tier: {name: re.search(TIER.format(tier), text) for name, text in grids.items()}
+        for tier in ("emotion", "sentence")
+    }
+    without = [name for name in {**audio, **grids} if not marks["emotion"].get(name)]
+    if without:
+        raise CorpusError(
+            f"eesc: no .TextGrid with a tier `emotion` for ({offenders(without)}) in "
+            f"{root}. Get the files again, or take away what is not of the corpus"
+        )
+    emotions = emotion_of(
+        ((name, found[1].strip()) for name, found in marks["emotion"].items() if found),
+        EMOTION,
+        "eesc",
+    )
+    return make_utterances(
+        (
+            Candidate(
+                name=name,
+                path=audio.get(name),
+                speaker="1",
+                emotion=emotions[name],
+                gender="female",
+                text_id=found[1].strip() if found else None,
+            )
+            for name, found in marks["sentence"].items()
+        ),
+        corpus="eesc",
+        language="et",
+        folder=root,
+        expected=get_card("eesc").counts.expected(),
+        count=lambda found: {"speakers": len({u.speaker for u in found})},
+        allow_missing=allow_missing,
+    )
+
+
+def _text(path: Path) -> str:
+    """Read what Praat writes: UTF-8, or UTF-16 with a byte order mark."""
+    data = path.read_bytes()
+    utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
+    return data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")

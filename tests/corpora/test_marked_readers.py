@@ -1,0 +1,180 @@
+"""Readers of corpora whose labels are no names and no tables: M3ED, EESC."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from itertools import cycle
+
+import pytest
+
+from speechbrain_ser_cl.corpora import CorpusError, get_card, read_eesc, read_m3ed
+from speechbrain_ser_cl.corpora.cards import recognise
+from tests.hollow import wav_bytes
+
+ESTONIAN = {"angry": "anger", "happy": "joy", "sad": "sadness", "neutral": "neutral"}
+LONG = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0
+xmax = 1
+tiers? <exists>
+size = 3
+item []:
+    item [1]:
+        class = "IntervalTier"
+        name = "phoneme"
+        intervals: size = 1
+        intervals [1]:
+            xmin = 0
+            xmax = 1
+            text = "m"
+    item [2]:
+        class = "IntervalTier"
+        name = "sentence"
+        intervals: size = 1
+        intervals [1]:
+            xmin = 0
+            xmax = 1
+            text = "{sentence}"
+    item [3]:
+        class = "IntervalTier"
+        name = "emotion"
+        intervals: size = 1
+        intervals [1]:
+            xmin = 0
+            xmax = 1
+            text = "{emotion}"
+"""
+SHORT = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+0
+1
+<exists>
+2
+"IntervalTier"
+"emotion"
+0
+1
+1
+0
+1
+"{emotion}"
+"IntervalTier"
+"sentence"
+0
+1
+1
+0
+1
+"{sentence}"
+"""
+
+
+@pytest.fixture(scope="module")
+def eesc(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eesc")
+    first = folder / "1.wav"
+    first.write_bytes(wav_bytes(160, 44100))
+    n = 0
+    for emotion, count in get_card("eesc").counts.emotions.items():
+        for _ in range(count):
+            n += 1
+            if n > 1:
+                os.link(first, folder / f"{n}.wav")
+            form = SHORT if n % 2 else LONG
+            text = form.format(sentence=f"Küll {n // 2}", emotion=ESTONIAN[emotion])
+            encoding = "utf-16" if n % 3 else "utf-8"
+            (folder / f"{n}.TextGrid").write_text(text, encoding=encoding)
+    return folder
+
+
+def test_eesc_has_the_emotions_of_its_text_grids(eesc):
+    utterances = read_eesc(eesc)
+    counts = Counter(u.emotion for u in utterances)
+    assert counts == get_card("eesc").counts.emotions
+    by_id = {u.id: u for u in utterances}
+    assert by_id["eesc_1"].emotion == "angry" and by_id["eesc_1164"].emotion == "sad"
+    assert by_id["eesc_500"].text_id == by_id["eesc_501"].text_id == "eesc_Küll 250"
+    (found,) = recognise(eesc)
+    assert (found.name, found.found, found.problem) == ("eesc", 1164, None)
+
+
+def test_eesc_tells_what_is_wrong(eesc, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(eesc, folder, copy_function=os.link)
+    (folder / "7.wav").unlink()
+    with pytest.raises(CorpusError, match=r"missing audio files \(1: 7\)"):
+        read_eesc(folder)
+    (folder / "7.TextGrid").unlink()
+    with pytest.raises(CorpusError, match="1163 instead of 1164"):
+        read_eesc(folder)
+    shutil.copy(folder / "8.wav", folder / "alien.wav")
+    with pytest.raises(CorpusError, match="no .TextGrid with a tier .* alien"):
+        read_eesc(folder)
+    with pytest.raises(CorpusError, match="is not the corpus"):
+        read_eesc(tmp_path / "copy" / "..", allow_missing=True)
+
+
+@pytest.fixture(scope="module")
+def m3ed(tmp_path_factory):
+    """All 24437 turns, and 12 that have no audio."""
+    folder = tmp_path_factory.mktemp("m3ed")
+    (folder / "modality_speech").mkdir()
+    (folder / "splitInfo").mkdir()
+    counts = get_card("m3ed").counts
+    word = {"angry": "Anger", "disgusted": "Disgust", "fearful": "Fear", "sad": "Sad"}
+    word |= {"happy": "Happy", "neutral": "Neutral", "surprised": "Surprise"}
+    labels = [word[e] for e, n in counts.emotions.items() for _ in range(n)]
+    labels += ["Neutral"] * 12
+    first = folder / "first"
+    first.write_bytes(wav_bytes(160, 16000))
+    annotated = {}
+    # 317 dialogues of two roles, and one with a third.
+    turns = cycle((d, who) for d in range(317) for who in "AB")
+    for n, label in enumerate(labels):
+        d, who = next(turns) if n else (0, "C")
+        series, dialogue = f"series{d % 56}", f"series{d % 56}_{d}"
+        own = annotated.setdefault(series, {}).setdefault(
+            dialogue, {"SpeakerInfo": {}, "Dialog": {}}
+        )
+        gender = "Female" if who == "A" else "Male"
+        own["SpeakerInfo"][who] = {"Name": f"名{d}{who}", "Gender": gender}
+        own["Dialog"][f"{dialogue}_{n}"] = {
+            "Speaker": who,
+            "EmoAnnotation": {"final_main_emo": label},
+        }
+        if n < counts.utterances:
+            os.link(first, folder / "modality_speech" / f"{who}_{dialogue}_{n}.wav")
+    (folder / "annotation.json").write_text(
+        json.dumps(annotated, ensure_ascii=False), encoding="utf-8"
+    )
+    parts = {"train": range(38), "val": range(38, 45), "test": range(45, 56)}
+    for part, numbers in parts.items():
+        text = "".join(f"series{n}\n" for n in numbers)
+        (folder / "splitInfo" / f"movie_list_{part}.txt").write_text(text)
+    first.unlink()
+    return folder
+
+
+def test_m3ed_has_speakers_dialogues_and_parts(m3ed):
+    utterances = read_m3ed(m3ed)
+    counts = get_card("m3ed").counts
+    assert Counter(u.emotion for u in utterances) == counts.emotions
+    by_id = {u.id: u for u in utterances}
+    one = by_id["m3ed_B_series40_40_82"]
+    assert (one.speaker, one.session) == ("m3ed_series40_名40B", "m3ed_series40_40")
+    assert (one.gender, one.split) == ("male", "valid")
+    assert {u.split for u in utterances} == {"train", "valid", "test"}
+
+
+def test_m3ed_tells_what_is_wrong(m3ed, tmp_path):
+    (tmp_path / "modality_speech").mkdir()
+    path = tmp_path / "annotation.json"
+    path.write_text('{"a": {"a_1": {"Dialog": {"a_1_1": {}}}}}')
+    with pytest.raises(CorpusError, match="annotation.json is not as published"):
+        read_m3ed(tmp_path)
+    path.unlink()
+    with pytest.raises(CorpusError, match="is not the corpus"):
+        read_m3ed(tmp_path)
