@@ -77,7 +77,7 @@ def reliability(
 ) -> dict[str, Any]:
     """Confidence against accuracy, in bins of equal width.
 
-    With the utterances of bin b, ECE = sum_b n_b / N |accuracy_b - confidence_b|, and
+    With the utterances of bin b, ECE = sum_b n_b / N abs(accuracy_b - confidence_b), and
     Brier = mean sum_c (p_c - y_c)².
 
     Arguments

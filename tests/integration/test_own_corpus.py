@@ -266,7 +266,9 @@ def test_an_error_is_one_line_and_an_exit_status(tmp_path):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert last == "CorpusError: my_corpus: there is no folder nowhere"
+    assert last.startswith(
+        "ValueError: corpora: my_corpus: there is no folder nowhere, neither in "
+    )
 
 
 def test_a_folder_of_ones_own_is_never_replaced_by_the_demo(tmp_path):
