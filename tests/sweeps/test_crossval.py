@@ -210,7 +210,7 @@ def test_splits_of_somebody_else(words, tmp_path, corpus, capsys):
     given = words("--splits", str(tmp_path / "made"), "--folds", "3")
     assert main(given) == 0
     used = tmp_path / "out" / "splits" / "fold-3.json"
-    assert used.read_text() == (tmp_path / "made" / "fold-3.json").read_text()
+    assert read_json(used) == read_json(tmp_path / "made" / "fold-3.json")
     with open(tmp_path / "out/fold-3/seed-3/predictions.csv", newline="") as file:
         tested = sorted(row["id"] for row in csv.DictReader(file))
     assert tested == read_json(used)["test"]
