@@ -77,8 +77,8 @@ def reliability(
 ) -> dict[str, Any]:
     """Confidence against accuracy, in bins of equal width.
 
-    With the utterances of bin b, ECE = sum_b n_b / N abs(accuracy_b - confidence_b), and
-    Brier = mean sum_c (p_c - y_c)².
+    With the utterances of bin b, ECE = sum_b n_b / N abs(accuracy_b - confidence_b),
+    and Brier = mean sum_c (p_c - y_c)².
 
     Arguments
     ---------

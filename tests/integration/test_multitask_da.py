@@ -628,7 +628,7 @@ def test_real_speech_and_a_real_encoder(run, shared, tmp_path):
         lr=1e-4,
     )
     written = read_json(tmp_path / "run" / "results.json")
-    assert json.loads(json.dumps(results)) == written
+    assert {"format": 1, **json.loads(json.dumps(results))} == written
     assert (results["source"], results["target"]) == ("ravdess", "emodb")
     assert results["encoder"] == "whisper-tiny.en-encoder"
     assert results["demo"] is False
