@@ -24,6 +24,7 @@ from speechbrain.utils.distributed import if_main_process
 from torch.nn import ParameterList
 from torch.optim.lr_scheduler import LambdaLR
 
+from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.data.dataset import SpeechDataset, middle, steps_of, waveform
 from speechbrain_ser_cl.data.experiment import prepare
 from speechbrain_ser_cl.data.features.place import features_folder
@@ -92,6 +93,8 @@ def keep_frozen(model, utterances, folder):
         Samples per step of it; None: it has no time.
     """
     encoder, backbone = model.encoder, model.encoder.backbone
+    if not isinstance(backbone, WeightedSSL):  # an encoder of one's own
+        return waveform, 1
     read = keep_pooled(encoder, utterances, folder)
     if read is not None:
         return read, None
@@ -102,7 +105,9 @@ def keep_frozen(model, utterances, folder):
 
 def is_frozen(backbone):
     """Whether nothing of the encoder is trained but the weights of its layers."""
-    return not any(p.requires_grad for p in backbone.encoder.parameters())
+    return isinstance(backbone, WeightedSSL) and not any(
+        p.requires_grad for p in backbone.encoder.parameters()
+    )
 
 
 def make_loaders(hparams, parts, classes, read=waveform, hop=1):
