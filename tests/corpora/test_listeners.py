@@ -1,7 +1,6 @@
 """Votes and levels of CREMA-D: the part that is here, and a table that is damaged."""
 
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -9,7 +8,6 @@ from speechbrain_ser_cl.corpora import CorpusError
 from speechbrain_ser_cl.registry import CORPORA
 from tests import hollow
 
-REAL = Path(__file__).resolve().parents[2].parent / "shared" / "corpora" / "CREMA-D"
 HEADER = '"","A","D","F","H","N","S","fileName","numResponses","meanEmoResp"\n'
 
 
@@ -70,13 +68,14 @@ def test_a_damaged_table_is_told(tmp_path, old, new, message):
         CORPORA.get("crema_d")(root, allow_missing=True)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no CREMA-D in ../shared/corpora")
 @pytest.mark.filterwarnings("ignore:crema_d in")
-def test_the_voice_alone_is_mostly_heard_as_neutral():
+def test_the_voice_alone_is_mostly_heard_as_neutral(shared):
     """On the part that is here (happy and sad clips only)."""
     votes = [
         (u.emotion, u.votes, u.dimensions)
-        for u in CORPORA.get("crema_d")(REAL, allow_missing=True)
+        for u in CORPORA.get("crema_d")(
+            shared / "corpora" / "CREMA-D", allow_missing=True
+        )
     ]
     assert len(votes) == 1999
     most = [[e for e, n in v.items() if n == max(v.values())] for _, v, _ in votes]

@@ -371,7 +371,10 @@ def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
     assert not list(out.glob(".running-*")), left
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="guards use prctl, of Linux alone")
+@pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="only Linux ends a process together with its parent (prctl)",
+)
 def test_a_training_ends_with_the_command_that_started_it(tmp_path):
     (tmp_path / "my.yaml").write_text("seed: 1\n")
     script = "import time\nopen('started', 'w').close()\ntime.sleep(600)\n"
@@ -384,7 +387,10 @@ def test_a_training_ends_with_the_command_that_started_it(tmp_path):
     wait_until(lambda: processes_about(tmp_path) == [])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="guards use prctl, of Linux alone")
+@pytest.mark.skipif(
+    sys.platform != "linux",
+    reason="only Linux ends a process together with its parent (prctl)",
+)
 def test_a_run_ends_with_its_guard(start, tmp_path):
     """As when an engine kills whatever its workers have started."""
     run = tmp_path / "out" / "fold-0" / "seed-3"
