@@ -6,7 +6,7 @@ median of each part: reading the audio, augmenting it, padding it, the encoder's
 pass, heads and losses, the backward pass, the optimiser. Then it runs the same steps
 with the recipe's own loader and prints how long a step waits for its batch.
 
-> python benchmarks/training_step.py recipes/EmoDB_RAVDESS hparams/multitask_da.yaml \
+> python benchmarks/training_step.py recipes/EmoDB_RAVDESS/hparams/multitask_da.yaml \
       --source_folder EmoDB --target_folder RAVDESS --precision bf16
 
 Authors
@@ -20,17 +20,17 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import speechbrain as sb
 import torch
 import yaml
-from hyperpyyaml import load_hyperpyyaml
-from speechbrain.dataio.batch import PaddedBatch
 
+from speechbrain_ser_cl.data.dataset import pad_to_longest
 from speechbrain_ser_cl.data.samplers import LengthBucketedStream
-from speechbrain_ser_cl.training import machine, package_versions
+from speechbrain_ser_cl.sweeps.recipe import find_script
+from speechbrain_ser_cl.training import Launch, machine, package_versions
 
 STEPS = 20
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -59,33 +59,38 @@ class Stopwatch:
         }
 
 
-def load_recipe(folder):
+class DoneError(Exception):
+    """All is measured; the training need not go on."""
+
+
+def load_recipe(script):
     """The recipe's ``train.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("recipe", folder / "train.py")
+    spec = importlib.util.spec_from_file_location("recipe", script)
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
     return recipe
 
 
-def step_by_step(brain, views, batches):
+def step_by_step(brain, dataset, batches):
     """Median milliseconds of each part of a training step, all in this process."""
     watch = Stopwatch()
-    dataset = views.dataset
-    forward = brain.modules.backbone.forward
+    read, backbone = dataset.read, brain.modules.model.encoder.backbone
+    forward = backbone.forward
 
     def timed_forward(*args):
         with watch("encoder forward"):
             return forward(*args)
 
-    brain.modules.backbone.forward = timed_forward
+    backbone.forward = timed_forward
     for draws in batches:
+        utterances = [dataset.items[draw.index].utterance for draw in draws]
         with watch("load audio"):
-            loaded = {draw.index: dataset[draw.index] for draw in draws}
-        views.dataset = loaded
+            loaded = {utterance.id: read(utterance) for utterance in utterances}
+        dataset.read = lambda utterance, loaded=loaded: loaded[utterance.id]
         with watch("augment, two views"):
-            items = [views[draw] for draw in draws]
+            items = [dataset[draw] for draw in draws]
         with watch("pad"):
-            batch = PaddedBatch(items)
+            batch = pad_to_longest(items)
         with watch("forward"), brain.training_ctx:
             outputs = brain.compute_forward(batch, sb.Stage.TRAIN)
             loss = brain.compute_objectives(outputs, batch, sb.Stage.TRAIN)
@@ -93,8 +98,7 @@ def step_by_step(brain, views, batches):
             loss.backward()
         with watch("optimiser"):
             brain.optimizers_step()
-    views.dataset = dataset
-    brain.modules.backbone.forward = forward
+    dataset.read, backbone.forward = read, forward
     medians = watch.medians()
     heads = medians.pop("forward") - medians["encoder forward"]
     return medians | {"heads and losses": round(heads, 2)}
@@ -132,59 +136,53 @@ def useful_frames(seconds, batch_size):
     return shares
 
 
+def measured(brain_class, found):
+    """The recipe's Brain, which measures in place of training."""
+
+    class Measured(brain_class):
+        def fit(self, epoch_counter, train, valid):
+            self.on_fit_start()
+            self.modules.train()
+            batches = list(train.batch_sampler)
+            with_loader(self, train)  # warms up
+            source = train.batch_sampler.phases[0]
+            found.update(
+                {
+                    "precision": self.precision,
+                    "median_ms": step_by_step(self, train.dataset, batches),
+                    "with_loader_median_ms": with_loader(self, train),
+                    "loader_workers": train.num_workers,
+                    "useful_frames": useful_frames(
+                        [train.dataset.durations[i] for i in source.indices],
+                        source.stream.batch_size,
+                    ),
+                }
+            )
+            raise DoneError
+
+    return Measured
+
+
 def main(argv):
     """Measures one recipe and writes ``results/training_step.json``."""
-    folder, *argv = argv
-    recipe = load_recipe(Path(folder))
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
-    overrides = yaml.safe_load(overrides) or {}
-    with tempfile.TemporaryDirectory() as output:
+    overrides, hparams_file = yaml.safe_load(overrides) or {}, Path(hparams_file)
+    recipe, found = load_recipe(find_script(hparams_file)), {}
+    recipe.MultitaskBrain = measured(recipe.MultitaskBrain, found)
+    with tempfile.TemporaryDirectory() as output, suppress(DoneError):
         overrides |= {"output_folder": output, "source_batches": STEPS}
-        with open(Path(folder) / hparams_file, encoding="utf-8") as file:
-            hparams = load_hyperpyyaml(file, overrides)
-        splits = recipe.prepare_data(hparams)
-        train, *_ = recipe.make_loaders(hparams, splits, rank=0, world_size=1)
-        brain = recipe.MultitaskBrain(
-            class_names=list(hparams["emotion_map"]),
-            sampler=train.batch_sampler,
-            epoch_counter=hparams["epoch_counter"],
-            learning_rates=hparams["learning_rates"],
-            lr_scheduler=hparams["lr_scheduler"],
-            valid_metric=hparams["valid_metric"],
-            train_logger=hparams["train_logger"],
-            modules=hparams["modules"],
-            opt_class=hparams["opt_class"],
-            hparams=hparams,
-            run_opts=run_opts,
-            checkpointer=hparams["checkpointer"],
-        )
-        brain.on_fit_start()
-        brain.modules.train()
-        batches = list(train.batch_sampler)
-        with_loader(brain, train)  # warms up
-        result = {
-            "recipe": Path(folder).name,
-            "encoder": Path(hparams["ssl_source"]).name,
-            "freeze": hparams["freeze"],
-            "batch_size": hparams["batch_size"],
-            "max_seconds": hparams["max_seconds"],
-            "precision": brain.precision,
-            "steps": STEPS,
-            "median_ms": step_by_step(brain, train.dataset, batches),
-            "with_loader_median_ms": with_loader(brain, train),
-            "loader_workers": train.num_workers,
-            "useful_frames": useful_frames(
-                [
-                    item.utterance.duration
-                    for part in splits.parts().values()
-                    for item in part
-                    if item.utterance.corpus == hparams["source_corpus"]
-                ],
-                hparams["batch_size"],
-            ),
-            "machine": machine(),
-            "versions": package_versions(),
-        }
+        launch = Launch(hparams_file, run_opts, overrides)
+        values = launch.values
+        recipe.run(launch)
+    result = {
+        "recipe": hparams_file.parents[1].name,
+        "encoder": Path(values["ssl_source"]).name,
+        **{key: values[key] for key in ("freeze", "batch_size", "max_seconds")},
+        "steps": STEPS,
+        **found,
+        "machine": machine(),
+        "versions": package_versions(),
+    }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / "training_step.json"
     path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
