@@ -11,7 +11,7 @@ from matplotlib.image import imread
 
 from tests.demo.conftest import CLASSES
 
-READER = Path(__file__).parents[1] / "evaluation" / "report" / "reader.js"
+READER = Path(__file__).parents[1] / "report" / "reader.js"
 HEARD = "!document.getElementById('result').hidden"
 COMPLAINT = "document.getElementById('error').textContent"
 
