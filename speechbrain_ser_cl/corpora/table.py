@@ -49,6 +49,8 @@ from speechbrain_ser_cl.utils.files import clear_unfinished
 logger = logging.getLogger(__name__)
 
 NEEDED = ("file", "emotion")
+# Columns of ratings, as they are usually called.
+RATINGS = {"arousal", "activation", "valence", "dominance"}
 FIELDS = (
     *NEEDED,
     *("speaker", "session", "gender", "language", "text", "split", "start", "end"),
@@ -432,6 +434,14 @@ def _resolved(
     lacking = [field for field in NEEDED if field in fields and field not in resolved]
     if lacking:
         example = ", ".join(f"{f}: {_guess(f, rows) or '…'}" for f in lacking)
+        ratings = [name for name in there if _form(name) in RATINGS]
+        if lacking == ["emotion"] and ratings:
+            raise CorpusError(
+                f"{where} has no column emotion, but {', '.join(ratings)}, which are "
+                "ratings and no classes. They can stand beside one, with "
+                f"dimensions: {{{', '.join(f'{n}: {n}' for n in ratings)}}}; expected "
+                "a column of emotions as well. Say which it is: columns: {emotion: …}"
+            )
         raise CorpusError(
             f"{where} has no column {' and none '.join(lacking)}; it has "
             f"{', '.join(there)}. Say which it is: columns: {{{example}}}"

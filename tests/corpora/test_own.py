@@ -721,3 +721,12 @@ def test_the_split_that_a_corpus_gives(classes):
     assert split.train == ["folders_train/Joy/anna_001", "folders_train/Wut/anna_002"]
     assert split.valid == ["folders_dev/Joy/ben-x_001"]
     assert split.test == ["folders_test/Wut/cem_001"]
+
+
+def test_ratings_alone_are_told_to_be_no_classes(tmp_path):
+    rows = "file,Arousal,valence,speaker\na.wav,3.2,1.1,s\n"
+    (tmp_path / "labels.csv").write_text(rows, encoding="utf-8")
+    with pytest.raises(
+        CorpusError, match=r"Arousal, valence, which are ratings and no "
+    ):
+        read_table(tmp_path, corpus="calls")
