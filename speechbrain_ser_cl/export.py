@@ -112,7 +112,7 @@ def model_card(
     class_names: Sequence[str],
     facts: Mapping[str, Any],
 ) -> str:
-    """What a model is, was trained on and can do, in Markdown for people and the hub.
+    """Write what a model is, was trained on and can do, in Markdown.
 
     Arguments
     ---------
@@ -193,7 +193,7 @@ def _listed(names: Any) -> str:
 
 
 def _results(run: Path) -> dict[str, Any]:
-    """``results.json`` of a run that can be exported."""
+    """Read ``results.json`` of a run that can be exported."""
     path = run / "results.json"
     if not path.is_file():
         runs = sorted(str(p.parent) for p in run.rglob("results.json"))[:5]
@@ -240,7 +240,7 @@ def _check_predictions(
 def _write_speechbrain(
     folder: Path, model: EmotionClassifier, description: Mapping[str, Any]
 ) -> list[Path]:
-    """``hyperparams.yaml`` and checkpoints for ``EncoderClassifier.from_hparams``."""
+    """Write the YAML and checkpoints for ``EncoderClassifier.from_hparams``."""
     from speechbrain.dataio.encoder import CategoricalEncoder
 
     encoder = model.encoder
@@ -288,7 +288,7 @@ def _write_speechbrain(
 
 
 def _tagged(part: nn.Module | None) -> str:
-    """A part as one line of HyperPyYAML."""
+    """Write a part as one line of HyperPyYAML."""
     if part is None:
         return "null"
     described: Any = part

@@ -383,7 +383,7 @@ class EmotionRecognizer:
     def _spans(
         self, n_samples: int, window: float | None, hop: float | None
     ) -> list[tuple[int, int]]:
-        """First and last sample of each window; the last one ends with the file."""
+        """Yield first and last sample of each window; the last ends with the file."""
         if window is None:
             if n_samples <= self.max_seconds * SAMPLE_RATE:
                 return [(0, n_samples)]
@@ -396,7 +396,7 @@ class EmotionRecognizer:
     def _summary(
         self, audio: Tensor, spans: Sequence[tuple[int, int]], rows: list[Tensor]
     ) -> Classification:
-        """Of a file, from its windows."""
+        """Summarise a file from its windows."""
         windows = [
             self._classification(row, audio, span)
             for row, span in zip(rows, spans, strict=True)
@@ -431,7 +431,7 @@ class EmotionRecognizer:
         lengths: Tensor | None,
         sample_rate: int,
     ) -> list[Tensor]:
-        """Checked waveforms at 16 kHz, on the CPU, without padding."""
+        """Check waveforms and give them at 16 kHz, on the CPU, without padding."""
         signals = []
         if lengths is not None:
             valid_counts(lengths, 1)  # refuses what is not relative
@@ -492,7 +492,7 @@ def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
 def _download(
     source: str, revision: str | None, cache_folder: str | Path | None
 ) -> Path:
-    """The two files of a hub repository, and no others."""
+    """Download the two files of a model from the hub, and no others."""
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source):
         raise ModelError(
             f"no folder {source}; expected one that `ser-cl export` wrote, or a hub id "

@@ -212,7 +212,7 @@ def read_model(folder: str | Path) -> tuple[EmotionClassifier, list[str]]:
 
 
 def _describe(registry: Registry, part: nn.Module | None) -> dict[str, Any] | None:
-    """Name and arguments of a part."""
+    """Describe a part: name and arguments."""
     if part is None:
         return None
     names = [name for name in registry.names() if registry.get(name) is type(part)]
@@ -227,7 +227,7 @@ def _describe(registry: Registry, part: nn.Module | None) -> dict[str, Any] | No
 
 
 def _read_description(path: Path) -> ModelRecord:
-    """The JSON, of a sane size and checked."""
+    """Read the JSON, of a sane size and checked."""
     if not path.exists():
         folder = path.parent
         hint = "expected one that `ser-cl export` wrote, without --format"
@@ -246,7 +246,7 @@ def _read_description(path: Path) -> ModelRecord:
 
 
 def _read_header(path: Path) -> Shapes:
-    """Shape and type of each tensor, without reading any."""
+    """Read shape and type of each tensor, without reading any tensor."""
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file, expected the weights")
     try:
@@ -293,7 +293,7 @@ def _check_values(path: Path, description: Any, n_tensors: int) -> None:
 
 
 def _build(path: Path, description: ModelRecord) -> EmotionClassifier:
-    """The parts with untrained weights."""
+    """Build the parts with untrained weights."""
     parts: dict[str, Any] = {
         "backbone": _part(path, BACKBONES, description["backbone"]),
         "heads": [_part(path, HEADS, head) for head in description["heads"]],
@@ -322,7 +322,7 @@ def _part(path: Path, registry: Registry, part: ModelPart | None) -> nn.Module |
 
 
 def _builder(registry: Registry, name: str) -> Callable[[dict[str, Any]], nn.Module]:
-    """What builds a part of this name from its arguments."""
+    """Find what builds a part of this name from its arguments."""
     try:
         part_class = registry.get(name)
     except ValueError as error:
@@ -339,7 +339,7 @@ def _builder(registry: Registry, name: str) -> Callable[[dict[str, Any]], nn.Mod
 
 
 def _expected(folder: Path, description: ModelRecord) -> Shapes:
-    """Shape and type of the tensors that the description asks for, taking no memory."""
+    """Compute shape and type of the tensors of a description, without memory."""
     with torch.device("meta"):
         model = _build(folder / DESCRIPTION, description)
     return {
@@ -364,7 +364,7 @@ def _check_tensors(path: Path, expected: Shapes, found: Shapes) -> None:
 
 
 def _names(names: set[str]) -> str:
-    """Up to five of them, as text."""
+    """Write up to five names as text."""
     first = [f"{name!s:.80}" for name in sorted(names)[:5]]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(first) or "none") + more

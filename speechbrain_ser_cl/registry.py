@@ -71,7 +71,7 @@ class Registry:
         self._plugins_loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorator that registers a class or function under ``name``.
+        """Register the decorated class or function under ``name``.
 
         Arguments
         ---------
@@ -103,7 +103,7 @@ class Registry:
         return decorate
 
     def alias(self, other: str, name: str) -> None:
-        """Another name for an entry, that look-ups know and lists leave out.
+        """Add another name for an entry, that look-ups know and lists leave out.
 
         Arguments
         ---------
@@ -156,7 +156,7 @@ class Registry:
                 )
 
     def get(self, name: str) -> Any:
-        """The class or function registered under ``name``.
+        """Get the class or function that is registered under ``name``.
 
         Arguments
         ---------
@@ -216,7 +216,7 @@ class Registry:
         return part(**kwargs)
 
     def names(self, pattern: str = "*") -> list[str]:
-        """The registered names that match a shell pattern, sorted.
+        """List the registered names that match a shell pattern, sorted.
 
         Arguments
         ---------
@@ -232,7 +232,7 @@ class Registry:
         return sorted(fnmatch.filter(self._entries, pattern))
 
     def source(self, name: str) -> str:
-        """The package that an entry comes from.
+        """Give the package that an entry comes from.
 
         Arguments
         ---------
@@ -266,7 +266,7 @@ class Registry:
 
 
 def _path(obj: Callable[..., Any]) -> str:
-    """``package.module.Class``, the same before and after a reload."""
+    """Name a class ``package.module.Class``: the same before and after a reload."""
     return f"{obj.__module__}.{obj.__qualname__}"
 
 

@@ -107,7 +107,7 @@ class AugmentationPipelines:
                     self._check_band(name, part)
 
     def _check_band(self, name: str, transform: Any) -> None:
-        """Refuse now what would fail at a rare draw in the middle of training."""
+        """Refuse a band that would fail at a rare draw in the middle of training."""
         if not hasattr(transform, "max_bandwidth_fraction"):
             return
         center = transform.max_center_frequency
@@ -129,7 +129,7 @@ class AugmentationPipelines:
         return len(self._pipelines)
 
     def __call__(self, wav: torch.Tensor, seed: int) -> tuple[torch.Tensor, int]:
-        """Draw a pipeline, each with the same probability, and apply it.
+        """Draw one pipeline, each with the same probability, and apply it.
 
         The result depends on ``wav`` and ``seed`` alone, and the global random
         generators are left as they were.

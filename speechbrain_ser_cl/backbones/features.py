@@ -84,11 +84,11 @@ class ShortTimeSpectrum(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def n_frames(self, n_samples: Tensor) -> Tensor:
-        """Number of frames that waveforms of so many samples have, at least 1."""
+        """Counts the frames of waveforms of so many samples, at least 1."""
         return ((n_samples - self.receptive_field) // self.hop + 1).clamp(min=1)
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Relative lengths in frames.
+        """Converts relative lengths from samples to frames.
 
         Arguments
         ---------
@@ -141,7 +141,7 @@ class ShortTimeSpectrum(nn.Module):
             return frames.masked_fill(padding.unsqueeze(-1), 0)
 
     def bands(self, power: Tensor) -> Tensor:
-        """What the logarithm is taken of.
+        """Computes the values whose logarithm is taken.
 
         Arguments
         ---------
@@ -209,7 +209,7 @@ class LogMel(ShortTimeSpectrum):
         self.register_buffer("filters", filters, persistent=False)
 
     def bands(self, power: Tensor) -> Tensor:
-        """Energy in each mel band.
+        """Computes the energy in each mel band.
 
         Arguments
         ---------

@@ -128,7 +128,7 @@ def load_encoder(
 
 
 def _why_no_model(error: Exception) -> str:
-    """Why a configuration makes no model, in one line."""
+    """Says in one line why a configuration makes no model."""
     why = " ".join(str(error).split())
     if type(error) is ValueError:
         return why
@@ -204,7 +204,7 @@ def check_architecture(config: object) -> None:
 
 
 def _architecture_keys(model_type: Any) -> set[str]:
-    """What this type's configuration has beyond what all of transformers' have."""
+    """Lists the keys of this type's configuration that not all of transformers have."""
     return set(AutoConfig.for_model(model_type).to_dict()) - set(
         PretrainedConfig().to_dict()
     )
@@ -276,7 +276,7 @@ def _check_work(config: Any) -> None:
 def _load_pretrained(
     source: str | Path, revision: str | None, save_path: str | Path | None
 ) -> tuple[PreTrainedModel, bool | None]:
-    """A pretrained model, and its ``do_normalize`` where it says so."""
+    """Loads a pretrained model, and its ``do_normalize`` if that is given."""
     if _is_path(source):
         source = Path(source).expanduser()
         if not source.is_dir():
@@ -399,7 +399,7 @@ def _check_report(
 
 
 def _is_path(source: str | Path) -> bool:
-    """Whether a source names a folder rather than a hub id."""
+    """Tells whether a source names a folder rather than a hub id."""
     text = str(source)
     looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1
     return isinstance(source, Path) or looks_local or Path(text).is_dir()

@@ -71,7 +71,7 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         return out
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Any number of dimensions will do."""
+        """Accepts any number of dimensions."""
 
 
 class InputNorm(MaskedBatchNorm):

@@ -143,7 +143,7 @@ class MelCNN(nn.Module):
         return frames
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Relative lengths in frames, for a pooling over the output.
+        """Converts relative lengths to frames, for a pooling over the output.
 
         Arguments
         ---------
@@ -162,7 +162,7 @@ class MelCNN(nn.Module):
         return self.encoded_lengths(lengths, n_steps)
 
     def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
-        """Relative lengths of what :meth:`encode` returns.
+        """Gives the relative lengths of the output of :meth:`encode`.
 
         Arguments
         ---------

@@ -31,7 +31,7 @@ def uncompiled(function: _Function) -> _Function:
 
 
 def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
-    """The function's value; what it keeps for its gradient is computed twice instead.
+    """Computes a function; what its gradient needs is computed again, not kept.
 
     Only the arguments are kept. In the backward pass the function runs again, up to
     where the last tensor that a gradient needs is there: a linear layer or convolution
@@ -90,7 +90,7 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
 
 def masked_group_norm(x: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """GroupNorm with a group per channel, which counts valid steps only.
+    """Normalises each channel over the valid steps only (GroupNorm, a group each).
 
     Arguments
     ---------
@@ -176,7 +176,7 @@ class Group:
         return x.view(len(self.rows), self.n_steps, *x.shape[1:])
 
     def valid(self, x: Tensor) -> Tensor:
-        """Valid steps of a batch (n, t, …) one after the other (size, …)."""
+        """Joins the valid steps of a batch (n, t, …) to one sequence (size, …)."""
         x = x.flatten(0, 1)
         return x if self.mask is None else x.index_select(0, self._index)
 
@@ -240,7 +240,7 @@ class Packing:
             self._index = torch.cat(index).to(device)
 
     def pack(self, x: Tensor) -> Tensor:
-        """Valid frames of a batch (B, T', D) one after the other (N, D)."""
+        """Joins the valid frames of a batch (B, T', D) to one sequence (N, D)."""
         x = x.flatten(0, 1)
         return x if self._index is None else x.index_select(0, self._index)
 
@@ -253,7 +253,7 @@ class Packing:
         return x.view(*self.shape, x.shape[1])
 
     def by_group(self, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-        """Each group, with its part of each tensor (N, …)."""
+        """Yields each group, with its part of each tensor (N, …)."""
         sizes = [group.size for group in self.groups]
         parts = [repeat(None) if x is None else x.split(sizes) for x in tensors]
         return zip(self.groups, *parts, strict=False)
@@ -275,7 +275,7 @@ class Packing:
         gates: Tensor | None = None,
         biases: Sequence[Callable[[Tensor], Tensor]] | None = None,
     ) -> Tensor:
-        """Softmax attention of each utterance to itself, by fused kernels.
+        """Computes softmax self-attention of each utterance, by fused kernels.
 
         Scores that a kernel would keep for its gradient, which are of size H × t × t
         for each utterance, are computed again in the backward pass.
@@ -345,7 +345,7 @@ def _attention(
 def _attention_with_dropout(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float
 ) -> Tensor:
-    """By the formula: torch has no kernel with dropout for CPUs."""
+    """Computes attention by its formula: torch has no CPU kernel with dropout."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -torch.inf)

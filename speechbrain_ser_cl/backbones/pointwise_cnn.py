@@ -108,7 +108,7 @@ class AllLayers(nn.Module):
             yield total / mask.sum(dim=2).clamp(min=1)
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Relative lengths in frames (B,), from those in samples of T samples."""
+        """Converts relative lengths of T samples to relative lengths in frames (B,)."""
         counts = valid_counts(lengths, n_samples)
         every = torch.full_like(counts, n_samples)
         n_frames = self.ssl.encoder.n_frames
@@ -118,7 +118,7 @@ class AllLayers(nn.Module):
 
 
 def _groups(x: Tensor, size: int) -> Tensor:
-    """(B, T, D) to (B, ceil(T / size), size, D), 0 where there is nothing."""
+    """Groups frames: (B, T, D) to (B, ceil(T / size), size, D), padded with 0."""
     x = nn.functional.pad(x, (0, 0, 0, -x.shape[1] % size))
     return x.view(len(x), -1, size, x.shape[2])
 
@@ -343,11 +343,11 @@ class PointwiseCNN(nn.Module):
         return y
 
     def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
-        """Relative lengths of what :meth:`encode` returns: they stay the same."""
+        """Gives relative lengths of the output of :meth:`encode`: they stay the same."""
         return lengths
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Relative lengths in frames, for a pooling over the output.
+        """Converts relative lengths to frames, for a pooling over the output.
 
         Arguments
         ---------

@@ -50,7 +50,7 @@ class SEWEncoder(WaveformEncoder):
 
     @override
     def _positioned(self, x: Tensor, packing: Packing) -> tuple[Tensor, Packing]:
-        """The mean of each few frames, plus a convolution of that stride."""
+        """Adds the mean of every few frames and a convolution of that stride."""
         body = self.model.encoder
         frames = packing.unpack(x).transpose(1, 2)
         pooled, positions = body.pool(frames), body.pos_conv_embed(frames)

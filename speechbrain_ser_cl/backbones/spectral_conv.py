@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 
 def strided_conv(x: Tensor, weight: Tensor) -> Tensor:
-    r"""Convolution with stride 2 in both directions, without padding or bias.
+    r"""Convolves with stride 2 in both directions, without padding or bias.
 
     The same sums as ``torch.nn.functional.conv2d(..., stride=2)``, in another order:
     along the first axis a convolution is a product of Fourier transforms, so that a
@@ -66,7 +66,7 @@ def strided_conv(x: Tensor, weight: Tensor) -> Tensor:
 def _transforms(
     n: int, n_out: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Real and imaginary parts (2K, n) of a Fourier transform, and its inverse."""
+    """Builds the matrices (2K, n) of a real Fourier transform and of its inverse."""
     turns = torch.arange(n // 2 + 1, dtype=torch.float64)[:, None] / n
     angles = 2 * math.pi * turns * torch.arange(n, dtype=torch.float64)
     forward = torch.cat([angles.cos(), -angles.sin()]) / math.sqrt(n)
@@ -78,7 +78,7 @@ def _transforms(
 
 
 def _kernel_spectrum(weight: Tensor, n: int) -> Tensor:
-    """The kernel's transform as matrices (coefficients, inputs, 2 O).
+    """Transforms the kernel to matrices (coefficients, inputs, 2 O).
 
     Inputs are in the order of :func:`_windows`: tap pair in time, parity in frequency,
     real or imaginary, parity in time, channel. Outputs are real, then imaginary parts
@@ -111,7 +111,7 @@ class _SpectralConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, k: int, length: int) -> Tensor:
-        """(F, T, B, C) and matrices (coefficients, inputs, 2 O) to (F', T', B, O)."""
+        """Applies matrices (coefficients, inputs, 2 O): (F, T, B, C) to (F', T', B, O)."""
         f, t, b, c = x.shape
         n, half_t = (f + 1) // 2, (t + 1) // 2
         f_out, t_out = (f - k) // 2 + 1, (t - length) // 2 + 1
@@ -135,7 +135,7 @@ class _SpectralConv(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradients: the same steps, transposed, in reverse order."""
+        """Computes the gradients: the same steps, transposed, in reverse order."""
         x, kernel = ctx.saved_tensors
         f, t, b, c, k, length = ctx.sizes
         n, half_t = (f + 1) // 2, (t + 1) // 2

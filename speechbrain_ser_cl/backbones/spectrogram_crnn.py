@@ -174,7 +174,7 @@ class SpectrogramCRNN(nn.Module):
         return y
 
     def _convolutions(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, F) to (B, T', 64 F'), and which of these frames are valid."""
+        """Convolves (B, T, F) to (B, T', 64 F'); also tells which frames are valid."""
         x = x.mT.unsqueeze(1)
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
             x, counts = conv(x), _n_steps(conv, counts)
@@ -183,7 +183,7 @@ class SpectrogramCRNN(nn.Module):
         return x.permute(0, 3, 1, 2).flatten(2), mask
 
     def _convolutions_on_cpu(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """The same by matrix products alone, up to rounding; several times as fast."""
+        """Does the same by matrix products, up to rounding; several times as fast."""
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
         x = x.permute(2, 1, 0).unsqueeze(-1)  # frequency, time, batch, channel
@@ -203,7 +203,7 @@ class SpectrogramCRNN(nn.Module):
         return x.permute(2, 1, 3, 0).flatten(2), mask
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Relative lengths in frames, for a pooling over the output.
+        """Converts relative lengths to frames, for a pooling over the output.
 
         Arguments
         ---------
@@ -223,7 +223,7 @@ class SpectrogramCRNN(nn.Module):
         )
 
     def encoded_lengths(self, lengths: Tensor, n_frames: int) -> Tensor:
-        """Relative lengths in frames of what :meth:`encode` gives.
+        """Gives the relative lengths, in frames, of the output of :meth:`encode`.
 
         Arguments
         ---------
@@ -257,13 +257,13 @@ class _Take(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
-        """(F, N, C) to (F, M, C)."""
+        """Gathers M of N columns: (F, N, C) to (F, M, C)."""
         ctx.rows, ctx.count = rows, x.shape[1]
         return x.index_select(1, rows)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
-        """Back where they came from."""
+        """Adds each gradient to the column that it came from."""
         return _Put.apply(outer, ctx.rows, ctx.count), None  # type: ignore[no-untyped-call]
 
 
@@ -272,12 +272,12 @@ class _Put(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, count: int) -> Tensor:
-        """(F, M, C) to (F, N, C)."""
+        """Scatters M columns into N: (F, M, C) to (F, N, C)."""
         ctx.rows = rows
         whole = x.new_zeros(len(x), count, x.shape[2])
         return whole.index_copy_(1, rows, x)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        """Out of them again."""
+        """Gathers the gradients of the M columns."""
         return _Take.apply(outer, ctx.rows), None, None  # type: ignore[no-untyped-call]

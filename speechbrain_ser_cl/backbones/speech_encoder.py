@@ -121,10 +121,10 @@ class SpeechEncoder(nn.Module):
     def _layer(
         self, number: int, x: Tensor, packing: Packing, biases: Sequence[Bias] | None
     ) -> Tensor:
-        """The output of a transformer layer, from 0, on its input (N, D)."""
+        """Runs a transformer layer (from 0) on its input (N, D)."""
 
     def _position_biases(self, packing: Packing) -> Sequence[Bias] | None:
-        """What all layers add to the scores of each group."""
+        """Computes what all layers add to the scores of each group."""
         return None
 
     def layers_above(
@@ -191,7 +191,7 @@ class SpeechEncoder(nn.Module):
     def _packing(
         self, wavs: Tensor, counts: Tensor, n_frames: Callable[[Any], Any]
     ) -> Packing:
-        """Where the frames of the waveforms are."""
+        """Finds where the frames of the waveforms are."""
         if torch.compiler.is_exporting():
             # A graph is of one utterance, whose length it must not take for a constant.
             n_steps = n_frames(wavs.shape[1])
@@ -202,7 +202,7 @@ class SpeechEncoder(nn.Module):
 
 
 def at_least_one(n_steps: Any) -> Any:
-    """Of counts; an int is a length in an exported graph, and has steps."""
+    """Raises counts to at least 1; an int is a length in an exported graph."""
     return n_steps.clamp(min=1) if isinstance(n_steps, Tensor) else n_steps
 
 

@@ -91,7 +91,7 @@ class WaveformEncoder(SpeechEncoder):
         return self._n_convolved(n_samples)
 
     def _n_convolved(self, n_samples: Any) -> Any:
-        """Number of frames that the convolutions give."""
+        """Counts the frames that the convolutions give."""
         return at_least_one((n_samples - self.receptive_field) // self.hop + 1)
 
     @uncompiled
@@ -110,7 +110,7 @@ class WaveformEncoder(SpeechEncoder):
         return run_dropout(body.dropout, x), packing
 
     def _waveform(self, wavs: Tensor, counts: Tensor) -> Tensor:
-        """Zero padding and, if the model wants it, normalisation without it."""
+        """Sets padding to 0 and, if the model wants it, normalises what is speech."""
         mask = steps_mask(counts, wavs.shape[1])
         wavs = wavs.float().masked_fill(~mask, 0)
         if self.normalize:
@@ -132,7 +132,7 @@ class WaveformEncoder(SpeechEncoder):
             return x + packing.map_padded(self.model.encoder.pos_conv_embed, x), packing
 
     def _convolved(self, wavs: Tensor, counts: Tensor, packing: Packing) -> Tensor:
-        """What the convolutions make of the waveforms (N, D')."""
+        """Runs the convolutions on the waveforms: (N, D')."""
         if self.padded_group_norm or torch.compiler.is_exporting():
             return packing.pack(self._convolutions(wavs, None))
         parts = []
@@ -145,7 +145,7 @@ class WaveformEncoder(SpeechEncoder):
         return torch.cat(parts)
 
     def _convolutions(self, wavs: Tensor, counts: Tensor | None) -> Tensor:
-        """(n, T) to (n, t, D'); counts (n,) where the padding is to be invisible."""
+        """Convolves (n, T) to (n, t, D'); counts (n,) make the padding invisible."""
         layers = self.model.feature_extractor.conv_layers
         x = wavs
         # Of all that is between two convolutions only the first one's output is kept,
@@ -161,7 +161,7 @@ class WaveformEncoder(SpeechEncoder):
         return y
 
     def _activated(self, number: int, x: Tensor, counts: Tensor | None) -> Tensor:
-        """Normalisation and activation that follow a convolution; the first's too."""
+        """Normalises and activates the output of a convolution."""
         layer = self.model.feature_extractor.conv_layers[number]
         if number == 0:
             x = layer.conv(x.unsqueeze(1))
@@ -195,5 +195,5 @@ class WaveformEncoder(SpeechEncoder):
         return x if adapter is None else x + adapter(x)
 
     def _gates(self, attention: Any, x: Tensor) -> Tensor:
-        """What each query brings along for the biases (N, H, …)."""
+        """Computes what each query adds to the biases (N, H, …)."""
         raise NotImplementedError

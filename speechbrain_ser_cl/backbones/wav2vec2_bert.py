@@ -203,6 +203,6 @@ class FilterbankEncoder(SpeechEncoder):
 
 
 def _of_distances(distances: Tensor, gates: Tensor) -> Tensor:
-    """(t, t) and (n, t, H, distances) to (n, H, t, t)."""
+    """Looks up scores by distance: (t, t) and (n, t, H, distances) to (n, H, t, t)."""
     gates = gates.transpose(1, 2)
     return gates.gather(-1, distances.expand(*gates.shape[:2], *distances.shape))

@@ -33,7 +33,7 @@ class WavLMEncoder(WaveformEncoder):
 
     @override
     def _gates(self, attention: Any, x: Tensor) -> Tensor:
-        """One per frame and head (N, H)."""
+        """Computes the gates, one per frame and head (N, H)."""
         x = attention.gru_rel_pos_linear(x.unflatten(-1, (attention.num_heads, -1)))
         first: Tensor
         second: Tensor
@@ -43,5 +43,5 @@ class WavLMEncoder(WaveformEncoder):
 
 
 def _gated(bias: Tensor, gates: Tensor) -> Tensor:
-    """(H, t, t) and (n, t, H) to (n, H, t, t)."""
+    """Multiplies biases (H, t, t) with gates (n, t, H): (n, H, t, t)."""
     return gates.transpose(1, 2).unsqueeze(-1) * bias

@@ -290,7 +290,7 @@ class WeightedSSL(nn.Module):
 
     @torch.no_grad()
     def frozen_states(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """What ``forward`` needs of the frozen layers, to be computed once and kept.
+        """Computes what ``forward`` needs of the frozen layers, to be kept.
 
         Arguments
         ---------
@@ -389,7 +389,7 @@ class WeightedSSL(nn.Module):
         self.lora = None
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Relative lengths in frames, for a pooling over the output.
+        """Converts relative lengths to frames, for a pooling over the output.
 
         The relative lengths of the waveforms say exactly how many samples are valid,
         but not how many frames: samples at the end of an utterance and of the batch
@@ -448,7 +448,7 @@ class WeightedSSL(nn.Module):
     def _from_kept(
         self, kept: Tensor, lengths: Tensor | None
     ) -> tuple[Packing, Iterator[tuple[int, Tensor]]]:
-        """The same of the kept representations and those above."""
+        """Computes the same from kept representations and the layers above them."""
         if kept.shape[1] != len(self.kept):
             raise ValueError(
                 f"states (B, K, T', D) must be of the representations {self.kept}, "
@@ -503,7 +503,7 @@ class WeightedSSL(nn.Module):
         return numbers
 
     def _frozen_stages(self, freeze: str | int) -> int:
-        """How many of the encoder's stages are frozen, from the lowest on."""
+        """Counts the frozen stages of the encoder, from the lowest on."""
         named = {"none": 0, "frontend": 1, "all": self.n_layers + 1}
         if isinstance(freeze, str) and freeze in named:
             return named[freeze]

@@ -186,7 +186,7 @@ class Counts(_Checked):
             raise ValueError(f"emotions add up to {total}, not to {self.utterances}")
 
     def expected(self) -> dict[str, int]:
-        """The counts by name, as ``checks.make_utterances`` compares them."""
+        """Give the counts by name, as ``checks.make_utterances`` compares them."""
         found = {"utterances": self.utterances, **self.emotions}
         return found | ({"speakers": self.speakers} if self.speakers else {})
 

@@ -97,7 +97,7 @@ no/such/folder
 
 @cache
 def get_card(name: str) -> Card:
-    """The card of a corpus that the package has one of.
+    """Find the card of a corpus.
 
     Arguments
     ---------
@@ -132,7 +132,7 @@ def get_card(name: str) -> Card:
 
 
 def all_cards() -> list[Card]:
-    """The package's own cards and those of plug-ins that were loaded.
+    """List the package's own cards and those of plug-ins that were loaded.
 
     Returns
     -------
@@ -192,12 +192,12 @@ class Listing:
             (self.audio if suffix in suffixes else self.others).append(path)
 
     def below(self, path: str) -> str:
-        """A path as it reads from the folder on."""
+        """Write a path as it reads from the folder on."""
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
 
 
 def walk(folder: Path) -> Iterator[str]:
-    """Absolute paths of all files, in order, without hidden ones."""
+    """List the absolute paths of all files, in order, without hidden ones."""
     for parent, folders, files in os.walk(os.path.abspath(folder), followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -211,7 +211,7 @@ def suffixes_of(card: Card) -> list[str]:
 
 
 def anchored(pattern: str) -> re.Pattern[str]:
-    """A card's pattern, to fit the end of a path from a folder's beginning on."""
+    """Anchor a card's pattern, so that it fits the last parts of a path as a whole."""
     return re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
 
 
@@ -290,7 +290,7 @@ def _speakers(utterances: list[Utterance]) -> dict[str, int]:
 
 
 def _release(card: Card, found: int) -> Counts:
-    """The counts of the release that has as many utterances, or of the usual one."""
+    """Give the counts of the release with as many utterances, else of the usual one."""
     for name, counts in card.variants.items():
         if counts.utterances == found != card.counts.utterances:
             logger.info("%s: %s. %s", card.name, name, counts.note)
@@ -299,7 +299,7 @@ def _release(card: Card, found: int) -> Counts:
 
 
 def _rows_of_names(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
-    """Path and values of each file whose name fits."""
+    """Yield path and values of each file whose name fits."""
     form, ignored = anchored(card.path), anchored(card.ignore)
     found: list[tuple[str | None, Row]] = []
     strange = []
@@ -330,7 +330,7 @@ def _rows_of_names(card: Card, listing: Listing) -> list[tuple[str | None, Row]]
 
 
 def not_here(card: Card, listing: Listing) -> CorpusError:
-    """What to say of a folder that is not the corpus."""
+    """Say why a folder is not the corpus."""
     wanted = card.tables[0].file if card.tables else None
     if card.example:
         wanted = " and ".join(filter(None, (wanted, card.example.path)))
@@ -343,7 +343,7 @@ def not_here(card: Card, listing: Listing) -> CorpusError:
 
 
 def _rows_of_tables(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
-    """Path and values of each row; no path where its file is not there."""
+    """Yield path and values of each row; no path where its file is missing."""
     depth = card.audio.count("/") + 1
     files = {_tail(os.path.splitext(path)[0], depth): path for path in listing.audio}
     rows: list[tuple[str | None, Row]] = []
@@ -372,12 +372,12 @@ class _Cell(str):
 
 
 def _tail(path: str, depth: int) -> str:
-    """The last parts of a path."""
+    """Give the last parts of a path."""
     return "/".join(path.split("/")[-depth:])
 
 
 def _table_path(table: Table, listing: Listing) -> str | None:
-    """Where the table lies: below the folder, or beside what the user gave."""
+    """Find the table: below the folder, or beside what the user gave."""
     for path in listing.others:
         if path.endswith(f"/{table.file}"):
             return path
@@ -400,7 +400,7 @@ def _read_table(path: str, table: Table, card: Card) -> list[Row]:
 
 
 def _filled(template: str, values: Mapping[str, str], card: Card, where: str) -> str:
-    """A template with values in place of its braces."""
+    """Fill the braces of a template with values."""
     try:
         return template.format_map(values)
     except KeyError as error:
@@ -441,7 +441,7 @@ def _add(
 def _candidates(
     card: Card, rows: list[tuple[str | None, Row]], folder: Path
 ) -> tuple[list[Candidate], list[str]]:
-    """What the rows mean, and the emotions of those of a part that is left out."""
+    """Translate the rows; also give the emotions of the part that is left out."""
     meanings = {
         name: _meaning(card, name, field, rows, folder)
         for name, field in card.fields.items()
@@ -489,7 +489,7 @@ def _candidates(
 
 
 def _dimensions(card: Card, row: Row) -> dict[str, float] | None:
-    """The numbers of a row's dimensions."""
+    """Read the numbers of a row's dimensions."""
     texts = {
         name: row.get(scale.of.strip("{}"), "")
         for name, scale in card.dimensions.items()
@@ -507,7 +507,7 @@ def _meaning(
     rows: list[tuple[str | None, Row]],
     folder: Path,
 ) -> Callable[[Row], str | None]:
-    """A function that says what a row has in a field; every code is looked up once."""
+    """Make a function for a row's value of a field; it looks up each code once."""
     whole = re.fullmatch(r"\{(\w+)\}", field.of)
     if whole:
         column = whole[1]
@@ -629,7 +629,7 @@ def recognise(folder: str | Path) -> list[Recognised]:
 
 
 def _fits(card: Card, listing: Listing) -> int:
-    """How many files are named as this corpus names them."""
+    """Count the files that are named as in this corpus."""
     if card.tables:
         there = [_table_path(table, listing) for table in card.tables]
         return len(listing.audio) if all(there) else 0
@@ -645,7 +645,7 @@ def _fits(card: Card, listing: Listing) -> int:
 
 
 def _examined(card: Card, folder: Path) -> Recognised:
-    """What the corpus' reader finds in the folder."""
+    """Report what the corpus' reader finds in the folder."""
     expected = card.counts.utterances
     if card.name not in CORPORA.names():
         return Recognised(card.name, expected, expected, "it has no reader")

@@ -116,7 +116,7 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 
 
 def audio_files(folder: Path, pattern: str) -> list[Path]:
-    """Wav and flac files of a folder, without hidden ones.
+    """List the wav and flac files of a folder, without hidden ones.
 
     Arguments
     ---------
@@ -143,7 +143,7 @@ def audio_files(folder: Path, pattern: str) -> list[Path]:
 
 
 def below(folder: Path, path: Path) -> str:
-    """A path as it reads from a folder; whole where it lies elsewhere.
+    """Write a path as it reads from a folder; whole if it lies elsewhere.
 
     Arguments
     ---------

@@ -93,7 +93,7 @@ def _table(folder: Path) -> Path | None:
 
 
 def _read(path: Path, digit: str) -> dict[str, tuple[dict[str, int], dict[str, float]]]:
-    """Name of a file to its votes and level."""
+    """Read the votes and the level of each file name."""
     heard = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

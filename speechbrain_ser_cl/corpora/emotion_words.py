@@ -216,7 +216,7 @@ def translate(
 
 
 def _plain(word: str) -> str:
-    """In one Unicode form, without blanks around; 1.0 as 1."""
+    """Write a word in one Unicode form, without blanks around; 1.0 as 1."""
     return re.sub(r"^(-?[0-9]+)[.]0+$", r"\1", normal(word).strip())
 
 
@@ -263,7 +263,7 @@ class Exclusion:
         self._unused = set(self._names)
 
     def __call__(self, *names: str) -> bool:
-        """Whether one of these, all of the same utterance, is to be left out."""
+        """Tell whether an utterance with one of these labels is to be left out."""
         if not self._names:
             return False
         found = self._names.keys() & {one_name(name) for name in names}

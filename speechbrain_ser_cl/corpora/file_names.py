@@ -105,7 +105,7 @@ def _is_absolute(text: str) -> bool:
 
 
 def _stem(text: str) -> str:
-    """A name without the suffix of audio."""
+    """Strip the suffix of audio from a name."""
     stem, suffix = posixpath.splitext(text)
     return stem if suffix.lower() in READABLE else text
 
@@ -118,7 +118,7 @@ class _Disk:
         self._listed: dict[Path, dict[str, set[str]]] = {}
 
     def find(self, text: str) -> Path | None:
-        """The file of this name, suffix, Unicode form and capitals apart."""
+        """Find the file of this name; suffix, Unicode form and capitals may differ."""
         path = self.root / text
         if path.is_file():
             return path
@@ -142,7 +142,7 @@ class _Disk:
         return next((file for file in files if file.is_file()), None)
 
     def _look(self, folder: Path, name: str) -> str | None:
-        """What is called so in a folder."""
+        """Find the entries of this name in a folder."""
         if folder not in self._listed:
             there: dict[str, set[str]] = {}
             for one in os.listdir(folder) if folder.is_dir() else []:
@@ -155,7 +155,7 @@ class _Disk:
 
 
 def _by_tails(disk: _Disk, foreign: Sequence[str], where: str) -> dict[str, str]:
-    """What files of another machine are called here, all by the same rule."""
+    """Find the files of another machine's paths here, all by the same rule."""
     there: dict[str, list[list[str]]] = {}
     for folder, _, files in os.walk(disk.root, followlinks=True):
         inside = one_name(os.path.relpath(folder, disk.root))

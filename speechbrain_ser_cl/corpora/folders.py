@@ -160,7 +160,7 @@ def read_folders(
 
 
 def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
-    """A pattern as a regular expression on names without suffix."""
+    """Compile a pattern to a regular expression on names without suffix."""
     unknown = set(re.findall(r"\{(.*?)\}", pattern)) - set(FIELDS)
     if unknown:
         name = sorted(unknown)[0]
@@ -190,7 +190,7 @@ def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
 
 
 def _audio(root: Path, corpus: str, allow_missing: bool) -> list[Path]:
-    """All audio files at any depth, linked folders as well, without hidden ones."""
+    """List audio files at any depth, also in linked folders, without hidden ones."""
     found, foreign = [], []
     for folder, folders, files in os.walk(root, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]

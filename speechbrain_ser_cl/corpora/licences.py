@@ -13,7 +13,7 @@ _GENERATED = Licence(
 
 
 def licence_of(corpus: str) -> Licence | None:
-    """The terms of a corpus, as its card has them.
+    """Give the terms of a corpus, as its card has them.
 
     A plug-in's reader declares its own in an attribute: ``read_mine.licence =
     Licence(...)``.

@@ -280,7 +280,7 @@ def _rng(*key: object) -> numpy.random.Generator:
 def _utterance(
     seed: int, corpus: str, speaker: int, number: int, text: int, emotion: str
 ) -> numpy.ndarray:
-    """One utterance as it was recorded: (T,) in [-1, 1]."""
+    """Make one recorded utterance: (T,) in [-1, 1]."""
     person = _rng(seed, corpus, speaker)
     female = _gender(speaker) == "female"
     pitch = (210.0 if female else 115.0) * 2 ** (person.normal(0, 1.5) / 12)
@@ -314,7 +314,7 @@ def _utterance(
 def _syllable_borders(
     rng: numpy.random.Generator, syllables: int, length: int
 ) -> numpy.ndarray:
-    """Sample numbers where syllables begin, and the end: (syllables + 1,)."""
+    """Draw the samples at which syllables begin, and the end: (syllables + 1,)."""
     durations = rng.uniform(0.75, 1.25, size=syllables)
     durations[-1] *= 1.3  # the last syllable of a phrase is longer
     ends = numpy.cumsum(durations) / durations.sum() * length
@@ -329,7 +329,7 @@ def _source(
     breath: float,
     borders: numpy.ndarray,
 ) -> numpy.ndarray:
-    """Glottal pulses that follow the intonation, and breath: (T,)."""
+    """Make glottal pulses that follow the intonation, and breath: (T,)."""
     from scipy import signal  # a second that readers need not wait
 
     length = borders[-1]
@@ -355,7 +355,7 @@ def _tract(
     scale: float,
     borders: numpy.ndarray,
 ) -> numpy.ndarray:
-    """The source through the resonators of one vowel after the other: (T,)."""
+    """Filter the source by the resonators of one vowel after the other: (T,)."""
     from scipy import signal  # a second that readers need not wait
 
     speech = numpy.empty_like(source)
@@ -373,7 +373,7 @@ def _tract(
 
 
 def _loudness(rng: numpy.random.Generator, borders: numpy.ndarray) -> numpy.ndarray:
-    """A hump per syllable: (T,) in [0.05, 1.2]."""
+    """Make a loudness curve with a peak per syllable: (T,) in [0.05, 1.2]."""
     loudness = numpy.empty(borders[-1])
     for begin, end in zip(borders[:-1], borders[1:], strict=True):
         phase = numpy.linspace(0, numpy.pi, end - begin)
@@ -384,7 +384,7 @@ def _loudness(rng: numpy.random.Generator, borders: numpy.ndarray) -> numpy.ndar
 def _record(
     rng: numpy.random.Generator, speech: numpy.ndarray, style: _Style
 ) -> numpy.ndarray:
-    """The speech after microphone and room: (T,) in [-1, 1]."""
+    """Add microphone and room to the speech: (T,) in [-1, 1]."""
     from scipy import signal  # a second that readers need not wait
 
     band = signal.butter(1, style.band, "bandpass", fs=SAMPLE_RATE, output="sos")

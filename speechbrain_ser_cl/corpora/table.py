@@ -280,7 +280,7 @@ def read_table(
 def _find(
     folder: Path, table: str | Sequence[str] | None, corpus: str
 ) -> tuple[Path, list[Path]]:
-    """The folder that names of files begin at, and the tables."""
+    """Find the tables, and the folder at which names of files begin."""
     if folder.is_file():
         if table is not None:
             raise CorpusError(
@@ -333,7 +333,7 @@ def _find(
 
 
 def _known_fields(columns: Words, corpus: str) -> dict[str, str | None]:
-    """The user's columns; whether the table has them is found out later."""
+    """Check the user's names of columns, without a look at the table."""
     if not isinstance(columns or {}, Mapping):
         raise CorpusError(
             f"{corpus}: columns is {columns!r}, expected what each is called: "
@@ -357,11 +357,11 @@ def _joined(
     where: str,
     path: Path,
 ) -> list[Row]:
-    """The rows with what a further table says about the same files."""
+    """Join the rows with a further table on the same files."""
     key = [name for name in columns.values() if name in more[0]]
 
     def values(row: Row) -> tuple[str, ...]:
-        """However file and times are written."""
+        """Give the file and times in one form."""
         return tuple(
             one_name(row[name]) if name == columns["file"] else _plain_time(row[name])
             for name in key
@@ -390,7 +390,7 @@ def _resolved(
     where: str,
     fields: Sequence[str] = FIELDS,
 ) -> dict[str, str]:
-    """Which column says what; several in braces make one value."""
+    """Resolve which column says what; several in braces make one value."""
     there = list(rows[0])
     by_form = {_form(name): name for name in reversed(there)}
     resolved: dict[str, str] = {}
@@ -450,14 +450,14 @@ def _resolved(
 
 
 def _form(name: str) -> str:
-    """A column's name without capitals, blanks and underscores."""
+    """Write a column's name without capitals, blanks and underscores."""
     return re.sub(r"[\W_]+", "", normal(name).casefold())
 
 
 def _fits(
     field: str, name: str, rows: list[Row], splits: Mapping[str, str | None] | None
 ) -> bool:
-    """Whether a column with a usual name holds what it should."""
+    """Tell whether a column with a usual name holds what it should."""
     if field == "split":
         own = {str(word).lower() for word in splits or {}}
         return all(r[name].lower() in {*SPLIT_WORDS, *own, ""} for r in rows)
@@ -467,7 +467,7 @@ def _fits(
 
 
 def _guess(field: str, rows: list[Row]) -> str | None:
-    """The column that looks like names of audio files, or like emotions."""
+    """Find the column that looks like names of audio files, or like emotions."""
 
     def fits(cell: str) -> bool:
         if field == "file":
@@ -481,12 +481,12 @@ def _guess(field: str, rows: list[Row]) -> str | None:
 
 
 def _columns_of(name: str) -> list[str]:
-    """What stands in braces, or the name itself."""
+    """List the names in braces, or the name itself."""
     return re.findall(r"\{(.*?)\}", name) or [name]
 
 
 def _values(row: Row, columns: Mapping[str, str]) -> Row:
-    """What a row says, by field; words for nothing as nothing."""
+    """Read the values of a row by field; words such as "nan" count as no value."""
     values = {
         field: re.sub(r"\{(.*?)\}", lambda match: row[match[1]], name)
         if "{" in name
@@ -502,7 +502,7 @@ def _values(row: Row, columns: Mapping[str, str]) -> Row:
 
 
 def _parts(said: list[Row], where: str) -> list[_Part]:
-    """The rows with their times."""
+    """Add start and end to the rows."""
     empty = [f"row {n}" for n, row in enumerate(said, start=1) if not row["file"]]
     if empty:
         raise CorpusError(f"{where}: rows that name no file ({offenders(empty)})")
@@ -529,7 +529,7 @@ def _parts(said: list[Row], where: str) -> list[_Part]:
 def _emotions(
     parts: Sequence[_Part], labels: Words, where: str
 ) -> dict[str, str | None]:
-    """What each word means."""
+    """Translate each word to an emotion."""
     numbers = {part.said["emotion"] for part in parts}
     numbers = {text for text in numbers if re.fullmatch(r"-?\d+([.,]\d+)?", text)}
     if len(numbers) > _MANY:
@@ -549,7 +549,7 @@ def _emotions(
 
 
 def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
-    """One row of each file or part, by the votes of its rows."""
+    """Join the rows of each file or part by vote."""
     groups: dict[tuple[str, float, float | None], list[_Part]] = {}
     for part in parts:
         key = (str(part.path or part.file), part.start, part.end)
@@ -588,7 +588,7 @@ def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
 
 
 def _means(parts: Sequence[_Part]) -> dict[str, float]:
-    """Each dimension, on average over the rows that say it."""
+    """Average each dimension over the rows that have it."""
     said: dict[str, list[float]] = {}
     for part in parts:
         for name, value in (part.dimensions or {}).items():

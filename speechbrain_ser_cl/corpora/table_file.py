@@ -99,7 +99,7 @@ def read_rows(path: Path, encoding: str | None = None) -> list[Row]:
 
 
 def _decoded(path: Path, encoding: object) -> str:
-    """The text of a file; tells the line of what is not in its encoding."""
+    """Decode the text of a file; an error names the line with another encoding."""
     data = read_bytes(path)
     if not isinstance(encoding, str | None):
         raise CorpusError(f"encoding is {encoding!r}, expected a name such as utf-8")
@@ -122,7 +122,7 @@ def _decoded(path: Path, encoding: object) -> str:
 
 
 def _is_western(text: str) -> bool:
-    """Whether it reads like a Western European language, letters mostly plain."""
+    """Tell whether text looks Western European: letters mostly plain."""
     return bool(_WESTERN.fullmatch(text)) and all(
         2 * len(re.findall("[A-Za-z]", word)) >= len(word)
         for word in set(_LETTERS.findall(text))
@@ -166,7 +166,7 @@ def _csv_reader(encoding: str | None) -> Callable[..., Iterator[tuple[int, list[
 
 
 def _is_open(lines: list[str], dialect: Any) -> bool:
-    """Whether the last record, of these lines, ends within quotes."""
+    """Tell whether the last record of these lines ends within quotes."""
     if len(lines) < 2 and '"' not in lines[0]:
         return False
     try:
@@ -177,7 +177,7 @@ def _is_open(lines: list[str], dialect: Any) -> bool:
 
 
 def _cell(value: object) -> str:
-    """A value of Excel, JSON or Parquet as CSV would have it."""
+    """Write a value of Excel, JSON or Parquet as CSV would have it."""
     if value is None or value != value:  # NaN and pandas' NaT are not themselves
         return ""
     if isinstance(value, timedelta):
@@ -281,7 +281,7 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, list[str]]]]] = {
 
 
 def tables_in(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """The tables of a folder, without hidden ones, text files and Excel's own.
+    """List the tables of a folder, without hidden ones, text files and Excel's own.
 
     Arguments
     ---------

@@ -135,7 +135,7 @@ class DemoServer(socketserver.ThreadingTCPServer):
             raise ConnectionAbortedError("the server stops")
 
     def handle_error(self, request: Any, client_address: object) -> None:
-        """A browser that goes away in the middle is no error."""
+        """Ignore a browser that leaves in the middle; report all else."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -154,7 +154,7 @@ def _why_no_port(port: int, error: OSError) -> str:
 def _pages(
     recognizer: EmotionRecognizer, name: str, most_bytes: int
 ) -> dict[str, tuple[str, bytes]]:
-    """Type and content of everything that can be had."""
+    """Collect type and content of each file of the page."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
@@ -308,7 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _is_ours(host: str) -> bool:
-    """Whether a Host header names this machine; the port may be a tunnel's."""
+    """Tell whether a Host header names this machine; the port may be a tunnel's."""
     name, _, port = host.partition(":")
     return name.lower() in _NAMES and (port.isdigit() or not port)
 

@@ -60,7 +60,7 @@ class BarlowTwinsLoss(ViewLoss):
         self.lambda_offdiag = lambda_offdiag
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Equation 1 on the cross-correlation of the batch."""
+        """Computes equation 1 on the cross-correlation of the batch."""
         if len(z_a) < 2:
             raise ValueError("BarlowTwinsLoss needs at least two utterances, found 1")
         correlation = _standardise(z_a).T @ _standardise(z_b) / len(z_a)

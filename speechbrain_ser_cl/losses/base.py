@@ -303,7 +303,7 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Tensor:
-        """The part of the gradient across a row, over the row's length."""
+        """Divides the part of the gradient across a row by the row's length."""
         z, length, largest = ctx.saved_tensors
         along = (outer * z).sum(dim=1, keepdim=True)
         across: Tensor = torch.addcmul(outer, z, along, value=-1)
@@ -339,7 +339,7 @@ def unit(z: Tensor) -> Tensor:
 
 
 def zero_or_nan(z: Tensor) -> Tensor:
-    """0 with a graph; NaN if the embeddings hold NaN or infinity.
+    """Gives 0 with a graph; NaN if the embeddings hold NaN or infinity.
 
     Added to a loss it keeps ``backward()`` possible where no pair took part, and
     keeps masks from hiding a broken embedding.
@@ -392,7 +392,7 @@ def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The columns that each row of a mask names, moved to the left.
+    """Lists the columns that are True in each row of a mask, moved to the left.
 
     Arguments
     ---------
@@ -475,7 +475,7 @@ class _MeanOverTiles(torch.autograd.Function):
         keys: Tensor,
         *rows: Tensor,
     ) -> Tensor:
-        """The loss; the gradients of queries and keys are kept for the way back."""
+        """Computes the loss, and keeps the gradients of queries and keys."""
         labels, *anchors = rows
         places = torch.arange(len(keys), device=keys.device)
         if anchors:
@@ -645,7 +645,7 @@ class PairLoss(nn.Module):
         raise NotImplementedError
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What is compared with what: by default dot products over a temperature.
+        """Gives the two sides to compare: by default for cosines over a temperature.
 
         Arguments
         ---------
@@ -661,7 +661,7 @@ class PairLoss(nn.Module):
         return z if temperature is None else z / temperature, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
-        """The matrix between some anchors and the batch: dot products by default.
+        """Compares some anchors with the batch: by dot products unless overridden.
 
         Arguments
         ---------
@@ -678,7 +678,7 @@ class PairLoss(nn.Module):
         return dot_products(queries, keys)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """What some of the anchors add to the loss; each subclass has its own.
+        """Computes what some of the anchors add to the loss; each subclass has its own.
 
         Arguments
         ---------
@@ -793,7 +793,7 @@ class ViewLoss(nn.Module):
             return self.compare(*views)
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """The loss of prepared views; each subclass has its own.
+        """Computes the loss of prepared views; each subclass has its own.
 
         Arguments
         ---------
@@ -905,7 +905,7 @@ class LogitLoss(nn.Module):
         raise NotImplementedError
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each label, in the shape of what ``checked`` calls known."""
+        """Computes the loss of each label, in the shape of ``checked``'s ``known``."""
         raise NotImplementedError
 
 

@@ -51,7 +51,7 @@ class BinaryEmotionsLoss(LogitLoss):
         return labels, known
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each label."""
+        """Computes the loss of each label."""
         return F.binary_cross_entropy_with_logits(
             logits, labels.to(logits.dtype), reduction="none"
         )

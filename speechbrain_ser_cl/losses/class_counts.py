@@ -83,7 +83,7 @@ class ClassBalancedLoss(_CountsLoss):
         self.register_buffer("of_class", weights.float(), persistent=False)
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each row."""
+        """Computes the loss of each row."""
         losses = F.cross_entropy(logits, labels, reduction="none")
         return self.of_class.to(logits.dtype)[labels] * losses
 
@@ -138,6 +138,6 @@ class LogitAdjustedLoss(_CountsLoss):
         self.register_buffer("of_class", added.float(), persistent=False)
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each row."""
+        """Computes the loss of each row."""
         adjusted = logits + self.of_class.to(logits.dtype)
         return F.cross_entropy(adjusted, labels, reduction="none")

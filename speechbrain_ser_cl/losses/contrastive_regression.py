@@ -70,7 +70,7 @@ class ContrastiveRegressionLoss(ValueLoss):
         self.bandwidth = bandwidth
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives."""
+        """Sums the anchors' losses, and counts the anchors with positives."""
         apart = torch.cdist(tile.here, tile.labels).div_(self.bandwidth)
         weights = apart.square_().mul_(-0.5).exp_().to(s.dtype)
         return contrast_(s, tile, tile.fill_own_(weights, 0))

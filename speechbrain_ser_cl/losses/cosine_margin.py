@@ -113,5 +113,5 @@ class CosineMarginLoss(nn.Module):
 
 
 def _mean(values: Tensor) -> Tensor:
-    """The mean, 0 of nothing."""
+    """Computes the mean; 0 if there is nothing."""
     return values.sum() / max(1, values.numel())

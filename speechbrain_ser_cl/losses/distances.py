@@ -38,7 +38,7 @@ def check_distance(distance: str) -> None:
 
 
 def dot_products(a: Tensor, b: Tensor) -> Compared:
-    """Dot products between the rows of two matrices.
+    """Computes dot products between the rows of two matrices.
 
     Arguments
     ---------
@@ -126,7 +126,7 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared Euclidean distances between the rows of two matrices.
+    """Computes squared Euclidean distances between the rows of two matrices.
 
     By one matrix product, several times as fast as the square of
     :func:`distances`. Equal rows are at a distance of rounding errors, which is

@@ -39,7 +39,7 @@ class DistributionCrossEntropyLoss(LogitLoss):
         return check_distributions("labels", labels, len(logits), logits.shape[1])
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The cross-entropy of each row."""
+        """Computes the cross-entropy of each row."""
         losses: Tensor = labels.to(logits.dtype) * logits.log_softmax(dim=1)
         return -losses.sum(dim=1)
 
@@ -68,6 +68,6 @@ class DistributionKLLoss(DistributionCrossEntropyLoss):
     """
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The divergence of each row."""
+        """Computes the divergence of each row."""
         known: Tensor = torch.special.xlogy(labels, labels).sum(dim=1)
         return super().row_losses(logits, labels) + known.to(logits.dtype)

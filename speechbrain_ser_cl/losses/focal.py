@@ -50,7 +50,7 @@ class FocalLoss(ClassLoss):
         self.gamma = gamma
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each row."""
+        """Computes the loss of each row."""
         log_p = logits.log_softmax(dim=1)
         of_label = log_p.gather(1, labels[:, None]).squeeze(1)
         if self.gamma == 0:

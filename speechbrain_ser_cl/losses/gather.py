@@ -12,7 +12,7 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
-        """All rows, padded to one size for the collective and cut again."""
+        """Collects all rows: padded to one size for the collective, then cut again."""
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
@@ -23,12 +23,12 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Own rows of the gradient, times the number of processes."""
+        """Gives this process' rows of the gradient, times the number of processes."""
         return gradient[ctx.own] * dist.get_world_size(), None
 
 
 def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The rows of all processes, in the order of their ranks.
+    """Collects the rows of all processes, in the order of their ranks.
 
     Meant for a loss that every process then computes on the same whole batch.
     The gradient with respect to a process's own rows is then complete without

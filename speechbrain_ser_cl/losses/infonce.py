@@ -71,7 +71,7 @@ class InfoNCELoss(ViewLoss):
         self.symmetric = symmetric
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Equation 4, for one or both directions."""
+        """Computes equation 4, for one or both directions."""
         similarity = z_a @ z_b.T / self.temperature
         own_view = torch.arange(len(z_a), device=z_a.device)
         loss = F.cross_entropy(similarity, own_view)

@@ -9,7 +9,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
-    """Log-softmax of (N, C) logits in at least float32."""
+    """Computes the log-softmax of (N, C) logits in at least float32."""
     if logits.dim() != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
         raise ValueError(
             "expected logits of shape (N, C) with N of at least 1 and C of at "

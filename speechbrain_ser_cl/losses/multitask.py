@@ -55,7 +55,7 @@ class MultitaskLoss(nn.Module):
         self.weights = dict(weights)
 
     def active(self, name: str) -> bool:
-        """Whether a term counts, that is, whether it has to be computed.
+        """Tells whether a term counts and so has to be computed.
 
         Arguments
         ---------

@@ -61,7 +61,7 @@ class NTXentLoss(ViewLoss):
         self.supcon = SupConLoss(temperature, normalize=False)
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Each row looks for its other view."""
+        """Compares each row with its other view, among all others."""
         utterance = torch.arange(len(z_a), device=z_a.device)
         loss: Tensor = self.supcon(torch.cat([z_a, z_b]), utterance.repeat(2))
         return loss

@@ -72,15 +72,15 @@ class OrdinalTripletLoss(ValueLoss):
         self.distance = distance
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings themselves."""
+        """Gives the embeddings themselves."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
-        """The distances."""
+        """Computes the distances."""
         return distances(queries, keys, self.distance)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum over the anchors' triplets, and the number of triplets."""
+        """Sums over the anchors' triplets, and counts them."""
         apart = torch.cdist(tile.here, tile.labels, p=1).to(s.dtype)
         behind = s.sub_(apart, alpha=self.margin)
         # Neither below nor above anything: an anchor is not its own positive.

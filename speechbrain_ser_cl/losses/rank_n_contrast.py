@@ -65,15 +65,15 @@ class RankNContrastLoss(ValueLoss):
         self.temperature = temperature
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings themselves."""
+        """Gives the embeddings themselves."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
-        """Their Euclidean distances."""
+        """Computes Euclidean distances."""
         return distances(queries, keys, "euclidean")
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum over the anchors' pairs, and the number of pairs."""
+        """Sums over the anchors' pairs, and counts them."""
         # Minus the label distance, far to near; an anchor itself is the last.
         nearness = torch.cdist(tile.here, tile.labels, p=1).neg_()
         nearness, order = tile.fill_own_(nearness, torch.inf).sort(dim=1)

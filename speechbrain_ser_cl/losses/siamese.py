@@ -68,15 +68,15 @@ class SiameseLoss(LabelLoss):
         self.distance = distance
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings themselves."""
+        """Gives the embeddings themselves."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
-        """The distances."""
+        """Computes the distances."""
         return distances(queries, keys, self.distance)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum over the anchors' pairs, and the number of pairs."""
+        """Sums over the anchors' pairs, and counts them."""
         positives = tile.same()
         apart = self.margin - s
         gradient = (apart > 0).to(s.dtype).neg_().masked_fill_(positives, 1)

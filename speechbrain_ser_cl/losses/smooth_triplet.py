@@ -63,7 +63,7 @@ class SmoothTripletLoss(LabelLoss):
         self.temperature = temperature
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum over the anchors' triplets, and the number of triplets."""
+        """Sums over the anchors' triplets, and counts them."""
         same = tile.same()
         n_columns, n_valid = pack(~same)
         p_columns, p_valid = pack(tile.fill_own_(same, False))

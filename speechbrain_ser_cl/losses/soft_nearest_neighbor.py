@@ -69,7 +69,7 @@ class SoftNearestNeighborLoss(LabelLoss):
         return torch.cat([z, one], dim=1), keys
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives."""
+        """Sums the anchors' losses, and counts the anchors with positives."""
         positives = tile.positives()
         losses, gradient = stand_out_(s, tile, positives)
         return losses.sum(), positives.any(dim=1).sum(), gradient

@@ -89,7 +89,7 @@ class SoftSupConLoss(PairLoss):
         return check_distributions("labels", labels, number)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives."""
+        """Sums the anchors' losses, and counts the anchors with positives."""
         if self.similarity == "bhattacharyya":
             weights = tile.here.sqrt() @ tile.labels.sqrt().T
         else:
@@ -98,7 +98,7 @@ class SoftSupConLoss(PairLoss):
 
 
 def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """1 minus the distances between the rows of (A, C) and (N, C)."""
+    """Computes 1 minus the distances between the rows of (A, C) and (N, C)."""
 
     def information(shares: Tensor) -> Tensor:
         terms: Tensor = torch.special.xlogy(shares, shares)

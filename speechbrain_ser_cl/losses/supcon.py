@@ -98,12 +98,12 @@ class SupConLoss(LabelLoss):
         return loss * (self.temperature / self.base_temperature)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives."""
+        """Sums the anchors' losses, and counts the anchors with positives."""
         return contrast_(s, tile, tile.positives().to(s.dtype))
 
 
 def contrast_(s: Tensor, tile: Tile, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The contrast of some anchors, each positive with its weight.
+    """Computes the contrast of some anchors, each positive with its weight.
 
     Arguments
     ---------

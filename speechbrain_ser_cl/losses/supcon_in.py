@@ -62,7 +62,7 @@ class SupConInLoss(LabelLoss):
         self.temperature = temperature
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives."""
+        """Sums the anchors' losses, and counts the anchors with positives."""
         positives = tile.positives()
         number = positives.sum(dim=1)
         losses, gradient = stand_out_(s, tile, positives)
@@ -71,7 +71,7 @@ class SupConInLoss(LabelLoss):
 
 
 def stand_out_(s: Tensor, tile: Tile, positives: Tensor) -> tuple[Tensor, Tensor]:
-    """How far the positives of some anchors together are below the whole batch.
+    """Computes the log-ratio between all pairs and the positives of some anchors.
 
     Arguments
     ---------

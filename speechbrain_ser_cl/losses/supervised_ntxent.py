@@ -73,7 +73,7 @@ class SupervisedNTXentLoss(LabelLoss):
         self.temperature = temperature
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum of the anchors' losses, and how many have positives."""
+        """Sums the anchors' losses, and counts the anchors with positives."""
         same = tile.same()
         gradient = s.masked_fill(same, -torch.inf)
         against, total = exponentials_(gradient)

@@ -94,15 +94,15 @@ class TripletLoss(LabelLoss):
         self.distance = distance
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """The embeddings themselves."""
+        """Gives the embeddings themselves."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
-        """The distances."""
+        """Computes the distances."""
         return distances(queries, keys, self.distance)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sum over the anchors' triplets, and the number of triplets."""
+        """Sums over the anchors' triplets, and counts them."""
         same = tile.same()
         negatives = ~same
         weights, count = self._weights(s, tile.fill_own_(same, False), negatives)
@@ -113,7 +113,7 @@ class TripletLoss(LabelLoss):
     def _weights(
         self, d: Tensor, positives: Tensor, negatives: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """How often each distance is added (minus: subtracted), and |T|."""
+        """Counts how often each distance is added (minus: subtracted), and |T|."""
         columns, valid = pack(negatives)
         values, order = d.gather(1, columns).masked_fill(~valid, torch.inf).sort(dim=1)
         negative_columns = columns.gather(1, order)

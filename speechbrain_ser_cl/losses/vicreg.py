@@ -75,7 +75,7 @@ class VICRegLoss(ViewLoss):
         self.covariance = covariance
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """The weighted sum of the three parts."""
+        """Computes the weighted sum of the three parts."""
         if len(z_a) < 2:
             raise ValueError("VICRegLoss needs at least two utterances, found 1")
         loss = self.invariance * F.mse_loss(z_a, z_b)

@@ -21,7 +21,7 @@ def _logits(logits: ArrayLike) -> Floats:
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """The temperature that makes validation labels the most likely.
+    """Fit the temperature that makes validation labels the most likely.
 
     Minimises the mean cross-entropy of softmax(logits / T), which is convex in 1 / T,
     over T from 0.01 to 100. Predicted classes stay what they are.
@@ -75,7 +75,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 def reliability(
     probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15
 ) -> dict[str, Any]:
-    """Confidence against accuracy, in bins of equal width.
+    """Compare confidence with accuracy, in bins of equal width.
 
     With the utterances of bin b, ECE = sum_b n_b / N abs(accuracy_b - confidence_b),
     and Brier = mean sum_c (p_c - y_c)².
@@ -149,7 +149,7 @@ def calibration_summary(
     valid_labels: ArrayLike,
     n_bins: int = 15,
 ) -> dict[str, Any]:
-    """A temperature from validation data, and test calibration before and after.
+    """Fit a temperature on validation data; measure test calibration before and after.
 
     Arguments
     ---------

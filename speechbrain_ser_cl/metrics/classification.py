@@ -24,7 +24,7 @@ _MOST_REDRAWN = 100  # times, before resamples without some class are given up
 def _checked(
     labels: ArrayLike, predictions: ArrayLike, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both as integer arrays (N,), N >= 1, with classes in [0, n_classes)."""
+    """Check both: integer arrays (N,), N >= 1, with classes in [0, n_classes)."""
     arrays = []
     for name, values in (("labels", labels), ("predictions", predictions)):
         array = np.asarray(values)
@@ -55,7 +55,7 @@ def _confusion(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> np.
 
 
 def metrics_of_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """The metrics of confusion matrices.
+    """Compute the metrics of confusion matrices.
 
     Arguments
     ---------
@@ -91,7 +91,7 @@ def metrics_of_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
 def classification_metrics(
     labels: ArrayLike, predictions: ArrayLike, n_classes: int
 ) -> dict[str, float]:
-    """Unweighted average recall, accuracy and macro-F1.
+    """Compute unweighted average recall, accuracy and macro-F1.
 
     With hits h_c, n_c utterances of class c and m_c predictions of it, over the
     K classes with n_c > 0::
@@ -130,7 +130,7 @@ def classification_metrics(
 
 
 def macro_f1_of_all(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> float:
-    """Macro-F1 over the classes that occur in the labels or the predictions.
+    """Compute macro-F1 over the classes that occur in the labels or the predictions.
 
     scikit-learn's, and of the challenges that use it. A class that is only predicted
     counts as 0 here and not at all in ``macro_f1`` of :func:`classification_metrics`.
@@ -166,7 +166,7 @@ def macro_f1_of_all(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -
 
 
 def chance_uar(n_classes: int) -> float:
-    """The UAR of guessing: 1 / n_classes, whatever the classes' frequencies.
+    """Compute the UAR of guessing: 1 / n_classes, whatever the classes' frequencies.
 
     Arguments
     ---------
@@ -202,7 +202,7 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, tuple[float, float] | None]:
-    """Percentile bootstrap intervals of the metrics.
+    """Compute percentile bootstrap intervals of the metrics.
 
     Resamples utterances, or whole groups with all their utterances, with
     replacement. An interval over speakers says how far the metric would move
@@ -309,7 +309,7 @@ def summary(
     n_classes: int,
     speakers: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
-    """All that a run's ``results.json`` says about one set of predictions.
+    """Summarise one set of predictions for ``results.json``.
 
     Arguments
     ---------

@@ -24,7 +24,7 @@ def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def dimension_metrics(labels: ArrayLike, predictions: ArrayLike) -> dict[str, Floats]:
-    """Concordance correlation, Pearson's correlation and error of each dimension.
+    """Compute concordance correlation, Pearson's correlation and error by dimension.
 
     With means, variances and covariance over the N utterances::
 
@@ -100,7 +100,7 @@ def dimension_summary(
     speakers: Sequence[Hashable] | None = None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """All that a run's results say about predicted dimensions.
+    """Summarise predicted dimensions for a run's results.
 
     Arguments
     ---------

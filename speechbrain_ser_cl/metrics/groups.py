@@ -17,7 +17,7 @@ def group_summary(
     higher_is_better: bool = True,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """One value of a measure by group, with intervals over speakers.
+    """Compute a measure by group, with intervals over speakers.
 
     Arguments
     ---------

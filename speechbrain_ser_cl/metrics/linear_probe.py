@@ -223,19 +223,19 @@ def fit_classifier(
 
 
 def standardiser(vectors: Floats) -> tuple[Floats, Floats]:
-    """Mean and standard deviation (D,) of vectors (N, D); 1 for what is constant."""
+    """Compute mean and standard deviation (D,) of vectors (N, D); 1 if constant."""
     mean, std = vectors.mean(axis=0), vectors.std(axis=0)
     std[std <= 1e-6 * (abs(mean) + 1e-6)] = 1.0
     return mean, std
 
 
 def _with_intercept(x: Floats) -> Floats:
-    """A last column of ones."""
+    """Add a last column of ones."""
     return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
 
 
 def _rotated(x: Floats) -> Floats:
-    """The same inner products in no more than N dimensions."""
+    """Rotate to no more than N dimensions; inner products stay the same."""
     if x.shape[1] <= len(x):
         return x
     values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
@@ -243,7 +243,7 @@ def _rotated(x: Floats) -> Floats:
 
 
 def _balanced(labels: Integers) -> Floats:
-    """Weight of each utterance: N / (K n_c)."""
+    """Compute the weight of each utterance: N / (K n_c)."""
     counts = np.bincount(labels)
     shares = counts[labels] * np.count_nonzero(counts) / len(labels)
     return np.asarray(1 / shares)

@@ -59,7 +59,7 @@ def linear_svm(
 
 
 def recall_at_1(embeddings: ArrayLike, labels: ArrayLike) -> float:
-    """Share of utterances whose nearest other one is of their class, by class.
+    """Compute the share of utterances whose nearest other one is of their class.
 
     The share is taken within each class and averaged over the classes. Distances are
     Euclidean. Where several are equally near, the share of them that is of the class

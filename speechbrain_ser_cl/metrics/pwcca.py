@@ -10,7 +10,7 @@ _ROUNDING = 10
 
 
 def canonical_correlations(x: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """Canonical correlations of two representations, the largest first.
+    """Compute canonical correlations of two representations, the largest first.
 
     The singular values of U_x^T U_y, where the columns of U_x and U_y are orthonormal
     bases of what the centred columns of x and y span (Björck and Golub 1973). The
@@ -49,7 +49,7 @@ def canonical_correlations(x: ArrayLike, y: ArrayLike) -> np.ndarray:
 
 
 def pwcca(x: ArrayLike, y: ArrayLike) -> float:
-    r"""Projection-weighted canonical correlation analysis.
+    r"""Compute projection-weighted canonical correlation analysis.
 
     .. math::
         \rho = \frac{\sum_i \alpha_i \rho_i}{\sum_i \alpha_i}, \qquad
@@ -94,7 +94,7 @@ def pwcca(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def _canonical(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Canonical correlations, and the canonical variates of x as columns."""
+    """Compute canonical correlations, and the canonical variates of x as columns."""
     basis_x, basis_y = _basis(x, "x"), _basis(y, "y")
     rank_x, rank_y, n = basis_x.shape[1], basis_y.shape[1], len(x)
     if rank_x + rank_y > n - 1:
@@ -110,7 +110,7 @@ def _canonical(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _basis(x: np.ndarray, name: str) -> np.ndarray:
-    """Orthonormal basis (N, rank) of what the centred columns span."""
+    """Compute an orthonormal basis (N, rank) of the centred columns' span."""
     rounding = _ROUNDING * np.finfo(x.dtype).eps * np.abs(x).max(axis=0)
     centred = _centred(x)
     deviation = centred.std(axis=0)

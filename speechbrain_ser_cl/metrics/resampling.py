@@ -15,7 +15,7 @@ Interval = tuple[float, float]
 
 
 def members(units: Sequence[Hashable] | None, number: int) -> list[NDArray[np.int64]]:
-    """The utterances of each unit that is resampled.
+    """List the utterances of each unit that is resampled.
 
     Arguments
     ---------
@@ -59,7 +59,7 @@ def intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """Percentile bootstrap intervals of a measure over utterances or speakers.
+    """Compute percentile bootstrap intervals of a measure over utterances or speakers.
 
     Arguments
     ---------
@@ -197,7 +197,7 @@ def entries(
     speakers: Sequence[Hashable] | None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """What ``results.json`` says about each value of a measure.
+    """Make the entries of ``results.json`` for each value of a measure.
 
     Arguments
     ---------

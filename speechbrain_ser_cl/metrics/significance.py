@@ -61,7 +61,7 @@ def paired_fold_tests(a: ArrayLike, b: ArrayLike) -> dict[str, float | None]:
 
 
 def _signed_rank(difference: np.ndarray) -> float:
-    """p of the signed-rank test, zeros left out, exact whatever the ties."""
+    """Compute p of the signed-rank test, zeros left out, exact whatever the ties."""
     difference = difference[difference != 0]
     if len(difference) == 1:  # scipy wants two; either sign is as likely
         return 1.0
@@ -145,7 +145,7 @@ def speaker_permutation_test(
 
 
 def mean_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """95 % t-interval of a mean (Student 1908).
+    """Compute the 95 % t-interval of a mean (Student 1908).
 
     Arguments
     ---------

@@ -14,7 +14,7 @@ from speechbrain_ser_cl.utils.files import replacing
 def pair_similarities(
     embeddings: ArrayLike, labels: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean cosine similarity of positive and of negative pairs, layer by layer.
+    """Compute mean cosine similarities of positive and of negative pairs, by layer.
 
     Positive pairs are any two utterances of one label, negative pairs any two of
     different labels. Figure 4 of two-stage supervised contrastive fine-tuning (IEMOCAP

@@ -25,7 +25,7 @@ def _shares(name: str, values: ArrayLike) -> Floats:
 
 
 def vote_metrics(votes: ArrayLike, probabilities: ArrayLike) -> dict[str, Floats]:
-    """How far predicted probabilities are from the votes, utterance by utterance.
+    """Measure how far predicted probabilities are from the votes, by utterance.
 
     With v the shares of the votes and p the probabilities::
 
@@ -90,7 +90,7 @@ def vote_summary(
     speakers: Sequence[Hashable] | None = None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """All that a run's results say about probabilities against votes.
+    """Summarise probabilities against votes for a run's results.
 
     Arguments
     ---------
@@ -137,7 +137,7 @@ def multilabel_summary(
     speakers: Sequence[Hashable] | None = None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """F1 of several emotions at once, with intervals.
+    """Compute F1 of several emotions at once, with intervals.
 
     ``macro_f1`` is the mean over the emotions that occur in the labels, ``micro_f1``
     that of all decisions together, ``sample_f1`` the mean over utterances (1 where

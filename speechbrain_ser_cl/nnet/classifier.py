@@ -214,12 +214,12 @@ class EmotionClassifier(nn.Module):
 
 
 def _changed(options: dict[str, Any], domain: Any) -> dict[str, Any]:
-    """The options of a part, for another domain."""
+    """Gives the options of a part, for another domain."""
     return options if domain is None or not options else {"domain": domain}
 
 
 def _options(part: nn.Module | None, domain: int | None) -> dict[str, int]:
-    """The domain, for a part that wants to know it."""
+    """Gives the domain, for a part that wants to know it."""
     if part is None or "domain" not in inspect.signature(part.forward).parameters:
         return {}
     if domain is None:

@@ -213,7 +213,7 @@ class DomainClassifierHead(nn.Module):
         }
 
     def forward(self, h: Tensor, domain: int) -> Tensor:
-        """The domain's own part of the logits.
+        """Computes the domain's own part of the logits.
 
         Arguments
         ---------

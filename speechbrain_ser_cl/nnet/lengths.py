@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
-    """How many of the padded steps belong to each utterance.
+    """Counts the padded steps that belong to each utterance.
 
     The product of relative length and number of steps, rounded to the nearest
     whole number and at least 1. A relative length is itself a count divided by a
@@ -48,7 +48,7 @@ def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
 
 
 def steps_mask(counts: Tensor, n_steps: int) -> Tensor:
-    """True for the first ``counts`` steps of each row.
+    """Makes a mask: True for the first ``counts`` steps of each row.
 
     Arguments
     ---------
@@ -72,7 +72,7 @@ def steps_mask(counts: Tensor, n_steps: int) -> Tensor:
 
 
 def length_mask(lengths: Tensor, n_steps: int) -> Tensor:
-    """True for the steps that belong to an utterance, False for its padding.
+    """Makes a mask: True for an utterance's steps, False for its padding.
 
     Steps are counted by :func:`valid_counts`. Relative lengths must be measured
     in the same steps. Those of a *waveform* give one frame too many or too few for
