@@ -343,7 +343,7 @@ class PointwiseCNN(nn.Module):
         return y
 
     def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
-        """Gives relative lengths of the output of :meth:`encode`: they stay the same."""
+        """Gives relative lengths of the output of :meth:`encode`: the same."""
         return lengths
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:

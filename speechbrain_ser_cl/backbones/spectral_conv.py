@@ -111,7 +111,7 @@ class _SpectralConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, k: int, length: int) -> Tensor:
-        """Applies matrices (coefficients, inputs, 2 O): (F, T, B, C) to (F', T', B, O)."""
+        """Applies matrices (coefficients, inputs, 2 O) to (F, T, B, C)."""
         f, t, b, c = x.shape
         n, half_t = (f + 1) // 2, (t + 1) // 2
         f_out, t_out = (f - k) // 2 + 1, (t - length) // 2 + 1
