@@ -268,6 +268,7 @@ def test_check_reports_on_a_recipes_data(calls, tmp_path, capsys):
     exclude = tmp_path / "exclude.txt"
     assert main([*calls, "--write-exclude", str(exclude)]) == 1
     out = capsys.readouterr().out
+    assert "columns of calls: file is file, emotion is emotion, speaker is s" in out
     assert "ERROR: silent files, no sample above -60 dB (1: calls_0)" in out
     assert "happy          10     10    10    30" in out
     assert exclude.read_text() == "calls_0\n"
@@ -278,6 +279,18 @@ def test_check_reports_on_a_recipes_data(calls, tmp_path, capsys):
     report = json.loads(capsys.readouterr().out)
     assert report["parts"]["all"]["utterances"] == 59
     assert [finding["check"] for finding in report["findings"]] == ["tiny class"]
+    table = tmp_path / "calls" / "calls.csv"
+    table.write_text(table.read_text().replace("file,emotion,s", "Path,mood,S"))
+    options = "columns: {emotion: mood, speaker: null}"
+    yaml = tmp_path / "my.yaml"
+    yaml.write_text(
+        yaml.read_text().replace("reader: table", f"reader: table\n        {options}")
+    )
+    random = ["--protocol", "{kind: random_kfold, n_folds: 3}", "--json"]
+    assert main([*calls, "--exclude", str(exclude), *random]) == 0
+    assert json.loads(capsys.readouterr().out)["columns"] == {
+        "calls": {"taken": {"file": "Path", "emotion": "mood"}, "unused": ["Speaker"]}
+    }
 
 
 def test_check_tells_a_leak_and_everything_else(calls, capsys):

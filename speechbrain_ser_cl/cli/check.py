@@ -101,7 +101,8 @@ def _of_corpus(name: str, folder: Path) -> DataReport:
     names = [emotion for emotion in EMOTIONS if emotion in there]
     names += sorted(there - set(names))
     items = [Labelled(utterance, utterance.emotion) for utterance in utterances]
-    return _with(found, data_report(items, audio_facts(utterances), names))
+    facts = audio_facts(utterances)
+    return _with(found, data_report(items, facts, names, corpora={name: utterances}))
 
 
 def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
@@ -150,6 +151,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         classes,
         left_out=left_out,
         allow_missing=allow_missing,
+        corpora=utterances,
     )
     protocol, split_file = values.get("protocol", SEEDS), values.get("split_file")
     if resolve_protocol(protocol).get("kind") in DRAWN and not split_file:

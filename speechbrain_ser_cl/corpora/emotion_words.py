@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -18,28 +19,51 @@ logger = logging.getLogger(__name__)
 # Words that need no explanation, in lower case: English, codes of well-known corpora,
 # German, French, Spanish and Italian. One letter means too much.
 _SAID = {
-    "angry": "anger ang wut wütend ärger zorn colère colere enojo enfado ira rabbia",
+    "angry": "anger ang wut wütend ärger verärgert zorn zornig colère en_colère "
+    "furieux enojo enojado enojada enfado enfadado enfadada ira rabbia arrabbiato "
+    "arrabbiata furioso furiosa",
     "happy": "happiness hap joy joyful glad freude fröhlich glücklich joie heureux "
-    "alegría alegria feliz felicidad gioia felice felicità",
-    "excited": "excitement exc aufgeregt",
+    "heureuse joyeux joyeuse alegría alegre feliz felicidad contento contenta gioia "
+    "felice felicità allegria allegro allegra",
+    "excited": "excitement exc aufgeregt aufregung excité emocionado emocionada "
+    "eccitato eccitata",
     "sad": "sadness trauer traurig traurigkeit tristesse triste tristeza tristezza",
-    "neutral": "neutrality neu neutre neutro neutrale neutralità",
-    "frustrated": "frustration fru frustriert",
-    "fearful": "fear fea afraid scared angst ängstlich peur miedo paura",
-    "surprised": "surprise sur pleasant_surprise überraschung überrascht sorpresa",
-    "disgusted": "disgust dis ekel angeekelt dégoût degout asco disgusto",
-    "calm": "calmness calma ruhig ruhe calme",
-    "bored": "boredom bor langeweile gelangweilt ennui aburrimiento noia",
-    "contempt": "contemptuous con verachtung mépris mepris desprecio disprezzo",
+    "neutral": "neutrality neu neutre neutro neutra neutrale neutralità",
+    "frustrated": "frustration fru frustriert frustré frustrado frustrada "
+    "frustración frustrato frustrata frustrazione",
+    "fearful": "fear fea afraid scared angst ängstlich peur effrayé miedo asustado "
+    "asustada paura spaventato spaventata impaurito impaurita",
+    "surprised": "surprise sur pleasant_surprise pleasant_surprised "
+    "pleasantly_surprised überraschung überrascht surpris sorpresa sorprendido "
+    "sorprendida sorpreso",
+    "disgusted": "disgust dis ekel angeekelt dégoût dégoûté asco asqueado asqueada "
+    "disgusto disgustato disgustata",
+    "calm": "calmness calma ruhig ruhe calme calmo tranquilo tranquila tranquillo "
+    "tranquilla",
+    "bored": "boredom bor langeweile langweilig gelangweilt ennui ennuyé aburrimiento "
+    "aburrido aburrida noia annoiato annoiata",
+    "contempt": "contemptuous con verachtung mépris desprecio disprezzo",
     "other": "oth xxx",
 }
-EMOTION_WORDS = {name: name for name in EMOTIONS} | {
+
+
+def _spellings(word: str) -> set[str]:
+    """A word as it is, and without the marks of its letters."""
+    apart = unicodedata.normalize("NFD", word)
+    german = apart.replace("\u0308", "e")
+    plain = re.sub("[\u0300-\u036f]", "", apart)
+    return {normal(form).replace("_", " ") for form in (word, german, plain)}
+
+
+EMOTION_WORDS = {
     form: name
     for name, words in _SAID.items()
     for word in words.split()
-    for form in (word, word.replace("_", " "))
-}
-NO_LABEL = frozenset(("", "nan", "none", "null", "n/a", "unknown", "<unk>", "unk", "-"))
+    for form in _spellings(word)
+} | {name: name for name in EMOTIONS}
+NO_LABEL = frozenset(
+    ("", "nan", "none", "null", "n/a", "#n/a", "unknown", "<unk>", "unk", "-", "?")
+)
 """Words that say that nobody labelled an utterance."""
 COMMON_SETS = {
     "four": ("angry", "happy", "neutral", "sad"),
@@ -137,7 +161,8 @@ def translate(
     meaning : mapping or None
         The user's: word to name, or to None for what is to be left out. Goes first.
     known : mapping
-        Words that need no explanation, in lower case. Upper and lower case are alike.
+        Words that need no explanation, in lower case. Upper and lower case are alike,
+        and so are blank, ``_`` and ``-`` within a word.
     what : str
         What a name is, for the error: ``"emotion"``.
     key : str
@@ -184,7 +209,9 @@ def translate(
     for word in counts:
         plain = _plain(word)
         lower = plain.lower()
-        for table, entry in ((own, plain), (own_lower, lower), (known, lower)):
+        spaced = re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", lower)
+        tables = ((own, plain), (own_lower, lower), (known, lower), (known, spaced))
+        for table, entry in tables:
             if entry in table:
                 names[word] = table[entry]
                 break

@@ -49,25 +49,32 @@ from speechbrain_ser_cl.utils.files import clear_unfinished
 logger = logging.getLogger(__name__)
 
 NEEDED = ("file", "emotion")
+_TIMES = ("start", "end", "duration")
 # Columns of ratings, as they are usually called.
 RATINGS = {"arousal", "activation", "valence", "dominance"}
 FIELDS = (
     *NEEDED,
-    *("speaker", "session", "gender", "language", "text", "split", "start", "end"),
+    *("speaker", "session", "gender", "language", "text", "split"),
+    *_TIMES,
 )
-# What columns are usually called, without capitals, blanks and underscores.
+# What columns are usually called, without capitals, blanks and underscores; those after
+# the bar only if what is in them fits.
 USUAL_NAMES = {
-    "file": "path filename filepath wav wavpath wavfile audio audiopath audiofile",
-    "emotion": "label emotionlabel emotions emo",
-    "speaker": "spk speakerid spkid actor actorid speakername",
+    "file": "path filename filepath wav wavpath wavfile audio audiopath audiofile "
+    "| name recording clip utterance id",
+    "emotion": "label emotionlabel emotions emo | class category target gt",
+    "speaker": "spk spkr speakerid spkid spkrid actor actorid speakername subject "
+    "subjectid talker",
     "session": "sessionid",
     "gender": "sex speakergender",
     "language": "lang",
     "text": "textid sentenceid",
     "split": "set partition subset",
-    "start": "starttime startsec onset",
-    "end": "endtime endsec offset",
+    "start": "starttime startsec onset begin",
+    "end": "endtime endsec offset stop",
+    "duration": "dur durationsec",
 }
+_MILLISECONDS = re.compile("(start|end|begin|stop|onset|offset)(time)?(ms|msec|millis)")
 Words = Mapping[str, str | None] | None
 _LONGEST = 1e6  # s, of a recording
 _MANY = 20  # different numbers are ratings and no codes
@@ -118,7 +125,7 @@ def read_table(
     raters: str | None = None,
     dimensions: Words = None,
     votes: Words = None,
-) -> list[Utterance]:
+) -> "TableUtterances":
     r"""Read a corpus of one's own: a table with a row per utterance.
 
     Arguments
@@ -138,9 +145,10 @@ def read_table(
         Which column says what, where its name is not the same: ``{file: path, emotion:
         mood, speaker: agent}``. ``file`` and ``emotion`` are needed; ``speaker``,
         ``session``, ``gender``, ``language``, ``text``, ``split``, ``start`` and
-        ``end`` are used if they are there, by these names or usual ones such as
-        ``path``, ``Label``, ``Speaker ID``, which are told. Several columns make one
-        value as in ``{file: "wav/{take}_{number}.wav"}``. null: not this column.
+        ``end`` (or ``duration``, of a table with ``start``) are used if they are there,
+        by these names or usual ones such as ``path``, ``Label``, ``Speaker ID``, which
+        are told. Several columns make one value as in
+        ``{file: "wav/{take}_{number}.wav"}``. null: not this column.
     labels : mapping, optional
         What words for emotions mean, where they are not the usual ones:
         ``{Wut: angry}``; null leaves a word's rows out.
@@ -167,8 +175,9 @@ def read_table(
 
     Returns
     -------
-    list of Utterance
-        Sorted by id. A speaker that the table does not say is None.
+    TableUtterances
+        A list of ``Utterance`` sorted by id, and what columns were taken for. A speaker
+        that the table does not say is None.
 
     Raises
     ------
@@ -249,7 +258,7 @@ def read_table(
     files = [part.path for part in kept]
     if segmented:
         files = _cut(kept, cut_into, allow_missing, where)
-    return make_utterances(
+    utterances = make_utterances(
         (
             Candidate(
                 name=part.name,
@@ -275,6 +284,37 @@ def read_table(
         expected={},
         allow_missing=allow_missing,
     )
+    return TableUtterances(utterances, columns | asked, list(rows[0]))
+
+
+class TableUtterances(list[Utterance]):
+    """The utterances of a table, and which of its columns said what.
+
+    Arguments
+    ---------
+    utterances : iterable of Utterance
+        The utterances.
+    columns : mapping
+        What a column says, such as ``"speaker"``, to its name, or to several in braces.
+    there : sequence of str
+        All columns.
+
+    Example
+    -------
+    >>> TableUtterances([], {"file": "wav/{take}"}, ["take", "note"]).unused
+    ['note']
+    """
+
+    def __init__(
+        self,
+        utterances: Iterable[Utterance],
+        columns: Mapping[str, str],
+        there: Sequence[str],
+    ) -> None:
+        super().__init__(utterances)
+        self.columns = dict(columns)
+        used = {name for said in columns.values() for name in _columns_of(said)}
+        self.unused = [name for name in there if name not in used]
 
 
 def _find(
@@ -298,9 +338,11 @@ def _find(
         deeper = [path.relative_to(folder).as_posix() for path in inside]
         found = ", ".join(names) or "none"
         found += f" but, in its folders, {', '.join(deeper)}" if deeper else ""
+        texts = [] if names else sorted(path.name for path in folder.glob("*.txt"))
+        found += f"; there is {', '.join(texts)}" if texts else ""
         old = sorted(p.name for p in folder.iterdir() if p.suffix in (".xls", ".ods"))
         found += f"; save {', '.join(old)} as .xlsx or .csv" if old else ""
-        choice = (names or deeper or ["labels.csv"])[0]
+        choice = (names or deeper or texts or ["labels.csv"])[0]
         if (folder / "db.yaml").exists() and len(names) > 1:  # an audformat database
             choice = f"[{', '.join(names)}], first the one with the emotions"
         raise CorpusError(
@@ -416,9 +458,16 @@ def _resolved(
         found = [name for name in free if name == field]
         found = found or [name for name in free if _form(name) == field]
         if not found:
-            usual = USUAL_NAMES[field].split()
+            usual, _, doubtful = USUAL_NAMES[field].partition("|")
             found = [
-                n for n in free if _form(n) in usual and _fits(field, n, rows, splits)
+                n
+                for n in free
+                if _form(n) in usual.split() and _fits(field, n, rows, splits)
+            ] or [
+                n
+                for n in free
+                if _form(n) in doubtful.split()
+                and all(_looks_like(field, row[n]) for row in rows)
             ]
         if len(found) > 1:
             raise CorpusError(
@@ -428,12 +477,33 @@ def _resolved(
         if found:
             resolved[field] = found[0]
             guessed |= {field: found[0]} if found[0] != field else {}
+    if "start" not in resolved and _form(guessed.get("end", "")) == "offset":
+        raise CorpusError(
+            f"{where}: {guessed['end']} may be where an utterance starts or ends. Say "
+            f"which: columns: {{start: {guessed['end']}}}"
+        )
+    times = [name for name in free if _MILLISECONDS.fullmatch(_form(name))]
+    if times and not {"start", "end"} & (resolved.keys() | columns.keys()):
+        raise CorpusError(
+            f"{where}: {' and '.join(times)} seem to be times in milliseconds, "
+            "expected seconds: columns start and end. To use whole files all the same: "
+            "columns: {start: null}"
+        )
+    if "start" not in resolved or "end" in resolved:
+        for some in (resolved, guessed):
+            some.pop("duration", None)
     if guessed and fields == FIELDS:
         told = ", ".join(f"{name!r} is the {field}" for field, name in guessed.items())
         logger.warning("%s: taken by their names: %s", where, told)
     lacking = [field for field in NEEDED if field in fields and field not in resolved]
     if lacking:
         example = ", ".join(f"{f}: {_guess(f, rows) or '…'}" for f in lacking)
+        if any(Path(name).suffix.lower() in READABLE for name in there):
+            raise CorpusError(
+                f"{where}: the first line, {', '.join(there)}, names a file, expected "
+                "the names of columns. Put a line with them above it, such as "
+                "file,emotion,speaker"
+            )
         ratings = [name for name in there if _form(name) in RATINGS]
         if lacking == ["emotion"] and ratings:
             raise CorpusError(
@@ -442,9 +512,15 @@ def _resolved(
                 f"dimensions: {{{', '.join(f'{n}: {n}' for n in ratings)}}}; expected "
                 "a column of emotions as well. Say which it is: columns: {emotion: …}"
             )
+        one = len(there) == 1 and re.search(r"\w\s+\w", there[0])
         raise CorpusError(
             f"{where} has no column {' and none '.join(lacking)}; it has "
-            f"{', '.join(there)}. Say which it is: columns: {{{example}}}"
+            f"{', '.join(there)}. "
+            + (
+                "Put a comma, semicolon, tab or bar between columns"
+                if one
+                else f"Say which it is: columns: {{{example}}}"
+            )
         )
     return {field: resolved[field] for field in FIELDS if field in resolved}
 
@@ -461,21 +537,24 @@ def _fits(
     if field == "split":
         own = {str(word).lower() for word in splits or {}}
         return all(r[name].lower() in {*SPLIT_WORDS, *own, ""} for r in rows)
-    if field in ("start", "end"):
+    if field in _TIMES:
         return all(_is_time(row[name]) for row in rows)
     return True
 
 
+def _looks_like(field: str, cell: str) -> bool:
+    """Whether it may be the name of an audio file, or an emotion."""
+    if field == "file":
+        return Path(cell).suffix.lower() in READABLE
+    return cell.lower() in EMOTION_WORDS
+
+
 def _guess(field: str, rows: list[Row]) -> str | None:
     """Find the column that looks like names of audio files, or like emotions."""
-
-    def fits(cell: str) -> bool:
-        if field == "file":
-            return Path(cell).suffix.lower() in READABLE
-        return cell.lower() in EMOTION_WORDS
-
     some = rows[:100]
-    share = {name: sum(fits(row[name]) for row in some) for name in rows[0]}
+    share = {
+        name: sum(_looks_like(field, row[name]) for row in some) for name in rows[0]
+    }
     best = max(share, key=lambda name: share[name])
     return best if share[best] > len(some) / 2 else None
 
@@ -508,13 +587,13 @@ def _parts(said: list[Row], where: str) -> list[_Part]:
         raise CorpusError(f"{where}: rows that name no file ({offenders(empty)})")
     parts, wrong = [], []
     for n, row in enumerate(said, start=1):
-        strange = [
-            row[key] for key in ("start", "end") if not _is_time(row.get(key, ""))
-        ]
+        strange = [row[key] for key in _TIMES if not _is_time(row.get(key, ""))]
         if strange:
             wrong += [f"row {n}, {row['file']}: {text!r}" for text in strange]
             continue
-        start, end = (_seconds(row.get(key, "")) for key in ("start", "end"))
+        start, end, length = (_seconds(row.get(key, "")) for key in _TIMES)
+        if length is not None:
+            end = (start or 0.0) + length
         if end is not None and end <= (start or 0.0):
             wrong.append(f"row {n}, {row['file']}: end {end:g} is not after {start:g}")
         parts.append(_Part(n, row, start or 0.0, end))
@@ -565,7 +644,7 @@ def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
     undecided = 0
     for first, *more in several:
         for other in more:
-            for field in set(first.said) - {"file", "emotion", "start", "end"}:
+            for field in set(first.said) - {*NEEDED, *_TIMES}:
                 if "." not in field and other.said[field] != first.said[field]:
                     raise CorpusError(
                         f"{where}: rows {first.row} and {other.row} of {first.file} "
@@ -643,10 +722,12 @@ def _check_found(
     column = columns["file"] if "{" in columns["file"] else f"{{{columns['file']}}}"
     hint = f"Set folder so that {root / name} is one of them"
     if elsewhere:
-        hint = (
-            f"One of this name is {elsewhere}: set folder, or columns: {{file: "
-            f'"{below(root, elsewhere.parent)}/{column}"}}'
-        )
+        hint = f"One of this name is {elsewhere}: "
+        inside = below(root, elsewhere.parent)
+        if (root / inside / name).parent == elsewhere.parent:
+            hint += f'set folder, or columns: {{file: "{inside}/{column}"}}'
+        else:
+            hint += "correct the column, or set folder"
     raise CorpusError(
         f"{where}: none of its {len(parts)} files is there; the first would be "
         f"{root / name}. {hint}"

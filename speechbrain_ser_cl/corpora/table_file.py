@@ -23,6 +23,7 @@ TEXTS = (".csv", ".tsv", ".txt")
 _DELIMITERS = (",", ";", "\t", "|")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
@@ -42,8 +43,8 @@ def read_rows(path: Path, encoding: str | None = None) -> list[Row]:
         ``.csv``, ``.tsv`` or ``.txt`` with comma, semicolon, tab or bar; ``.xlsx``,
         ``.parquet``, and ``.jsonl`` or ``.ndjson`` with an object in each line.
     encoding : str, optional
-        Of text. By default UTF-8, UTF-16 with its mark, or cp1252 (Excel in Western
-        Europe) where all bytes are letters of such words.
+        Of text. By default UTF-8, UTF-16, or cp1252 (Excel in Western Europe) where all
+        bytes are letters of such words.
 
     Returns
     -------
@@ -104,6 +105,8 @@ def _decoded(path: Path, encoding: object) -> str:
     if not isinstance(encoding, str | None):
         raise CorpusError(f"encoding is {encoding!r}, expected a name such as utf-8")
     marked = [name for mark, name in _MARKS if data.startswith(mark)]
+    if b"\0" in data[:2]:  # UTF-16 without its mark
+        marked.append("utf-16-be" if data[:1] == b"\0" else "utf-16-le")
     chosen = encoding or next(iter(marked), "utf-8")
     try:
         return data.decode(chosen).removeprefix("\ufeff")

@@ -249,7 +249,7 @@ def prepare(
             Path(values["data_folder"]) / FACTS_FILE,
         )
         told = data_report(
-            items, facts, classes, parts, shared, left_out, allow_missing
+            items, facts, classes, parts, shared, left_out, allow_missing, corpora
         )
         if if_main_process():
             number = getattr(split, "fold", None)
@@ -636,9 +636,11 @@ def read_corpus(
     own = [key for key in takes if key not in ("folder", "allow_missing", "corpus")]
     for key in options:
         if key not in own:
+            tables = inspect.signature(CORPORA.get("table")).parameters
             raise ValueError(
                 f"corpora: {name}: reader {reader_name} takes no {key!r}; "
                 f"{did_you_mean(key, own)}it takes {', '.join(['folder', *own])}"
+                + ("; only a table (reader: table) takes that" * (key in tables))
             )
     if "corpus" in takes:
         options["corpus"] = name

@@ -118,8 +118,14 @@ def map_emotions(
     (6, {'sad': 2})
     """
     utterances = list(utterances)
-    class_of = class_of_emotions(emotion_map, {u.emotion for u in utterances})
+    there = {u.emotion for u in utterances}
+    class_of = class_of_emotions(emotion_map, there)
     words = [*EMOTIONS, *class_of]
+    # Usual words that somebody's labels gave as they are.
+    for word in EMOTION_WORDS.keys() & there.difference(words):
+        words.append(word)
+        if EMOTION_WORDS[word] in class_of:
+            class_of[word] = class_of[EMOTION_WORDS[word]]
     strange = [
         f"{emotion!r}, {count} utterances {did_you_mean(emotion, words)}".strip()
         for emotion, count in Counter(u.emotion for u in utterances).items()

@@ -1,6 +1,7 @@
 """One list of words for emotions, for tables, folders, cards and ``emotion_map``."""
 
 import warnings
+from dataclasses import replace
 
 import pytest
 
@@ -27,6 +28,12 @@ def meaning(*words, labels=None):
         *(("fru", "frustrated"), ("xxx", "other"), ("Pleasant Surprise", "surprised")),
         *(("Happiness", "happy"), ("JOY", "happy"), ("Wut", "angry")),
         *(("colère", "angry"), ("alegría", "happy"), ("Paura", "fearful")),
+        *(
+            ("Pleasant-surprised", "surprised"),
+            ("Aerger", "angry"),
+            ("degoute", "disgusted"),
+        ),
+        *(("en_colere", "angry"), ("arrabbiata", "angry"), ("Enojado", "angry")),
     ],
 )
 def test_usual_words(word, name):
@@ -40,11 +47,11 @@ def test_every_word_means_an_emotion_and_no_letter_does():
 
 
 def test_no_label_is_left_out_with_a_warning():
-    with pytest.warns(UserWarning, match="calls.csv: 4 of 6 have no label"):
-        found = meaning("sad", "", "nan", "<unk>", "-", "happy")
+    with pytest.warns(UserWarning, match="calls.csv: 5 of 7 have no label"):
+        found = meaning("sad", "", "nan", "<unk>", "-", "?", "happy")
     assert found == {
         **{"sad": "sad", "happy": "happy"},
-        **dict.fromkeys(["", "nan", "<unk>", "-"]),
+        **dict.fromkeys(["", "nan", "<unk>", "-", "?"]),
     }
 
 
@@ -63,6 +70,13 @@ def test_emotion_map_knows_the_same_words(tmp_path):
     )
     (item,), _ = map_emotions([utterance], {"bad": ["disgust"]})
     assert item.label == "bad"
+    # What labels: {"0": joy, "1": Freude} makes of numbers.
+    joy, fun = (replace(utterance, id=word, emotion=word) for word in ("joy", "freude"))
+    items, left_out = map_emotions([utterance, joy, fun], {"good": ["happy"]})
+    assert [item.utterance.id for item in items] == ["joy", "freude"]
+    items, left_out = map_emotions([joy, fun], {"good": ["happy"], "fun": ["freude"]})
+    assert [item.label for item in items] == ["good", "fun"]
+    assert map_emotions([utterance, joy], {"b": ["disgust"]})[1] == {"joy": 1}
 
 
 def test_sets_that_corpora_share():

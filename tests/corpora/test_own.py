@@ -103,7 +103,7 @@ def test_delimiters_and_encodings(calls, delimiter, encoding):
         "\ufefffile,emotion\na.wav,joy\nb.wav,W\u00fcrde",
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "cp1252"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "utf-16-le", "cp1252"])
 def test_csv_of_every_kind(tmp_path, text, encoding):
     write_wav(tmp_path / "a.wav")
     write_wav(tmp_path / "b.wav")
@@ -177,12 +177,18 @@ def test_usual_headers_are_recognised_and_told(tmp_path, caplog):
         "path,Label,spk,set",
         "Filename,label,Speaker ID,partition",
         "wav,emotion,actor,Subset",
+        "recording,class,SpkrID,set",
+        "id,category,Subject,set",
     ):
         assert read_header(header) == ("happy", "table_Anna", "test")
         first = header.split(",")[0].strip()
         assert f"taken by their names: {first!r} is the file, " in caplog.text
     assert read_header("file,emotion,speaker,split")
     assert not caplog.records
+    with pytest.raises(CorpusError, match=r"no column file; .*columns: {file: x}"):
+        read_header("x,emotion,speaker,id")  # no names of files in id
+    with pytest.raises(CorpusError, match=r"first line, b.wav, sad, B, dev, names a f"):
+        read_header("b.wav,sad,B,dev")
     # No part of a split is called A; two may be the speaker; the user's word counts.
     assert read_header("file,emotion,spk,set", "a.wav,joy,1,A")[2] is None
     with pytest.raises(CorpusError, match="spk and actor may both be the speaker. Say"):
@@ -414,6 +420,11 @@ def test_a_guess_at_the_columns(tmp_path):
 
 
 def test_a_folder_with_no_table_or_several(tmp_path):
+    for text, table in (("a b\nc d\n", "x.csv"), ("file\temotion\n", "x.txt")):
+        (tmp_path / table).write_text(text)
+        with pytest.raises(CorpusError, match="tab or bar between|table: x.txt"):
+            read_table(tmp_path)
+        (tmp_path / table).unlink()
     with pytest.raises(CorpusError, match="found none. Say which: table: labels.csv"):
         read_table(tmp_path)
     (tmp_path / "meta").mkdir()
@@ -439,6 +450,12 @@ def test_if_no_file_is_found_the_error_says_where_one_is(calls):
     # What it says to write is right.
     found = read(calls, columns=COLUMNS | {"file": hint.strip('"}') + "}"})
     assert facts(found) == EXPECTED
+
+
+def test_no_advice_that_does_not_help(calls):
+    rewrite(calls, "wav/", "~/")
+    with pytest.raises(CorpusError, match="a1.wav: correct the column, or set folder"):
+        read(calls)
 
 
 def test_missing_files_are_counted_where_that_is_allowed(calls):
@@ -517,6 +534,25 @@ def test_parts_that_a_file_does_not_have(tmp_path):
         ("table_call_0.600", 0.4),
         ("table_call_0.750", 0.25),
     ]
+
+    def read_columns(*names):
+        text = f"file,emotion,{','.join(names)}\ncall.wav,joy,0.25,0.5\n"
+        (tmp_path / "parts.csv").write_text(text)
+        return read_table(tmp_path, **parts)[0]
+
+    for names, span in (
+        (("onset", "duration"), (0.25, 0.75)),
+        (("onset", "offset"), (0.25, 0.5)),
+        (("dur", "start"), (0.5, 0.75)),
+        (("note", "duration"), (None, None)),
+    ):
+        assert (read_columns(*names).start, read_columns(*names).end) == span
+    for names, told in (
+        (("offset", "duration"), r"offset may be where .* starts or ends"),
+        (("start_ms", "end_ms"), "start_ms and end_ms seem to be times in millis"),
+    ):
+        with pytest.raises(CorpusError, match=told):
+            read_columns(*names)
     # Nothing to cut: no folder for parts is needed.
     parts.clear()
     assert facts(read_parts("0 days;NaT")) == [("table_call", "happy", None)]
@@ -708,6 +744,10 @@ def test_entries_of_corpora(calls, classes):
         (
             *("moods", {"reader": "folders", "folder": "x", "columns": {}}),
             "folders takes no 'columns'; it takes folder, pattern, labels, splits",
+        ),
+        (
+            *("moods", {"reader": "folders", "folder": "x", "raters": "plurality"}),
+            r"takes no 'raters'.*only a table \(reader: table\) takes that",
         ),
     ):
         with pytest.raises(ValueError, match=told):

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from speechbrain_ser_cl.corpora.table import TableUtterances
+from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.quality.agreement import krippendorff_alpha
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK, AudioFacts
 from speechbrain_ser_cl.data.splits import Labelled
@@ -86,6 +88,9 @@ class DataReport:
         ``"emotion"``: the share of utterances whose emotion has most votes.
     dimensions : dict
         Name to ``"utterances"``, ``"lowest"``, ``"mean"`` and ``"highest"``.
+    columns : dict
+        Of each corpus that is a table: ``"taken"``, what a column says to its name, and
+        ``"unused"``, the names of the others.
 
     Example
     -------
@@ -103,6 +108,7 @@ class DataReport:
     findings: list[Finding]
     listeners: dict[str, float | None] = field(default_factory=dict)
     dimensions: dict[str, dict[str, float]] = field(default_factory=dict)
+    columns: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def errors(self) -> list[Finding]:
@@ -166,6 +172,10 @@ class DataReport:
                 f"{'not defined' if alpha is None else f'{alpha:.2f}'}; the corpus' "
                 f"emotion has most votes of {self.listeners['emotion']:.0%}"
             )
+        for corpus, columns in self.columns.items():
+            told = ", ".join(f"{key} is {col}" for key, col in columns["taken"].items())
+            unused = ", ".join(columns["unused"]) or "none"
+            lines.append(f"columns of {corpus}: {told}; not read: {unused}")
         for name, one in self.dimensions.items():
             lines.append(
                 f"{name}: {one['lowest']:g} to {one['highest']:g}, mean "
@@ -189,6 +199,7 @@ def data_report(
     shared: Mapping[str, Mapping[str, int]] | None = None,
     left_out: Mapping[str, int] | None = None,
     allow_missing: bool = False,
+    corpora: Mapping[str, Sequence[Utterance]] | None = None,
 ) -> DataReport:
     """Count and check the data of an experiment.
 
@@ -217,6 +228,8 @@ def data_report(
         Emotions that are in no class, and how many utterances have them.
     allow_missing : bool
         Whether silence is a warning only.
+    corpora : mapping, optional
+        Name of each corpus to what its reader returned.
 
     Returns
     -------
@@ -260,6 +273,11 @@ def data_report(
         findings=sorted(findings, key=lambda finding: finding.level != ERROR),
         listeners=_listeners(items),
         dimensions=_dimensions(items),
+        columns={
+            name: {"taken": corpus.columns, "unused": corpus.unused}
+            for name, corpus in (corpora or {}).items()
+            if isinstance(corpus, TableUtterances)
+        },
     )
 
 
