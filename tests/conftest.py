@@ -1,6 +1,8 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share, and which files take the most time."""
 
+import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,23 @@ import pytest
 from tests.browser import NAMES, Chromium, Driven
 
 ROOT = Path(__file__).resolve().parents[1]
+# Tests run in several processes, all of which start others: more threads than cores
+# wait for each other, which took ten times as long. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+_seconds: Counter[str] = Counter()
+
+
+def pytest_runtest_logreport(report):
+    """Adds up the time of each file, its fixtures included."""
+    _seconds[report.nodeid.partition("::")[0]] += report.duration
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Prints the files that took the most time."""
+    if len(_seconds) > 1:
+        terminalreporter.section("slowest files")
+        for file, seconds in _seconds.most_common(15):
+            terminalreporter.write_line(f"{seconds:7.1f} s  {file}")
 
 
 @pytest.fixture(scope="session")
