@@ -9,4 +9,4 @@ short name (``speechbrain_ser_cl.build("loss", "infonce")``).
 from speechbrain_ser_cl.registry import build
 
 __all__ = ["build"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,5 +1,6 @@
 """The README's commands and snippets are what it promises."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -54,3 +55,18 @@ def test_files_and_folders_that_it_names_exist():
         r"\b((?:recipes|docs)/[\w./-]*\w|CITATION\.cff|LICENSE)", text
     ):
         assert (README.parent / path).exists(), path
+
+
+def test_the_notebook_is_the_tutorial():
+    """Written by ``jupytext --to notebook docs/tutorial.py``."""
+    docs = README.parent / "docs"
+    script = (docs / "tutorial.py").read_text(encoding="utf-8")
+    expected = []
+    for cell in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]:
+        kind, _, lines = cell.partition("\n")
+        if kind.strip() == "[markdown]":
+            lines = re.sub("^# ?", "", lines, flags=re.MULTILINE)
+        expected.append(lines.strip())
+    notebook = json.loads((docs / "tutorial.ipynb").read_text(encoding="utf-8"))
+    assert ["".join(cell["source"]).strip() for cell in notebook["cells"]] == expected
+    assert not any(cell.get("outputs") for cell in notebook["cells"])
