@@ -11,10 +11,12 @@ from dataclasses import dataclass, replace
 from datetime import date
 from difflib import unified_diff
 from functools import cached_property
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
+import torch
 from hyperpyyaml import load_hyperpyyaml
 from ruamel.yaml import YAML
 from speechbrain.utils.distributed import (
@@ -159,13 +161,25 @@ class Launch:
         if if_main_process():
             hold_folder(folder)
         refuse_other_experiment(folder, self.text)
-        sb.create_experiment_directory(folder)
+        # Its own env.log is of the first `pip` on the PATH, which may be another Python's.
+        sb.create_experiment_directory(folder, save_env_desc=False)
         if if_main_process():
+            (folder / "env.log").write_text(_environment(), encoding="utf-8")
             told = f"# Made {date.today()} of {self.hparams_file.absolute()}\n"
             text = f"{told}# yamllint disable\n{self.text}"
             (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
             _keep_script(folder)
         return hparams
+
+
+def _environment() -> str:
+    """Describe what runs: Python, CUDA, and the packages that this Python has."""
+    cuda = torch.version.cuda if torch.cuda.is_available() else "not available"
+    packages = {
+        f"{found.metadata['Name']}=={found.version}" for found in distributions()
+    }
+    lines = [f"Python {sys.version}", f"CUDA {cuda}", *sorted(packages, key=str.lower)]
+    return "\n".join(lines) + "\n"
 
 
 def check_choices(values: Mapping[str, Any], **allowed: Iterable[str]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,16 @@ def test_a_run_starts_with_its_values_and_a_folder(experiment, tmp_path):
     hparams = experiment(lr=0.2)
     assert (hparams["lr"], hparams["gain"].p) == (0.2, 0.5)
     assert "lr: 0.2" in (tmp_path / "run" / "hyperparams.yaml").read_text()
+
+
+def test_a_run_keeps_what_this_python_has_whatever_is_on_the_path(
+    experiment, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PATH", "")
+    experiment()
+    lines = (tmp_path / "run" / "env.log").read_text().splitlines()
+    assert f"Python {sys.version.splitlines()[0]}" in lines[0]
+    assert f"torch=={version('torch')}" in lines
 
 
 def test_the_script_is_kept(experiment, tmp_path, monkeypatch):
