@@ -161,7 +161,7 @@ class Launch:
         if if_main_process():
             hold_folder(folder)
         refuse_other_experiment(folder, self.text)
-        # Its own env.log is of the first `pip` on the PATH, which may be another Python's.
+        # Its env.log is of the first `pip` on the PATH: maybe of another Python.
         sb.create_experiment_directory(folder, save_env_desc=False)
         if if_main_process():
             (folder / "env.log").write_text(_environment(), encoding="utf-8")
