@@ -194,7 +194,7 @@ class EmotionRecognizer:
         if folder.is_file():
             raise ModelError(f"{folder} is a file; expected the folder that it is in")
         if not folder.is_dir():
-            folder = _download(str(source), revision, cache_folder)
+            folder = download(str(source), revision, cache_folder)
         return cls(*read_model(folder), device=device)
 
     def classify_file(
@@ -269,7 +269,7 @@ class EmotionRecognizer:
             for audio in loaded:
                 spans.append([])
                 if isinstance(audio, Tensor):
-                    spans[-1] = self._spans(len(audio), window, hop)
+                    spans[-1] = window_spans(len(audio), self.max_seconds, window, hop)
                     pieces += [audio[start:end] for start, end in spans[-1]]
             rows = iter(self._run(self._probabilities, pieces))
             for path, audio, found in zip(some, loaded, spans, strict=True):
@@ -380,19 +380,6 @@ class EmotionRecognizer:
         if hop is not None and not 0.01 <= hop <= window:
             raise ValueError(f"hop is {hop} s, expected from 0.01 s to the window's")
 
-    def _spans(
-        self, n_samples: int, window: float | None, hop: float | None
-    ) -> list[tuple[int, int]]:
-        """Yield first and last sample of each window; the last ends with the file."""
-        if window is None:
-            if n_samples <= self.max_seconds * SAMPLE_RATE:
-                return [(0, n_samples)]
-            window = min(WINDOW, self.max_seconds)
-        size = round(window * SAMPLE_RATE)
-        step = round((hop or window / 2) * SAMPLE_RATE)
-        starts = [*range(0, max(n_samples - size, 0), step), max(n_samples - size, 0)]
-        return [(start, min(start + size, n_samples)) for start in starts]
-
     def _summary(
         self, audio: Tensor, spans: Sequence[tuple[int, int]], rows: list[Tensor]
     ) -> Classification:
@@ -465,6 +452,45 @@ class EmotionRecognizer:
         return signals
 
 
+def window_spans(
+    n_samples: int,
+    longest: float,
+    window: float | None = None,
+    hop: float | None = None,
+) -> list[tuple[int, int]]:
+    """Cuts a recording into windows; the last one ends with it.
+
+    Arguments
+    ---------
+    n_samples : int
+        Of the recording, at 16 kHz.
+    longest : float
+        Up to so many seconds it is one window, if no window is asked for.
+    window : float, optional
+        Seconds of each. None: 10 s, or ``longest`` where that is less.
+    hop : float, optional
+        Seconds from one to the next; half a window by default.
+
+    Returns
+    -------
+    list of (int, int)
+        First sample of each window, and the one after its last.
+
+    Example
+    -------
+    >>> window_spans(40000, longest=60.0, window=1.0)
+    [(0, 16000), (8000, 24000), (16000, 32000), (24000, 40000)]
+    """
+    if window is None:
+        if n_samples <= longest * SAMPLE_RATE:
+            return [(0, n_samples)]
+        window = min(WINDOW, longest)
+    size = round(window * SAMPLE_RATE)
+    step = round((hop or window / 2) * SAMPLE_RATE)
+    starts = [*range(0, max(n_samples - size, 0), step), max(n_samples - size, 0)]
+    return [(start, min(start + size, n_samples)) for start in starts]
+
+
 _NOT_FINITE = "the model's output is not finite: too loud, or the model is damaged"
 
 
@@ -489,10 +515,35 @@ def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _download(
-    source: str, revision: str | None, cache_folder: str | Path | None
+def download(
+    source: str,
+    revision: str | None = None,
+    cache_folder: str | Path | None = None,
+    allow: Sequence[str] = (DESCRIPTION, WEIGHTS),
 ) -> Path:
-    """Download the two files of a model from the hub, and no others."""
+    """Downloads files of a repository of the Hugging Face hub, and no others.
+
+    Arguments
+    ---------
+    source : str
+        Its id, such as ``owner/name``.
+    revision : str, optional
+        Commit, tag or branch.
+    cache_folder : str or pathlib.Path, optional
+        Where to. None: the hub's own cache.
+    allow : sequence of str
+        Patterns of the files' names.
+
+    Returns
+    -------
+    pathlib.Path
+        Their folder.
+
+    Raises
+    ------
+    ModelError
+        If there is no such repository, or the hub cannot be reached.
+    """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source):
         raise ModelError(
             f"no folder {source}; expected one that `ser-cl export` wrote, or a hub id "
@@ -505,7 +556,7 @@ def _download(
             source,
             revision=revision,
             cache_dir=cache_folder,
-            allow_patterns=[DESCRIPTION, WEIGHTS],
+            allow_patterns=list(allow),
         )
     except (OSError, ValueError) as error:
         raise ModelError(

@@ -40,7 +40,7 @@ _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
 # Keys of results.json that are no results, or follow from the counts.
 _NO_NUMBERS = {
     *("format", "order", "seed", "fold", "n_folds", "protocol", "data"),
-    *("stages", "machine", "versions"),
+    *("stages", "machine", "versions", "groups"),
     *(
         f"test.{name}"
         for name in (*METRICS, "chance", "utterances", "speakers", "confusion_matrix")

@@ -213,7 +213,8 @@ def _finish(
         "peak_memory_mb": peak_memory_mb(),
     }
     try:
-        plot_learning_curves(history.epochs, folder / "learning_curves.png")
+        if history.epochs:  # a model that is only tested has none
+            plot_learning_curves(history.epochs, folder / "learning_curves.png")
     except ImportError as error:
         logger.warning("No figures: %s", error)
     results["files"] = {

@@ -81,7 +81,7 @@ RULES = {
         | {"opensmile", "typing_extensions"},
     ),
 }
-TOP = {"cli", "demo", "inference", "export"}
+TOP = {"cli", "demo", "evaluate", "inference", "export"}
 OPTIONAL = {
     "av",
     "distributed",

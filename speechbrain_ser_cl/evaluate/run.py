@@ -1,0 +1,489 @@
+"""A figure for a model that somebody else made: its files, as those of a run."""
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from speechbrain_ser_cl.corpora.card import FOLDER as CARDS
+from speechbrain_ser_cl.corpora.card import load_card
+from speechbrain_ser_cl.data.protocols import SEEDS
+from speechbrain_ser_cl.data.splits import (
+    Labelled,
+    class_of_emotions,
+    describe_part,
+    fingerprint,
+)
+from speechbrain_ser_cl.evaluate.labels import map_labels
+from speechbrain_ser_cl.evaluate.models import Classifier
+from speechbrain_ser_cl.metrics.classification import classification_metrics
+from speechbrain_ser_cl.metrics.groups import group_summary
+from speechbrain_ser_cl.results.crossval import FILE, collect, read_crossval
+from speechbrain_ser_cl.results.utterances import read_parts
+from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.training.record import write_run
+from speechbrain_ser_cl.utils.errors import SERError, offenders
+from speechbrain_ser_cl.utils.files import hold_folder, read_csv
+
+_GROUPS = ("gender", "language", "intensity")
+
+
+class Tested(NamedTuple):
+    """The utterances of one test.
+
+    Arguments
+    ---------
+    items : list of Labelled
+        With their classes.
+    fold : int or None
+        None where there are no folds.
+    seed : int
+        Of the runs to compare with.
+    fingerprint : str or None
+        Of the split; None: of these utterances.
+
+    Example
+    -------
+    >>> Tested([]).fold
+    """
+
+    items: list[Labelled]
+    fold: int | None = None
+    seed: int = 0
+    fingerprint: str | None = None
+
+
+class Like(NamedTuple):
+    """What a cross-validation says about how to test.
+
+    Arguments
+    ---------
+    tests : list of Tested
+        One for each fold and seed.
+    class_names : list of str
+        In their order.
+    protocol : mapping
+        Of the folds.
+    encoder : str or None
+        Of the tables, where both stand.
+
+    Example
+    -------
+    >>> Like([], ["a", "b"], {"kind": "seeds"}, None).class_names
+    ['a', 'b']
+    """
+
+    tests: list[Tested]
+    class_names: list[str]
+    protocol: Mapping[str, Any]
+    encoder: str | None
+
+
+def like(folder: str | Path) -> Like:
+    """Read the test parts of a finished cross-validation, to test on the very same.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        With ``crossval.json``, and the runs below it.
+
+    Returns
+    -------
+    Like
+        For :func:`evaluate`.
+
+    Raises
+    ------
+    SERError
+        If the utterances of a run are not there.
+    """
+    folder = Path(folder)
+    known = read_crossval(folder / FILE)
+    marks = {(one.fold, one.seed): one.fingerprint for one in known.tested}
+    tests = {}
+    for path in sorted(folder.rglob("utterances.csv")):
+        record = json.loads(path.with_name("results.json").read_text("utf-8"))
+        key = (record.get("fold"), record.get("seed", 0))
+        if key in marks:
+            parts = read_parts(path)
+            tests[key] = Tested(parts["test"], *key, marks[key])
+    lacking = sorted(set(marks) - set(tests), key=str)
+    if lacking:
+        raise SERError(
+            f"{folder}: no utterances.csv of the runs (fold, seed) {lacking[:5]}; "
+            "expected the folders of the runs beside crossval.json"
+        )
+    encoder = known.about.get("encoder")
+    return Like(
+        [tests[key] for key in marks], known.class_names, known.protocol, encoder
+    )
+
+
+def evaluate(
+    classifier: Classifier,
+    tests: Like,
+    output: str | Path,
+    labels: Mapping[str, str] | None = None,
+    emotion_map: Mapping[str, Sequence[str]] | None = None,
+) -> str:
+    """Test a model and write what a run writes: predictions, results, crossval.json.
+
+    The probabilities of labels of the same class are added, those of other labels left
+    out and the rest made to add up to 1; how often the most probable label was of no
+    class is counted, and the UAR with these as errors is given beside. What was heard
+    is kept in ``outputs-….csv``: a killed evaluation goes on, and another table of
+    labels needs no new run.
+
+    Arguments
+    ---------
+    classifier : Classifier
+        The model.
+    tests : Like
+        What it is tested on, and its classes.
+    output : str or pathlib.Path
+        Folder.
+    labels : mapping, optional
+        The model's label to emotion, before what words say; see :func:`map_labels`.
+    emotion_map : mapping, optional
+        Class to emotions; by default a class is the emotion of its name.
+
+    Returns
+    -------
+    str
+        For the terminal: what labels were taken for, warnings, results.
+
+    Raises
+    ------
+    SERError
+        If a class has no label.
+    """
+    output = Path(output)
+    emotions = map_labels(classifier.labels, labels)
+    names = tests.class_names
+    classes = class_of_emotions(
+        emotion_map or {name: [name] for name in names},
+        [*names, *(e for e in emotions.values() if e)],
+    )
+    class_of = {label: classes.get(e or "") for label, e in emotions.items()}
+    _check_labels(emotions, class_of, names)
+    hold_folder(output)
+    utterances = {i.utterance.id: i.utterance for t in tests.tests for i in t.items}
+    rows = _outputs(classifier, list(utterances.values()), output)
+    weights = np.array(
+        [[float(class_of[label] == n) for n in names] for label in classifier.labels]
+    )
+    found = []
+    for test in tests.tests:
+        where = output
+        if len(tests.tests) > 1:
+            where = output / f"fold-{test.fold}" / f"seed-{test.seed}"
+        where.mkdir(parents=True, exist_ok=True)
+        mark = test.fingerprint or fingerprint({"test": test.items})
+        about = {
+            "recipe": "evaluate",
+            "setting": classifier.origin.name,
+            **({"encoder": tests.encoder} if tests.encoder else {}),
+            "seed": test.seed,
+            "demo": False,
+            **({} if test.fold is None else {"fold": test.fold}),
+            "protocol": dict(tests.protocol),
+            "model": {
+                "kind": classifier.origin.kind,
+                "hash": classifier.origin.mark,
+                "labels": emotions,
+                "classes": class_of,
+            },
+            "data": {"parts": {"test": describe_part(test.items)}, "fingerprint": mark},
+        }
+        raw = np.stack([rows[item.utterance.id] for item in test.items])
+        _write(where, about, test.items, raw, weights, names)
+        found.append((test.fold, test.seed, mark, where / "results.json"))
+    crossval = collect(found, tests.protocol)
+    crossval.write(output / FILE)
+    records = [json.loads(path.read_text("utf-8")) for *_, path in found]
+    return "\n".join(
+        [
+            *_labels_told(emotions, class_of),
+            *trained_on(classifier.origin.card, crossval.corpora),
+            *_results_told(records, crossval),
+            f"Files: {output}; ser-cl report {output}",
+        ]
+    )
+
+
+def _check_labels(
+    emotions: Mapping[str, str | None],
+    class_of: Mapping[str, str | None],
+    names: Sequence[str],
+) -> None:
+    empty = [name for name in names if name not in class_of.values()]
+    if empty:
+        told = ", ".join(f"{k} ({v or 'not known'})" for k, v in emotions.items())
+        raise SERError(
+            f"no label of the model means {', '.join(empty)}; its labels are {told}. "
+            f"Say what they mean: --labels LABEL={empty[0]}; or leave the class out: "
+            "--emotion_map"
+        )
+
+
+def shared_classes(
+    emotions: Mapping[str, str | None], there: Mapping[str, int]
+) -> dict[str, list[str]]:
+    """Make classes of the emotions that a model says and a corpus has.
+
+    Arguments
+    ---------
+    emotions : mapping
+        As :func:`map_labels` returns it.
+    there : mapping
+        Emotion to number of utterances.
+
+    Returns
+    -------
+    dict
+        An ``emotion_map``; ``other`` is never a class.
+
+    Raises
+    ------
+    SERError
+        If there are fewer than two.
+
+    Example
+    -------
+    >>> shared_classes({"ang": "angry", "neu": "neutral", "x": None},
+    ...     {"angry": 3, "neutral": 4, "sad": 5})
+    {'angry': ['angry'], 'neutral': ['neutral']}
+    """
+    both = dict.fromkeys(e for e in emotions.values() if e in there and e != "other")
+    if len(both) < 2:
+        told = ", ".join(f"{k} = {v or 'not known'}" for k, v in emotions.items())
+        raise SERError(
+            f"the model ({told}) and the corpus ({', '.join(there)}) share "
+            f"{len(both)} emotions, expected two or more. Say what labels mean: "
+            "--labels LABEL=EMOTION"
+        )
+    return {str(emotion): [str(emotion)] for emotion in both}
+
+
+def _outputs(
+    classifier: Classifier, utterances: Sequence[Any], output: Path
+) -> dict[str, np.ndarray]:
+    """Probabilities of each utterance; what an earlier process wrote is kept."""
+    if classifier.origin.kind == "predictions":
+        return {
+            u.id: row
+            for u, row in zip(utterances, classifier.outputs(utterances), strict=True)
+        }
+    path = output / f"outputs-{classifier.origin.mark}.csv"
+    header = ["id", *classifier.labels]
+    rows = dict(_finished(path, header))
+    todo = [u for u in utterances if u.id not in rows]
+    with open(path, "a", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        if file.tell() == 0:
+            writer.writerow(header)
+        answers = classifier.outputs(todo)
+        bar = tqdm(todo, "classified", unit="file", disable=None)
+        for utterance, row in zip(bar, answers, strict=True):
+            rows[utterance.id] = row
+            writer.writerow([utterance.id, *(f"{share:.9g}" for share in row)])
+    return rows
+
+
+def _finished(path: Path, header: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    if not path.exists():
+        return
+    whole, newline, cut = path.read_text("utf-8").rpartition("\n")
+    if cut:  # of a process that was killed while it wrote
+        path.write_text(whole + newline, "utf-8")
+    if not whole:
+        return
+    lines = read_csv(path, header)
+    next(lines)
+    for _, (name, *cells) in lines:
+        yield name, np.array(cells, dtype=float)
+
+
+def _write(
+    folder: Path,
+    about: dict[str, Any],
+    items: Sequence[Labelled],
+    raw: np.ndarray,
+    weights: np.ndarray,
+    names: Sequence[str],
+) -> None:
+    truth = np.array([names.index(item.label) for item in items])
+    shares = raw @ weights
+    outside = weights[raw.argmax(1)].sum(1) == 0
+    # A bare answer of no class is wrong, whatever class stands for it.
+    wrong = (truth + 1) % len(names)
+    silent = shares.sum(1) == 0
+    shares[silent, wrong[silent]] = 1.0
+    shares /= shares.sum(1, keepdims=True)
+    answers = shares.argmax(1)
+    strict = np.where(outside, wrong, answers)
+    measure = classification_metrics(truth, strict, len(names))["uar"]
+    speakers = [item.utterance.speaker or "" for item in items]
+    groups = {}
+    for key in _GROUPS:
+        values = [getattr(item.utterance, key) for item in items]
+        if len(set(values) - {None}) > 1:
+            groups[key] = group_summary(
+                lambda i: classification_metrics(truth[i], answers[i], len(names)),
+                values,
+                "uar",
+                speakers if all(speakers) else None,
+            )
+    about["outside"] = {
+        "answers": int(outside.sum()),
+        "share": float(outside.mean()),
+        "uar_as_errors": measure,
+    }
+    history = History()
+    history.tested = {"epoch": None, "valid": None}
+    write_run(
+        folder,
+        about | {"groups": groups},
+        {
+            "id": [item.utterance.id for item in items],
+            "label": truth,
+            "prediction": answers,
+            "probability": shares,
+        },
+        {"test": list(items)},
+        names,
+        history,
+    )
+
+
+def trained_on(card: str, corpora: Sequence[str]) -> list[str]:
+    """Warn of corpora that a model's card names.
+
+    Arguments
+    ---------
+    card : str
+        Text of the card.
+    corpora : sequence of str
+        Names of those it is tested on.
+
+    Returns
+    -------
+    list of str
+        A line for each that is named: the test may be on what it was trained on.
+
+    Example
+    -------
+    >>> for line in trained_on("Fine-tuned on CREMA-D and more.", ["crema_d"]):
+    ...     print(line)  # doctest: +ELLIPSIS
+    WARNING: the model's card names crema_d: ...
+    """
+    plain = re.sub(r"[^a-z0-9]", "", card.lower())
+    lines = []
+    for name in corpora:
+        words = [name]
+        if (CARDS / f"{name}.yaml").is_file():
+            words.append(load_card(CARDS / f"{name}.yaml", name).title.split(",")[0])
+        forms = {re.sub(r"[^a-z0-9]", "", word.lower()) for word in words}
+        if any(len(form) > 3 and form in plain for form in forms):
+            lines.append(
+                f"WARNING: the model's card names {name}: if it was trained on it, the "
+                "figures below say nothing about new speech"
+            )
+    if not card:
+        lines.append(
+            "WARNING: the model has no card (README.md), so nothing says what it was "
+            "trained on"
+        )
+    return lines
+
+
+def _labels_told(
+    emotions: Mapping[str, str | None], class_of: Mapping[str, str | None]
+) -> list[str]:
+    width = max(map(len, emotions))
+    lines = ["label -> class"]
+    for label, emotion in emotions.items():
+        said = class_of[label] or (
+            f"none ({emotion} is no class here)" if emotion else "none (not known)"
+        )
+        lines.append(f"  {label:{width}}  {said}")
+    if None in emotions.values():
+        unknown = [label for label, emotion in emotions.items() if emotion is None]
+        lines.append(
+            f"Labels that nothing explains ({offenders(unknown)}); to say what one "
+            f"means: --labels {unknown[0]}=EMOTION"
+        )
+    return lines
+
+
+def _results_told(records: Sequence[Mapping[str, Any]], crossval: Any) -> list[str]:
+    lines = []
+    for corpus in crossval.corpora:
+        summary = crossval.summary(corpus)
+        pooled = summary["pooled"]["uar"]
+        bounds = pooled["interval"]
+        interval = (
+            " (95 % over speakers: "
+            + " to ".join(f"{100 * bound:.1f}" for bound in bounds)
+            + ")"
+            if bounds
+            else ""
+        )
+        others = ", ".join(
+            f"{title} {100 * summary['pooled'][key]['value']:.1f} %"
+            for key, title in (("wa", "WA"), ("macro_f1", "macro-F1"))
+        )
+        lines.append(
+            f"{corpus}: UAR {100 * pooled['value']:.1f} %{interval}, {others}, chance "
+            f"{100 * summary['chance']:.1f} %, {summary['utterances']} utterances of "
+            f"{summary['speakers']} speakers"
+        )
+    n_outside = sum(record["outside"]["answers"] for record in records)
+    if n_outside:
+        n = sum(record["test"]["utterances"] for record in records)
+        strict = np.mean([record["outside"]["uar_as_errors"] for record in records])
+        lines.append(
+            f"The most probable label was of no class for {n_outside} of {n}; with "
+            f"these as errors: UAR {100 * strict:.1f} %"
+        )
+    return lines
+
+
+def left_out(counts: Mapping[str, int]) -> str:
+    """Tell how many utterances of each emotion are in no class."""
+    listed = ", ".join(f"{n} {emotion}" for emotion, n in counts.items())
+    return f"Left out, the model has no label for them: {listed}"
+
+
+def without_folds(items: Sequence[Labelled], class_names: Sequence[str]) -> Like:
+    """Test all utterances at once.
+
+    Arguments
+    ---------
+    items : sequence of Labelled
+        With their classes.
+    class_names : sequence of str
+        In their order.
+
+    Returns
+    -------
+    Like
+        For :func:`evaluate`.
+
+    Example
+    -------
+    >>> without_folds([], ["sad", "angry"]).protocol
+    {'kind': 'seeds'}
+    """
+    return Like([Tested(list(items))], list(class_names), {"kind": SEEDS}, None)
+
+
+def count_emotions(utterances: Sequence[Any]) -> dict[str, int]:
+    """Count the utterances of each emotion, sorted by name."""
+    return dict(sorted(Counter(u.emotion for u in utterances).items()))
