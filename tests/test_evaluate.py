@@ -243,9 +243,8 @@ def test_speechbrain_classifier_as_speechbrain_runs_it(utterances, tmp_path):
     (found,) = load_classifier(tmp_path).outputs(utterances[:1])
     peer = EncoderClassifier.from_hparams(str(tmp_path), savedir=str(tmp_path / "s"))
     expected = peer.classify_batch(load_audio(utterances[0].path)[None])[0]
-    np.testing.assert_allclose(
-        found, expected.softmax(1)[0], atol=1e-4
-    )  # its pooling adds noise
+    # Its pooling adds noise.
+    np.testing.assert_allclose(found, expected.softmax(1)[0], atol=1e-4)
     (tmp_path / "classifier.ckpt").write_bytes(b"no tensors")
     with pytest.raises(ModelError, match="weights that cannot be used"):
         load_classifier(tmp_path)

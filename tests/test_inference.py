@@ -168,8 +168,8 @@ def test_long_files_have_a_time_line(whisper, tmp_path):
 def test_encoders_without_a_limit_take_a_minute():
     recognizer = EmotionRecognizer(classifier(GROUP_NORM), CLASSES, device="cpu")
     assert recognizer.max_seconds == 60.0
-    assert recognizer._spans(16000 * 60, None, None) == [(0, 960000)]
-    assert len(recognizer._spans(16000 * 60 + 1, None, None)) == 12
+    assert inference.window_spans(16000 * 60, 60.0) == [(0, 960000)]
+    assert len(inference.window_spans(16000 * 60 + 1, 60.0)) == 12
 
 
 def test_a_broken_file_does_not_keep_others_from_being_classified(whisper, tmp_path):
