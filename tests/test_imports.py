@@ -19,6 +19,20 @@ def test_the_package_and_its_registry_import_no_torch():
     )
 
 
+def test_planning_and_reading_corpora_import_no_torch():
+    heavy = "torch speechbrain sklearn transformers matplotlib scipy.stats"
+    modules = "corpora data.experiment data.quality.report results sweeps.crossval"
+    assert (
+        run(
+            "import sys\n"
+            f"for name in '{modules}'.split():\n"
+            "    __import__(f'speechbrain_ser_cl.{name}')\n"
+            f"print(*(set('{heavy}'.split()) & set(sys.modules)))"
+        )
+        == []
+    )
+
+
 def test_every_module_imports_without_the_optional_dependencies():
     imported = run(
         """

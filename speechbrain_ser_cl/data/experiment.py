@@ -15,11 +15,6 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from speechbrain.utils.distributed import (
-    if_main_process,
-    run_on_main,
-)
-
 from speechbrain_ser_cl.corpora.card import load_card
 from speechbrain_ser_cl.corpora.cards import CardReader
 from speechbrain_ser_cl.corpora.utterance import Utterance
@@ -243,6 +238,8 @@ def prepare(
         logger.info("Left out, in no class of emotion_map: %s", counts)
     told = None
     if report:
+        from speechbrain.utils.distributed import if_main_process
+
         facts = _once(
             audio_facts,
             [item.utterance for item in items],
@@ -299,6 +296,9 @@ def _each_with_classes(
 
 def _once(function: Callable[..., Any], *args: Any) -> Any:
     """Does work in the main process only; the others read the result."""
+    # Three seconds that planning a cross-validation need not wait.
+    from speechbrain.utils.distributed import run_on_main
+
     run_on_main(function, args=args)
     return function(*args)
 

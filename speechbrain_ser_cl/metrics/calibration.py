@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
+import scipy  # imports its parts when they are used
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
 from speechbrain_ser_cl.metrics.classification import _checked
@@ -66,7 +66,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
         return float(-log_p[np.arange(len(y)), y].mean())
 
     bound = np.log(100)
-    fitted = minimize_scalar(
+    fitted = scipy.optimize.minimize_scalar(
         loss, bounds=(-bound, bound), method="bounded", options={"xatol": 1e-8}
     )
     return float(np.exp(-fitted.x))

@@ -4,9 +4,8 @@ import warnings
 from typing import Any
 
 import numpy as np
+import scipy  # imports its parts when they are used
 from numpy.typing import ArrayLike
-from scipy.optimize import linear_sum_assignment
-from scipy.spatial.distance import cdist
 
 # scikit-learn is imported where it is used: whoever evaluates nothing but
 # classifications need not wait for it.
@@ -90,7 +89,9 @@ def recall_at_1(embeddings: ArrayLike, labels: ArrayLike) -> float:
     embeddings, labels = _checked(embeddings, labels)
     hits = np.empty(len(labels))
     for start in range(0, len(labels), _BLOCK):
-        distances = cdist(embeddings[start : start + _BLOCK], embeddings)
+        distances = scipy.spatial.distance.cdist(
+            embeddings[start : start + _BLOCK], embeddings
+        )
         rows = np.arange(len(distances))
         distances[rows, start + rows] = np.inf
         nearest = distances == distances.min(axis=1, keepdims=True)
@@ -183,7 +184,7 @@ def matched_labels(clusters: ArrayLike, labels: ArrayLike) -> np.ndarray:
     if len(names) > len(classes):
         raise ValueError(f"{len(names)} clusters for {len(classes)} classes")
     agreement = contingency_matrix(labels, clusters).T
-    rows, columns = linear_sum_assignment(agreement, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(agreement, maximize=True)
     class_of = np.empty(len(names), dtype=int)
     class_of[rows] = columns
     return classes[class_of[cluster_index]]

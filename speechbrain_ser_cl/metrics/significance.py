@@ -8,8 +8,8 @@ one baseline are corrected by Holm's method.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy  # imports its parts when they are used
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from speechbrain_ser_cl.metrics.classification import METRICS, metrics_of_confusion
 
@@ -56,7 +56,7 @@ def paired_fold_tests(a: ArrayLike, b: ArrayLike) -> dict[str, float | None]:
     if len(difference) < 2 or not difference.any():
         return {"t_test": None, "wilcoxon": None}
     same = np.ptp(difference) == 0
-    t_test = 0.0 if same else float(stats.ttest_rel(a, b).pvalue)
+    t_test = 0.0 if same else float(scipy.stats.ttest_rel(a, b).pvalue)
     return {"t_test": t_test, "wilcoxon": _signed_rank(difference)}
 
 
@@ -66,9 +66,9 @@ def _signed_rank(difference: np.ndarray) -> float:
     if len(difference) == 1:  # scipy wants two; either sign is as likely
         return 1.0
     if 2 ** len(difference) <= _MOST_EXACT:
-        every = stats.PermutationMethod(n_resamples=_MOST_EXACT)
-        return float(stats.wilcoxon(difference, method=every).pvalue)
-    return float(stats.wilcoxon(difference).pvalue)
+        every = scipy.stats.PermutationMethod(n_resamples=_MOST_EXACT)
+        return float(scipy.stats.wilcoxon(difference, method=every).pvalue)
+    return float(scipy.stats.wilcoxon(difference).pvalue)
 
 
 def speaker_permutation_test(
@@ -169,7 +169,7 @@ def mean_interval(values: ArrayLike) -> tuple[float, float] | None:
     if len(values) < 3:
         return None
     error = values.std(ddof=1) / np.sqrt(len(values))
-    half = stats.t.ppf(0.975, len(values) - 1) * error
+    half = scipy.stats.t.ppf(0.975, len(values) - 1) * error
     return float(values.mean() - half), float(values.mean() + half)
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+import scipy  # imports its parts when they are used
 
 from speechbrain_ser_cl.metrics.significance import holm, mean_interval
 from speechbrain_ser_cl.results.measured import find_records
@@ -176,7 +176,7 @@ def few_label_points(
         tests.append(
             None
             if point.method == baseline or few
-            else float(stats.mannwhitneyu(own, other).pvalue)
+            else float(scipy.stats.mannwhitneyu(own, other).pvalue)
         )
     return [
         FewLabelPoint(**{**vars(point), "p": p, "p_holm": corrected})

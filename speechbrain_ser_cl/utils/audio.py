@@ -5,15 +5,18 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy
 import soundfile
 import soxr
-import torch
 
 from speechbrain_ser_cl.utils.errors import SERError
 from speechbrain_ser_cl.utils.files import refuse_lfs_pointer, replacing
 from speechbrain_ser_cl.utils.media import MEDIA, MediaFile
+
+if TYPE_CHECKING:
+    import torch
 
 SAMPLE_RATE = 16000
 # Limits of a file, whatever its header says.
@@ -46,7 +49,7 @@ def load_audio(
     start: float = 0.0,
     end: float | None = None,
     longest: float = LONGEST,
-) -> torch.Tensor:
+) -> "torch.Tensor":
     """Load an audio file as 16 kHz mono.
 
     Channels are averaged; other sampling rates are converted by soxr. Memory grows
@@ -83,6 +86,8 @@ def load_audio(
     >>> load_audio(path).shape
     torch.Size([16000])
     """
+    import torch  # two seconds that readers of corpora need not wait
+
     parts, stream = [], None
     for samples, rate in _blocks(path, start, end, longest):
         mono = samples.mean(axis=1)
@@ -266,7 +271,7 @@ def cut_audio(
     return target
 
 
-def write_flac(target: Path, samples: torch.Tensor) -> None:
+def write_flac(target: Path, samples: "torch.Tensor") -> None:
     """Write 16 kHz samples (T,) as 16-bit FLAC, whole or not at all."""
     with replacing(target) as part:
         soundfile.write(
