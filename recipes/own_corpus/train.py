@@ -21,28 +21,30 @@ from pathlib import Path
 
 import speechbrain as sb
 from speechbrain.utils.distributed import if_main_process
-from torch.nn import ParameterList
 from torch.optim.lr_scheduler import LambdaLR
 
-from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.data.dataset import SpeechDataset, middle, steps_of, waveform
 from speechbrain_ser_cl.data.experiment import prepare
-from speechbrain_ser_cl.data.features.place import features_folder
 from speechbrain_ser_cl.data.loaders import make_phase, training_loader, whole_loader
 from speechbrain_ser_cl.report import write_report
 from speechbrain_ser_cl.training import (
     SERBrain,
+    begin_with,
+    check_choices,
     class_weights,
     closing_table,
-    keep_pooled,
-    keep_states,
+    is_frozen,
+    keep_frozen,
     labelled_cross_entropy,
     main,
     make_brain,
+    names_weighted_ssl,
+    run_probe,
+    trained_parts,
+    write_baseline,
     write_run,
 )
-from speechbrain_ser_cl.training.probe import best_layer, leaks_by_validation
-from speechbrain_ser_cl.training.utterance_features import load_features
+from speechbrain_ser_cl.training.probe import leaks_by_validation
 
 
 class FineTuningBrain(SERBrain):
@@ -73,43 +75,6 @@ class FineTuningBrain(SERBrain):
         return total
 
 
-def keep_frozen(model, utterances, folder):
-    """What frozen layers give is computed once, for all epochs, folds and runs.
-
-    Arguments
-    ---------
-    model : EmotionClassifier
-        Is told what it reads.
-    utterances : list of Utterance
-        All that will be read.
-    folder : str or None
-        Where features are kept; None: the user's place.
-
-    Returns
-    -------
-    read : callable
-        What the model gets of an utterance.
-    hop : int or None
-        Samples per step of it; None: it has no time.
-    """
-    encoder, backbone = model.encoder, model.encoder.backbone
-    if not isinstance(backbone, WeightedSSL):  # an encoder of one's own
-        return waveform, 1
-    read = keep_pooled(encoder, utterances, folder)
-    if read is not None:
-        return read, None
-    read = keep_states(backbone, utterances, features_folder(folder))
-    encoder.reads = "waveform" if read is waveform else "states"
-    return read, 1 if read is waveform else backbone.hop
-
-
-def is_frozen(backbone):
-    """Whether nothing of the encoder is trained but the weights of its layers."""
-    return isinstance(backbone, WeightedSSL) and not any(
-        p.requires_grad for p in backbone.encoder.parameters()
-    )
-
-
 def make_loaders(hparams, parts, classes, read=waveform, hop=1):
     """Loaders for training, validation and test.
 
@@ -122,7 +87,7 @@ def make_loaders(hparams, parts, classes, read=waveform, hop=1):
     classes : list of str
         Names of the classes 0, 1, …
     read, hop
-        As :func:`keep_frozen` gives them.
+        As ``keep_frozen`` gives them.
 
     Returns
     -------
@@ -156,17 +121,6 @@ def make_loaders(hparams, parts, classes, read=waveform, hop=1):
     )
 
 
-def trained_modules(hparams):
-    """What is trained, by its name in checkpoints: not an encoder that is frozen."""
-    modules, model = hparams["modules"], hparams["model"]
-    encoder = model.encoder
-    if not is_frozen(encoder.backbone):
-        return modules
-    weights = ParameterList([encoder.backbone.layer_weights])
-    parts = {"model": model.head, "pooling": encoder.pooling, "layer_weights": weights}
-    return modules | parts
-
-
 def make_trainer(hparams, launch, folder, classes, **how):
     """The Brain of a training."""
     return make_brain(
@@ -177,40 +131,43 @@ def make_trainer(hparams, launch, folder, classes, **how):
         hparams["modules"],
         classes,
         learning_rates=hparams["learning_rates"],
-        kept=trained_modules(hparams),
+        kept=trained_parts(hparams["modules"]),
         **how,
     )
 
 
-def fit(brain, hparams, train, valid):
-    """Trains, each class by its weight if wanted."""
+def fit(brain, hparams, train, valid, from_start=False, epochs=None):
+    """Trains, each class by its weight if wanted; the start may be the best."""
     brain.train_sampler = train.batch_sampler
     if hparams["balance"]:
         weights = class_weights(train.dataset.labels, len(brain.class_names))
         brain.class_weights = weights.to(brain.device)
-    brain.fit(brain.epoch_counter, train, valid)
+    if from_start:
+        brain.score_start(valid)
+    if epochs != 0:
+        brain.fit(brain.epoch_counter, train, valid)
 
 
 def fit_again(first, hparams, launch, parts, kept):
     """Trains on training and validation part for as long as the first was best.
 
     The learning rates are those of the first training. Validation is on utterances
-    that are trained on: its scores say nothing.
+    that are trained on: its scores say nothing. Where the start was best, that is it.
     """
-    rates = [row["lr"] / first.history.epochs[0]["lr"] for row in first.history.epochs]
+    rows, epochs = first.history.epochs, first.history.tested["epoch"]
+    rates = [row["lr"] / rows[0]["lr"] for row in rows if row["epoch"]]
     brain = make_trainer(
         hparams,
         launch,
         launch.folder / "refit",
         first.class_names,
-        epochs=first.history.tested["epoch"],
+        epochs=max(epochs, 1),
         lr_scheduler=lambda optimizer: LambdaLR(
             optimizer, lambda epoch: rates[min(epoch, len(rates) - 1)]
         ),
     )
-    parts = parts | {"train": [*parts["train"], *parts["valid"]]}
     train, valid, _ = make_loaders(hparams, parts, first.class_names, *kept)
-    fit(brain, hparams, train, valid)
+    fit(brain, hparams, train, valid, from_start=not epochs, epochs=epochs)
     first.history.seconds += brain.history.seconds
     return brain
 
@@ -225,16 +182,19 @@ def run(launch):
             "refit is True, but the validation part has speakers or texts of the test "
             "part, to which a training on it would leak; expected False or null"
         )
-    if launch.values["layers"] == "best":
-        keys = ("ssl_source", "ssl_revision", "features_folder")
-        features = load_features(*(launch.values[key] for key in keys))
-        layer = best_layer(features, experiment.parts, experiment.class_names)
-        launch = replace(launch, overrides={**launch.overrides, "layers": [layer]})
+    probed, wanted = None, (launch.values["start"], launch.values["baseline"])
+    check_choices(launch.values, start=(None, "probe"), baseline=(None, "probe"))
+    if names_weighted_ssl(launch.values):  # not an encoder of one's own
+        if launch.values["layers"] == "best" or any(wanted):
+            probed = run_probe(launch.values, experiment)
+        if launch.values["layers"] == "best":
+            layers = {"layers": [probed.choice.layer]}
+            launch = replace(launch, overrides={**launch.overrides, **layers})
     hparams = launch.start()
     if if_main_process():
         experiment.report.write(launch.folder / "data_report.json")
-    classes = experiment.class_names
-    parts = experiment.parts
+    simple = write_baseline(launch, experiment, probed)
+    classes, parts = experiment.class_names, experiment.parts
     brain = make_trainer(
         hparams,
         launch,
@@ -247,18 +207,24 @@ def run(launch):
     everyone = [item.utterance for part in parts.values() for item in part]
     kept = keep_frozen(hparams["model"], everyone, hparams["features_folder"])
     train, valid, test = make_loaders(hparams, parts, classes, *kept)
+    begins = probed is not None and hparams["start"] == "probe"
     refit = hparams["refit"]
     if refit is None:
-        refit = is_frozen(hparams["backbone"]) and not leaks
-    modules = trained_modules(hparams) if refit else {}
+        refit = (begins or is_frozen(hparams["backbone"])) and not leaks
+    modules = trained_parts(hparams["modules"]) if refit else {}
     start = copy.deepcopy({name: part.state_dict() for name, part in modules.items()})
-    fit(brain, hparams, train, valid)
+    if begins:
+        begin_with(hparams["model"], probed, parts["train"], classes)
+    fit(brain, hparams, train, valid, from_start=begins)
     brain.evaluate(valid if refit else test, max_key="score")
     tested = brain
     if refit:
         for name, state in start.items():
             modules[name].load_state_dict(state)
-        tested = fit_again(brain, hparams, launch, parts, kept)
+        both = parts | {"train": [*parts["train"], *parts["valid"]]}
+        if begins:
+            begin_with(hparams["model"], probed, both["train"], classes)
+        tested = fit_again(brain, hparams, launch, both, kept)
         tested.evaluate(test)
     if not if_main_process():
         return []
@@ -289,7 +255,8 @@ def run(launch):
         model=hparams["model"],
     )
     write_report([launch.folder], launch.folder / "report.html")
-    print(f"\n{closing_table([results])}\nReport: {launch.folder / 'report.html'}")
+    shown = [results] if simple is None else [simple, results]
+    print(f"\n{closing_table(shown)}\nReport: {launch.folder / 'report.html'}")
     return [results]
 
 

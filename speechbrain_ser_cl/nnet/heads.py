@@ -141,6 +141,61 @@ class ClassifierHead(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
         self.layers = nn.Sequential(*layers, last)
+        self._fixed = False
+
+    @torch.no_grad()
+    def begin(self, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
+        """Starts from a linear classifier of standardised vectors, fitted elsewhere.
+
+        With ``batch_norm`` vectors are from then on standardised by ``mean`` and
+        ``std`` in training too, not by the statistics of the batch.
+
+        Arguments
+        ---------
+        weight, bias : torch.Tensor
+            (C, D) and (C,).
+        mean, std : torch.Tensor
+            Of the vectors (D,); std above 0.
+
+        Raises
+        ------
+        ValueError
+            If there is a hidden layer.
+
+        Example
+        -------
+        >>> head = ClassifierHead(2, n_classes=2, batch_norm=True)
+        >>> mean, std = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 4.0])
+        >>> head.begin(torch.eye(2), torch.zeros(2), mean, std)
+        >>> head.train()(torch.tensor([[2.0, 2.0]]))
+        tensor([[2., 0.]], grad_fn=<AddmmBackward0>)
+        """
+        if self.hidden_size is not None:
+            raise ValueError(
+                f"hidden_size: found {self.hidden_size}, expected null: a linear "
+                "classifier can only begin a linear one"
+            )
+        norm: Any = self.layers[0]
+        last: Any = self.layers[-1]
+        if isinstance(norm, nn.BatchNorm1d):
+            assert norm.running_mean is not None and norm.running_var is not None
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(std**2)
+            weight = weight * (1 + norm.eps / std**2).sqrt()
+            self._fixed = True
+            self.train(self.training)
+        else:
+            weight = weight / std
+            bias = bias - weight @ mean
+        last.weight.copy_(weight)
+        last.bias.copy_(bias)
+
+    def train(self, mode: bool = True) -> "ClassifierHead":
+        """As of any module; a standardisation that is fixed stays as it is."""
+        super().train(mode)
+        if self._fixed:
+            self.layers[0].eval()
+        return self
 
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments that build another one like this."""

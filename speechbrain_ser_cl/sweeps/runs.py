@@ -18,7 +18,7 @@ from speechbrain_ser_cl.data.protocols import (
     write_split,
 )
 from speechbrain_ser_cl.sweeps.recipe import Recipe
-from speechbrain_ser_cl.utils.files import free_name
+from speechbrain_ser_cl.utils.files import BASELINE, free_name
 from speechbrain_ser_cl.utils.records import finite, read, write
 from speechbrain_ser_cl.utils.schemas import CROSSVAL_RUN, RESULTS
 from speechbrain_ser_cl.utils.settings import OF_A_MACHINE
@@ -116,10 +116,13 @@ class PlannedRun:
         write(self.folder / CROSSVAL_RUN.name, CROSSVAL_RUN, record)
 
     def results(self) -> list[Path]:
-        """The ``results.json`` of a finished run; none if it is not finished."""
+        """The ``results.json`` of a finished run, and of its simple baseline; none if
+        it is not finished.
+        """
         whole = self.folder / "results.json"
         if whole.exists():
-            return [whole]
+            simple = self.folder / BASELINE / whole.name
+            return [whole, simple] if simple.exists() else [whole]
         earlier = self.earlier()
         noted = [self.folder / name for name in earlier["results"]] if earlier else []
         return noted if all(path.exists() for path in noted) else []

@@ -1,6 +1,12 @@
 """What the Brains of several recipes share."""
 
 from speechbrain_ser_cl.data.dataset import waveform
+from speechbrain_ser_cl.training.baseline import (
+    begin_with,
+    names_weighted_ssl,
+    run_probe,
+    write_baseline,
+)
 from speechbrain_ser_cl.training.brain import SERBrain, unwrap
 from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
 from speechbrain_ser_cl.training.cross_entropy import (
@@ -11,9 +17,12 @@ from speechbrain_ser_cl.training.embeddings import write_embedding_test
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.frozen import (
     FrozenSSL,
+    is_frozen,
     keep_features,
     keep_frames,
+    keep_frozen,
     keep_states,
+    trained_parts,
 )
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import (
@@ -58,6 +67,7 @@ __all__ = [
     "RoundCounter",
     "SERBrain",
     "ViewFeatures",
+    "begin_with",
     "check_choices",
     "check_entries",
     "check_stages",
@@ -66,8 +76,10 @@ __all__ = [
     "cost_of",
     "find_hparams",
     "fit_once",
+    "is_frozen",
     "keep_features",
     "keep_frames",
+    "keep_frozen",
     "keep_pooled",
     "keep_states",
     "labelled_cross_entropy",
@@ -75,17 +87,21 @@ __all__ = [
     "machine",
     "main",
     "make_brain",
+    "names_weighted_ssl",
     "package_versions",
     "parameter_groups",
     "read_results",
     "refuse_other_experiment",
+    "run_probe",
     "setting_title",
     "shared_folder",
     "stage_folder",
     "take_unusable",
     "title_of",
+    "trained_parts",
     "unwrap",
     "waveform",
+    "write_baseline",
     "write_dimensions",
     "write_embedding_test",
     "write_run",

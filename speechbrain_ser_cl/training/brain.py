@@ -138,6 +138,21 @@ class SERBrain(sb.Brain):
         self.checkpointer.add_recoverable("optimizer", self.optimizer)
         self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
+    def score_start(self, valid: Iterable[SpeechBatch]) -> None:
+        """Scores what training begins with, as epoch 0, which can be what is tested.
+
+        For a training that begins with something good. Call it before ``fit``; in a
+        run that is resumed it does nothing. Of equal scores the earlier epoch wins.
+
+        Arguments
+        ---------
+        valid : iterable of SpeechBatch
+            The validation part.
+        """
+        if self.checkpointer.find_checkpoint() is None:
+            self.init_optimizers()
+            self._fit_valid(valid, epoch=0, enable=False)
+
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Continues the epoch where a killed run ended; clears old predictions."""
         self._stage_start = time.time()
@@ -324,7 +339,7 @@ class SERBrain(sb.Brain):
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(score)
-        else:
+        elif epoch:
             self.scheduler.step()
         self.epoch_counter.end_epoch(score)
         self.history.seconds += time.time() - self._stage_start
@@ -342,9 +357,10 @@ class SERBrain(sb.Brain):
             train_stats=row["train"],
             valid_stats=valid,
         )
-        # Of equal scores the later checkpoint wins.
+        # Of equal scores the later checkpoint wins, unless the start is one of them.
+        handicap = 0.0 if self.history.epochs[0]["epoch"] else 1e-9 * epoch
         self.checkpointer.save_and_keep_only(
-            meta={"score": score, "epoch": epoch}, max_keys=["score"]
+            meta={"score": score - handicap, "epoch": epoch}, max_keys=["score"]
         )
 
 

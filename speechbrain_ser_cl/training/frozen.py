@@ -1,6 +1,6 @@
 """Train on a frozen encoder without running it in every epoch."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,10 @@ from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.dataset import Read, middle, steps_of, waveform
 from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
-from speechbrain_ser_cl.nnet import MeanPooling
+from speechbrain_ser_cl.data.features.place import features_folder
+from speechbrain_ser_cl.nnet import EmotionClassifier, MeanPooling
 from speechbrain_ser_cl.training.brain import unwrap
+from speechbrain_ser_cl.training.utterance_features import keep_pooled
 
 _NO_CONTEXT = nullcontext()
 
@@ -111,6 +113,78 @@ def keep_states(
 
     cache.fill(utterances, states)
     return partial(_time_first, cache)
+
+
+def is_frozen(backbone: nn.Module) -> bool:
+    """Tell whether nothing of an encoder is trained but the weights of its layers.
+
+    Arguments
+    ---------
+    backbone : torch.nn.Module
+        Any; only a ``WeightedSSL`` can be frozen.
+
+    Returns
+    -------
+    bool
+        As said.
+    """
+    return isinstance(backbone, WeightedSSL) and not any(
+        p.requires_grad for p in backbone.encoder.parameters()
+    )
+
+
+def keep_frozen(
+    model: EmotionClassifier, utterances: Sequence[Utterance], folder: str | None
+) -> tuple[Read, int | None]:
+    """Compute once what frozen layers give, for all epochs, folds and runs.
+
+    Arguments
+    ---------
+    model : EmotionClassifier
+        Is told what it reads.
+    utterances : sequence of Utterance
+        All that will be read.
+    folder : str or None
+        Where features are kept; None: the user's place.
+
+    Returns
+    -------
+    read : callable
+        What the model gets of an utterance.
+    hop : int or None
+        Samples per step of it; None: it has no time.
+    """
+    encoder, backbone = model.encoder, model.encoder.backbone
+    if not isinstance(backbone, WeightedSSL):  # an encoder of one's own
+        return waveform, 1
+    read = keep_pooled(encoder, utterances, folder)
+    if read is not None:
+        return read, None
+    read = keep_states(backbone, utterances, features_folder(folder))
+    encoder.reads = "waveform" if read is waveform else "states"
+    return read, 1 if read is waveform else backbone.hop
+
+
+def trained_parts(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+    """Name what of a model has to be in checkpoints: not an encoder that is frozen.
+
+    Arguments
+    ---------
+    modules : mapping
+        Name to module; ``model`` is an ``EmotionClassifier``.
+
+    Returns
+    -------
+    dict
+        The same, or with the model's parts in its place.
+    """
+    model: Any = modules["model"]
+    encoder = model.encoder
+    if not is_frozen(encoder.backbone):
+        return dict(modules)
+    weights = nn.ParameterList([encoder.backbone.layer_weights])
+    parts = {"model": model.head, "pooling": encoder.pooling, "layer_weights": weights}
+    return {**modules, **parts}
 
 
 def keep_frames(

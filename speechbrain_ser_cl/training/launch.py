@@ -182,7 +182,7 @@ def _environment() -> str:
     return "\n".join(lines) + "\n"
 
 
-def check_choices(values: Mapping[str, Any], **allowed: Iterable[str]) -> None:
+def check_choices(values: Mapping[str, Any], **allowed: Iterable[str | None]) -> None:
     """Refuses a value of the YAML that is none of those that it can have.
 
     Of a list each must be one of them, and it must not be empty.
@@ -211,11 +211,12 @@ def check_choices(values: Mapping[str, Any], **allowed: Iterable[str]) -> None:
             if unknown or not values[key]:
                 raise ValueError(
                     f"{key}: found {', '.join(unknown) or 'none'}, expected some of "
-                    f"{', '.join(known)}."
+                    f"{', '.join(map(str, known))}."
                 )
         elif values[key] not in tuple(known):
             raise ValueError(
-                f"{key} is {values[key]!r}, expected one of {', '.join(known)}."
+                f"{key} is {values[key]!r}, expected one of "
+                f"{', '.join(map(str, known))}."
             )
 
 

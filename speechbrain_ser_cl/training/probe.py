@@ -148,8 +148,8 @@ class LinearProbe:
         Raises
         ------
         ValueError
-            For layers or poolings that the features do not have, and where there is
-            nothing to choose by: one speaker, or a class that is not trained on.
+            For layers or poolings that the features do not have, and for a class that
+            is not trained on.
         """
         if leaks_by_validation(parts):
             parts = {name: part for name, part in parts.items() if name != "valid"}
@@ -158,13 +158,14 @@ class LinearProbe:
         _known("poolings", poolings, features.poolings)
         layers = range(features.n_layers) if self.layers is None else self.layers
         _known("layers", layers, range(features.n_layers))
-        grouped = all(table.speakers) or None
-        if grouped is None and "speaker" in self.normalisations:
+        fitted = table.speakers[: table.n_fit]
+        grouped = fitted if all(table.speakers) and len(set(fitted)) > 1 else None
+        if not all(table.speakers) and "speaker" in self.normalisations:
             raise ValueError(
                 "normalisations: speaker needs to know who speaks, and there are "
                 "utterances without a speaker"
             )
-        folds = inner_folds(table.labels, grouped and table.speakers[: table.n_fit])
+        folds = inner_folds(table.labels, grouped)
         counts = np.bincount(table.labels, minlength=len(class_names))
         if not counts.all():
             raise ValueError(
@@ -234,32 +235,6 @@ class LinearProbe:
         uars = [_uar(labels, p, n_classes) for p in predictions]
         k = int(np.argmax(uars))
         return replace(best, C=strengths[k], uar=uars[k])
-
-
-def best_layer(
-    features: UtteranceFeatures,
-    parts: Mapping[str, Sequence[Labelled]],
-    class_names: Sequence[str],
-) -> int:
-    """Choose the layer that a linear classifier does best on.
-
-    By ridge regression and inner folds over the speakers of training and validation
-    part, as :meth:`LinearProbe.run` does. The test part has no say.
-
-    Arguments
-    ---------
-    features : UtteranceFeatures
-        What is there is reused, the rest is computed.
-    parts, class_names
-        As for :meth:`LinearProbe.run`.
-
-    Returns
-    -------
-    int
-        From 0, the input of the lowest transformer layer, on.
-    """
-    features.fill([item.utterance for part in parts.values() for item in part])
-    return LinearProbe("ridge").run(features, parts, class_names).choice.layer
 
 
 @dataclass(frozen=True)
@@ -338,32 +313,49 @@ class Probed:
         return {"probe": {k: v for k, v in asdict(self.choice).items() if k != "uar"}}
 
 
-def baseline(
+def fit_head(
     features: UtteranceFeatures,
-    parts: Mapping[str, Sequence[Labelled]],
+    items: Sequence[Labelled],
     class_names: Sequence[str],
-    probe: LinearProbe | None = None,
-) -> dict[str, Any]:
-    """Test the simple baseline on the very same split, for a report's first row.
+    C: float,
+    layer: int,
+    pooling: str,
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Fit the logistic regression that a neural classifier can begin with.
 
     Arguments
     ---------
     features : UtteranceFeatures
-        What is there is reused, the rest is computed.
-    parts, class_names
-        As for :meth:`LinearProbe.run`.
-    probe : LinearProbe, optional
-        Logistic regression unless given.
+        Filled with the utterances.
+    items : sequence of Labelled
+        What to fit on.
+    class_names : sequence of str
+        Names of the classes 0, 1, …
+    C : float
+        Strength.
+    layer : int
+        Of the encoder.
+    pooling : str
+        ``mean`` or ``statistics``.
 
     Returns
     -------
-    dict
-        As :meth:`LinearProbe.about`, with ``uar`` on the test part and what was chosen.
+    weights, bias : numpy.ndarray
+        (K, D) and (K,), for standardised vectors. A class without an utterance is
+        never the largest.
+    mean, std : numpy.ndarray
+        Of the vectors (D,).
     """
-    features.fill([item.utterance for part in parts.values() for item in part])
-    probe = probe or LinearProbe()
-    found = probe.run(features, parts, class_names)
-    return probe.about(features) | {"uar": found.uar} | found.record()
+    items = sorted(items, key=lambda item: item.utterance.id)
+    x = features.matrix([i.utterance.id for i in items], layer, pooling)
+    mean, std = standardiser(x.astype(np.float64))
+    number = {name: k for k, name in enumerate(class_names)}
+    there, labels = np.unique([number[i.label] for i in items], return_inverse=True)
+    ((some, some_bias),) = fit_classifier("logistic", (x - mean) / std, labels, [C])
+    weights = np.zeros((len(class_names), x.shape[1]))
+    bias = np.full(len(class_names), some_bias.min() - 10.0)
+    weights[there], bias[there] = some, some_bias
+    return weights, bias, mean, std
 
 
 def write_layer_curve(path: str | Path, curves: Sequence[Mapping[int, float]]) -> None:

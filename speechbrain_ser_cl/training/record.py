@@ -57,6 +57,7 @@ def write_run(
     class_names: Sequence[str],
     history: History,
     model: EmotionClassifier | None = None,
+    figures: bool = True,
 ) -> dict[str, Any]:
     """Writes the files of a finished run.
 
@@ -84,6 +85,8 @@ def write_run(
     model : EmotionClassifier, optional
         What was trained and tested. With it the run can be exported, see
         ``model_folder.py``.
+    figures : bool
+        Whether figures are drawn.
 
     Returns
     -------
@@ -123,13 +126,9 @@ def write_run(
         len(class_names),
         speakers if all(speakers) else None,
     )
-    try:
-        plot_confusion_matrix(
-            test["confusion_matrix"], class_names, folder / "confusion_matrix.png"
-        )
-    except ImportError as error:
-        logger.warning("No figures: %s", error)
     record = {**record, "class_names": list(class_names), "test": test}
+    if figures:
+        _draw(folder, history, test["confusion_matrix"], class_names)
     results = _finish(folder, record, parts, history)
     if refused is not None:
         raise refused
@@ -187,7 +186,25 @@ def write_dimensions(
         "kind": "dimensions",
         "test": dimension_summary(labels, x, names, known),
     }
+    _draw(launch.folder, brain.history)
     return _finish(launch.folder, record, experiment.parts, brain.history)
+
+
+def _draw(
+    folder: Path,
+    history: History,
+    confusion: ArrayLike | None = None,
+    class_names: Sequence[str] = (),
+) -> None:
+    """Draws the figures, where matplotlib is installed."""
+    try:
+        if history.epochs:  # a model that is only tested has none
+            plot_learning_curves(history.epochs, folder / "learning_curves.png")
+        if confusion is not None:
+            path = folder / "confusion_matrix.png"
+            plot_confusion_matrix(confusion, class_names, path)
+    except ImportError as error:
+        logger.warning("No figures: %s", error)
 
 
 def _finish(
@@ -205,18 +222,13 @@ def _finish(
         **record,
         "valid": history.tested["valid"],
         "tested_epoch": history.tested["epoch"],
-        "epochs": len(history.epochs),
+        "epochs": sum(row["epoch"] > 0 for row in history.epochs),
         "nonfinite_batches": history.nonfinite_batches,
         "training_seconds": round(history.seconds, 1),
         "versions": package_versions(),
         "machine": machine(),
         "peak_memory_mb": peak_memory_mb(),
     }
-    try:
-        if history.epochs:  # a model that is only tested has none
-            plot_learning_curves(history.epochs, folder / "learning_curves.png")
-    except ImportError as error:
-        logger.warning("No figures: %s", error)
     results["files"] = {
         name: checksum(folder / name) for name in FILES if (folder / name).is_file()
     }

@@ -14,6 +14,9 @@ from typing import IO
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.errors import FileError
 
+BASELINE = "baseline"
+"""What the folder of a run calls that of its simple baseline."""
+
 
 def without_links(paths: Iterable[str | Path]) -> list[str]:
     """Resolve symbolic links of many files, each folder once.

@@ -17,6 +17,9 @@ from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
 from speechbrain_ser_cl.data.experiment import read_corpora
 from speechbrain_ser_cl.data.protocols import make_folds
 from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.sweeps.crossval import aggregate
+from speechbrain_ser_cl.sweeps.recipe import Recipe
+from speechbrain_ser_cl.sweeps.runs import PlannedRun
 from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.training.launch import wants_demo
 from speechbrain_ser_cl.utils.settings import resolve_settings
@@ -80,6 +83,7 @@ def settings(world, tmp_path):
         "batch_size": 8,
         "data_folder": str(tmp_path / "data"),
         "output_folder": str(tmp_path / "run"),
+        "features_folder": str(tmp_path / "features"),
         "loader_options": {"num_workers": 0},
     }
 
@@ -163,7 +167,7 @@ def test_a_folder_per_class_with_a_given_split_and_supcon(
         "ANGER",
     }
     history = json.loads((tmp_path / "run" / "history.json").read_text())
-    assert all(row["train"]["supcon"] > 0 for row in history)
+    assert all(row["train"]["supcon"] > 0 for row in history if row["epoch"])
 
 
 def test_speakers_that_nobody_knows(run, world):
@@ -341,10 +345,59 @@ def test_what_is_frozen_is_computed_once_and_fitted_again(
 
 
 def test_lower_layers_that_are_frozen_are_kept_as_states(run, tmp_path):
-    results, _ = run(freeze=1, features_folder=str(tmp_path / "features"))
+    results, _ = run(freeze=1, start=None, baseline=None, layers=None)
     assert results["refit"] is False
     (about,) = (tmp_path / "features").glob("*/about.json")
     assert json.loads(about.read_text())["features"] == "frozen states [0, 1]"
+
+
+@pytest.mark.parametrize("freeze", ["all", "frontend"])
+def test_training_begins_with_the_probe_and_keeps_it_where_nothing_is_better(
+    run, tmp_path, freeze
+):
+    results, out = run(freeze=freeze, lr=0.0, lr_heads=0.0, n_epochs=1, start="probe")
+    assert results["refit"] is True
+    assert results["tested_epoch"] == 0
+    simple = json.loads((tmp_path / "run/baseline/results.json").read_text())
+    assert simple["test"]["uar"]["value"] == results["test"]["uar"]["value"]
+    told = [
+        sorted(predictions(tmp_path / "run" / part), key=lambda row: row["id"])
+        for part in ("", "baseline")
+    ]
+    for one, other in zip(*told, strict=True):
+        assert one["id"] == other["id"]
+        for name in ("neutral", "happy", "sad", "angry"):
+            key = f"p_{name}"
+            assert float(one[key]) == pytest.approx(float(other[key]), abs=2e-3)
+    # The simple baseline is the first row of what is printed, and of the report.
+    assert out.index("simple baseline: logistic") < out.index("\ncross-entropy")
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert "simple baseline: logistic regression" in page
+    # And of a cross-validation's table.
+    recipe = Recipe(HPARAMS, SCRIPT, ())
+    planned = PlannedRun(recipe, tmp_path / "run", 1986, None, None)
+    lines = aggregate([planned], tmp_path / "crossval").splitlines()
+    (first,) = (n for n, line in enumerate(lines) if "simple baseline" in line)
+    assert "cross-entropy" in lines[first + 1]
+
+
+def test_without_a_start_and_a_baseline_there_is_no_probe(run, tmp_path):
+    results, out = run(start=None, baseline=None, layers=None, n_epochs=1)
+    assert "simple baseline" not in out
+    assert not (tmp_path / "run" / "baseline").exists()
+    assert results["tested_epoch"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"start": "zeros"}, "start is 'zeros', expected one of None, probe"),
+        ({"layers": None}, "found 3 layers, StatisticsPooling and 1 heads; expected"),
+    ],
+)
+def test_a_start_that_cannot_be_is_refused(run, changes, told):
+    with pytest.raises(ValueError, match=told):
+        run(**changes)
 
 
 def test_the_layer_is_chosen_without_the_test_part(recipe, settings, on_cpu, tmp_path):

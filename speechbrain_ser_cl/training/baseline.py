@@ -1,0 +1,170 @@
+"""The simple baseline of a run, and a training that begins where it ends.
+
+A linear probe of the frozen encoder on the very same split. Kumar et al. (2022),
+"Fine-tuning can distort pretrained features and underperform out-of-distribution":
+a classifier that begins as the probe keeps what the encoder knows, where a random one
+first changes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from speechbrain.utils.distributed import if_main_process
+
+from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.data.experiment import Experiment
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.nnet import (
+    ClassifierHead,
+    EmotionClassifier,
+    MeanPooling,
+    StatisticsPooling,
+)
+from speechbrain_ser_cl.training.launch import Launch, check_choices
+from speechbrain_ser_cl.training.probe import LinearProbe, Probed, fit_head
+from speechbrain_ser_cl.training.record import write_run
+from speechbrain_ser_cl.training.utterance_features import load_features
+from speechbrain_ser_cl.utils.files import BASELINE
+
+_POOLINGS = {MeanPooling: "mean", StatisticsPooling: "statistics"}
+
+
+def names_weighted_ssl(values: Mapping[str, Any]) -> bool:
+    """Tell whether a YAML's ``backbone`` is a ``WeightedSSL``.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values, no object made.
+
+    Returns
+    -------
+    bool
+        False for an encoder of one's own, which no probe loads.
+    """
+    tag = getattr(values.get("backbone"), "tag", None)
+    return str(getattr(tag, "value", tag)).endswith(f".{WeightedSSL.__name__}")
+
+
+def run_probe(values: Mapping[str, Any], experiment: Experiment) -> Probed:
+    """Test a logistic regression on the frozen encoder that a YAML names.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's ``ssl_source``; perhaps ``ssl_revision`` and ``features_folder``.
+    experiment : Experiment
+        Its parts train, valid and test are used as they are.
+
+    Returns
+    -------
+    Probed
+        What was chosen, fitted and predicted.
+
+    Raises
+    ------
+    ValueError
+        If there is no encoder to load, and as ``LinearProbe.run`` does.
+    """
+    source = values.get("ssl_source")
+    if source is None:
+        raise ValueError("baseline: probe needs the key ssl_source, which is null")
+    features = load_features(
+        source, values.get("ssl_revision"), values.get("features_folder")
+    )
+    parts = experiment.parts
+    features.fill([item.utterance for part in parts.values() for item in part])
+    return LinearProbe().run(features, parts, experiment.class_names)
+
+
+def write_baseline(
+    launch: Launch, experiment: Experiment, found: Probed | None = None
+) -> dict[str, Any] | None:
+    """Write what a run leaves of its simple baseline, where its YAML asks for one.
+
+    Into ``baseline`` in the run's folder, as a run of its own, so that reports and
+    tables have it as their first row.
+
+    Arguments
+    ---------
+    launch : Launch
+        Its YAML's key ``baseline`` is null or ``probe``.
+    experiment : Experiment
+        What the run is trained and tested on.
+    found : Probed, optional
+        Where it is known already.
+
+    Returns
+    -------
+    dict or None
+        The contents of its ``results.json``, on the main process.
+
+    Raises
+    ------
+    ValueError
+        For another value of the key, and as :func:`run_probe` does.
+    """
+    check_choices({"baseline": launch.values.get("baseline")}, baseline=(None, "probe"))
+    if launch.values.get("baseline") is None or not if_main_process():
+        return None
+    found = found or run_probe(launch.values, experiment)
+    about = {
+        "recipe": launch.values.get("recipe", ""),
+        "corpus": ", ".join(experiment.corpora),
+        "seed": launch.values["seed"],
+    }
+    about |= LinearProbe().about(found.features) | found.record()
+    folder = launch.folder / BASELINE
+    folder.mkdir(parents=True, exist_ok=True)
+    return write_run(
+        folder,
+        about | {"demo": launch.demo} | experiment.record(),
+        predictions=found.predictions,
+        parts=experiment.parts,
+        class_names=experiment.class_names,
+        history=found.history(),
+        figures=False,
+    )
+
+
+def begin_with(
+    model: EmotionClassifier,
+    found: Probed,
+    items: Sequence[Labelled],
+    class_names: Sequence[str],
+) -> None:
+    """Give a classifier the head that a probe fits on some utterances.
+
+    Arguments
+    ---------
+    model : EmotionClassifier
+        A ``WeightedSSL`` with one layer, mean or statistics pooling, and a linear head.
+    found : Probed
+        Strength of the logistic regression; its features.
+    items : sequence of Labelled
+        What to fit on.
+    class_names : sequence of str
+        Names of the classes 0, 1, …
+
+    Raises
+    ------
+    ValueError
+        For another model.
+    """
+    encoder, heads = model.encoder, list[Any](model.head.heads)
+    pooling, layers = type(encoder.pooling), encoder.backbone.layers
+    if (
+        len(layers) != 1
+        or pooling not in _POOLINGS
+        or [type(head) for head in heads] != [ClassifierHead]
+        or encoder.norm is not None
+    ):
+        raise ValueError(
+            f"start: probe: found {len(layers)} layers, {pooling.__name__} and "
+            f"{len(heads)} heads; expected layers: best or one layer, MeanPooling or "
+            "StatisticsPooling, and one linear classifier. Else set start: null"
+        )
+    at = (found.choice.C, layers[0], _POOLINGS[pooling])
+    fitted = fit_head(found.features, items, class_names, *at)
+    heads[0].begin(*(torch.from_numpy(one).float() for one in fitted))
