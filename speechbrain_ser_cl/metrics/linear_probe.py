@@ -45,8 +45,8 @@ class Choice:
 
     Example
     -------
-    >>> Choice(2, "corpus", "mean", 0.01, 0.8).layer
-    2
+    >>> print(Choice(2, "corpus", "mean", 0.01, 0.8))
+    layer 2, mean, standardised by corpus, C = 0.01; 80.0 % UAR in the inner folds
     """
 
     layer: int
@@ -54,6 +54,14 @@ class Choice:
     pooling: str
     C: float
     uar: float
+
+    def __str__(self) -> str:
+        norm = self.normalisation
+        standardised = "as it is" if norm == "none" else f"standardised by {norm}"
+        return (
+            f"layer {self.layer}, {self.pooling}, {standardised}, C = {self.C:g}; "
+            f"{100 * self.uar:.1f} % UAR in the inner folds"
+        )
 
 
 def inner_folds(

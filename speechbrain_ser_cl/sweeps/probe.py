@@ -103,6 +103,6 @@ def cross_validate(
         )
     else:
         write_model(output / "model", model, class_names)
-        lines.append(f"Model of all the data ({final.choice}): {output / 'model'}")
+        lines.append(f"Model of all the data: {output / 'model'} ({final.choice})")
     lines.append(f"Results: {output}; features: {features.cache.folder}")
     return "\n".join(lines)
