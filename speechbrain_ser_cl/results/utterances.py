@@ -4,6 +4,7 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
@@ -13,10 +14,11 @@ from speechbrain_ser_cl.utils.errors import FileError
 from speechbrain_ser_cl.utils.files import read_csv, replacing
 
 _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
-# Columns of utterances that are parts of longer recordings.
+# Columns that are there if any utterance has them: of parts of longer recordings, of
+# how strongly an emotion was meant, and compact JSON of what listeners said.
 _SEGMENT = ("recording", "start", "end")
-# A column of compact JSON, if any utterance has listeners.
 _LISTENERS = "listeners"
+_GROUPS = (_SEGMENT, ("intensity",), (_LISTENERS,))
 _HEARD = ("dimensions", "votes")
 _TIMES = ("duration", "start", "end")
 
@@ -26,10 +28,11 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
 
     Columns: ``id``, ``part``, ``label`` (the class), the fields of ``Utterance`` and
     ``wav``, the absolute path of the audio; ``recording``, ``start`` and ``end`` where
-    utterances are parts of longer recordings; ``listeners`` where there are dimensions
-    or votes, as JSON: ``{"votes":{"happy":3}}``. What is None is empty. Lines are
-    sorted by part, in the given order, then by id. The file appears whole or not at
-    all. By ``wav`` reports find the audio: empty the column before you pass it on.
+    utterances are parts of longer recordings; ``intensity`` where a corpus says it;
+    ``listeners`` where there are dimensions or votes, as JSON:
+    ``{"votes":{"happy":3}}``. What is None is empty. Lines are sorted by part, in the
+    given order, then by id. The file appears whole or not at all. By ``wav`` reports
+    find the audio: empty the column before you pass it on.
 
     Arguments
     ---------
@@ -48,21 +51,28 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
     >>> read_parts(path)["test"] == [Labelled(utterance, "negative")]
     True
     """
-    cut = any(u.recording for part in parts.values() for u, _ in part)
-    segment = _SEGMENT if cut else ()
-    heard = any(u.dimensions or u.votes for part in parts.values() for u, _ in part)
+    everything = [u for part in parts.values() for u, _ in part]
+    there = (
+        any(u.recording for u in everything),
+        any(u.intensity for u in everything),
+        any(u.dimensions or u.votes for u in everything),
+    )
+    further = [name for group in compress(_GROUPS, there) for name in group]
     with (
         replacing(Path(path)) as unfinished,
         open(unfinished, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_COLUMNS, *segment, *([_LISTENERS] if heard else [])])
+        writer.writerow([*_COLUMNS, *further])
         for part, items in parts.items():
             for utterance, label in sorted(items, key=lambda item: item.utterance.id):
                 fields = [getattr(utterance, name) for name in FIELDS]
-                more = [getattr(utterance, name) for name in segment]
-                if heard:
-                    more.append(_said(utterance))
+                more = [
+                    _said(utterance)
+                    if name == _LISTENERS
+                    else getattr(utterance, name)
+                    for name in further
+                ]
                 wav = utterance.path.absolute()
                 writer.writerow([utterance.id, part, label, *fields, wav, *more])
 
@@ -97,12 +107,13 @@ def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
     rows = read_csv(path, _COLUMNS)
     _, columns = next(rows)
     more = columns[len(_COLUMNS) :]
-    listeners = more[-1:] == [_LISTENERS]
-    if more[: len(more) - listeners] not in ([], list(_SEGMENT)):
+    there = [set(group) <= set(more) for group in _GROUPS]
+    if more != [name for group in compress(_GROUPS, there) for name in group]:
         raise FileError(
-            f"{path}: the columns end with {', '.join(more)!r:.100}, expected "
-            f"{', '.join(_SEGMENT)}, then {_LISTENERS}, or one of them, or nothing"
+            f"{path}: the columns end with {', '.join(more)!r:.100}, expected, in this "
+            f"order, {', '.join(_SEGMENT)}; intensity; {_LISTENERS}; or none of them"
         )
+    listeners = there[-1]
     for where, cells in rows:
         row = dict(zip(columns, cells, strict=True))
         name, part, label = (row.pop(key) for key in ("id", "part", "label"))

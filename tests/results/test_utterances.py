@@ -26,8 +26,9 @@ def test_what_is_written_is_read(parts, tmp_path):
     path = tmp_path / "utterances.csv"
     utterance, label = parts["train"][0]
     cut = replace(utterance, recording="r", start=0.0, end=0.75)
-    for first in (Labelled(cut, label), parts["train"][0]):
-        parts["train"][0] = first
+    strong = replace(utterance, intensity="strong", votes={"sad": 3})
+    for first in (cut, strong, replace(cut, intensity="2"), utterance):
+        parts["train"][0] = Labelled(first, label)
         write_parts(path, parts)
         assert read_parts(path) == parts
     with open(path, encoding="utf-8", newline="") as file:
@@ -42,4 +43,7 @@ def test_a_damaged_line_is_named(parts, tmp_path):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]) + "id,test,sad,long\n")
     with pytest.raises(ValueError, match="utterances.csv, line 4"):
+        read_parts(path)
+    path.write_text(lines[0].replace("wav", "wav,intensity,start"))
+    with pytest.raises(ValueError, match="columns end with 'intensity, start'"):
         read_parts(path)
