@@ -112,21 +112,21 @@ def card_text(card: Card) -> str:
     Polish Emotional Speech Database (polish)
       ...
     """
-    from speechbrain_ser_cl.registry import CORPORA
-
     counts, licence = card.counts, card.licence
+    limits = None if licence.allows == "disputed" else licence.limits
     lines: list[tuple[str, str]] = [
         ("page", card.page),
         ("cite", card.citation),
         ("languages", ", ".join(card.languages)),
         ("speech", card.speech),
-        ("terms", licence.name + (f"; {licence.limits}" if licence.limits else "")),
+        ("terms", "; ".join(filter(None, (licence.name, limits)))),
         *(("", f"{who} says: {what}") for who, what in licence.says.items()),
         ("hours", f"{card.hours:g}" if card.hours else "not known"),
         ("utterances", str(counts.utterances)),
         ("speakers", str(counts.speakers or "not known")),
         ("emotions", _listed(counts.emotions) or "not counted"),
         ("checked by", card.checked),
+        ("not checked", ", ".join(card.unchecked)),
         *(
             (name, f"{other.utterances} utterances. {other.note}".strip())
             for name, other in card.variants.items()
@@ -138,12 +138,13 @@ def card_text(card: Card) -> str:
         *(("note", note) for note in card.notes),
         *(("bad file", f"{name}: {what}") for name, what in card.bad.items()),
     ]
-    if card.name in CORPORA.names():
-        run_it = f"ser-cl check /data/{card.name} --corpus {card.name}"
-        train = f"ser-cl train own_corpus/finetune --corpora '{{{card.name}: FOLDER}}'"
-    else:
-        run_it, train = "no reader yet: use reader: table, see the page on corpora", ""
-    lines += [("check it", run_it), ("train on it", train)]
+    lines += [
+        ("check it", f"ser-cl check /data/{card.name} --corpus {card.name}"),
+        (
+            "train on it",
+            f"ser-cl train own_corpus/finetune --corpora '{{{card.name}: FOLDER}}'",
+        ),
+    ]
     body = [f"  {key:<12} {value}" for key, value in lines if value]
     return "\n".join([f"{card.title} ({card.name})", *body])
 

@@ -18,6 +18,7 @@ from speechbrain_ser_cl.corpora.folders import read_folders
 from speechbrain_ser_cl.corpora.iemocap import read_iemocap
 from speechbrain_ser_cl.corpora.m3ed import read_m3ed
 from speechbrain_ser_cl.corpora.msp_improv import read_msp_improv
+from speechbrain_ser_cl.corpora.pavoque import read_pavoque
 from speechbrain_ser_cl.corpora.synthetic import read_synthetic, write_synthetic
 from speechbrain_ser_cl.corpora.table import read_table
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
@@ -39,6 +40,7 @@ __all__ = [
     "read_iemocap",
     "read_m3ed",
     "read_msp_improv",
+    "read_pavoque",
     "read_synthetic",
     "read_table",
     "write_synthetic",

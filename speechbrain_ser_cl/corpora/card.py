@@ -217,6 +217,8 @@ class Card(_Checked):
         Of a complete copy.
     checked : str
         How the counts were checked.
+    unchecked : list of str
+        Keys of the card whose facts nobody has compared with a source.
     aliases : list of str
         Other names.
     hours : float, optional
@@ -267,6 +269,7 @@ class Card(_Checked):
     citation: str
     counts: Counts
     checked: str
+    unchecked: list[str] = field(default_factory=list)
     example: Example | None = None
     aliases: list[str] = field(default_factory=list)
     hours: float | None = None
@@ -299,6 +302,10 @@ class Card(_Checked):
             raise ValueError(f"has {' and '.join(ways)}, expected one of them")
         if bool(self.tables) != bool(self.audio):
             raise ValueError("tables and audio belong together, found only one")
+        keys = [one.name for one in fields(self)]
+        for key in self.unchecked:
+            if key not in keys:
+                raise ValueError(f"unchecked: {key}; {did_you_mean(key, keys)}")
         for key in ("path", "ignore", "marker"):
             try:
                 re.compile(getattr(self, key))

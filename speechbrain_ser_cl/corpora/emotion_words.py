@@ -65,63 +65,6 @@ NO_LABEL = frozenset(
     ("", "nan", "none", "null", "n/a", "#n/a", "unknown", "<unk>", "unk", "-", "?")
 )
 """Words that say that nobody labelled an utterance."""
-COMMON_SETS = {
-    "four": ("angry", "happy", "neutral", "sad"),
-    "five": ("angry", "fearful", "happy", "neutral", "sad"),
-    "six": ("angry", "disgusted", "fearful", "happy", "neutral", "sad"),
-    "seven": ("angry", "disgusted", "fearful", "happy", "neutral", "sad", "surprised"),
-}
-"""Classes that many corpora share. In ``four``, happy holds excited as well."""
-POLARITY = {
-    "negative": ("angry", "sad"),
-    "positive": ("neutral", "calm", "happy", "excited"),
-}
-"""Two classes across corpora (Ahn et al. 2023); the other emotions are left out."""
-
-
-def common_map(name: str, emotions: Iterable[str]) -> dict[str, list[str]]:
-    """Make an ``emotion_map`` of classes that several corpora share.
-
-    Arguments
-    ---------
-    name : str
-        ``"four"`` to ``"seven"``, or ``"polarity"``.
-    emotions : iterable of str
-        What there is in the corpora, such as the counts of a card.
-
-    Returns
-    -------
-    dict
-        Class to emotions, without what is not there.
-
-    Raises
-    ------
-    CorpusError
-        For another name.
-
-    Example
-    -------
-    >>> common_map("four", ["angry", "happy", "excited", "sad", "neutral", "bored"])
-    {'angry': ['angry'], 'happy': ['happy', 'excited'], 'neutral': ['neutral'], \
-'sad': ['sad']}
-    >>> common_map("polarity", ["angry", "calm", "happy"])
-    {'negative': ['angry'], 'positive': ['calm', 'happy']}
-    """
-    sets: dict[str, Mapping[str, Iterable[str]]] = {"polarity": POLARITY}
-    sets |= {key: {one: [one] for one in some} for key, some in COMMON_SETS.items()}
-    sets["four"] = {**sets["four"], "happy": ["happy", "excited"]}
-    if name not in sets:
-        raise CorpusError(
-            f"no set of classes {name!r}; {did_you_mean(name, sets)}known are "
-            f"{', '.join(sets)}"
-        )
-    there = set(emotions)
-    found = {
-        label: [e for e in some if e in there] for label, some in sets[name].items()
-    }
-    return {label: some for label, some in found.items() if some}
-
-
 SPLIT_WORDS = dict(zip(PARTS, PARTS, strict=True)) | {
     "training": "train",
     "validation": "valid",

@@ -9,12 +9,9 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-
-from tqdm import tqdm
 
 from speechbrain_ser_cl.corpora.checks import (
     Candidate,
@@ -24,6 +21,7 @@ from speechbrain_ser_cl.corpora.checks import (
     numbers,
     one_name,
 )
+from speechbrain_ser_cl.corpora.cutting import Piece, cut_pieces
 from speechbrain_ser_cl.corpora.emotion_words import (
     EMOTION_WORDS,
     GENDER_WORDS,
@@ -44,7 +42,6 @@ from speechbrain_ser_cl.corpora.table_file import (
 from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
-from speechbrain_ser_cl.utils.files import clear_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -769,37 +766,14 @@ def _cut(
     where: str,
 ) -> list[Path | None]:
     """Writes the parts of files that rows are about."""
-    from speechbrain_ser_cl.utils.audio import AudioError, cut_audio
-
-    if cut_into is None:
-        raise CorpusError(
-            f"{where}: rows are parts of files, by their start and end. Say where the "
-            "parts are to be written: cut_into: /data/parts"
-        )
-
-    def cut(part: _Part) -> Path | str | None:
-        if part.path is None or not part.is_cut:
-            return part.path
-        try:
-            return cut_audio(part.path, part.start, part.end, cut_into)
-        except AudioError as error:
-            return f"row {part.row}: {error}"
-
-    Path(cut_into).mkdir(parents=True, exist_ok=True)
-    clear_unfinished(cut_into)
-    with ThreadPoolExecutor() as pool:
-        results = list(
-            tqdm(
-                pool.map(cut, parts),
-                total=len(parts),
-                desc="cutting utterances",
-                disable=None,
-            )
-        )
-    wrong = [result for result in results if isinstance(result, str)]
-    if wrong and not allow_missing:
-        raise CorpusError(
-            f"{where}: parts that cannot be cut ({offenders(wrong)}). Correct them, or "
-            "set allow_missing: True to do without"
-        )
-    return [None if isinstance(result, str) else result for result in results]
+    pieces = [
+        Piece(f"row {part.row}", part.path, part.start, part.end)
+        if part.path and part.is_cut
+        else None
+        for part in parts
+    ]
+    cut = cut_pieces(pieces, cut_into, allow_missing, where)
+    return [
+        path if piece else part.path
+        for part, piece, path in zip(parts, pieces, cut, strict=True)
+    ]

@@ -533,7 +533,7 @@ def used_corpora(corpora: Mapping[str, Any]) -> dict[str, Any]:
 def look_up_folders(
     corpora: Mapping[str, Any], hparams_file: str | Path
 ) -> dict[str, Any]:
-    """Looks relative folders up in the working folder, then beside the YAML.
+    """Looks relative folders and cards up in the working folder, then beside the YAML.
 
     Arguments
     ---------
@@ -551,7 +551,7 @@ def look_up_folders(
     Raises
     ------
     ValueError
-        For a relative folder that is in neither place.
+        For a relative folder or card that is in neither place.
 
     Example
     -------
@@ -565,7 +565,7 @@ def look_up_folders(
     found: dict[str, Any] = dict(corpora)
     for name, entry in corpora.items():
         said = entry if isinstance(entry, Mapping) else {"folder": entry}
-        for key in ("folder", "exclude"):
+        for key in ("folder", "exclude", "card"):
             value = said.get(key)
             if not isinstance(value, str | Path) or Path(value).is_absolute():
                 continue
@@ -575,10 +575,10 @@ def look_up_folders(
             elif not here.exists() and beside.exists():
                 logger.warning("%s: %s is %s, beside the YAML", name, key, beside)
                 said = {**said, key: str(beside)}
-            elif not here.exists() and key == "folder":
+            elif not here.exists() and key != "exclude":
                 places = " nor in ".join(map(str, dict.fromkeys((Path.cwd(), home))))
                 raise ValueError(
-                    f"corpora: {name}: there is no folder {value}, neither in "
+                    f"corpora: {name}: there is no {key} {value}, neither in "
                     f"{places}. Correct it, or give its whole path"
                 )
         found[name] = dict(said) if isinstance(entry, Mapping) else said["folder"]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from speechbrain_ser_cl.corpora.card import card_names
 from speechbrain_ser_cl.corpora.emotion_words import EMOTION_WORDS
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance, normal
 from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders
@@ -97,8 +98,9 @@ def map_emotions(
     ------
     ValueError
         For an emotion name that neither ``EMOTIONS`` nor the utterances have, an
-        utterance whose emotion neither ``EMOTIONS`` nor a class has, an emotion in two
-        classes, and a class that gets no utterance.
+        utterance whose emotion neither ``EMOTIONS`` nor a class has (but those of a
+        corpus with a card, which knows them, are left out), an emotion in two classes,
+        and a class that gets no utterance.
 
     Example
     -------
@@ -120,7 +122,7 @@ def map_emotions(
     utterances = list(utterances)
     there = {u.emotion for u in utterances}
     class_of = class_of_emotions(emotion_map, there)
-    words = [*EMOTIONS, *class_of]
+    words, published = [*EMOTIONS, *class_of], card_names()
     # Usual words that somebody's labels gave as they are.
     for word in EMOTION_WORDS.keys() & there.difference(words):
         words.append(word)
@@ -128,8 +130,10 @@ def map_emotions(
             class_of[word] = class_of[EMOTION_WORDS[word]]
     strange = [
         f"{emotion!r}, {count} utterances {did_you_mean(emotion, words)}".strip()
-        for emotion, count in Counter(u.emotion for u in utterances).items()
-        if emotion not in words
+        for (emotion, corpus), count in Counter(
+            (u.emotion, u.corpus) for u in utterances
+        ).items()
+        if emotion not in words and corpus not in published
     ]
     if strange:
         raise ValueError(

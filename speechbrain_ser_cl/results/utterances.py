@@ -68,9 +68,7 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
             for utterance, label in sorted(items, key=lambda item: item.utterance.id):
                 fields = [getattr(utterance, name) for name in FIELDS]
                 more = [
-                    _said(utterance)
-                    if name == _LISTENERS
-                    else getattr(utterance, name)
+                    _said(utterance) if name == _LISTENERS else getattr(utterance, name)
                     for name in further
                 ]
                 wav = utterance.path.absolute()

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from speechbrain_ser_cl.corpora.class_sets import with_classes
 from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
     read_yaml,
@@ -80,6 +81,7 @@ class Recipe:
             own = strange & _speechbrain_options() if strange else set()
             given = {key: text for key, text in overridden.items() if key not in own}
             parsed = parse_overrides(given, plain)
+            parsed = with_classes(self.hparams_file, parsed)
             self._resolved[key] = _plain(resolve_settings(self.hparams_file, parsed))
         return self._resolved[key]
 

@@ -27,6 +27,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
+from speechbrain_ser_cl.corpora.class_sets import with_classes
 from speechbrain_ser_cl.data.experiment import look_up_folders
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.files import free_name, hold_folder
@@ -119,7 +120,8 @@ class Launch:
     @cached_property
     def text(self) -> str:
         """The YAML, references resolved."""
-        return resolve_text(self.hparams_file, self.overrides)
+        overrides = with_classes(self.hparams_file, self.overrides)
+        return resolve_text(self.hparams_file, overrides)
 
     @cached_property
     def values(self) -> dict[str, Any]:

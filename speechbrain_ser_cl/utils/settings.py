@@ -412,12 +412,17 @@ _ENTRY = (
     "the folder of the corpus, null, or a mapping with folder and reader",
     lambda value: value is None or _is_text(value) or _is_map(value),
 )
-_CLASS = (
+_CLASS = (  # or, for a corpus, the name of a set of classes
     "a list of emotions, such as [happy]",
-    lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    lambda value: (
+        _is_text(value) or (isinstance(value, list) and all(map(_is_text, value)))
+    ),
 )
 _CORPORA = "a mapping of corpora to folders, such as {emodb: /data/EmoDB}"
-_EMOTIONS = "a mapping of classes to emotions, such as {sad: [sad]}"
+_EMOTIONS = (
+    "a mapping of classes to emotions, such as {sad: [sad]}, or the name of a set",
+    lambda value: _is_text(value) or _is_map(value),
+)
 _PROTOCOL = (
     "the name of a protocol, or a mapping such as {kind: speaker_kfold, n_folds: 5}",
     lambda value: _is_text(value) or _is_map(value),
@@ -427,7 +432,7 @@ _KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": ("a whole number from 0 to 4294967295", _is_count(0, 2**32 - 1)),
     "fold": ("a whole number from 0", _is_count(0)),
     "corpora": (_CORPORA, _is_map),
-    "emotion_map": (_EMOTIONS, _is_map),
+    "emotion_map": _EMOTIONS,
     "protocol": _PROTOCOL,
     "folder": _PATH,
     "source_folder": _PATH,

@@ -13,7 +13,7 @@ import pytest
 from speechbrain_ser_cl.corpora import CardReader, CorpusError, all_cards, cards
 from speechbrain_ser_cl.corpora.card import load_card
 from speechbrain_ser_cl.corpora.licences import licence_of
-from speechbrain_ser_cl.data.experiment import read_corpus
+from speechbrain_ser_cl.data.experiment import look_up_folders, read_corpus
 from speechbrain_ser_cl.registry import CORPORA
 from tests.hollow import wav_bytes
 
@@ -311,6 +311,7 @@ def test_a_card_of_ones_own(tmp_path):
         ("(?P<emotion>[a-z]+)", "[a-z]+", "where the emotion stands"),
         ("speakers: 1}", "emotions: {sad: 1}}", "add up to 1, not to 2"),
         ("allows: non-commercial", "allows: much", "allows"),
+        ("checked: by me", "checked: I\nunchecked: [pag]", "did you mean 'page'"),
         ("title: Mine", "title: [", "not YAML"),
     ],
 )
@@ -318,6 +319,16 @@ def test_a_wrong_card_is_refused(old, new, told, tmp_path):
     entry = write_mine(tmp_path, MINE.replace(old, new))
     with pytest.raises(CorpusError, match=rf"my_card.yaml: .*{told}"):
         read_corpus("mine", entry)
+
+
+def test_a_relative_card_may_lie_beside_the_yaml(tmp_path, monkeypatch):
+    entry = write_mine(tmp_path) | {"card": "my_card.yaml"}
+    monkeypatch.chdir(tmp_path / "data")
+    found = look_up_folders({"mine": entry}, tmp_path / "my.yaml")
+    assert len(read_corpus("mine", found["mine"])) == 2
+    entry["card"] = "none.yaml"
+    with pytest.raises(ValueError, match=r"no card none.yaml, neither in .*data nor"):
+        look_up_folders({"mine": entry}, tmp_path / "my.yaml")
 
 
 def test_a_bad_file_that_is_known_is_left_out_and_not_missed(tmp_path, caplog):

@@ -5,10 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from speechbrain_ser_cl.corpora import CorpusError, Utterance, all_cards
+from speechbrain_ser_cl.corpora import CorpusError, Utterance
 from speechbrain_ser_cl.corpora.emotion_words import (
     EMOTION_WORDS,
-    common_map,
     translate,
 )
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS
@@ -77,17 +76,3 @@ def test_emotion_map_knows_the_same_words(tmp_path):
     items, left_out = map_emotions([joy, fun], {"good": ["happy"], "fun": ["freude"]})
     assert [item.label for item in items] == ["good", "fun"]
     assert map_emotions([utterance, joy], {"b": ["disgust"]})[1] == {"joy": 1}
-
-
-def test_sets_that_corpora_share():
-    cards = {card.name: card for card in all_cards()}
-    shared = set(cards["ravdess"].counts.emotions) & set(cards["emodb"].counts.emotions)
-    assert list(common_map("six", shared)) == [
-        *("angry", "disgusted", "fearful", "happy", "neutral", "sad"),
-    ]
-    assert common_map("polarity", cards["ravdess"].counts.emotions) == {
-        "negative": ["angry", "sad"],
-        "positive": ["neutral", "calm", "happy"],
-    }
-    with pytest.raises(CorpusError, match="did you mean 'four'"):
-        common_map("fuor", shared)

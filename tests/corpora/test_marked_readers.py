@@ -1,4 +1,4 @@
-"""Readers of corpora whose labels are no names and no tables: M3ED, EESC."""
+"""Readers of corpora whose labels are no names and no tables: M3ED, EESC, PAVOQUE."""
 
 import json
 import os
@@ -6,9 +6,17 @@ import shutil
 from collections import Counter
 from itertools import cycle
 
+import numpy
 import pytest
+import soundfile
 
-from speechbrain_ser_cl.corpora import CorpusError, get_card, read_eesc, read_m3ed
+from speechbrain_ser_cl.corpora import (
+    CorpusError,
+    get_card,
+    read_eesc,
+    read_m3ed,
+    read_pavoque,
+)
 from speechbrain_ser_cl.corpora.cards import recognise
 from tests.hollow import wav_bytes
 
@@ -178,3 +186,60 @@ def test_m3ed_tells_what_is_wrong(m3ed, tmp_path):
     path.unlink()
     with pytest.raises(CorpusError, match="is not the corpus"):
         read_m3ed(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pavoque(tmp_path_factory):
+    """Two of the six recordings, with three utterances each."""
+    folder = tmp_path_factory.mktemp("pavoque") / "pavoque-data"
+    folder.mkdir()
+    for number, style in enumerate(("angry", "outtakes")):
+        entries = ""
+        for n in range(3):
+            entries += f"- prompt: m{n}{'a' * number}\n  text: 'Ach: {n},\n    ja?'\n"
+            entries += f"  style: {'angry' if n < 2 else 'sad'}\n"
+            entries += f"  start: {n * 0.5}\n  end: {n * 0.5 + 0.4}\n  segments:\n"
+            entries += "  - {lab: 'a:', end: 0.2}\n  - {lab: _, end: 0.4}\n"
+        (folder / f"pavoque-{style}.yaml").write_text(entries, encoding="utf-8")
+        rising = numpy.arange(66150) / 66150
+        soundfile.write(folder / f"pavoque-{style}.flac", rising, 44100, "PCM_24")
+    return folder
+
+
+def test_pavoque_is_cut_at_the_times_of_its_lists(pavoque, tmp_path):
+    with pytest.warns(UserWarning, match="6 utterances in spite of counts"):
+        found = read_pavoque(pavoque.parent, allow_missing=True, cut_into=tmp_path)
+    by_id = {u.id: u for u in found}
+    one = by_id["pavoque_m2a-sad"]
+    assert (one.text_id, one.emotion) == ("pavoque_Ach: 2, ja?", "sad")
+    assert one.text_id == by_id["pavoque_m2-sad"].text_id
+    assert (one.recording, one.start, one.end) == ("pavoque_pavoque-outtakes", 1.0, 1.4)
+    assert one.duration == pytest.approx(0.4)
+    samples, rate = soundfile.read(one.path)
+    assert rate == 16000 and samples[3200] == pytest.approx(1.2 / 1.5, abs=0.001)
+
+
+def test_pavoque_is_recognised_without_cutting(pavoque):
+    (found,) = recognise(pavoque)
+    assert (found.name, found.found, found.expected) == ("pavoque", 6, 7334)
+    assert "neutral 0 instead of 4344" in found.problem
+    assert not (pavoque / "cut").exists()
+
+
+def test_pavoque_tells_what_is_wrong(pavoque, tmp_path):
+    folder = tmp_path / "copy"
+    shutil.copytree(pavoque, folder)
+    (folder / "pavoque-angry.flac").unlink()
+    with pytest.raises(CorpusError, match=r"missing audio files \(3: m0-angry"):
+        read_pavoque(folder)
+    assert len(list((folder / "cut").iterdir())) == 3
+    path = folder / "pavoque-outtakes.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("end: 0.9", "end: 0.1"))
+    with pytest.raises(CorpusError, match="outtakes.yaml is not as .*m1a ends before"):
+        read_pavoque(folder)
+    path.write_text(text.replace("style: sad", "style: glad"))
+    with pytest.raises(CorpusError, match="unknown label codes .*m2a-glad has 'glad'"):
+        read_pavoque(folder)
+    with pytest.raises(CorpusError, match="is not the corpus. Looked for pavoque-"):
+        read_pavoque(folder / "cut")

@@ -1,0 +1,94 @@
+"""Cuts utterances out of long recordings."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from speechbrain_ser_cl.corpora.checks import CorpusError
+from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import clear_unfinished
+
+
+class Piece(NamedTuple):
+    """A part of a file: what to call it in errors, from where to where in seconds."""
+
+    name: str
+    path: Path
+    start: float
+    end: float | None
+
+
+def cut_pieces(
+    pieces: Sequence[Piece | None],
+    cut_into: str | Path | None,
+    allow_missing: bool,
+    where: str,
+) -> list[Path | None]:
+    """Write the pieces as 16 kHz FLAC, unless they are there already.
+
+    Arguments
+    ---------
+    pieces : sequence of Piece or None
+        None is passed on.
+    cut_into : str or pathlib.Path or None
+        The folder for them; it is made.
+    allow_missing : bool
+        Whether what cannot be cut becomes None.
+    where : str
+        The corpus, for errors.
+
+    Returns
+    -------
+    list of pathlib.Path or None
+        A file for each piece.
+
+    Raises
+    ------
+    CorpusError
+        Without ``cut_into``; unless ``allow_missing``, for what cannot be cut.
+
+    Example
+    -------
+    >>> cut_pieces([None], None, False, "calls")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: calls: 1 utterances are parts of \
+longer files. Say where they are to be written: cut_into: /data/parts
+    """
+    from speechbrain_ser_cl.utils.audio import AudioError, cut_audio
+
+    if cut_into is None:
+        raise CorpusError(
+            f"{where}: {len(pieces)} utterances are parts of longer files. Say where "
+            "they are to be written: cut_into: /data/parts"
+        )
+    folder = Path(cut_into)
+
+    def cut(piece: Piece | None) -> Path | str | None:
+        if piece is None:
+            return None
+        try:
+            return cut_audio(piece.path, piece.start, piece.end, folder)
+        except AudioError as error:
+            return f"{piece.name}: {error}"
+
+    folder.mkdir(parents=True, exist_ok=True)
+    clear_unfinished(folder)
+    with ThreadPoolExecutor() as pool:
+        found = list(
+            tqdm(
+                pool.map(cut, pieces),
+                total=len(pieces),
+                desc="cutting utterances",
+                disable=None,
+            )
+        )
+    wrong = [one for one in found if isinstance(one, str)]
+    if wrong and not allow_missing:
+        raise CorpusError(
+            f"{where}: parts that cannot be cut ({offenders(wrong)}). Correct them, or "
+            "set allow_missing: True to do without"
+        )
+    return [None if isinstance(one, str) else one for one in found]
