@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ser_cl.corpora.class_sets import with_classes
+from speechbrain_ser_cl.data.class_sets import with_classes
 from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
     read_yaml,

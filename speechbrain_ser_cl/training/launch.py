@@ -27,7 +27,7 @@ from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
-from speechbrain_ser_cl.corpora.class_sets import with_classes
+from speechbrain_ser_cl.data.class_sets import with_classes
 from speechbrain_ser_cl.data.experiment import look_up_folders
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.files import free_name, hold_folder

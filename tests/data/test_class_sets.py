@@ -3,7 +3,7 @@
 import pytest
 
 from speechbrain_ser_cl.corpora import CorpusError, get_card
-from speechbrain_ser_cl.corpora.class_sets import CLASS_SETS, common_map, with_classes
+from speechbrain_ser_cl.data.class_sets import CLASS_SETS, common_map, with_classes
 from speechbrain_ser_cl.utils.settings import SettingsError, resolve_settings
 
 
