@@ -1,5 +1,6 @@
 """Sets of classes that many corpora share, and YAMLs that name one."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,7 @@ from speechbrain_ser_cl.corpora.cards import get_card
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS
 from speechbrain_ser_cl.utils.errors import did_you_mean
-from speechbrain_ser_cl.utils.settings import (
-    SettingsError,
-    read_yaml,
-    resolve_settings,
-)
+from speechbrain_ser_cl.utils.settings import SettingsError
 
 _FOUR = ("angry", "happy", "neutral", "sad")
 _SIX = ("angry", "disgusted", "fearful", "happy", "neutral", "sad")
@@ -79,9 +76,9 @@ def common_map(name: str, emotions: Iterable[str]) -> dict[str, list[str]]:
 
 
 def with_classes(
-    hparams_file: str | Path, overrides: Mapping[str, Any]
+    plain: Mapping[str, Any], overrides: Mapping[str, Any], file: str | Path
 ) -> Mapping[str, Any]:
-    r"""Write out the set of classes that a recipe's YAML names.
+    """Write out the set of classes that a recipe's YAML names.
 
     ``emotion_map: four`` stands for the classes of that set which the cards of its
     corpora have; of a corpus without a card it is taken that it has them all.
@@ -89,10 +86,12 @@ def with_classes(
 
     Arguments
     ---------
-    hparams_file : str or pathlib.Path
-        The file.
+    plain : mapping
+        The YAML's values, as ``utils.settings.read_yaml`` gives them.
     overrides : mapping
-        Values that replace those of the file.
+        Values that replace those.
+    file : str or pathlib.Path
+        The YAML, for the error.
 
     Returns
     -------
@@ -102,23 +101,36 @@ def with_classes(
     Raises
     ------
     SettingsError
-        As ``resolve_settings`` does, and for a name that no set has.
+        For a name that no set has.
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "my.yaml"
-    >>> _ = path.write_text("corpora: {emodb: null}\nemotion_map: polarity\n")
-    >>> with_classes(path, {})
+    >>> plain = {"corpora": {"emodb": None}, "emotion_map": "polarity"}
+    >>> with_classes(plain, {}, "my.yaml")
     {'emotion_map': {'negative': ['angry', 'sad'], 'positive': ['neutral', 'happy']}}
     """
-    asked = {**read_yaml(hparams_file), **overrides}.get("emotion_map")
-    if asked is None or (isinstance(asked, Mapping) and not _names_a_set(asked)):
-        return overrides
-    values = resolve_settings(hparams_file, overrides)
-    asked, corpora = values["emotion_map"], values.get("corpora") or {}
+    values = {**plain, **overrides}
+    asked = _referred(values.get("emotion_map"), values)
     if not _names_a_set(asked):
         return overrides
-    return {**overrides, "emotion_map": _written_out(asked, corpora, hparams_file)}
+    corpora = _referred(values.get("corpora"), values)
+    readers = {
+        name: _referred(entry.get("reader", name), values)
+        if isinstance(entry := _referred(some, values), Mapping)
+        else name
+        for name, some in (corpora or {}).items()
+    }
+    return {**overrides, "emotion_map": _written_out(asked, readers, file)}
+
+
+def _referred(node: Any, values: Mapping[str, Any]) -> Any:
+    """What a reference to one key of the YAML stands for."""
+    for _ in values:
+        match = re.fullmatch(r"<(\w+)>", str(getattr(node, "value", "")))
+        if match is None or match[1] not in values:
+            break
+        node = values[match[1]]
+    return node
 
 
 def _names_a_set(asked: object) -> bool:
@@ -127,7 +139,7 @@ def _names_a_set(asked: object) -> bool:
 
 
 def _written_out(
-    asked: str | Mapping[str, Any], corpora: Mapping[str, Any], file: str | Path
+    asked: str | Mapping[str, Any], readers: Mapping[str, str], file: str | Path
 ) -> dict[str, Any]:
     """Classes and emotions in place of names of sets."""
 
@@ -142,19 +154,18 @@ def _written_out(
             ) from None
 
     if isinstance(asked, str):
-        there = {e for name, entry in corpora.items() for e in _emotions(name, entry)}
+        there = {emotion for reader in readers.values() for emotion in _of_card(reader)}
         return classes(asked, there, "emotion_map")
     return {
-        name: classes(one, _emotions(name, corpora.get(name)), f"emotion_map.{name}")
+        name: classes(one, _of_card(readers.get(name, name)), f"emotion_map.{name}")
         if isinstance(one, str)
         else one
         for name, one in asked.items()
     }
 
 
-def _emotions(name: str, entry: Any) -> Iterable[str]:
+def _of_card(reader: str) -> Iterable[str]:
     """What the card of a corpus counts; without one, all."""
-    reader = entry.get("reader", name) if isinstance(entry, Mapping) else name
     try:
         return get_card(str(reader)).counts.emotions or EMOTIONS
     except CorpusError:

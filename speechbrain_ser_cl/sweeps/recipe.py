@@ -81,7 +81,7 @@ class Recipe:
             own = strange & _speechbrain_options() if strange else set()
             given = {key: text for key, text in overridden.items() if key not in own}
             parsed = parse_overrides(given, plain)
-            parsed = with_classes(self.hparams_file, parsed)
+            parsed = with_classes(plain, parsed, self.hparams_file)
             self._resolved[key] = _plain(resolve_settings(self.hparams_file, parsed))
         return self._resolved[key]
 

@@ -120,8 +120,8 @@ class Launch:
     @cached_property
     def text(self) -> str:
         """The YAML, references resolved."""
-        overrides = with_classes(self.hparams_file, self.overrides)
-        return resolve_text(self.hparams_file, overrides)
+        file = self.hparams_file
+        return resolve_text(file, with_classes(read_yaml(file), self.overrides, file))
 
     @cached_property
     def values(self) -> dict[str, Any]:

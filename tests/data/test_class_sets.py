@@ -4,7 +4,7 @@ import pytest
 
 from speechbrain_ser_cl.corpora import CorpusError, get_card
 from speechbrain_ser_cl.data.class_sets import CLASS_SETS, common_map, with_classes
-from speechbrain_ser_cl.utils.settings import SettingsError, resolve_settings
+from speechbrain_ser_cl.utils.settings import SettingsError, read_yaml, resolve_settings
 
 
 def test_sets_that_corpora_share():
@@ -61,7 +61,7 @@ IEMOCAP_FOUR |= {"neutral": ["neutral"], "sad": ["sad"]}
 def test_a_yaml_names_a_set_for_all_or_for_each(said, classes, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text(YAML.replace("emotion_map: polarity", f"emotion_map: {said}"))
-    found = resolve_settings(path, with_classes(path, {}))
+    found = resolve_settings(path, with_classes(read_yaml(path), {}, path))
     assert found["emotion_map"] == classes
     assert list(found["emotion_map"]) == list(classes)
     assert list(found["n_classes"][0]) == list(classes)
@@ -70,11 +70,10 @@ def test_a_yaml_names_a_set_for_all_or_for_each(said, classes, tmp_path):
 def test_a_set_on_the_command_line(tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text(YAML)
-    assert with_classes(path, {"emotion_map": {"a": ["sad"], "b": ["joy"]}}) == {
-        "emotion_map": {"a": ["sad"], "b": ["joy"]}
-    }
+    own = {"emotion_map": {"a": ["sad"], "b": ["joy"]}}
+    assert with_classes(read_yaml(path), own, path) == own
     given = {"corpora": {"ravdess": None, "emodb": None}}
-    assert with_classes(path, given)["emotion_map"]["positive"] == [
+    assert with_classes(read_yaml(path), given, path)["emotion_map"]["positive"] == [
         *("neutral", "calm", "happy"),
     ]
 
@@ -91,4 +90,4 @@ def test_no_such_set(said, told, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text(YAML.replace("emotion_map: polarity", f"emotion_map: {said}"))
     with pytest.raises(SettingsError, match=told):
-        with_classes(path, {})
+        with_classes(read_yaml(path), {}, path)
