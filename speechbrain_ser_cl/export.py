@@ -14,6 +14,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from speechbrain_ser_cl.corpora import Licence
 from speechbrain_ser_cl.corpora.licences import licence_of
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
@@ -143,7 +144,8 @@ def model_card(
     )
     (test_part,) = {n for n, p in parts.items() for i in p if i.utterance.id in tested}
     corpora = sorted({i.utterance.corpus for part in parts.values() for i in part})
-    licences = [(corpus, licence_of(corpus)) for corpus in corpora]
+    own = {name: Licence(**one) for name, one in results.get("licences", {}).items()}
+    licences = [(corpus, own.get(corpus) or licence_of(corpus)) for corpus in corpora]
     rows = {name: _data_row(name, part, class_names) for name, part in parts.items()}
     others = [_speakers(part) for name, part in parts.items() if name != test_part]
     return environment.get_template("model_card.md.jinja").render(

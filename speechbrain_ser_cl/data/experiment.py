@@ -10,7 +10,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -67,6 +67,8 @@ class Experiment:
         What is in the data and what is wrong with them.
     unused : dict
         Id of each utterance that was taken out of the parts to the reason.
+    licences : dict
+        The terms of each corpus that has a card of one's own.
 
     Example
     -------
@@ -83,6 +85,7 @@ class Experiment:
     unlabelled: dict[str, list[Utterance]] = field(default_factory=dict)
     report: DataReport | None = None
     unused: dict[str, str] = field(default_factory=dict)
+    licences: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def without(self, unused: Mapping[str, str]) -> "Experiment":
         """Takes utterances out of all parts.
@@ -123,9 +126,12 @@ class Experiment:
         Returns
         -------
         dict
-            ``protocol``, ``data`` and, where there are folds, ``fold``, ``n_folds``.
+            ``protocol``, ``data`` and, where there are folds, ``fold``, ``n_folds``;
+            ``licences`` where a corpus has a card of one's own.
         """
         told: dict[str, Any] = {"protocol": self.protocol}
+        if self.licences:
+            told["licences"] = self.licences
         if isinstance(self.split, DomainSplits):
             return told | {"data": self.split.describe()}
         used = self.parts if parts is None else parts
@@ -265,8 +271,14 @@ def prepare(
     if isinstance(split, Split) and unlabelled:
         items = [i._replace(utterance=by_id[i.utterance.id]) for i in items]
         more = add_unlabelled(split, items, list(by_id.values()))
+    terms = {
+        name: asdict(load_card(entry["card"], name).terms)
+        for name, entry in entries.items()
+        if isinstance(entry, Mapping) and "card" in entry
+    }
     experiment = Experiment(
-        parts, classes, names, split, protocol, dict(left_out), more, told
+        *(parts, classes, names, split, protocol, dict(left_out), more, told),
+        licences=terms,
     )
     patterns = values.get("exclude") or []
     patterns = [patterns] if isinstance(patterns, str) else patterns

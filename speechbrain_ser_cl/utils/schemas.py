@@ -162,6 +162,25 @@ class Machine(TypedDict):
 Versions = dict[str, str]
 
 
+@_closed
+class Terms(TypedDict):
+    """Terms of a corpus, as ``corpora.Licence``."""
+
+    name: str
+    share_audio: bool
+    source: str
+    allows: Literal[
+        "anything",
+        "with credit",
+        "non-commercial",
+        "research",
+        "agreement",
+        "disputed",
+        "unknown",
+    ]
+    says: dict[str, str]
+
+
 @_open
 class Results(TypedDict):
     """``results.json``: what a run was and what came out of it."""
@@ -179,6 +198,7 @@ class Results(TypedDict):
     fold: NotRequired[Count]
     protocol: NotRequired[Protocol]
     data: NotRequired[DataRecord]
+    licences: NotRequired[dict[str, Terms]]  # of corpora with a card of one's own
     stages: NotRequired[dict[str, Numbers]]
     layer_weights: NotRequired[list[float] | None]
     class_names: NotRequired[Names]
