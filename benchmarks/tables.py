@@ -194,8 +194,39 @@ def scale(found):
         rows[-1].append(f"{row['megabytes']:.0f}")
         before = row["processor_seconds"]
     steps = [f"{step}, s" for step in found["results"][0]["seconds"]]
-    about = "Seconds of the processor; MB: of the process, with PyTorch. "
+    about = "Seconds of the processor, on a machine with a load of "
+    about += f"{found['load_before']:.0f}; MB: the most that the process had. "
     return [*table(["utterances", *steps, "MB"], rows), "", about + machine(found)]
+
+
+def heads(found):
+    """UAR of trainings of own_corpus beside the probe that they begin with."""
+    groups = {}
+    for row in found["results"]:
+        key = (row["corpus"], row["encoder"].removesuffix("-encoder"), row["yaml"])
+        groups.setdefault(key, []).append(row)
+    rows = []
+    for (corpus, encoder, yaml), runs in sorted(groups.items()):
+        folds = sorted({run["fold"] for run in runs})
+        seeds = sorted({run["seed"] for run in runs})
+        probe, uar = (
+            100
+            * sum(
+                sum(run[what] for run in of_fold) / len(of_fold)
+                for fold in folds
+                if (of_fold := [run for run in runs if run["fold"] == fold])
+            )
+            / len(folds)
+            for what in ("probe", "uar")
+        )
+        kept = sum(not run["tested_epoch"] for run in runs)
+        numbers = [", ".join(map(str, some)) for some in (folds, seeds)]
+        row = [corpus, encoder, yaml, *numbers, len(runs), f"{probe:.1f}"]
+        rows.append([*row, f"{uar:.1f}", f"{uar - probe:+.1f}", kept])
+    titles = ["corpus", "encoder", "YAML", "folds", "seeds", "runs", "probe, UAR %"]
+    titles += ["trained, UAR %", "difference", "runs that keep the probe"]
+    about = "Means over folds, each over its seeds. "
+    return [*table(titles, rows), "", about + machine(found)]
 
 
 def leaks(found):
@@ -228,6 +259,7 @@ def leaks(found):
 
 
 TABLES = {
+    "heads": heads,
     "leaks": leaks,
     "scale": scale,
     "cache": cache,

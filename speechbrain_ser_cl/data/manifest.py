@@ -1,9 +1,13 @@
 """Manifests: SpeechBrain's JSON, with the fields of ``Utterance``."""
 
+import gc
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.errors import offenders
@@ -24,8 +28,22 @@ FIELDS = (
 )
 # Written where they are known.
 OPTIONAL = ("split", "recording", "start", "end", "intensity", "dimensions", "votes")
+_needed, _known = attrgetter(*FIELDS), attrgetter(*OPTIONAL)
 
 
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without Python's search for cycles, which takes longer the more there is."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@_no_collection()
 def write_manifest(
     utterances: Iterable[Utterance], path: str | Path, data_root: str | Path
 ) -> None:
@@ -68,7 +86,7 @@ def write_manifest(
     >>> len(dataset)
     8
     """
-    utterances = sorted(utterances, key=lambda utterance: utterance.id)
+    utterances = sorted(utterances, key=attrgetter("id"))
     repeated = [i for i, n in Counter(u.id for u in utterances).items() if n > 1]
     if repeated:
         raise ValueError(
@@ -76,15 +94,18 @@ def write_manifest(
         )
     root = os.path.join(os.path.realpath(data_root), "")
     files = without_links(u.path for u in utterances)
-    entries = {
-        u.id: {"wav": _portable(file, root)}
-        | {name: getattr(u, name) for name in FIELDS}
-        | {n: value for n in OPTIONAL if (value := getattr(u, n)) is not None}
-        for u, file in zip(utterances, files, strict=True)
-    }
+    entries = {}
+    for utterance, file in zip(utterances, files, strict=True):
+        entry = {"wav": _portable(file, root)}
+        entry.update(zip(FIELDS, _needed(utterance), strict=True))
+        for name, value in zip(OPTIONAL, _known(utterance), strict=True):
+            if value is not None:
+                entry[name] = value
+        entries[utterance.id] = entry
     write(path, MANIFEST, entries)
 
 
+@_no_collection()
 def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
     """Read a manifest back.
 
@@ -118,17 +139,22 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
     True
     """
     utterances = []
+    root, fields = str(data_root), (*FIELDS, *OPTIONAL)
+    folders: dict[str, Path] = {}  # each is parsed once
     for name, entry in read(path, MANIFEST).items():
-        fields = {key: entry.get(key) for key in (*FIELDS, *OPTIONAL)}
-        wav = Path(entry["wav"].replace(PLACEHOLDER, str(data_root)))
+        place, _, file = entry["wav"].replace(PLACEHOLDER, root).rpartition("/")
+        folder = folders.get(place)
+        if folder is None:
+            folder = folders[place] = Path(f"{place}/" if place else "")
+        known: Any = map(entry.get, fields)  # in the order of Utterance
         try:
-            utterances.append(Utterance(id=name, path=wav, **fields))  # type: ignore[arg-type]
+            utterances.append(Utterance(name, folder / file, *known))
         except ValueError as error:
             raise RecordError(f"{path}: {error!s:.300}. {MANIFEST.advice}") from None
-    return sorted(utterances, key=lambda utterance: utterance.id)
+    return sorted(utterances, key=attrgetter("id"))
 
 
 def _portable(file: str, root: str) -> str:
     if file.startswith(root):
-        return f"{PLACEHOLDER}/{Path(file[len(root) :]).as_posix()}"
+        return f"{PLACEHOLDER}/{file[len(root) :].replace(os.sep, '/')}"
     return file

@@ -186,14 +186,15 @@ def write(
             for row in contents.pop(rows)
         ]
         head = json.dumps(contents, indent=1, ensure_ascii=False)[:-2]
-        text = f'{head},\n "{rows}": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+        told = f'{head},\n "{rows}": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+        text = told.encode()
     else:
-        text = to_json(record, indent=1, inf_nan_mode="null").decode() + "\n"
+        text = to_json(record, indent=1, inf_nan_mode="null") + b"\n"
     parse(text, kind, path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(text)
 
 
 def finite(value: Any) -> Any:
