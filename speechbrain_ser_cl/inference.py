@@ -260,7 +260,7 @@ class EmotionRecognizer:
         ValueError
             If window or hop is out of range.
         """
-        self._check_window(window, hop)
+        self.check_window(window, hop)
         paths = iter(paths)
         while some := list(islice(paths, _FILES_AT_ONCE)):
             loaded = [_load(path) for path in some]
@@ -368,7 +368,19 @@ class EmotionRecognizer:
                 rows[i] = row
         return rows
 
-    def _check_window(self, window: float | None, hop: float | None) -> None:
+    def check_window(self, window: float | None, hop: float | None) -> None:
+        """Refuses a window that the encoder does not take, or a hop beyond it.
+
+        Arguments
+        ---------
+        window, hop : float or None
+            In seconds, as for :meth:`classify_file`.
+
+        Raises
+        ------
+        ValueError
+            Says what was expected.
+        """
         if window is None:
             if hop is not None:
                 raise ValueError(f"hop is {hop}, but there is no window")

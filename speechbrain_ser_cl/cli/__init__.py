@@ -29,6 +29,7 @@ from speechbrain_ser_cl.cli import (
     prepare,
     probe,
     report,
+    search,
     table,
     train,
 )
@@ -41,6 +42,7 @@ COMMANDS = {
     "probe": probe,
     "train": train,
     "crossval": crossval,
+    "search": search,
     "compare": compare,
     "report": report,
     "table": table,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechbrain_ser_cl.inference import Classification
+    from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
     from speechbrain_ser_cl.utils.audio import AudioError
 
 SUMMARY = "classify audio files with an exported model"
@@ -33,9 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--revision", help="commit, tag or branch of a model on the hub")
     add(
         "--format",
-        choices=["table", "json", "csv"],
+        choices=["table", "json", "csv", "rttm", "textgrid", "vtt"],
         default="table",
-        help="what is printed (table)",
+        help="what is printed (table); the last three are times of emotions, for "
+        "other programs",
     )
     add(
         "--window",
@@ -48,6 +49,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         metavar="SECONDS",
         help="from one window to the next (half a window)",
+    )
+    long = parser.add_argument_group(
+        "long recordings", "read in blocks, of up to 6 hours; windows of 3 s by default"
+    )
+    long.add_argument(
+        "--activity",
+        choices=["none", "energy", "silero"],
+        help="only where somebody speaks, by energy or by the package silero-vad "
+        "(energy, where another of these options is given)",
+    )
+    long.add_argument(
+        "--turns",
+        type=Path,
+        metavar="FILE",
+        help="in place of that: turns, RTTM or a table with start, end, speaker",
+    )
+    long.add_argument(
+        "--smooth",
+        type=int,
+        metavar="N",
+        help="average the probabilities of N windows, an odd number",
+    )
+    long.add_argument(
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="write a file for each recording here",
+    )
+    long.add_argument(
+        "--plot", action="store_true", help="and a figure of the time line, in FOLDER"
     )
     add("--device", help="cpu, cuda, cuda:1, … (a GPU where there is one)")
 
@@ -65,6 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
     recognizer = EmotionRecognizer.from_pretrained(
         arguments.model, arguments.revision, arguments.device
     )
+    if _is_long(arguments):
+        return _follow(arguments, recognizer)
     found = recognizer.classify_files(arguments.files, arguments.window, arguments.hop)
     hide = len(arguments.files) == 1 or not sys.stderr.isatty()
     results = list(tqdm(found, total=len(arguments.files), unit="file", disable=hide))
@@ -98,6 +131,83 @@ def run(arguments: argparse.Namespace) -> int:
                 "scale; its emotion means nothing",
                 file=sys.stderr,
             )
+    return 1 if failed else 0
+
+
+def _is_long(arguments: argparse.Namespace) -> bool:
+    options = ("activity", "turns", "smooth", "output", "plot")
+    return arguments.format in ("rttm", "textgrid", "vtt") or any(
+        getattr(arguments, name) for name in options
+    )
+
+
+def _follow(arguments: argparse.Namespace, recognizer: "EmotionRecognizer") -> int:
+    """Classifies recordings in blocks; writes or prints each when it is finished."""
+    from tqdm import tqdm
+
+    from speechbrain_ser_cl.recordings import (
+        EmotionStream,
+        follow_file,
+        read_turns,
+        spans,
+        written,
+    )
+    from speechbrain_ser_cl.report.figures import plot_timeline
+    from speechbrain_ser_cl.utils.audio import AudioError
+    from speechbrain_ser_cl.utils.files import replacing
+
+    folder, format = arguments.output, arguments.format
+    if arguments.plot and folder is None:
+        raise ValueError("--plot needs --output FOLDER, where the figure goes")
+    if folder is None and len(arguments.files) > 1 and format != "table":
+        raise ValueError(
+            f"{len(arguments.files)} recordings as {format} need --output FOLDER"
+        )
+    failed = False
+    for path in map(Path, arguments.files):
+        turns = arguments.turns and read_turns(arguments.turns, path.stem)
+        stream = EmotionStream(
+            recognizer,
+            window=arguments.window or min(3.0, recognizer.max_seconds),
+            hop=arguments.hop,
+            activity=arguments.activity or "energy",
+            turns=turns,
+            smooth=arguments.smooth or 1,
+        )
+        try:
+            bar = tqdm(
+                follow_file(stream, path), path.name, unit="window", disable=None
+            )
+            windows = list(bar)
+        except AudioError as error:
+            print(f"ser-cl: {error}", file=sys.stderr)
+            failed = True
+            continue
+        if format == "table":
+            lines = [
+                f"{s.start:9.2f} {s.end:9.2f}  {s.probability:.3f}  {s.emotion}"
+                + (f"  ({s.speaker})" if s.speaker else "")
+                for s in spans(windows)
+            ]
+            text = "\n".join([f"{path}: {stream.seconds:.2f} s", *lines, ""])
+        else:
+            text = written(windows, path.stem, format, stream.seconds)
+        if folder is None:
+            print(text, end="")
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = {"table": "txt", "textgrid": "TextGrid"}.get(format, format)
+        target = folder / f"{path.stem}.{suffix}"
+        with replacing(target) as part:
+            part.write_text(text, encoding="utf-8")
+        told = [str(target)]
+        if arguments.plot and windows:
+            figure = folder / f"{path.stem}.png"
+            shown = [(one.start, one.end, one.probabilities) for one in windows]
+            plot_timeline(shown, stream.seconds, figure)
+            told.append(str(figure))
+        files = ", ".join(told)
+        print(f"{path}: {len(windows)} windows of {stream.seconds:.1f} s: {files}")
     return 1 if failed else 0
 
 

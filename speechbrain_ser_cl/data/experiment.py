@@ -142,7 +142,9 @@ class Experiment:
             "fingerprint": self.split.fingerprint,
         }
         if self.report is not None:
-            data["parts"] = {name: self.report.parts[name] for name in used}
+            data["parts"] = {
+                name: self.report.parts.get(name, counts[name]) for name in used
+            }
             found = self.report.findings
             data["findings"] = {one.check: len(one.names) for one in found}
         if self.unused:
@@ -238,6 +240,9 @@ def prepare(
             values.get("split_file"),
         )
         parts, shared = select_parts(items, fold), fold.shared
+        if not fold.test:  # nothing else is to be read
+            used = {*fold.train, *fold.valid}
+            items = [item for item in items if item.utterance.id in used]
         split, protocol = fold, fold.protocol
     if left_out:
         counts = ", ".join(f"{n} {emotion}" for emotion, n in sorted(left_out.items()))

@@ -451,7 +451,8 @@ def select_parts(items: Iterable[Labelled], split: Split) -> dict[str, list[Labe
     Returns
     -------
     dict
-        ``train``, ``valid`` and ``test``, each in the split's order.
+        ``train``, ``valid`` and ``test``, each in the split's order. Of a split
+        without a test part, as a search makes them, the validation part stands there.
 
     Raises
     ------
@@ -492,6 +493,8 @@ def select_parts(items: Iterable[Labelled], split: Split) -> dict[str, list[Labe
             f"{', '.join(sorted(absent))}; choose another protocol or fewer folds, or "
             "leave the class out of emotion_map"
         )
+    if not split.test:
+        parts["test"] = parts["valid"]
     return parts
 
 

@@ -384,6 +384,98 @@ def plot_sweep(
     _save(figure, path)
 
 
+def plot_importance(shares: Mapping[str, float], path: str | Path) -> None:
+    """Draw how much of the variance of a search's score each key explains.
+
+    Arguments
+    ---------
+    shares : mapping
+        Key to its share in [0, 1].
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+
+    Raises
+    ------
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "importance.png"
+    >>> plot_importance({"lr": 0.75, "temperature": 0.25}, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    figure = _new_figure(7, 1.0 + 0.35 * len(shares))
+    axes = figure.subplots()
+    axes.barh(range(len(shares)), [100 * share for share in shares.values()])
+    axes.set_yticks(range(len(shares)), list(shares), fontsize=_FONT)
+    axes.invert_yaxis()
+    axes.set_xlabel("share of the score's variance, %", fontsize=_FONT)
+    _save(figure, path)
+
+
+def plot_timeline(
+    windows: Sequence[tuple[float, float, Mapping[str, float]]],
+    seconds: float,
+    path: str | Path,
+) -> None:
+    """Draw the probabilities of each class over the time of a recording.
+
+    Arguments
+    ---------
+    windows : sequence of (start, end, probabilities)
+        In seconds; of what overlaps the later one is seen from its middle on.
+    seconds : float
+        Length of the recording.
+    path : str or Path
+        Of the PNG file; its folder is made where it does not exist.
+
+    Raises
+    ------
+    ValueError
+        When there is no window.
+    ImportError
+        When matplotlib is missing.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "time.png"
+    >>> plot_timeline([(0.0, 2.0, {"sad": 0.75, "angry": 0.25})], 3.0, path)
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    if not windows:
+        raise ValueError("there is no window to draw: nobody speaks in the recording")
+    names = list(windows[0][2])
+    n_columns = 2000
+    image = np.full((len(names), n_columns), np.nan)
+    reached = 0.0
+    for start, end, shares in sorted(windows, key=lambda window: window[:2]):
+        first = (start + min(reached, end)) / 2 if reached > start else start
+        columns = [round(n_columns * t / seconds) for t in (first, end)]
+        image[:, columns[0] : max(columns[1], columns[0] + 1)] = np.array(
+            [list(shares.values())]
+        ).T
+        reached = end
+    unit, name = (60.0, "min") if seconds > 300 else (1.0, "s")
+    figure = _new_figure(10, 0.9 + 0.35 * len(names))
+    axes = figure.subplots()
+    drawn = axes.imshow(
+        image,
+        aspect="auto",
+        interpolation="nearest",
+        cmap="viridis",
+        vmin=0,
+        vmax=1,
+        extent=(0, seconds / unit, len(names) - 0.5, -0.5),
+    )
+    axes.set_yticks(range(len(names)), names, fontsize=_FONT)
+    axes.set_xlabel(f"time in {name}", fontsize=_FONT)
+    figure.colorbar(drawn, ax=axes, label="probability")
+    _save(figure, path)
+
+
 def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> None:
     """Draw UAR against the share of labels, with bands, a panel per view.
 

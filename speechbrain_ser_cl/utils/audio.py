@@ -88,21 +88,54 @@ def load_audio(
     """
     import torch  # two seconds that readers of corpora need not wait
 
-    parts, stream = [], None
-    for samples, rate in _blocks(path, start, end, longest):
-        mono = samples.mean(axis=1)
-        if rate != SAMPLE_RATE:
-            stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1)
-            mono = stream.resample_chunk(mono)
-        parts.append(mono)
-    if stream is not None:
-        parts.append(stream.resample_chunk(numpy.zeros(0, numpy.float32), last=True))
-    whole = torch.from_numpy(numpy.concatenate(parts))
+    blocks = list(stream_audio(path, start, end, longest))
+    whole = torch.from_numpy(numpy.concatenate(blocks))
     if len(whole) == 0:
         raise AudioError(f"{path}: the audio file is shorter than a sample of 16 kHz")
     if not whole.isfinite().all():
         raise AudioError(f"{path}: at 16 kHz it has values that are not finite")
     return whole
+
+
+def stream_audio(
+    path: str | Path,
+    start: float = 0.0,
+    end: float | None = None,
+    longest: float = LONGEST,
+) -> Iterator[numpy.ndarray]:
+    """Read an audio file as 16 kHz mono, block by block.
+
+    Arguments
+    ---------
+    path, start, end, longest
+        As for ``load_audio``.
+
+    Yields
+    ------
+    numpy.ndarray
+        Float32, (T,), about a million samples at most.
+
+    Raises
+    ------
+    AudioError
+        As ``load_audio``, which joins the blocks.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "stereo.wav"
+    >>> soundfile.write(path, numpy.zeros((8000, 2)), 8000)
+    >>> sum(len(block) for block in stream_audio(path))
+    16000
+    """
+    stream = None
+    for samples, rate in _blocks(path, start, end, longest):
+        mono = samples.mean(axis=1)
+        if rate != SAMPLE_RATE:
+            stream = stream or soxr.ResampleStream(rate, SAMPLE_RATE, 1)
+            mono = stream.resample_chunk(mono)
+        yield mono
+    if stream is not None:
+        yield stream.resample_chunk(numpy.zeros(0, numpy.float32), last=True)
 
 
 def read_samples(

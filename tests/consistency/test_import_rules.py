@@ -68,8 +68,12 @@ RULES = {
         SCIENCE | {"jinja2", "matplotlib", "soundfile", "tqdm", "umap"},
     ),
     "sweeps": (
-        {"utils", "data", "results", "report", "training", "model_folder"},
-        {"distributed", "joblib", "ray", "ruamel", "speechbrain", "tqdm"},
+        {
+            *("utils", "data", "metrics", "results", "report", "training"),
+            "model_folder",
+        },
+        {"distributed", "joblib", "optuna", "ray", "ruamel", "speechbrain", "tqdm"}
+        | {"numpy"},
     ),
     "training": (
         {
@@ -81,15 +85,17 @@ RULES = {
         | {"opensmile", "typing_extensions"},
     ),
 }
-TOP = {"cli", "demo", "evaluate", "inference", "export"}
+TOP = {"cli", "demo", "evaluate", "inference", "export", "recordings"}
 OPTIONAL = {
     "av",
     "distributed",
     "matplotlib",
     "opensmile",
+    "optuna",
     "parselmouth",
     "peft",
     "ray",
+    "silero_vad",
     "torch_audiomentations",
     "umap",
 }

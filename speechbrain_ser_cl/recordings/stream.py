@@ -1,0 +1,342 @@
+"""The emotions of a stream of audio, window by window."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from numpy.typing import ArrayLike
+
+from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
+from speechbrain_ser_cl.recordings.activity import (
+    ACTIVITIES,
+    EnergyFrames,
+    SileroFrames,
+    SpeechSegments,
+)
+from speechbrain_ser_cl.recordings.turns import Turn
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, AudioError, stream_audio
+from speechbrain_ser_cl.utils.errors import SERError
+
+# Shorter speech is not classified.
+SHORTEST = 0.1
+# Two a second for half a day.
+_MOST_TURNS = 100_000
+
+
+@dataclass(frozen=True)
+class Heard(Classification):
+    """What a model says about a window of a recording.
+
+    Arguments
+    ---------
+    emotion, probabilities, start, end, timeline, silent
+        As of ``Classification``; smoothed, where that is asked for.
+    speaker : str or None
+        Whose turn it is, where turns are given.
+    segment : int
+        Number of the speech segment or turn that it is a part of.
+
+    Example
+    -------
+    >>> Heard("sad", {"sad": 1.0}, 0.0, 2.0, speaker="A").as_dict()["speaker"]
+    'A'
+    """
+
+    speaker: str | None = None
+    segment: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Converts it to plain values, for JSON."""
+        told = super().as_dict()
+        del told["timeline"]
+        return told | {"speaker": self.speaker, "segment": self.segment}
+
+
+@dataclass
+class _Segment:
+    """A segment or turn that is not yet classified to its end."""
+
+    number: int
+    start: int
+    end: int | None = None
+    speaker: str | None = None
+    n_cut: int = 0
+    # Windows that others to come are averaged with, and how many were told.
+    rows: list[Classification] = field(default_factory=list)
+    first: int = 0
+    n_told: int = 0
+
+
+class EmotionStream:
+    """Takes audio in chunks of any size, gives windows as soon as they are complete.
+
+    The windows, and up to rounding their probabilities, are the same however the audio
+    is cut into chunks. What is kept in memory is a window and the delay of the voice
+    activity: seconds.
+
+    Arguments
+    ---------
+    recognizer : EmotionRecognizer
+        The model.
+    window : float
+        Seconds of each window; the last of a segment ends with it, shorter segments
+        are one.
+    hop : float, optional
+        Seconds from one to the next; half a window by default.
+    activity : str
+        Where speech is: ``"energy"``, ``"silero"``, or ``"none"``: everywhere.
+    turns : sequence of Turn, optional
+        In place of that; turns may overlap.
+    smooth : int
+        Probabilities are averaged over so many windows of a segment, the one itself in
+        the middle. Odd.
+    sample_rate : int
+        Of the chunks, in Hz.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    Example
+    -------
+    Each chunk of a microphone::
+
+        stream = EmotionStream(recognizer, window=3.0)
+        for chunk in chunks:  # (T,) in [-1, 1]
+            for heard in stream.add(chunk):
+                print(f"{heard.start:.1f} s: {heard.emotion}")
+        print(stream.finish())
+    """
+
+    def __init__(
+        self,
+        recognizer: EmotionRecognizer,
+        window: float = 3.0,
+        hop: float | None = None,
+        activity: str = "energy",
+        turns: Sequence[Turn] | None = None,
+        smooth: int = 1,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> None:
+        recognizer.check_window(window, hop)
+        if smooth < 1 or smooth % 2 == 0:
+            raise SERError(f"smooth is {smooth}, expected an odd number of windows")
+        if activity not in ACTIVITIES:
+            raise SERError(
+                f"activity is {activity!r}, expected one of {', '.join(ACTIVITIES)}"
+            )
+        if turns is not None and len(turns) > _MOST_TURNS:
+            raise SERError(f"{len(turns)} turns, expected at most {_MOST_TURNS}")
+        self._recognizer = recognizer
+        self._size = round(window * SAMPLE_RATE)
+        self._step = round((hop or window / 2) * SAMPLE_RATE)
+        self._reach = smooth // 2
+        self._resample = None
+        if sample_rate != SAMPLE_RATE:
+            self._resample = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1)
+        self._audio = np.zeros(0, np.float32)
+        self._first = self._n_samples = 0  # of the audio that is kept; seen so far
+        self._open: list[_Segment] = []
+        self._waiting: list[_Segment] = []
+        self._speech: SpeechSegments | None = None
+        self._n_segments = 0
+        if turns is not None:
+            for turn in sorted(turns, key=lambda turn: turn.start):
+                start, end = (round(t * SAMPLE_RATE) for t in turn[:2])
+                self._waiting.append(self._new(start, end, turn.speaker))
+            self._waiting.reverse()
+        elif activity == "none":
+            self._open.append(self._new(0))
+        else:
+            frames = EnergyFrames() if activity == "energy" else SileroFrames()
+            self._speech = SpeechSegments(frames, self._opened, self._closed)
+
+    @property
+    def seconds(self) -> float:
+        """How much audio was taken."""
+        return self._n_samples / SAMPLE_RATE
+
+    @property
+    def buffered_seconds(self) -> float:
+        """How much audio is kept now."""
+        return len(self._audio) / SAMPLE_RATE
+
+    def add(self, chunk: ArrayLike) -> list[Heard]:
+        """Takes the next samples.
+
+        Arguments
+        ---------
+        chunk : array_like of float
+            (T,) in [-1, 1], T of any size.
+
+        Returns
+        -------
+        list of Heard
+            The windows that are complete now.
+
+        Raises
+        ------
+        AudioError
+            If it is no waveform.
+        """
+        samples = np.asarray(chunk)
+        if samples.ndim != 1 or samples.dtype.kind != "f":
+            raise AudioError(
+                f"a chunk has shape {samples.shape} of {samples.dtype}; expected (T,) "
+                "of floats in [-1, 1]"
+            )
+        samples = samples.astype(np.float32)
+        if self._resample is not None:
+            samples = self._resample.resample_chunk(samples)
+        return self._take(samples)
+
+    def finish(self) -> list[Heard]:
+        """Ends the recording.
+
+        Returns
+        -------
+        list of Heard
+            The windows that are left.
+        """
+        found = []
+        if self._resample is not None:
+            rest = self._resample.resample_chunk(np.zeros(0, np.float32), last=True)
+            found = self._take(rest)
+        if self._speech is not None:
+            self._speech.finish(self._n_samples)
+        for segment in self._open:
+            segment.end = min(segment.end or self._n_samples, self._n_samples)
+        return found + self._complete()
+
+    def _new(
+        self, start: int, end: int | None = None, speaker: str | None = None
+    ) -> _Segment:
+        self._n_segments += 1
+        return _Segment(self._n_segments - 1, start, end, speaker)
+
+    def _opened(self, start: int) -> None:
+        self._open.append(self._new(start))
+
+    def _closed(self, end: int) -> None:
+        self._open[-1].end = end
+
+    def _take(self, samples: np.ndarray) -> list[Heard]:
+        self._audio = np.concatenate([self._audio, samples])
+        self._n_samples += len(samples)
+        if self._speech is not None:
+            self._speech.add(samples)
+        while self._waiting and self._waiting[-1].start < self._n_samples:
+            self._open.append(self._waiting.pop())
+        found = self._complete()
+        self._forget()
+        return found
+
+    def _forget(self) -> None:
+        """Drops audio that no window needs any more."""
+        needed = [s.start + s.n_cut * self._step for s in self._open]
+        # The last window of a segment begins before where the next one would.
+        needed = [max(n - self._size, 0) for n in needed]
+        needed.append(self._n_samples if self._speech is None else self._speech.quiet)
+        first = min(max(min(needed), self._first), self._n_samples)
+        self._audio = self._audio[first - self._first :]
+        self._first = first
+
+    def _complete(self) -> list[Heard]:
+        """Classifies the windows whose audio is there, of all open segments."""
+        cut = [
+            (segment, span) for segment in self._open for span in self._windows(segment)
+        ]
+        wavs = [
+            self._audio[start - self._first : end - self._first]
+            for _, (start, end) in cut
+        ]
+        answers = self._recognizer.classify_batch(wavs)
+        for (segment, (start, end)), one in zip(cut, answers, strict=True):
+            segment.rows.append(
+                Classification(
+                    one.emotion,
+                    one.probabilities,
+                    start / SAMPLE_RATE,
+                    end / SAMPLE_RATE,
+                    silent=one.silent,
+                )
+            )
+        found = [heard for segment in self._open for heard in self._told(segment)]
+        self._open = [segment for segment in self._open if not self._is_over(segment)]
+        return sorted(found, key=lambda heard: (heard.start, heard.segment))
+
+    def _is_over(self, segment: _Segment) -> bool:
+        return segment.end is not None and segment.end <= self._n_samples
+
+    def _windows(self, segment: _Segment) -> Iterator[tuple[int, int]]:
+        """The next spans of a segment, as far as they are known not to be its last."""
+        known = self._n_samples
+        if segment.end is None and self._speech is not None:
+            known = self._speech.known
+        over = self._is_over(segment)
+        known = min(known, segment.end or known)
+        length = known - segment.start
+        while segment.n_cut * self._step < length - self._size:
+            start = segment.start + segment.n_cut * self._step
+            segment.n_cut += 1
+            yield start, start + self._size
+        if over and length >= SHORTEST * SAMPLE_RATE:
+            start = segment.start + max(length - self._size, 0)
+            segment.n_cut += 1
+            yield start, known
+
+    def _told(self, segment: _Segment) -> Iterator[Heard]:
+        n_ready = segment.first + len(segment.rows)
+        if not self._is_over(segment):
+            n_ready -= self._reach
+        for k in range(segment.n_told, n_ready):
+            low = max(k - self._reach, 0) - segment.first
+            near = segment.rows[low : k + self._reach + 1 - segment.first]
+            shares = {
+                name: float(np.mean([one.probabilities[name] for one in near]))
+                for name in near[0].probabilities
+            }
+            one = segment.rows[k - segment.first]
+            yield Heard(
+                max(shares, key=shares.__getitem__),
+                shares,
+                one.start,
+                one.end,
+                silent=one.silent,
+                speaker=segment.speaker,
+                segment=segment.number,
+            )
+            segment.n_told = k + 1
+        drop = max(segment.n_told - self._reach - segment.first, 0)
+        segment.rows, segment.first = segment.rows[drop:], segment.first + drop
+
+
+def follow_file(stream: EmotionStream, path: str | Path) -> Iterator[Heard]:
+    """Classify the windows of a recording of hours, reading it in blocks.
+
+    Arguments
+    ---------
+    stream : EmotionStream
+        A new one; afterwards its ``seconds`` is the length of the recording.
+    path : str or pathlib.Path
+        Any audio file of up to 6 hours.
+
+    Yields
+    ------
+    Heard
+        In order of time; of overlapping turns in the order in which they are complete.
+
+    Raises
+    ------
+    AudioError
+        If the file cannot be used.
+    """
+    for block in stream_audio(path):
+        # A block of the reader may be a minute: no more is kept than a few seconds.
+        for start in range(0, len(block), 4 * SAMPLE_RATE):
+            yield from stream.add(block[start : start + 4 * SAMPLE_RATE])
+    yield from stream.finish()
