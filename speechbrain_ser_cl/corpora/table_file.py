@@ -15,7 +15,7 @@ from typing import Any
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.corpora.utterance import normal
 from speechbrain_ser_cl.utils.errors import offenders
-from speechbrain_ser_cl.utils.files import read_bytes
+from speechbrain_ser_cl.utils.files import each_key_once, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -223,9 +223,11 @@ def _json_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
         if not line.strip():
             continue
         try:
-            found = json.loads(line)
+            found = json.loads(line, object_pairs_hook=each_key_once)
         except ValueError as error:
-            raise CorpusError(f"{path}, line {number}: not JSON ({error})") from None
+            raise CorpusError(
+                f"{path}, line {number}: no JSON table ({error})"
+            ) from None
         if not isinstance(found, dict) or any(
             isinstance(value, dict | list) for value in found.values()
         ):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from speechbrain_ser_cl.corpora.utterance import PARTS, Utterance, normal
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.files import each_key_once
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +144,7 @@ def _emobox_fold(folder: Path, name: str, k: int) -> Iterator[Row]:
             )
         for n, line in enumerate(_lines(path) if path else [], 1):
             try:
-                row = json.loads(line)
+                row = json.loads(line, object_pairs_hook=each_key_once)
                 audio = str(row["wav"] if "wav" in row else row["audio"])
                 label = str(row["emo"] if "emo" in row else row["label"])
             except (ValueError, KeyError, TypeError):

@@ -2,12 +2,14 @@
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from speechbrain.utils.checkpoints import (
     DEFAULT_LOAD_HOOKS,
+    METAFNAME,
     Checkpoint,
     Checkpointer,
     get_default_hook,
@@ -15,9 +17,10 @@ from speechbrain.utils.checkpoints import (
 from speechbrain.utils.distributed import ddp_barrier, if_main_process
 from torch.nn import Module
 from typing_extensions import override
+from yaml import YAMLError
 
 from speechbrain_ser_cl.utils.disk import full_disk_told
-from speechbrain_ser_cl.utils.errors import FileError
+from speechbrain_ser_cl.utils.errors import FileError, shown
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +58,12 @@ class AtomicCheckpointer(Checkpointer):
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover)
+        # What is newest is told by the time of the save; a clock may be put back.
+        saves = [one.meta["unixtime"] for one in self.list_checkpoints()]
+        now = {"unixtime": max([time.time(), *(save + 1e-3 for save in saves)])}
         with full_disk_told(self.checkpoints_dir, self.size()):
             saved = super().save_checkpoint(
-                meta or {}, end_of_epoch, name, logging.DEBUG
+                now | dict(meta or {}), end_of_epoch, name, logging.DEBUG
             )
         if saved is not None:
             final = saved.path.with_name(saved.path.name.removeprefix(_UNFINISHED))
@@ -117,6 +123,28 @@ class AtomicCheckpointer(Checkpointer):
             super().load_checkpoint(checkpoint)
         finally:
             self.custom_load_hooks = hooks
+
+    @staticmethod
+    def _construct_checkpoint_objects(folders: Iterable[Path]) -> list[Checkpoint]:
+        """As SpeechBrain's; raises a FileError that names a damaged file."""
+        found: list[Checkpoint] = []
+        for folder in folders:
+            path = folder / METAFNAME
+            try:
+                found += Checkpointer._construct_checkpoint_objects([folder])
+                meta = found[-1].meta
+                if not isinstance(meta, dict) or not isinstance(
+                    meta.get("unixtime"), int | float
+                ):
+                    raise ValueError(f"found {shown(meta)}, expected unixtime: …")
+            except (ValueError, OSError, YAMLError) as error:
+                why = " ".join(str(error).split())
+                raise FileError(
+                    f"{path}: not the description of a checkpoint ({why:.300}). It is "
+                    f"cut off or damaged: delete the folder {folder}, and the run goes "
+                    "on from the checkpoint before it, or anew"
+                ) from error
+        return found
 
     def _new_checkpoint_dirpath(self) -> Path:
         return _unfinished(super()._new_checkpoint_dirpath())

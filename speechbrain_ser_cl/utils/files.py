@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.errors import FileError
@@ -256,6 +256,38 @@ def read_text(path: str | Path) -> str:
             f"{path}: byte {error.start + 1} is not UTF-8 text. Save the file as "
             "UTF-8, or write it again if it is damaged"
         ) from None
+
+
+def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object of its pairs, as ``object_pairs_hook`` of ``json.loads``.
+
+    Arguments
+    ---------
+    pairs : list
+        Keys and values.
+
+    Returns
+    -------
+    dict
+        The same.
+
+    Raises
+    ------
+    ValueError
+        For a key that occurs twice, of which json would take the last.
+
+    Example
+    -------
+    >>> each_key_once([("a", 1), ("a", 2)])
+    Traceback (most recent call last):
+    ValueError: the key 'a' occurs twice in one object
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in found if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r:.80} occurs twice in one object")
+    return found
 
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"

@@ -4,6 +4,7 @@
 and what it is; numbers that are not finite are written as null.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
 from speechbrain_ser_cl.utils.errors import FileError, did_you_mean
-from speechbrain_ser_cl.utils.files import read_bytes, replacing
+from speechbrain_ser_cl.utils.files import each_key_once, read_bytes, replacing
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -119,10 +120,24 @@ def parse(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
     RecordError
         As ``read`` does.
     """
+    with contextlib.suppress(RecursionError, UnicodeDecodeError, json.JSONDecodeError):
+        try:
+            json.loads(text, object_pairs_hook=_no_key_twice)
+        except json.JSONDecodeError:
+            raise  # pydantic tells it
+        except ValueError as error:
+            raise RecordError(
+                f"{where}: {error}, expected once. {kind.advice}"
+            ) from None
     try:
         return kind.checker.validate_json(text)
     except ValidationError as error:
         raise _error(error, kind, where) from None
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
+    """Keep nothing, which is soon done and small."""
+    each_key_once(pairs)
 
 
 def check(value: Any, kind: Kind[T], where: str | Path) -> T:

@@ -4,12 +4,15 @@ import io
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from hyperpyyaml import resolve_references
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import MarkedYAMLError
 
 from speechbrain_ser_cl.utils.errors import FileError, did_you_mean
@@ -62,8 +65,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Traceback (most recent call last):
     speechbrain_ser_cl.utils.settings.SettingsError: ...my.yaml, line 2: ...
     """
-    values = _load(read_text(path), str(path), YAML())
-    if not isinstance(values, Mapping):
+    return deepcopy(_mapping(read_text(path), str(path)))
+
+
+@lru_cache(maxsize=8)  # the rows of a table read one file again and again
+def _mapping(text: str, path: str) -> CommentedMap:
+    """The values of a YAML that is a mapping; not to be changed."""
+    values = _load(text, path, YAML())
+    if not isinstance(values, CommentedMap):
         found = "nothing" if values is None else f"a {_kind(values)}"
         raise SettingsError(f"{path}: found {found}, expected keys with values")
     for key in values:
@@ -71,7 +80,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
             raise SettingsError(
                 f"{path}: the key {key!r} is a {_kind(key)}, expected a text"
             )
-    return values  # type: ignore[return-value]
+    return values
 
 
 def split_overrides(words: Sequence[str]) -> dict[str, str]:
@@ -219,7 +228,14 @@ def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
     Traceback (most recent call last):
     speechbrain_ser_cl.utils.settings.SettingsError: ...my.yaml: output_folder is -1...
     """
-    plain = read_yaml(hparams_file)
+    return _resolved(hparams_file, overrides)[0]
+
+
+def _resolved(
+    hparams_file: str | Path, overrides: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The text with references resolved, and its values."""
+    plain = _mapping(read_text(hparams_file), str(hparams_file)).copy()
     for key in overrides:
         if key not in plain:
             raise SettingsError(
@@ -237,8 +253,9 @@ def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
         words = " ".join(map(str, error.args)) or type(error).__name__
         words = " ".join(words.split())
         raise SettingsError(f"{hparams_file}: {words:.300}") from error
-    check_settings(_load(text, str(hparams_file), YAML()), hparams_file)
-    return str(text)
+    values = dict(_load(text, str(hparams_file), YAML()))
+    check_settings(values, hparams_file)
+    return str(text), values
 
 
 def resolve_settings(
@@ -263,8 +280,7 @@ def resolve_settings(
     >>> resolve_settings(path, {"fold": 2})["output_folder"]
     'runs/2'
     """
-    text = resolve_text(hparams_file, overrides)
-    return dict(_load(text, str(hparams_file), YAML()))
+    return _resolved(hparams_file, overrides)[1]
 
 
 def check_settings(values: Mapping[str, Any], file: str | Path) -> None:

@@ -9,6 +9,7 @@ import torch
 from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_ser_cl.training import AtomicCheckpointer
+from speechbrain_ser_cl.utils.errors import FileError
 
 KIND = AtomicCheckpointer.__name__
 
@@ -21,6 +22,7 @@ from threading import Thread
 import torch
 from speechbrain.utils.checkpoints import Checkpointer
 from speechbrain_ser_cl.training import AtomicCheckpointer
+from speechbrain_ser_cl.utils.errors import FileError
 
 
 def save(kind, folder):
@@ -158,3 +160,41 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, size):
     with pytest.raises(ValueError, match="first.ckpt: cannot be loaded .*delete the"):
         checkpointer.recover_if_possible()
     assert not checkpointer.custom_load_hooks
+
+
+def test_a_clock_that_is_put_back_makes_no_older_checkpoint_the_newest(
+    tmp_path, monkeypatch
+):
+    checkpointer = AtomicCheckpointer(tmp_path, linears())
+    monkeypatch.setattr(time, "time", lambda: 2e9)
+    checkpointer.save_and_keep_only(meta={"epoch": 1})
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    for epoch in (2, 3):
+        checkpointer.save_and_keep_only(meta={"epoch": epoch})
+        assert checkpointer.find_checkpoint().meta["epoch"] == epoch
+        assert len(checkpointer.list_checkpoints()) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(
+            b"",
+            b"epoch: 3\n",
+            b"- 1\n",
+            b"unixtime: soon\n",
+            b"a: [1\n",
+            b"\xff\xfe\x00",
+        ),
+        b"a: !!python/object/apply:os.system ['touch ran']\nunixtime: 1\n",
+    ],
+)
+def test_a_damaged_description_is_named(tmp_path, content, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    checkpointer = AtomicCheckpointer(tmp_path / "save", linears())
+    saved = checkpointer.save_checkpoint()
+    (saved.path / "CKPT.yaml").write_bytes(content)
+    for use in (checkpointer.recover_if_possible, checkpointer.save_checkpoint):
+        with pytest.raises(FileError, match=r"CKPT.yaml: not the .*delete the folder"):
+            use()
+    assert not (tmp_path / "ran").exists()
