@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from speechbrain_ser_cl import __version__
 from speechbrain_ser_cl.cli import (
+    bench,
     check,
     compare,
     completion,
@@ -40,6 +41,7 @@ COMMANDS = {
     "prepare": prepare,
     "check": check,
     "probe": probe,
+    "bench": bench,
     "train": train,
     "crossval": crossval,
     "search": search,

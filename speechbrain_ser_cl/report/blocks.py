@@ -98,6 +98,22 @@ class Confusion:
 
 
 @dataclass
+class Heat:
+    """A matrix of texts on a ground that is the darker the larger their share.
+
+    Example
+    -------
+    >>> Heat("UAR", ["a", "b"], [("tiny", [("85.0", 0.85), ("–", 0)])]).kind
+    'heat'
+    """
+
+    kind: ClassVar[str] = "heat"
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]
+
+
+@dataclass
 class Map:
     """A map of points; the reader chooses what colours them.
 
@@ -171,7 +187,7 @@ class Code:
     text: str
 
 
-Block = Note | Facts | Table | Figure | Confusion | Map | Mistakes | Code
+Block = Note | Facts | Table | Figure | Confusion | Heat | Map | Mistakes | Code
 
 
 @dataclass

@@ -61,6 +61,47 @@ def write_report(
     True
     """
     all_series = read_series([Path(path) for path in paths])
+    write_page(
+        output,
+        _title(all_series),
+        [
+            (series.name, _sections(series, own_corpora if audio else None))
+            for series in tqdm(all_series, desc="settings", disable=None)
+        ],
+        results.comparison(all_series) if len(all_series) > 1 else None,
+        any(series.demo for series in all_series),
+    )
+
+
+def write_page(
+    output: str | Path,
+    title: str,
+    parts: Sequence[tuple[str, Sequence[Section]]],
+    comparison: Section | None = None,
+    demo: bool = False,
+) -> None:
+    """Write sections as one HTML file that needs no other.
+
+    Arguments
+    ---------
+    output : str or pathlib.Path
+        The file; it appears whole or not at all.
+    title : str
+        Of the page.
+    parts : sequence of (str, sequence of Section)
+        Name of each part, shown where there are several, and its sections.
+    comparison : Section, optional
+        Goes first.
+    demo : bool
+        Whether to warn that speech is synthetic.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "page.html"
+    >>> write_page(path, "Nothing", [("", [Section("a", "A", [])])])
+    >>> "<h1>Nothing</h1>" in path.read_text(encoding="utf-8")
+    True
+    """
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
@@ -70,13 +111,10 @@ def write_report(
     )
     here = files(__package__)
     page = environment.get_template("page.html.jinja").render(
-        title=_title(all_series),
-        demo=any(series.demo for series in all_series),
-        comparison=results.comparison(all_series) if len(all_series) > 1 else None,
-        parts=[
-            (series.name, _sections(series, own_corpora if audio else None))
-            for series in tqdm(all_series, desc="settings", disable=None)
-        ],
+        title=title,
+        demo=demo,
+        comparison=comparison,
+        parts=parts,
         style=(here / "style.css").read_text(encoding="utf-8"),
         script=(here / "script.js").read_text(encoding="utf-8"),
         shapes=SHAPES,

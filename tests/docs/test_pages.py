@@ -173,7 +173,7 @@ def check_ser_cl(words):
     if words == ["--help"]:
         return
     arguments, overrides = cli._parser().parse_known_args(words)
-    if words[0] not in ("check", "crossval", "train"):
+    if words[0] not in ("bench", "check", "crossval", "train"):
         assert not overrides, words
         return
     if words[0] == "train":

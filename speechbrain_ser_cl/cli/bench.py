@@ -1,0 +1,65 @@
+"""``ser-cl bench``: which features and which classifier, on many corpora."""
+
+import argparse
+from pathlib import Path
+
+SUMMARY = "compare features and classifiers on corpora, and across corpora"
+DESCRIPTION = """\
+Tests each of some encoders (or openSMILE's and log-mel statistics) with each of some
+linear classifiers on the folds of each corpus, and trained on one corpus and tested on
+another, over the emotions that both have. Features are computed once and kept.
+"""
+EPILOG = """\
+Any other --key value replaces that entry of the YAML. Entries are features, corpora,
+protocols, classifiers, cross_corpus, classes (four, five, six, seven, polarity; by
+default the corpora's own), normalisations, seed and allow_missing.
+
+examples:
+  ser-cl bench benchmarks/ser.yaml \\
+      --corpora "{emodb: /data/EmoDB, ravdess: /data/RAVDESS}"
+  ser-cl bench my.yaml --classifiers "[logistic, svm]" --output_folder results/mine
+
+The output folder gets bench.md, bench.tex, bench.csv, bench.json, bench.html, and a
+crossval.json for each cell, which `ser-cl compare` reads. What is there is not run
+again: a bench that was stopped goes on, and one with new entries runs these only.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments to its parser."""
+    parser.usage = "ser-cl bench BENCH.yaml [options] [--key value ...]"
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.allow_abbrev = False
+    parser.set_defaults(takes_more=True)
+    add = parser.add_argument
+    add("file", type=Path, metavar="BENCH.yaml", help="what is compared")
+    add("--output_folder", type=Path, help="results/bench/<name of the YAML>")
+    add("--features_folder", metavar="FOLDER", help="where features are kept")
+    add(
+        "--tables_only",
+        action="store_true",
+        help="run nothing, write the tables of what is there",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs what is missing, writes the tables and prints them."""
+    from speechbrain_ser_cl.report.bench import write_bench_page
+    from speechbrain_ser_cl.results.bench import write_bench
+    from speechbrain_ser_cl.sweeps.bench import BenchRun, read_bench
+    from speechbrain_ser_cl.utils.settings import split_overrides
+
+    bench = read_bench(arguments.file, split_overrides(arguments.more))
+    output = arguments.output_folder or Path("results/bench", arguments.file.stem)
+    bench_run = BenchRun(bench, output, arguments.features_folder)
+    try:
+        if not arguments.tables_only:
+            bench_run.run()
+    finally:  # what is done is told, whatever stopped the rest
+        cells = bench_run.cells()
+        text = write_bench(cells, output)
+        write_bench_page(cells, output / "bench.html")
+    print(text)
+    print(f"Results: {output}")
+    return 0
