@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import speechbrain as sb
 import torch
+from numpy.typing import NDArray
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.train_logger import TrainLogger
@@ -17,16 +18,18 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from typing_extensions import override
 
-from speechbrain_ser_cl.data.dataset import SpeechBatch
+from speechbrain_ser_cl.data.dataset import UNLABELLED, SpeechBatch
 from speechbrain_ser_cl.data.samplers import EpochSampler
+from speechbrain_ser_cl.metrics import without_labels
 from speechbrain_ser_cl.metrics.classification import METRICS, classification_metrics
 from speechbrain_ser_cl.metrics.probes import recall_at_1
+from speechbrain_ser_cl.metrics.without_labels import CRITERIA
 from speechbrain_ser_cl.nnet import UtteranceEncoder
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups
 
-MONITORS = (*METRICS, "loss", "recall_at_1")
+MONITORS = (*METRICS, "loss", "recall_at_1", *CRITERIA)
 """What can choose an epoch."""
 
 
@@ -64,7 +67,8 @@ class SERBrain(sb.Brain):
     valid_metric : str
         The score: ``uar``, ``wa`` or ``macro_f1`` of the validation set; or, where no
         classifier is trained, its ``loss``, lower being better, or ``recall_at_1`` of
-        the embeddings.
+        the embeddings; or one of ``metrics.without_labels.CRITERIA`` of the utterances
+        without a label that are in the validation set.
     train_logger : speechbrain.utils.train_logger.TrainLogger
         Gets a line per epoch.
     **kwargs
@@ -322,9 +326,12 @@ class SERBrain(sb.Brain):
             recall = recall_at_1(normalize(x).numpy(), labels.numpy())
             return {"loss": loss, "recall_at_1": recall}, recall
         seen = self.collected_outputs()
+        known = seen["label"] != UNLABELLED
         valid = classification_metrics(
-            seen["label"], seen["prediction"], len(self.class_names)
+            seen["label"][known], seen["prediction"][known], len(self.class_names)
         )
+        if self.valid_metric in CRITERIA:
+            valid |= _without_labels(self.valid_metric, seen, known)
         return valid | {"loss": loss}, valid[self.valid_metric]
 
     def on_stage_end(
@@ -362,6 +369,25 @@ class SERBrain(sb.Brain):
         self.checkpointer.save_and_keep_only(
             meta={"score": score - handicap, "epoch": epoch}, max_keys=["score"]
         )
+
+
+def _without_labels(
+    criterion: str, seen: Mapping[str, Any], known: NDArray[np.bool_]
+) -> dict[str, float]:
+    """One of ``CRITERIA``, of the utterances whose label is not known."""
+    if known.all():
+        raise ValueError(
+            f"valid_metric is {criterion}, and no utterance of the validation set is "
+            "without a label. Choose one that needs labels, such as uar"
+        )
+    p = seen["probability"]
+    if criterion != "weighted_risk":
+        measure = getattr(without_labels, criterion)
+        return {criterion: measure(p[~known])}
+    own = p[known, seen["label"][known]]
+    x = seen["embeddings"]
+    losses = -np.log(own.clip(1e-12))
+    return {criterion: without_labels.weighted_risk(losses, x[known], x[~known])}
 
 
 def _synchronised(module: torch.nn.Module) -> torch.nn.Module:

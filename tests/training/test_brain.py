@@ -5,6 +5,7 @@ import re
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import speechbrain as sb
 import torch
@@ -18,6 +19,12 @@ from speechbrain_ser_cl.data.samplers import (
     AlternatingBatchSampler,
     LengthBucketedStream,
     Phase,
+)
+from speechbrain_ser_cl.metrics.without_labels import (
+    CRITERIA,
+    mutual_information,
+    neighborhood_density,
+    weighted_risk,
 )
 from speechbrain_ser_cl.training import AtomicCheckpointer, RoundCounter, SERBrain
 
@@ -463,3 +470,33 @@ def test_a_row_of_the_history_says_what_happened(make):
 def test_an_unknown_metric_is_refused_before_training(make):
     with pytest.raises(ValueError, match="valid_metric.*UAR.*uar, wa, macro_f1"):
         make(valid_metric="UAR")
+
+
+def test_utterances_without_labels_can_choose_the_epoch(make):
+    for criterion in CRITERIA:
+        brain = make(valid_metric=criterion)
+        brain.on_stage_start(sb.Stage.VALID, 1)
+        for batch in brain.valid_set:
+            batch.label[1::2] = -1
+            with torch.no_grad():
+                outputs = brain.compute_forward(batch, sb.Stage.VALID)
+            brain._collected["id"] += batch.id
+            brain._collected["label"].append(batch.label)
+            for name, values in outputs.items():
+                brain._collected[name].append(values)
+        seen = brain.collected_outputs()
+        p, x, labels = (seen[k] for k in ("probability", "embeddings", "label"))
+        own = labels >= 0
+        valid, score = brain.score_epoch(0.0)
+        assert valid[criterion] == score
+        assert valid["wa"] == (seen["prediction"] == labels)[own].mean()
+        if criterion == "mutual_information":
+            assert score == mutual_information(p[~own])
+        elif criterion == "neighborhood_density":
+            assert score == neighborhood_density(p[~own])
+        else:
+            losses = -np.log(p[own, labels[own]])
+            assert score == pytest.approx(weighted_risk(losses, x[own], x[~own]))
+    brain._collected["label"] = [torch.zeros(len(labels), dtype=int)]
+    with pytest.raises(ValueError, match="no utterance .* is without a label"):
+        brain.score_epoch(0.0)

@@ -1,0 +1,180 @@
+"""Choose a model or an epoch for speech of which no label is known.
+
+Each criterion is larger for what it takes to be the better model. None is safe: their
+rank correlation with the true UAR stands beside the tables that use them.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+CRITERIA = ("mutual_information", "neighborhood_density", "weighted_risk")
+_MOST = 4096  # rows that are compared with each other
+
+
+def mutual_information(probabilities: ArrayLike) -> float:
+    r"""Measure how varied and how sure predictions are.
+
+    .. math::
+        H\Big(\frac{1}{N} \sum_i p_i\Big) - \frac{1}{N} \sum_i H(p_i)
+
+    Shi and Sha 2012, eq. 6: "Information-theoretical learning of discriminative
+    clusters for unsupervised domain adaptation".
+
+    Arguments
+    ---------
+    probabilities : array_like of float
+        (N, C), rows sum to 1.
+
+    Returns
+    -------
+    float
+        In nats, in [0, log C].
+
+    Raises
+    ------
+    ValueError
+        If the rows are no probabilities.
+
+    Example
+    -------
+    >>> round(mutual_information([[1, 0], [0, 1]]), 4)  # log 2
+    0.6931
+    >>> mutual_information([[1, 0], [1, 0]])
+    0.0
+    """
+    p = _probabilities(probabilities)
+    return max(0.0, _entropy(p.mean(axis=0)) - float(np.mean(_entropies(p))))
+
+
+def neighborhood_density(probabilities: ArrayLike, temperature: float = 0.05) -> float:
+    r"""Measure how many near neighbours utterances have among the predictions.
+
+    The entropy of the similarities of each row with the others (Saito et al. 2021,
+    eq. 1 to 3: "Tune it the right way: unsupervised validation of domain adaptation
+    via soft neighborhood density"),
+
+    .. math::
+        -\frac{1}{N} \sum_i \sum_{j \neq i} P_{ij} \log P_{ij}, \quad
+        P_{ij} = \frac{\exp(s_{ij} / \tau)}{\sum_{k \neq i} \exp(s_{ik} / \tau)}
+
+    with s the cosine of two rows of probabilities.
+
+    Arguments
+    ---------
+    probabilities : array_like of float
+        (N, C), N at least 2. Of more than 4096 rows so many are taken, evenly spread.
+    temperature : float
+        tau, above 0; the paper has 0.05.
+
+    Returns
+    -------
+    float
+        In [0, log(N - 1)].
+
+    Raises
+    ------
+    ValueError
+        If the rows are no probabilities, or there is one only.
+
+    Example
+    -------
+    >>> round(neighborhood_density([[1, 0], [1, 0], [0, 1], [0, 1]]), 4)
+    0.0
+    >>> round(neighborhood_density([[1, 0]] * 4), 4)  # log 3
+    1.0986
+    """
+    p = _probabilities(probabilities)
+    if len(p) < 2:
+        raise ValueError("expected two rows or more, found 1")
+    p = p[:: -(-len(p) // _MOST)]
+    unit = p / np.linalg.norm(p, axis=1, keepdims=True)
+    s = unit @ unit.T / temperature
+    np.fill_diagonal(s, -np.inf)
+    s -= s.max(axis=1, keepdims=True)
+    weights = np.exp(s)
+    weights /= weights.sum(axis=1, keepdims=True)
+    return float(np.mean(_entropies(weights)))
+
+
+def weighted_risk(
+    losses: ArrayLike, source: ArrayLike, target: ArrayLike, seed: int = 0
+) -> float:
+    r"""Estimate the loss on the target from labelled source speech that is like it.
+
+    Losses of source utterances that no model was trained on are weighed by the ratio
+    of densities, which a logistic regression between the domains gives, with a control
+    variate (You et al. 2019, eq. 8 and 9: "Towards accurate model selection in deep
+    unsupervised domain adaptation"),
+
+    .. math::
+        \overline{w \ell} + \eta \bar{w} - \eta, \quad
+        \eta = -\frac{\mathrm{Cov}(w \ell, w)}{\mathrm{Var}(w)}
+
+    Arguments
+    ---------
+    losses : array_like of float
+        Of the N source utterances.
+    source, target : array_like of float
+        Embeddings (N, D) and (M, D).
+    seed : int
+        Each utterance's weight is of a regression that was not fitted on it (two
+        halves), which are drawn by it.
+
+    Returns
+    -------
+    float
+        The estimate, negative, so that larger is better.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, or there are fewer than 4 rows of a domain.
+
+    Example
+    -------
+    >>> x = np.random.default_rng(0).normal(size=(40, 2))
+    >>> round(weighted_risk(np.ones(40), x, x), 2)
+    -1.0
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    losses = np.asarray(losses, np.float64)
+    source, target = np.asarray(source), np.asarray(target)
+    if len(losses) != len(source) or min(len(source), len(target)) < 4:
+        raise ValueError(
+            "expected the losses of 4 source utterances or more, and 4 target ones, "
+            f"found shapes {losses.shape}, {source.shape} and {target.shape}"
+        )
+    x = np.concatenate([source, target]).astype(np.float64)
+    x = (x - x.mean(axis=0)) / x.std(axis=0).clip(1e-8)
+    domain = np.arange(len(x)) >= len(source)
+    half = np.random.default_rng(seed).permutation(len(x)) % 2
+    odds = np.empty(len(x))
+    for one in (0, 1):
+        model = LogisticRegression(C=0.01, max_iter=1000)
+        model.fit(x[half != one], domain[half != one])
+        odds[half == one] = np.exp(model.decision_function(x[half == one]).clip(-9, 9))
+    weights = odds[: len(source)] * len(source) / len(target)
+    weighted, spread = weights * losses, weights.var(ddof=1)
+    eta = -np.cov(weighted, weights)[0, 1] / spread if spread > 0 else 0.0
+    return -float(weighted.mean() + eta * weights.mean() - eta)
+
+
+def _probabilities(values: ArrayLike) -> Floats:
+    p = np.asarray(values, np.float64)
+    fits = p.ndim == 2 and len(p) and (p >= 0).all()
+    if not fits or not np.allclose(p.sum(axis=1), 1, atol=1e-3):
+        raise ValueError(
+            f"expected probabilities (N, C) whose rows sum to 1, found shape {p.shape}"
+        )
+    return p
+
+
+def _entropies(p: Floats) -> Floats:
+    logs = np.log(p, where=p > 0, out=np.zeros_like(p))
+    return np.asarray(-(p * logs).sum(axis=-1))
+
+
+def _entropy(p: Floats) -> float:
+    return float(_entropies(p))
