@@ -38,18 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the table, a card, or what lies in a folder."""
-    from speechbrain_ser_cl.corpora import all_cards, get_card
+    from speechbrain_ser_cl.corpora import get_card
+    from speechbrain_ser_cl.corpora.cards import known_cards
 
     if arguments.which is not None:
         return _which(arguments.which, arguments.json)
     if arguments.name is not None:
-        card = get_card(arguments.name)
+        by_name = {card.name: card for card in known_cards()}
+        card = by_name.get(arguments.name) or get_card(arguments.name)
         if arguments.json:
             print(json.dumps(asdict(card), indent=1, ensure_ascii=False))
         else:
             print(card_text(card))
         return 0
-    cards = all_cards()
+    cards = known_cards()
     if arguments.json:
         print(json.dumps([asdict(card) for card in cards], indent=1))
         return 0
@@ -109,7 +111,7 @@ def card_text(card: Card) -> str:
     -------
     >>> from speechbrain_ser_cl.corpora import get_card
     >>> print(card_text(get_card("polish")).partition("files")[0])
-    Polish Emotional Speech Database (polish)
+    Emotions in Polish speech recordings (polish)
       ...
     """
     counts, licence = card.counts, card.licence
@@ -142,7 +144,8 @@ def card_text(card: Card) -> str:
         ("check it", f"ser-cl check /data/{card.name} --corpus {card.name}"),
         (
             "train on it",
-            f"ser-cl train own_corpus/finetune --corpora '{{{card.name}: FOLDER}}'",
+            f"ser-cl train own_corpus/finetune --corpora '{{{card.name}: FOLDER}}'"
+            + (" --emotion_map all" if counts.emotions else ""),
         ),
     ]
     body = [f"  {key:<12} {value}" for key, value in lines if value]

@@ -132,7 +132,7 @@ def get_card(name: str) -> Card:
 
 
 def all_cards() -> list[Card]:
-    """List the package's own cards and those of plug-ins that were loaded.
+    """List the package's own cards.
 
     Returns
     -------
@@ -145,6 +145,26 @@ def all_cards() -> list[Card]:
     True
     """
     return [get_card(name) for name in card_names()]
+
+
+def known_cards() -> list[Card]:
+    """List the package's own cards, and those of readers that plug-ins make of a card.
+
+    Returns
+    -------
+    list of Card
+        By name.
+
+    Example
+    -------
+    >>> known_cards() == all_cards()
+    True
+    """
+    own = card_names()
+    readers = (CORPORA.get(name) for name in CORPORA.names() if name not in own)
+    cards = [reader.card for reader in readers if isinstance(reader, CardReader)]
+    of_name = {card.name: card for card in [*cards, *all_cards()]}
+    return [of_name[name] for name in sorted(of_name)]
 
 
 def register_cards(own: Mapping[str, type[CardReader]]) -> None:
@@ -600,7 +620,7 @@ def recognise(folder: str | Path) -> list[Recognised]:
     -------
     list of Recognised
         The most likely first; those whose scheme fits at least half of the audio
-        files that any scheme fits.
+        files that any scheme fits, and smaller ones that are complete.
 
     Raises
     ------
@@ -616,11 +636,16 @@ def recognise(folder: str | Path) -> list[Recognised]:
     if not folder.is_dir():
         raise CorpusError(f"there is no folder {folder}")
     listing = Listing(folder, [*AUDIO_SUFFIXES, *MEDIA])
-    fits = {card.name: _fits(card, listing) for card in all_cards()}
-    most = max(fits.values())
-    likely = [name for name, number in fits.items() if number and number >= most / 2]
-    found = [_examined(get_card(name), folder) for name in likely]
-    found = [one for one in found if one.found]
+    fits = [(card, _fits(card, listing)) for card in known_cards()]
+    most = max(number for _, number in fits)
+    found = [
+        one
+        for card, number in fits
+        if number and (number >= most / 2 or number >= card.counts.utterances)
+        if (one := _examined(card, folder)).found
+        # A small corpus beside a large one, if it is complete.
+        if number >= most / 2 or one.problem is None
+    ]
     # A copy that is complete, then one that is nearly so.
     return sorted(
         found,

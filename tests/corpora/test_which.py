@@ -2,11 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 from speechbrain_ser_cl.cli import main
-from speechbrain_ser_cl.corpora import all_cards
+from speechbrain_ser_cl.corpora import CardReader, all_cards, get_card
 from speechbrain_ser_cl.corpora.cards import recognise
-from tests.hollow import write_emodb
+from speechbrain_ser_cl.registry import CORPORA
+from tests.hollow import write_emodb, write_ravdess
 
 
 def test_all_are_listed(capsys):
@@ -41,6 +43,24 @@ def test_a_folder_is_recognised_whole_and_in_part(tmp_path, capsys):
     (found, *_) = json.loads(capsys.readouterr().out)
     assert (found["name"], found["found"]) == ("emodb", 530)
     assert "530 instead of 535" in found["problem"]
+
+
+def test_a_small_corpus_beside_a_large_one_is_recognised_too(tmp_path):
+    write_emodb(tmp_path)
+    write_ravdess(tmp_path)
+    found = [(one.name, one.problem) for one in recognise(tmp_path)]
+    assert sorted(found) == [("emodb", None), ("ravdess", None)]
+
+
+def test_a_plug_ins_card_is_listed(tmp_path, monkeypatch, capsys):
+    card = replace(get_card("emodb"), name="ours", title="Our corpus", aliases=[])
+    monkeypatch.setitem(CORPORA._entries, "ours", CardReader(card))
+    assert main(["corpora"]) == 0
+    assert "\nours " in capsys.readouterr().out
+    assert main(["corpora", "ours"]) == 0
+    assert "Our corpus (ours)" in capsys.readouterr().out
+    write_emodb(tmp_path)
+    assert {one.name for one in recognise(tmp_path)} == {"emodb", "ours"}
 
 
 def test_a_folder_without_a_known_corpus(tmp_path, capsys):
