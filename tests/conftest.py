@@ -14,7 +14,29 @@ ROOT = Path(__file__).resolve().parents[1]
 # Tests run in several processes, all of which start others: more threads than cores
 # wait for each other, which took ten times as long. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Files that take long go first: no process is left alone with one of them at the end.
+_LONG = (
+    "tests/integration/",
+    "tests/sweeps/",
+    "features/test_cache",
+    "test_weighted_ssl",
+    "tests/docs/",
+    "test_wheel",
+    "test_plugin",
+    "tests/report/",
+    "tests/training/",
+)
 _seconds: Counter[str] = Counter()
+
+
+def pytest_collection_modifyitems(items):
+    """Orders the files; pytest-xdist takes them one after the other."""
+
+    def place(item) -> int:
+        file = item.nodeid.partition("::")[0]
+        return next((k for k, part in enumerate(_LONG) if part in file), len(_LONG))
+
+    items.sort(key=place)
 
 
 def pytest_runtest_logreport(report):

@@ -1,13 +1,12 @@
 """Each row of tests/recipes runs with its debug flags and leaves the files it names."""
 
 import csv
-import os
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS = [
@@ -19,12 +18,10 @@ ROWS = [
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row["Hparam_file"])
 def test_debug_flags(row, tmp_path):
-    command = [sys.executable, row["Script_file"], row["Hparam_file"]]
-    command += shlex.split(row["test_debug_flags"])
-    command += ["--output_folder", tmp_path / "run"]
-    subprocess.run(
-        command, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True
-    )
+    words = [row["Script_file"], row["Hparam_file"]]
+    words += shlex.split(row["test_debug_flags"])
+    done = run([*words, "--output_folder", tmp_path / "run"], cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
     checks = row["test_debug_checks"]
     files = checks.removeprefix("file_exists=[").removesuffix("]").split(",")
     assert files

@@ -25,6 +25,8 @@ from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.results import read_embeddings
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.training import Launch
+from tests.processes import Process
+from tests.processes import run as run_process
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP_MSP"
@@ -40,7 +42,6 @@ ENCODER = {
     "attention_dropout": 0.1,
     "activation_dropout": 0.1,
 }
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -84,8 +85,7 @@ def settings(world):
 
 def command(settings, **changes):
     """The command line of an experiment."""
-    words = [sys.executable, str(SCRIPT), "hparams/multitask_da.yaml"]
-    words += ["--device", "cpu"]
+    words = [str(SCRIPT), "hparams/multitask_da.yaml", "--device", "cpu"]
     for key, value in (settings | changes).items():
         text = "null" if value is None else str(value)
         words += [f"--{key}", text]
@@ -143,20 +143,22 @@ def checkout(tmp_path):
     return tmp_path / "checkout"
 
 
-def demo(script, cwd, **overrides):
+def demo(script, **overrides):
     small = {"n_rounds": 2, "source_batches": 4, "target_batches": 2} | overrides
-    words = [sys.executable, script, "hparams/multitask_da.yaml", "--device", "cpu"]
+    words = [script, "hparams/multitask_da.yaml", "--device", "cpu"]
     for key, value in small.items():
         words += [f"--{key}", str(value)]
-    done = subprocess.run(
-        words, cwd=cwd, env=ONE_THREAD, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
+    return words
 
 
 def test_the_main_command_runs_the_demo_from_the_root(checkout):
-    done = demo("recipes/IEMOCAP_MSP/train.py", checkout)
+    done = subprocess.run(
+        [sys.executable, *demo("recipes/IEMOCAP_MSP/train.py")],
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert lines[0].startswith("DEMO")
     assert "synthetic" in lines[0]
@@ -194,7 +196,9 @@ def test_the_main_command_runs_the_demo_from_the_root(checkout):
 
 def test_the_main_command_runs_the_demo_from_the_recipes_folder(checkout):
     folder = checkout / "recipes" / "IEMOCAP_MSP"
-    done = demo("train.py", folder, n_rounds=1, source_batches=1, target_batches=1)
+    small = {"n_rounds": 1, "source_batches": 1, "target_batches": 1}
+    done = run_process(demo("train.py", **small), cwd=folder)
+    assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("DEMO")
     (results,) = (folder / "results").iterdir()
     assert "demo" in results.name
@@ -236,12 +240,10 @@ def test_killed_in_an_epoch_and_between_epochs_it_ends_like_one_never_killed(
     }
     killed = tmp_path / "killed"
     words = command(settings, output_folder=killed, ckpt_interval_steps=2, **longer)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    start = {"cwd": tmp_path, "env": ONE_THREAD} | quiet
 
     # In the middle of epoch 3, of the source.
     kill_when(
-        subprocess.Popen(words, **start),
+        Process(words, cwd=tmp_path),
         lambda meta, path: not meta["end-of-epoch"] and epoch_of(path) == 3,
         killed,
     )
@@ -251,7 +253,7 @@ def test_killed_in_an_epoch_and_between_epochs_it_ends_like_one_never_killed(
     assert 0 < step < 20
     # Between epochs 4 and 5, where a checkpoint in the middle may have been begun.
     kill_when(
-        subprocess.Popen(words, **start),
+        Process(words, cwd=tmp_path),
         lambda meta, path: meta["end-of-epoch"] and meta["epoch"] == 4,
         killed,
     )
@@ -584,11 +586,10 @@ def test_two_processes_train_one_model(settings, tmp_path):
     script.write_text(RANK.format(script=str(SCRIPT)))
     words = command(settings, output_folder=tmp_path / "run", n_rounds=2)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words[1:3] = [*torchrun, str(script), str(HPARAMS)]
+    words[:2] = [*torchrun, str(script), str(HPARAMS)]
     done = subprocess.run(
-        [*words, "--distributed_backend", "gloo"],
+        [sys.executable, *words, "--distributed_backend", "gloo"],
         cwd=tmp_path,
-        env=ONE_THREAD,
         capture_output=True,
         text=True,
     )
@@ -661,18 +662,12 @@ def error_of(monkeypatch, *words):
 
 
 def error_with(monkeypatch, settings, tmp_path, **changes):
-    words = command(settings, output_folder=tmp_path / "run", **changes)[2:]
+    words = command(settings, output_folder=tmp_path / "run", **changes)[1:]
     return error_of(monkeypatch, *words)
 
 
 def test_an_error_is_one_line_and_an_exit_status(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "hparams/multitask.yaml"],
-        cwd=tmp_path,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-    )
+    done = run_process([SCRIPT, "hparams/multitask.yaml"], cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]

@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +21,7 @@ from speechbrain_ser_cl.sweeps.runs import PlannedRun
 from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.training.launch import wants_demo
 from speechbrain_ser_cl.utils.settings import resolve_settings
+from tests.processes import run as run_process
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "recipes" / "own_corpus" / "train.py"
@@ -260,13 +259,8 @@ def test_bad_data_is_refused_before_anything_is_trained(
 
 
 def test_an_error_is_one_line_and_an_exit_status(tmp_path):
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "hparams/finetune.yaml", "--folder", "nowhere"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-    )
+    words = [SCRIPT, "hparams/finetune.yaml", "--folder", "nowhere"]
+    done = run_process(words, cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]

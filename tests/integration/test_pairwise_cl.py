@@ -3,10 +3,8 @@
 import csv
 import importlib.util
 import json
-import os
 import re
 import runpy
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -25,6 +23,8 @@ from speechbrain_ser_cl.registry import BACKBONES
 from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.utils.settings import read_yaml
 from tests import hollow
+from tests.processes import Process
+from tests.processes import run as run_process
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP" / "pairwise_cl"
@@ -38,7 +38,6 @@ ENCODER = {
     "encoder_ffn_dim": 32,
 }
 LABELS = {"synthetic_source": {"angry": ["angry"], "sad": ["sad"]}}
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +74,7 @@ def settings(world):
 
 def command(settings, **changes):
     """The command line of an experiment."""
-    words = [sys.executable, str(SCRIPT), "hparams/pairwise_cl.yaml"]
+    words = [str(SCRIPT), "hparams/pairwise_cl.yaml"]
     for key, value in (settings | {"device": "cpu"} | changes).items():
         text = json.dumps(value) if isinstance(value, dict | list | None) else value
         words += [f"--{key}", str(text)]
@@ -99,11 +98,9 @@ def test_the_main_command_runs_the_demo(tmp_path):
     short = {"pretrain_epochs": 2, "tune_epochs": 2, "draws": 3, "device": "cpu"}
     short |= {"views": "[w2v2, mel]", "full_draws": 1}
     script = "recipes/IEMOCAP/pairwise_cl/train.py"
-    words = [sys.executable, script, "hparams/pairwise_cl.yaml"]
+    words = [script, "hparams/pairwise_cl.yaml"]
     words += [str(word) for k, v in short.items() for word in (f"--{k}", v)]
-    done = subprocess.run(
-        words, cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True
-    )
+    done = run_process(words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert lines[0].startswith("DEMO") and "synthetic" in lines[0]
@@ -252,10 +249,9 @@ def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp
     longer = {"pretrain_epochs": 6, "draws": 3}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     words = command(settings, output_folder=killed, **longer)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     log, notes = killed / "pretraining" / "train_log.txt", killed / "few_labels.jsonl"
     kill_when(
-        subprocess.Popen(words, cwd=tmp_path, env=ONE_THREAD, **quiet),
+        Process(words, cwd=tmp_path),
         lambda: log.exists() and len(log.read_text().splitlines()) > 2,
     )
     assert not notes.exists()
@@ -430,7 +426,7 @@ def test_cross_validation_and_its_tables(settings, tmp_path):
 def test_switches_that_mean_nothing(monkeypatch, settings, tmp_path, changes, said):
     # Said before an encoder is looked for, which may mean a download.
     changes |= {"ssl_source": tmp_path / "not_there"}
-    words = command(settings, output_folder=tmp_path / "run", **changes)[2:]
+    words = command(settings, output_folder=tmp_path / "run", **changes)[1:]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -3,9 +3,6 @@
 import csv
 import itertools
 import json
-import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,12 +23,12 @@ from speechbrain_ser_cl.results import read_embeddings
 from speechbrain_ser_cl.training import check_stages, setting_title
 from speechbrain_ser_cl.utils.settings import resolve_settings
 from tests.hollow import write_iemocap
+from tests.processes import Process
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP" / "supervised_contrastive"
 SCRIPT = RECIPE / "train.py"
 HPARAMS = RECIPE / "hparams" / "contrastive.yaml"
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 NAME = "synthetic_source"
 
 
@@ -308,24 +305,21 @@ def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp
         "batches_per_epoch": 4,
     }
     killed = tmp_path / "killed"
-    words = [sys.executable, str(SCRIPT), "hparams/contrastive.yaml"]
+    words = [str(SCRIPT), "hparams/contrastive.yaml"]
     words += ["--device", "cpu", "--ckpt_interval_steps", "1"]
     words += ["--output_folder", str(killed)]
     for key, value in (settings | longer).items():
         text = json.dumps(value) if isinstance(value, dict | None) else str(value)
         words += [f"--{key}", text]
     for stage in ("scl-*", "scl+ft-*"):
-        with open(tmp_path / "log", "w") as log:
-            process = subprocess.Popen(
-                words, cwd=tmp_path, env=ONE_THREAD, stdout=log, stderr=log
-            )
-            deadline = time.monotonic() + 240
-            while not in_the_middle(killed / "stages", stage):
-                assert process.poll() is None, (tmp_path / "log").read_text()[-3000:]
-                assert time.monotonic() < deadline
-                time.sleep(0.005)
-            process.kill()
-            process.wait()
+        process = Process(words, cwd=tmp_path)
+        deadline = time.monotonic() + 240
+        while not in_the_middle(killed / "stages", stage):
+            assert process.poll() is None, process.communicate()[1][-3000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.kill()
+        process.wait()
     assert not (killed / "results.json").exists()
     resumed, whole = run("killed", **longer), run("whole", **longer)
     for key in ("test", "valid", "probes", "epochs", "tested_epoch", "data"):

@@ -6,10 +6,8 @@ rest calls the recipe's functions, which saves the import each time.
 
 import csv
 import json
-import os
 import re
 import runpy
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +22,8 @@ from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.training import Launch
+from tests.processes import Process, start_ranks
+from tests.processes import run as run_process
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP_CASIA"
@@ -58,7 +58,6 @@ LABELS = {
     "synthetic_source": {"angry": ["angry"], "happy": ["happy"], "low": ["sad"]},
     "synthetic_target": {"angry": ["angry"], "other": ["happy", "neutral"]},
 }
-ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def settings(world):
 
 def command(settings, **changes):
     """The command line of an experiment."""
-    words = [sys.executable, str(SCRIPT), "hparams/two_stage.yaml", "--device", "cpu"]
+    words = [str(SCRIPT), "hparams/two_stage.yaml", "--device", "cpu"]
     for key, value in (settings | changes).items():
         text = json.dumps(value) if isinstance(value, dict | None) else str(value)
         words += [f"--{key}", text]
@@ -164,11 +163,9 @@ def test_the_main_command_runs_the_demo(tmp_path):
         (folder / name).symlink_to(RECIPE / name)
     short = {f"{stage}_epochs": 1 for stage in ("contrast", "classifier", "tuning")}
     short |= {"similarity_utterances": 40, "device": "cpu"}
-    words = [sys.executable, "recipes/IEMOCAP_CASIA/train.py", "hparams/two_stage.yaml"]
+    words = ["recipes/IEMOCAP_CASIA/train.py", "hparams/two_stage.yaml"]
     words += [str(word) for k, v in short.items() for word in (f"--{k}", v)]
-    done = subprocess.run(
-        words, cwd=tmp_path, env=ONE_THREAD, capture_output=True, text=True
-    )
+    done = run_process(words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.splitlines()
     assert lines[0].startswith("DEMO") and "synthetic" in lines[0]
@@ -240,8 +237,6 @@ def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp
     }
     killed = tmp_path / "killed"
     words = command(settings, output_folder=killed, ckpt_interval_steps=2, **longer)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    start = {"cwd": tmp_path, "env": ONE_THREAD} | quiet
 
     def in_the_middle_of(folder, epoch):
         found = checkpoints(folder)
@@ -250,12 +245,12 @@ def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp
 
     # In the middle of stage 1's second epoch or later, then of the first classifier.
     kill_when(
-        subprocess.Popen(words, **start),
+        Process(words, cwd=tmp_path),
         lambda: in_the_middle_of(killed / "encoder", 2),
     )
     assert not (killed / "synthetic_source").exists()
     kill_when(
-        subprocess.Popen(words, **start),
+        Process(words, cwd=tmp_path),
         lambda: in_the_middle_of(killed / "synthetic_source", 2),
     )
     assert not (killed / "synthetic_source" / "results.json").exists()
@@ -476,16 +471,9 @@ def test_cross_validation_as_one_command(settings, tmp_path):
 def test_two_processes_train_one_model(settings, tmp_path):
     own = {"freeze": 1}
     words = command(settings, output_folder=tmp_path / "run", **own)
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    words[1:3] = [*torchrun, str(SCRIPT), str(HPARAMS)]
-    done = subprocess.run(
-        [*words, "--distributed_backend", "gloo"],
-        cwd=tmp_path,
-        env=ONE_THREAD,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = start_ranks(2, [*words, "--distributed_backend", "gloo"], cwd=tmp_path)
+    for rank in ranks:
+        assert rank.wait() == 0, rank.communicate()[1][-3000:]
     assert len(list(tmp_path.rglob("results.json"))) == 2
     for corpus in LABELS:
         results = read_json(tmp_path / "run" / corpus / "results.json")
@@ -526,7 +514,7 @@ def test_real_speech_and_a_real_encoder(run, shared):
 
 def error_with(monkeypatch, settings, tmp_path, **changes):
     """What the script says when it gives up."""
-    words = command(settings, output_folder=tmp_path / "run", **changes)[2:]
+    words = command(settings, output_folder=tmp_path / "run", **changes)[1:]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -4,7 +4,6 @@ Run as a script this file is one of the processes.
 """
 
 import os
-import subprocess
 import sys
 
 import pytest
@@ -34,6 +33,7 @@ from speechbrain_ser_cl.losses import (
     contrastive_step,
 )
 from speechbrain_ser_cl.losses.gather import gather_rows
+from tests.processes import Process
 
 # Rows per rank: different numbers, one of them without any.
 SIZES = {2: [9, 3], 4: [4, 1, 0, 7]}
@@ -145,15 +145,9 @@ def test_gradient_of_all_processes_is_that_of_one_with_the_whole_batch(world, tm
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("this PyTorch has no gloo")
     processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(world), str(tmp_path / "store")],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
+        Process([__file__, rank, world, tmp_path / "store"]) for rank in range(world)
     ]
-    outputs = [process.communicate(timeout=300)[0] for process in processes]
+    outputs = [process.communicate()[1] for process in processes]
     failed = [o for p, o in zip(processes, outputs, strict=True) if p.returncode]
     assert not failed, failed[0]
 

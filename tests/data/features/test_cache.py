@@ -6,8 +6,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import textwrap
 import time
 from collections import namedtuple
@@ -26,6 +24,7 @@ from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
 from speechbrain_ser_cl.data.features import pack as feature_pack
 from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
 from speechbrain_ser_cl.utils.audio import AudioError, load_audio
+from tests.processes import Process, run
 
 CONFIG = {
     "model_type": "whisper",
@@ -460,13 +459,7 @@ def environment():
 
 def start(script, code, *arguments):
     script.write_text(SCRIPT + textwrap.indent(textwrap.dedent(code), "    "))
-    return subprocess.Popen(
-        [sys.executable, str(script), *map(str, arguments)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return Process([script, *arguments], env=environment())
 
 
 def in_journals(cache):
@@ -580,7 +573,7 @@ def test_ranks_share_the_work_and_runs_wait_for_each_other(
         )
         for rank in range(2)
     ]
-    outputs = [process.communicate(timeout=300) for process in ranks]
+    outputs = [process.communicate() for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], outputs
     a, b = (out.split() for out, _ in outputs)
     assert int(a[0]) + int(b[0]) == len(utterances)
@@ -604,8 +597,7 @@ def test_a_script_that_cannot_be_imported_is_told_so(corpus, tmp_path):
         "cache = FeatureCache(sys.argv[2], {})\n"
         "cache.fill(read_synthetic(sys.argv[1]), extract, processes=2)\n"
     )
-    command = [sys.executable, str(script), str(corpus), str(tmp_path / "cache")]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+    done = run([script, corpus, tmp_path / "cache"], env=environment())
     assert done.returncode != 0
     assert 'put what it does under `if __name__ == "__main__":`' in done.stderr
 
