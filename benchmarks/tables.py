@@ -182,6 +182,25 @@ def training_step(found):
     return [*table(["part", "ms"], rows), "", about + machine(where)]
 
 
+def loading(found):
+    """Utterances that one core loads in a second."""
+    by = ("per file", "per batch")
+    rows = [
+        [row["step"], *("–" if row[k] is None else f"{row[k]:.0f}" for k in by)]
+        for row in found["results"]
+    ]
+    whole, many = found["results"][-1]["per file"], found["cores_beside_gpu"]
+    slowest = min(found["results"][:-1], key=lambda row: row["per file"])
+    about = (
+        f"Utterances a second of one core; {found['speech']}, {found['seconds']:g} s "
+        f"each, batches of {found['batch']}. The slowest step is {slowest['step']}. "
+        f"{many} such cores make {many * whole:.0f} utterances a second of two views "
+        f"each ({found['goal']} are wanted for an H100). Load before: "
+        f"{found['load_before']:.0f} processes on {found['cores']} cores. "
+    )
+    return [*table(["step", *by], rows), "", about + machine(found)]
+
+
 def scale(found):
     """Seconds and memory by the number of utterances, and how they grow."""
     rows, before = [], None
@@ -262,6 +281,7 @@ TABLES = {
     "heads": heads,
     "leaks": leaks,
     "scale": scale,
+    "loading": loading,
     "cache": cache,
     "cache_epoch_ravdess": cache_epoch,
     "training_step": training_step,
