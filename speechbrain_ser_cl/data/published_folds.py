@@ -147,18 +147,14 @@ def _emobox_fold(folder: Path, name: str, k: int) -> Iterator[Row]:
                 row = json.loads(line, object_pairs_hook=each_key_once)
                 audio = str(row["wav"] if "wav" in row else row["audio"])
                 label = str(row["emo"] if "emo" in row else row["label"])
+                if "start_time" in row:
+                    audio = _piece(audio, str(row["key"]), f"{name}-")
             except (ValueError, KeyError, TypeError):
                 raise ValueError(
                     f"protocol emobox: {path}, line {n}: found {line[:80]!r}, expected "
                     "a JSON object with wav and emo (or audio and label). Get the "
                     "file again"
                 ) from None
-            if "start_time" in row:
-                raise ValueError(
-                    f"protocol emobox: {path}: its utterances are pieces of long "
-                    "files, which cannot be matched by their paths; choose another "
-                    "protocol"
-                )
             yield re.sub(r"^(.*/)?downloads/[^/]+/", "", normal(audio)), part, label
 
 
@@ -208,6 +204,12 @@ def _no_lists(
     )
 
 
+def _piece(recording: str, name: str, prefix: str) -> str:
+    """A path for a piece of a long recording; names begin with the corpus."""
+    path = PurePosixPath(normal(recording.removeprefix(prefix))).with_suffix("")
+    return str(path / normal(name.removeprefix(prefix)))
+
+
 def _matched(
     utterances: Sequence[Utterance], listed: Sequence[str], kind: str
 ) -> dict[str, int]:
@@ -217,7 +219,12 @@ def _matched(
         parts = (PurePosixPath(path).with_suffix("").parts for path in paths)
         return ["/".join(some[-depth:]) for some in parts]
 
-    here = [normal(utterance.path.as_posix()) for utterance in utterances]
+    here = [
+        normal(utterance.path.as_posix())
+        if utterance.recording is None
+        else _piece(utterance.recording, utterance.id, f"{utterance.corpus}_")
+        for utterance in utterances
+    ]
     for depth in range(1, 1 + max((path.count("/") + 1 for path in listed), default=1)):
         ours, theirs = ends(here, depth), ends(listed, depth)
         if len(set(ours)) == len(ours) and len(set(theirs)) == len(theirs):

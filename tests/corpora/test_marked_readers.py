@@ -5,6 +5,7 @@ import os
 import shutil
 from collections import Counter
 from itertools import cycle
+from pathlib import Path
 
 import numpy
 import pytest
@@ -217,6 +218,17 @@ def test_pavoque_is_cut_at_the_times_of_its_lists(pavoque, tmp_path):
     assert one.duration == pytest.approx(0.4)
     samples, rate = soundfile.read(one.path)
     assert rate == 16000 and samples[3200] == pytest.approx(1.2 / 1.5, abs=0.001)
+
+
+def test_pavoque_leaves_out_what_has_two_styles(pavoque, tmp_path, caplog):
+    folder = Path(shutil.copytree(pavoque, tmp_path / "copy"))
+    path = folder / "pavoque-outtakes.yaml"
+    again = "- {prompt: m2a, text: ja, style: happy, start: 1.0, end: 1.4}\n"
+    path.write_text(path.read_text() + again)
+    caplog.set_level("INFO")
+    with pytest.warns(UserWarning, match="happy 0 instead of 745"):
+        found = read_pavoque(folder, allow_missing=True)
+    assert len(found) == 5 and "pavoque: 2 left out" in caplog.text
 
 
 def test_pavoque_is_recognised_without_cutting(pavoque):

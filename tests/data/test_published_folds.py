@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from speechbrain_ser_cl.data.protocols import (
     select_parts,
     write_split,
 )
+from speechbrain_ser_cl.data.published_folds import published_folds
 from speechbrain_ser_cl.data.splits import Labelled, LeakError
 
 WORDS = {"anger": "angry", "happy": "happy", "neutral": "neutral"}
@@ -279,3 +281,29 @@ def test_emo_superb_matches_by_name_and_has_a_validation_part(tmp_path, caplog):
         assert fold.shared["speaker"]["train/test"] == 0
     assert "1 of its 24 files of crema_d are not used" in caplog.text
     assert "2 text_ids" in caplog.text
+
+
+def test_pieces_of_long_recordings_are_matched_by_their_names(tmp_path):
+    """As in PAVOQUE, whose lists name the recording, and give times two styles."""
+    utterances = [
+        replace(
+            utterance("pavoque", f"cut/m{n}-{style}.flac", "1", "angry"),
+            recording=f"pavoque_pavoque-{file}",
+            start=n * 2.0,
+        )
+        for file, style in (("angry", "angry"), ("outtakes", "angry"))
+        for n in range(3 * (file == "outtakes"), 3 + 3 * (file == "outtakes"))
+    ]
+    folder = tmp_path / "pavoque" / "fold_1"
+    folder.mkdir(parents=True)
+    for part, some in (("train", utterances[1:]), ("test", utterances[:1])):
+        lines = [
+            {"key": u.id.replace("_", "-"), "emo": "angry", "start_time": u.start}
+            | {"wav": f"downloads/pavoque/{u.recording[8:]}.flac"}
+            for u in some
+        ]
+        lines.append(lines[-1] | {"key": f"pavoque-m9-{part}", "emo": "poker"})
+        text = "\n".join(map(json.dumps, lines))
+        (folder / f"pavoque_{part}_fold_1.jsonl").write_text(text)
+    (parts,) = published_folds(utterances, "emobox", tmp_path)
+    assert parts.tolist() == [2, 0, 0, 0, 0, 0]

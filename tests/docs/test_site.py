@@ -1,6 +1,7 @@
 """The site is built without a warning, is complete, and opens in a browser."""
 
 import ast
+import html
 import re
 import subprocess
 import sys
@@ -8,6 +9,8 @@ import zlib
 
 import pytest
 
+from speechbrain_ser_cl.cli.corpora import card_text
+from speechbrain_ser_cl.corpora import all_cards
 from tests.docs.pages import DOCS, ROOT
 
 pytest.importorskip("sphinx", reason="the extra docs")
@@ -68,6 +71,15 @@ def test_formulas_tables_and_the_tutorial_are_on_their_pages(site):
         if line.startswith("ser_cl("):
             plain = text.replace("&#39;", "'").replace("&quot;", '"')
             assert line in plain
+
+
+def test_the_page_of_corpora_says_what_the_cards_say(site):
+    page = (site / "cards.html").read_text(encoding="utf-8")
+    text = html.unescape(re.sub("<[^>]*>", "", page))
+    for card in all_cards():
+        assert card_text(card) in text
+        cells = re.sub("<[^>]*>", "\n", page.split(f"<td><p>{card.name}</p></td>")[1])
+        assert str(card.counts.utterances) in cells.split()[:10]
 
 
 @pytest.mark.parametrize("page", ["index", "api/losses", "papers/multitask_da"])
