@@ -18,7 +18,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["conf.py"]
+exclude_patterns = ["conf.py", "upstream.py"]
 myst_enable_extensions = ["deflist", "tasklist"]
 myst_heading_anchors = 3
 
