@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 import yaml
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from speechbrain_ser_cl.corpora import Licence
 from speechbrain_ser_cl.corpora.licences import licence_of
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
+from speechbrain_ser_cl.metrics import rescale
 from speechbrain_ser_cl.model_folder import (
     DESCRIPTION,
     WEIGHTS,
@@ -161,6 +161,7 @@ def model_card(
         licences=licences,
         limits=[f"{name}: {t.limits}" for name, t in licences if t and t.limits],
         test=results["test"],
+        calibration=results.get("calibration"),
         test_row=rows[test_part],
         metrics=_METRICS,
         percent=lambda share: f"{100 * share:.1f}",
@@ -230,7 +231,9 @@ def _check_predictions(
     for name, (path, result) in zip(some, found, strict=True):
         if not isinstance(result, Classification) or result.timeline:
             continue  # the run may have known how to read it
-        ours = numpy.array(list(result.probabilities.values()))
+        calibrated = [list(result.probabilities.values())]
+        # The run's are without the temperature.
+        (ours,) = rescale(calibrated, 1 / recognizer.model.head.temperature)
         if abs(ours - rows[name]).max() > _MOST_DIFFERENCE:
             raise ValueError(
                 f"{run}: the model gives {ours.round(3).tolist()} for {path}, "
@@ -247,6 +250,7 @@ def _write_speechbrain(
 
     encoder = model.encoder
     options = f"    domain: {json.dumps(description['domain'])}\n"
+    scale = f"    temperature: {model.head.temperature!r}\n"
     parts = {"backbone": encoder.backbone, "pooling": encoder.pooling}
     parts |= {"norm": encoder.norm}
     text = (
@@ -257,6 +261,7 @@ def _write_speechbrain(
         + "head: !new:speechbrain_ser_cl.nnet.HeadSum\n    heads:\n"
         + "".join(f"        - {_tagged(head)}\n" for head in model.head.heads)
         + options
+        + scale
         + "classifier: !new:torch.nn.Sequential\n"
         "    - !ref <head>\n"
         "    - !new:torch.nn.LogSoftmax\n"

@@ -8,6 +8,7 @@ their weights::
      "classes": ["negative", "positive"],
      "sample_rate": 16000,
      "domain": 1,
+     "temperature": 1.2,
      "backbone": {"name": "weighted_ssl", "arguments": {"source": {…}, "freeze": 2}},
      "pooling": {"name": "mean", "arguments": {"input_size": null}},
      "norm": {"name": "domain_norm", "arguments": {…}},
@@ -15,7 +16,8 @@ their weights::
      "sha256": "…"
     }
 
-``sha256`` is the checksum of the weights; it is checked where it is there.
+``sha256`` is the checksum of the weights; it is checked where it is there. Logits are
+divided by ``temperature``; without it by 1.
 
 A name is one of the registries ``backbones``, ``poolings`` and (norm and heads)
 ``heads``, so all code that runs is code of the installed package or of a plug-in that
@@ -78,7 +80,10 @@ class ModelError(FileError):
 
 
 def write_model(
-    folder: str | Path, model: EmotionClassifier, class_names: Sequence[str]
+    folder: str | Path,
+    model: EmotionClassifier,
+    class_names: Sequence[str],
+    temperature: float | None = None,
 ) -> None:
     """Writes a model folder, ``model.json`` last.
 
@@ -90,6 +95,8 @@ def write_model(
         The parts; LoRA's updates are written as part of the weights.
     class_names : sequence of str
         Names of the classes 0, 1, …
+    temperature : float, optional
+        What the logits are to be divided by. None: the model's own.
 
     Raises
     ------
@@ -121,6 +128,7 @@ def write_model(
         "classes": list(class_names),
         "sample_rate": SAMPLE_RATE,
         "domain": model.domain,
+        "temperature": temperature or model.head.temperature,
         "backbone": _describe(BACKBONES, encoder.backbone),
         "pooling": _describe(POOLINGS, encoder.pooling),
         "norm": _describe(HEADS, encoder.norm),
@@ -301,7 +309,11 @@ def _build(path: Path, description: ModelRecord) -> EmotionClassifier:
         "norm": _part(path, HEADS, description["norm"]),
     }
     try:
-        return EmotionClassifier(**parts, domain=description["domain"])
+        return EmotionClassifier(
+            **parts,
+            domain=description["domain"],
+            temperature=description.get("temperature", 1.0),
+        )
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None
 

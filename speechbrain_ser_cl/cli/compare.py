@@ -15,8 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metric",
         default="uar",
-        choices=["uar", "wa", "macro_f1"],
-        help="what is pooled and tested: uar (default), wa or macro_f1",
+        metavar="METRIC",
+        help="what is pooled and tested: uar (default), wa or macro_f1 of classes; kl, "
+        "js, cosine, brier or majority of votes; ccc, pearson or rmse of dimensions; "
+        "macro_f1, micro_f1 or sample_f1 of several emotions",
+    )
+    parser.add_argument(
+        "--groups", action="store_true", help="also the results by gender, age, …"
     )
     parser.add_argument("--csv", type=Path, help="write each fold's numbers here, too")
     parser.add_argument(
@@ -28,6 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the tables."""
     from speechbrain_ser_cl.results.tables import (
         build_crossval_table,
+        build_groups_table,
         collect_crossvals,
         crossval_rows,
         write_csv,
@@ -43,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(crossval_rows(settings, arguments.metric), indent=1))
     else:
         print(build_crossval_table(settings, metric=arguments.metric))
+        if arguments.groups:
+            print(build_groups_table(settings))
     if arguments.csv:
         write_csv(settings, arguments.csv)
     return 0

@@ -11,6 +11,7 @@ README.md: fills in tables from results.json or crossval.json files. They stand 
 marks, each on its own line; paths are relative to the README:
   <!-- results: begin FOLDER -->  and  <!-- results: end -->   one row per setting
   <!-- crossval: begin FOLDER --> and  <!-- crossval: end -->  the same, over folds
+  <!-- groups: begin FOLDER -->   and  <!-- groups: end -->    by gender, age, …
   <!-- costs: begin FOLDER -->    and  <!-- costs: end -->     its time and memory
   <!-- few_labels: begin FOLDER --> and  <!-- few_labels: end -->  per share of labels
   <!-- alignment: begin FOLDER --> and  <!-- alignment: end -->  PWCCA between views

@@ -249,6 +249,9 @@ class Card(_Checked):
         to be translated.
     dimensions : dict
         Name of each dimension to its ``Scale``.
+    group_by : dict
+        What results can be told by beside gender and language, to where it stands:
+        ``{age: "{Age}"}``.
     variants : dict
         Name of another release to its counts.
     bad : dict
@@ -291,6 +294,7 @@ class Card(_Checked):
     part: Field | None = None
     intensity: Field | None = None
     dimensions: dict[str, Scale] = field(default_factory=dict)
+    group_by: dict[str, str] = field(default_factory=dict)
     variants: dict[str, Counts] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)
     refuse_one_length: bool = False

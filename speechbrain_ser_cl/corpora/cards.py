@@ -498,6 +498,12 @@ def _candidates(
                 split=which,
                 intensity=intensity(row) or None,
                 dimensions=_dimensions(card, row),
+                groups={
+                    name: value
+                    for name, of in card.group_by.items()
+                    if (value := row.get(of.strip("{}")))
+                }
+                or None,
             )
         )
     if without or elsewhere:

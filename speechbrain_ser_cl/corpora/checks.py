@@ -84,6 +84,7 @@ class Candidate:
     intensity: str | None = None
     dimensions: Mapping[str, float] | None = None
     votes: Mapping[str, float] | None = None
+    groups: Mapping[str, str] | None = None
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
@@ -569,4 +570,5 @@ def _utterance(
         intensity=candidate.intensity,
         dimensions=candidate.dimensions,
         votes=candidate.votes,
+        groups=candidate.groups,
     )

@@ -122,6 +122,7 @@ def read_table(
     raters: str | None = None,
     dimensions: Words = None,
     votes: Words = None,
+    groups: Words = None,
 ) -> "TableUtterances":
     r"""Read a corpus of one's own: a table with a row per utterance.
 
@@ -169,6 +170,9 @@ def read_table(
     votes : mapping, optional
         Emotion to the column of how many listeners heard it, or of their share:
         ``{happy: n_happy, sad: n_sad}``.
+    groups : mapping, optional
+        What results are to be told by, beside gender and language, to its column:
+        ``{age: Alter}``.
 
     Returns
     -------
@@ -208,8 +212,9 @@ def read_table(
         key = _resolved(said_columns, rows, splits, where, ("file", "start", "end"))
         rows = _joined(rows, read_rows(more, encoding), key, where, more)
     columns = _resolved(said_columns, rows, splits, where)
-    asked = _numeric("dimensions", dimensions, rows, where)
-    asked |= _numeric("votes", votes, rows, where)
+    asked = _asked("dimensions", dimensions, rows, where)
+    asked |= _asked("votes", votes, rows, where)
+    asked |= _asked("groups", groups, rows, where)
     parts = _parts([_values(row, columns | asked) for row in rows], where)
     found = find_files(root, (part.said["file"] for part in parts), where)
     for part, (path, name) in zip(parts, found, strict=True):
@@ -272,6 +277,7 @@ def read_table(
                 end=part.end,
                 votes=part.votes,
                 dimensions=part.dimensions,
+                groups=_texts(part, "groups") or None,
             )
             for part, path in zip(kept, files, strict=True)
         ),
@@ -672,10 +678,8 @@ def _means(parts: Sequence[_Part]) -> dict[str, float]:
     return {name: sum(values) / len(values) for name, values in said.items()}
 
 
-def _numeric(
-    what: str, asked: Words, rows: Sequence[Row], where: str
-) -> dict[str, str]:
-    """Columns of numbers, by a name with a dot."""
+def _asked(what: str, asked: Words, rows: Sequence[Row], where: str) -> dict[str, str]:
+    """Columns of an option, by a name with a dot."""
     if not isinstance(asked or {}, Mapping):
         raise CorpusError(
             f"{where}: {what} is {asked!r}, expected a column for each name: "
@@ -693,14 +697,17 @@ def _numeric(
     return found
 
 
-def _numbers(part: _Part, what: str, where: str) -> dict[str, float] | None:
-    texts = {
+def _texts(part: _Part, what: str) -> dict[str, str]:
+    return {
         key.partition(".")[2]: text
         for key, text in part.said.items()
-        if key.startswith(f"{what}.")
+        if key.startswith(f"{what}.") and text
     }
+
+
+def _numbers(part: _Part, what: str, where: str) -> dict[str, float] | None:
     try:
-        return numbers(texts)
+        return numbers(_texts(part, what))
     except CorpusError as error:
         raise CorpusError(
             f"{where}: row {part.row}, {part.said['file']}: {what}: {error}"

@@ -96,6 +96,8 @@ class Utterance:
     votes : mapping, optional
         Emotion to how many listeners heard it, e.g. ``{"happy": 3, "neutral": 6}``, or
         to their share. None: nobody was asked, or nobody said an emotion.
+    groups : mapping, optional
+        What else results are to be told by, e.g. ``{"age": "34"}``.
 
     Raises
     ------
@@ -141,6 +143,7 @@ class Utterance:
     # Mappings have no hash; the id tells utterances apart.
     dimensions: Mapping[str, float] | None = field(default=None, hash=False)
     votes: Mapping[str, float] | None = field(default=None, hash=False)
+    groups: Mapping[str, str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         names = f"{self.id}{self.corpus}{self.speaker}{self.session}{self.text_id}"

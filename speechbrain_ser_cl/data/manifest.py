@@ -27,7 +27,10 @@ FIELDS = (
     "emotion",
 )
 # Written where they are known.
-OPTIONAL = ("split", "recording", "start", "end", "intensity", "dimensions", "votes")
+OPTIONAL = (
+    *("split", "recording", "start", "end", "intensity"),
+    *("dimensions", "votes", "groups"),
+)
 _needed, _known = attrgetter(*FIELDS), attrgetter(*OPTIONAL)
 
 
@@ -52,10 +55,10 @@ def write_manifest(
     Each entry is ``id: {"wav": "{data_root}/wav/x.wav", "duration": 1.9, "corpus": …,
     "speaker": …, "session": …, "gender": …, "language": …, "text_id": …,
     "emotion": …}``, and ``"split"``, ``"recording"``, ``"start"``, ``"end"``,
-    ``"intensity"``, ``"dimensions"`` and ``"votes"`` where they are known. Audio below
-    ``data_root`` is written relative to it, so that corpus and manifest can move; audio
-    elsewhere (files converted into a cache beside the run) is written with its absolute
-    path. The file appears whole or not at all.
+    ``"intensity"``, ``"dimensions"``, ``"votes"`` and ``"groups"`` where they are
+    known. Audio below ``data_root`` is written relative to it, so that corpus and
+    manifest can move; audio elsewhere (files converted into a cache beside the run) is
+    written with its absolute path. The file appears whole or not at all.
 
     Arguments
     ---------

@@ -4,6 +4,7 @@ from speechbrain_ser_cl.metrics.calibration import (
     calibration_summary,
     fit_temperature,
     reliability,
+    rescale,
 )
 from speechbrain_ser_cl.metrics.classification import (
     bootstrap_intervals,
@@ -16,7 +17,7 @@ from speechbrain_ser_cl.metrics.dimensions import (
     dimension_metrics,
     dimension_summary,
 )
-from speechbrain_ser_cl.metrics.groups import group_summary
+from speechbrain_ser_cl.metrics.kinds import KINDS, Kind, group_summary
 from speechbrain_ser_cl.metrics.probes import (
     clustering_scores,
     linear_svm,
@@ -42,11 +43,14 @@ __all__ = [
     "dimension_metrics",
     "dimension_summary",
     "fit_temperature",
+    "KINDS",
+    "Kind",
     "group_summary",
     "macro_f1_of_all",
     "multilabel_summary",
     "paired_test",
     "reliability",
+    "rescale",
     "vote_metrics",
     "vote_summary",
     "bootstrap_intervals",

@@ -24,7 +24,9 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     """Fit the temperature that makes validation labels the most likely.
 
     Minimises the mean cross-entropy of softmax(logits / T), which is convex in 1 / T,
-    over T from 0.01 to 100. Predicted classes stay what they are.
+    over T from 0.01 to 100. Predicted classes stay what they are. The labels' share is
+    not 1 but 1 - e + e / C, and that of the other classes e / C, with e = 1 / (N + 2):
+    where a few labels are all predicted right, that does not make the model sure.
 
     Arguments
     ---------
@@ -36,8 +38,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     Returns
     -------
     float
-        T; above 1 for a model that is too sure of itself. Small if all labels are
-        predicted right.
+        T; above 1 for a model that is too sure of itself.
 
     Raises
     ------
@@ -48,12 +49,13 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     ----------
     Guo et al. 2017, section 4.2: "On calibration of modern neural networks",
     arXiv:1706.04599.
+    Platt 1999, section 2.2: "Probabilistic outputs for support vector machines" (the
+    share of the labels).
 
     Example
     -------
-    >>> logits = np.log([[0.9, 0.1]] * 4)
-    >>> t = fit_temperature(logits, [0, 0, 0, 1])  # right in 3 of 4: log 3 = log 9 / T
-    >>> round(t, 3)
+    >>> logits = np.log([[0.9, 0.1]] * 4000)  # right in 3 of 4: log 3 = log 9 / T
+    >>> round(fit_temperature(logits, [0, 0, 0, 1] * 1000), 2)
     2.0
     """
     x = _logits(logits)
@@ -61,9 +63,12 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     if len(y) != len(x):
         raise ValueError(f"{len(y)} labels but {len(x)} logits")
 
+    e = 1 / (len(y) + 2)
+
     def loss(log_inverse: float) -> float:
         log_p = log_softmax(x * np.exp(log_inverse), axis=1)
-        return float(-log_p[np.arange(len(y)), y].mean())
+        right = log_p[np.arange(len(y)), y].mean()
+        return float(-(1 - e) * right - e * log_p.mean())
 
     bound = np.log(100)
     fitted = scipy.optimize.minimize_scalar(
@@ -142,21 +147,53 @@ def reliability(
     }
 
 
-def calibration_summary(
-    logits: ArrayLike,
-    labels: ArrayLike,
-    valid_logits: ArrayLike,
-    valid_labels: ArrayLike,
-    n_bins: int = 15,
-) -> dict[str, Any]:
-    """Fit a temperature on validation data; measure test calibration before and after.
+def rescale(probabilities: ArrayLike, temperature: float) -> Floats:
+    """Apply a temperature to probabilities: softmax(log p / T).
 
     Arguments
     ---------
-    logits, labels : array_like
+    probabilities : array_like
+        (N, C), each row with sum 1.
+    temperature : float
+        T, above 0.
+
+    Returns
+    -------
+    numpy.ndarray
+        (N, C): what logits divided by T would have given.
+
+    Raises
+    ------
+    ValueError
+        If a value is out of range.
+
+    Example
+    -------
+    >>> rescale([[0.9, 0.1]], 2.0).round(3).tolist()
+    [[0.75, 0.25]]
+    """
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"temperature is {temperature}, expected it above 0")
+    smallest = np.finfo(np.float64).tiny
+    logits = np.log(np.maximum(_logits(probabilities), smallest))
+    scaled: Floats = softmax(logits / temperature, axis=1)
+    return scaled
+
+
+def calibration_summary(
+    probabilities: ArrayLike,
+    labels: ArrayLike,
+    temperature: float,
+    n_bins: int = 15,
+) -> dict[str, Any]:
+    """Measure test calibration before and after a temperature.
+
+    Arguments
+    ---------
+    probabilities, labels : array_like
         Of the test utterances (N, C) and (N,).
-    valid_logits, valid_labels : array_like
-        Of the validation utterances.
+    temperature : float
+        Of :func:`fit_temperature`, on validation utterances.
     n_bins : int
         At least 1.
 
@@ -173,15 +210,13 @@ def calibration_summary(
 
     Example
     -------
-    >>> logits, labels = np.log([[0.9, 0.1]] * 4), [0, 0, 0, 1]
-    >>> found = calibration_summary(logits, labels, logits, labels)
+    >>> found = calibration_summary([[0.9, 0.1]] * 4, [0, 0, 0, 1], temperature=2.0)
     >>> round(found["before"]["ece"], 3), round(found["after"]["ece"], 3)
     (0.15, 0.0)
     """
-    temperature = fit_temperature(valid_logits, valid_labels)
-    x = _logits(logits)
+    scaled = rescale(probabilities, temperature)
     return {
         "temperature": temperature,
-        "before": reliability(softmax(x, axis=1), labels, n_bins),
-        "after": reliability(softmax(x / temperature, axis=1), labels, n_bins),
+        "before": reliability(probabilities, labels, n_bins),
+        "after": reliability(scaled, labels, n_bins),
     }

@@ -116,10 +116,21 @@ class HeadSum(nn.Module):
         Vectors (B, D) to logits (B, C).
     domain : int, optional
         Given to the heads whose ``forward`` takes a ``domain``.
+    temperature : float
+        The sum is divided by it: see
+        :func:`~speechbrain_ser_cl.metrics.fit_temperature`.
     """
 
-    def __init__(self, heads: Sequence[nn.Module], domain: int | None = None) -> None:
+    def __init__(
+        self,
+        heads: Sequence[nn.Module],
+        domain: int | None = None,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
+        if not temperature > 0:
+            raise ValueError(f"temperature is {temperature}, expected it above 0")
+        self.temperature = temperature
         self.heads = nn.ModuleList(heads)
         self._options = [_options(head, domain) for head in heads]
 
@@ -141,7 +152,7 @@ class HeadSum(nn.Module):
         pairs = zip(self.heads, self._options, strict=True)
         logits = [head(h, **_changed(options, domain)) for head, options in pairs]
         total: Tensor = sum(logits[1:], start=logits[0])
-        return total
+        return total if self.temperature == 1 else total / self.temperature
 
 
 class EmotionClassifier(nn.Module):
@@ -155,6 +166,8 @@ class EmotionClassifier(nn.Module):
         See :class:`HeadSum`.
     domain : int, optional
         The domain (corpus) whose statistics and head are used.
+    temperature : float
+        What logits are divided by, of a calibrated model.
 
     Example
     -------
@@ -177,11 +190,12 @@ class EmotionClassifier(nn.Module):
         pooling: nn.Module | None = None,
         norm: nn.Module | None = None,
         domain: int | None = None,
+        temperature: float = 1.0,
     ) -> None:
         super().__init__()
         self.domain = domain
         self.encoder = UtteranceEncoder(backbone, pooling, norm, domain)
-        self.head = HeadSum(heads, domain)
+        self.head = HeadSum(heads, domain, temperature)
 
     def forward(
         self,

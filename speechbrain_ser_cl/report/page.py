@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from speechbrain_ser_cl import __version__
 from speechbrain_ser_cl.report import (
+    measures,
     provenance,
     results,
     training,
@@ -137,7 +138,7 @@ def _sections(series: Series, own_corpora: Collection[str] | None) -> list[Secti
 
     ``own_corpora`` is None where no audio is asked for.
     """
-    corpora = series.crossval.corpora
+    corpora, more = series.crossval.corpora, measures.views(series)[1:]
 
     def each(
         key: str, title: str, blocks_of: Callable[..., list[Block]], *more: Any
@@ -151,14 +152,32 @@ def _sections(series: Series, own_corpora: Collection[str] | None) -> list[Secti
             for number, corpus in enumerate(corpora)
         ]
 
+    if series.crossval.kind != "classes":
+        found = [
+            *each("results", "Results", measures.metrics),
+            provenance.what_ran(series),
+            provenance.data(series),
+            training.learning_curves(series),
+            *each("speakers", "Results per speaker", measures.per_speaker),
+            measures.groups(series),
+            training.layer_weights(series),
+        ]
+        return [section for section in found if section is not None]
+
+    def others(series: Series, corpus: str) -> list[Block]:
+        return [block for one in more for block in measures.metrics(one, corpus)]
+
     found = [
         *each("results", "Results", results.metrics),
+        *(each("votes", "Votes of listeners", others) if more else []),
         provenance.what_ran(series),
         provenance.data(series),
         training.learning_curves(series),
         *each("confusion", "Confusion matrix", results.confusion),
         *each("classes", "Results per class", results.per_class),
+        results.calibration(series),
         *each("speakers", "Results per speaker", results.per_speaker),
+        measures.groups(series),
         training.layer_weights(series),
         utterances.embeddings(series),
         *each("mistakes", "Worst mistakes", utterances.mistakes, own_corpora),

@@ -159,7 +159,7 @@ def data(series: Series) -> Section:
         blocks.append(
             Note("Counts per speaker: no utterances.csv lies beside the results.")
         )
-    else:
+    elif series.crossval.kind == "classes":
         for corpus in series.crossval.corpora:
             counts = total(series.crossval.per_speaker(corpus)).sum(1)
             names = series.crossval.class_names

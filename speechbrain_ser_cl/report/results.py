@@ -11,6 +11,7 @@ from speechbrain_ser_cl.metrics.classification import (
     bootstrap_intervals,
     metrics_of_confusion,
 )
+from speechbrain_ser_cl.report import measures
 from speechbrain_ser_cl.report.blocks import (
     Block,
     Confusion,
@@ -19,7 +20,7 @@ from speechbrain_ser_cl.report.blocks import (
     Section,
     Table,
 )
-from speechbrain_ser_cl.report.charts import ChartRow, interval_chart
+from speechbrain_ser_cl.report.charts import ChartRow, interval_chart, line_chart
 from speechbrain_ser_cl.report.runs import Series
 from speechbrain_ser_cl.results.crossval import table_rows, total
 from speechbrain_ser_cl.results.text import (
@@ -36,6 +37,7 @@ LONG_TITLES = {
     "macro_f1": "macro-F1",
 }
 MOST_IN_CHART = 30
+_WHEN = ("before", "after")
 FEW_SPEAKERS = 20  # see bootstrap_intervals
 
 
@@ -173,6 +175,54 @@ def confusion(series: Series, corpus: str) -> list[Block]:
     return [Confusion(caption, [names[k] for k in used], rows)]
 
 
+def calibration(series: Series) -> Section | None:
+    """Show how often the model is right by how sure it is, before and after."""
+    found = [
+        run.results["calibration"]
+        for run in series.runs
+        if "calibration" in run.results
+    ]
+    if not found:
+        return None
+    curves, rows = {}, []
+    for when, name in (("before", "as trained"), ("after", "with the temperature")):
+        bins = [one[when]["bins"] for one in found]
+        line = []
+        for same in zip(*bins, strict=True):
+            n = sum(one["count"] for one in same)
+            if not n:
+                continue
+            sure, right = (
+                sum(one["count"] * (one[key] or 0) for one in same) / n
+                for key in ("confidence", "accuracy")
+            )
+            line.append((100 * sure, 100 * right))
+            low, high = same[0]["low"], same[0]["high"]
+            rows.append(
+                [name, f"{100 * low:.0f} to {100 * high:.0f}", str(n)]
+                + [percent(sure), percent(right)]
+            )
+        curves[name] = [line]
+    curves["as sure as right, validation"] = [[(0.0, 0.0), (100.0, 100.0)]]
+    temperature = float(np.mean([one["temperature"] for one in found]))
+    means = {
+        key: [float(np.mean([one[when][key] for one in found])) for when in _WHEN]
+        for key in ("ece", "brier")
+    }
+    text = (
+        f"Logits are divided by {temperature:.2f}, fitted on validation data. That "
+        "changes the expected calibration error from {} to {} %, and the Brier score "
+        "from {:.3f} to {:.3f}; classes stay what they are."
+    ).format(*map(percent, means["ece"]), *means["brier"])
+    chart = line_chart(curves, "right, %, by how sure, %", text)
+    header = ["probabilities", "said, %", "utterances", "mean said, %", "right, %"]
+    table = Table("Utterances by the probability said", header, rows, 2, folded=True)
+    caption = "Share of right answers by the probability of the class that was said."
+    return Section(
+        "calibration", "Calibration", [Note(text), Figure([chart], caption, table)]
+    )
+
+
 def per_class(series: Series, corpus: str) -> list[Block]:
     """Show recall with an interval, precision and F1 of each class."""
     per_speaker = series.crossval.per_speaker(corpus)
@@ -290,6 +340,8 @@ def comparison(all_series: Sequence[Series]) -> Section:
     """Compare settings; each is tested against the first."""
     groups: dict[tuple[Any, ...], list[Series]] = {}
     for series in all_series:
+        if series.crossval.kind != "classes":
+            continue
         for corpus in series.crossval.corpora:
             key = (corpus, tuple(series.crossval.class_names))
             groups.setdefault(key, []).append(series)
@@ -333,7 +385,9 @@ def comparison(all_series: Sequence[Series]) -> Section:
         caption += "Small dots: single runs."
         table = Table(f"Settings tested on {corpus}, %", header, cells, texts=2)
         blocks.append(Figure([picture], caption, table))
-    if tested:
+    others = measures.comparison(all_series)
+    blocks += others
+    if tested or others:
         text = (
             "p: two-sided, against the first setting, Holm-corrected over the rows. "
             "Over runs: paired t-test over the folds, or seeds. Over speakers: "

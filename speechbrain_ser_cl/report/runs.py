@@ -21,6 +21,12 @@ from speechbrain_ser_cl.results.crossval import (
 )
 from speechbrain_ser_cl.results.measured import find_records
 from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
+from speechbrain_ser_cl.results.sums import (
+    UNKNOWN,
+    RunSums,
+    read_sums,
+    summarise_groups,
+)
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.files import read_text
 from speechbrain_ser_cl.utils.records import check_files, read
@@ -28,11 +34,8 @@ from speechbrain_ser_cl.utils.schemas import (
     CROSSVAL_RUN,
     FILES,
     HISTORY,
-    check_classes,
+    check_kind,
 )
-
-UNKNOWN = "unknown"
-"""The speaker of those whose speakers are not known, as in ``crossval.json``."""
 
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
 _CORPORA = ("source", "target", "target_split")
@@ -104,8 +107,21 @@ class FinishedRun:
         n_classes = len(self.results["test"]["confusion_matrix"])
         return [f"class {k}" for k in range(n_classes)]
 
-    def counts(self) -> dict[str, dict[str, np.ndarray]]:
-        """Corpus to speaker to confusion counts (C, C)."""
+    def sums(self) -> RunSums:
+        """What was tested, as sums by speaker and group."""
+        if self.parts and (self.predictions is not None or self.kind != "classes"):
+            return read_sums(self.folder, self.results)
+        return RunSums(
+            self.kind, self.class_names, {self.kind: self._counts()}, {self.kind: {}}
+        )
+
+    @property
+    def kind(self) -> str:
+        """Of the results, see ``metrics.kinds``."""
+        return str(self.results.get("kind", "classes"))
+
+    def _counts(self) -> dict[str, dict[str, np.ndarray]]:
+        """Corpus to speaker to confusion counts (C, C), of a run without parts."""
         corpus = self.results.get("target", "test")
         if self.predictions is None:
             return {
@@ -183,11 +199,12 @@ class _Group:
 
 def _run(path: Path, results: Mapping[str, Any]) -> FinishedRun:
     folder = path.parent
-    check_classes(path, results)
+    kind = check_kind(path, results)
     check_files(folder, results.get("files", {}), FILES)
     history, csv = folder / "history.json", folder / "predictions.csv"
     parts, settings = folder / "utterances.csv", folder / "hyperparams.yaml"
-    if not csv.exists() and "confusion_matrix" not in results.get("test", {}):
+    measured = csv.exists() or kind != "classes"
+    if not measured and "confusion_matrix" not in results.get("test", {}):
         raise ValueError(
             f"{path}: no key test, and no predictions.csv beside it; expected what a "
             "recipe of this package leaves when a run is finished"
@@ -321,7 +338,8 @@ def _names(found: Sequence[tuple[Path, _Group]]) -> list[str]:
 def _crossval(group: _Group) -> CrossValidation:
     if group.crossval is not None:
         return group.crossval
-    names = {tuple(run.class_names) for run in group.runs}
+    sums = [run.sums() for run in group.runs]
+    names = {(one.kind, *one.names) for one in sums}
     if len(names) > 1:
         raise ValueError(
             f"{group.runs[0].folder} and others: runs of one setting with different "
@@ -332,15 +350,19 @@ def _crossval(group: _Group) -> CrossValidation:
             run.fold,
             run.results.get("seed", 0),
             run.results.get("data", {}).get("fingerprint"),
-            run.counts(),
+            one.counts[one.kind],
+            {},
+            {kind: sums for kind, sums in one.counts.items() if kind != one.kind},
         )
-        for run in group.runs
+        for run, one in zip(group.runs, sums, strict=True)
     ]
     return CrossValidation(
         group.about,
         {"kind": SEEDS},
-        list(next(iter(names))),
+        sums[0].names,
         tested,
         {},
         group.missing,
+        sums[0].kind,
+        {} if group.missing else summarise_groups(sums),
     )

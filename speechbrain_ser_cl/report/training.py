@@ -22,7 +22,7 @@ def learning_curves(series: Series) -> Section | None:
         for (chart, curve), line in _lines(run.history).items():
             curves.setdefault(chart, {}).setdefault(curve, []).append(line)
     tested = runs[0].results.get("tested_epoch") if len(runs) == 1 else None
-    chance = series.crossval.summary(series.crossval.corpora[0])["chance"]
+    chance = series.crossval.summary(series.crossval.corpora[0]).get("chance")
     charts = []
     for name, lines in curves.items():
         rate = name == "learning rate"

@@ -1,12 +1,13 @@
 """Results of a cross-validation: pooled over folds, compared between settings.
 
-All that is shown is computed from one thing, which ``crossval.json`` holds: how often
-each speaker's utterances of a class were taken for which class, for each fold and seed.
+All that is shown is computed from one thing, which ``crossval.json`` holds: sums over
+each speaker's utterances, for each fold and seed. Of classes they are how often a class
+was taken for which; of other kinds of results see ``metrics.kinds``.
 """
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +17,30 @@ from speechbrain_ser_cl.metrics.classification import (
     METRICS,
     MIN_GROUPS,
     bootstrap_intervals,
-    metrics_of_confusion,
 )
+from speechbrain_ser_cl.metrics.kinds import KINDS, Kind, sum_intervals
 from speechbrain_ser_cl.metrics.significance import (
     holm,
     paired_fold_tests,
     speaker_permutation_test,
 )
-from speechbrain_ser_cl.results.predictions import read_predictions
-from speechbrain_ser_cl.results.utterances import read_parts
-from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.results.sums import (
+    OfCorpora,
+    RunSums,
+    read_sums,
+    summarise_groups,
+)
 from speechbrain_ser_cl.utils.records import check_files, read, write
 from speechbrain_ser_cl.utils.schemas import (
     CROSSVAL,
     FILES,
     RESULTS,
     Results,
-    check_classes,
 )
 
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
+_TESTED = [name for name in FILES if name not in ("embeddings.npz", "history.json")]
 # Keys of results.json that are no results, or follow from the counts.
 _NO_NUMBERS = {
     *("format", "order", "seed", "fold", "n_folds", "protocol", "data"),
@@ -61,9 +65,12 @@ class Outcome:
     fingerprint : str or None
         Of the split.
     counts : dict
-        Corpus to speaker to confusion counts (C, C), true class first.
+        Corpus to speaker to confusion counts (C, C), true class first; of other kinds
+        of results sums.
     numbers : dict
         What else ``results.json`` says in numbers, such as ``valid.uar``.
+    others : dict
+        The same as ``counts`` for what else was measured: ``votes``.
 
     Example
     -------
@@ -77,9 +84,10 @@ class Outcome:
     fingerprint: str | None
     counts: dict[str, dict[str, np.ndarray]]
     numbers: Mapping[str, float | None] = field(default_factory=dict)
+    others: Mapping[str, OfCorpora] = field(default_factory=dict)
 
     def confusion(self, corpus: str) -> np.ndarray:
-        """Counts (C, C) of all speakers."""
+        """Counts (C, C), or sums, of all speakers."""
         return total(self.counts[corpus])
 
 
@@ -95,7 +103,7 @@ class CrossValidation:
     protocol : dict
         As ``resolve_protocol`` returns it.
     class_names : list of str
-        C names.
+        C names; of dimensions theirs.
     tested : list of Outcome
         One for each fold and seed.
     cost : dict
@@ -103,6 +111,11 @@ class CrossValidation:
     missing : list of tuple
         Fold (None where there are none) and seed of each run that was planned and has
         no result: nothing is pooled then.
+    kind : str
+        Of the results: ``classes``, ``votes``, ``dimensions`` or ``emotions``.
+    groups : dict
+        Kind to corpus to column (gender, …) to the result of each group, as
+        :func:`~.sums.summarise_groups` returns it.
 
     Example
     -------
@@ -117,6 +130,29 @@ class CrossValidation:
     tested: list[Outcome]
     cost: Mapping[str, Any]
     missing: list[tuple[int | None, int]] = field(default_factory=list)
+    kind: str = "classes"
+    groups: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def measured(self) -> Kind:
+        """Say how results of this kind are measured."""
+        return KINDS[self.kind]
+
+    def views(self) -> "list[CrossValidation]":
+        """Give this, and the same runs by what else was measured, such as votes."""
+        names = {name: None for one in self.tested for name in one.others}
+        return [self] + [
+            replace(
+                self,
+                kind=name,
+                tested=[
+                    replace(one, counts=one.others[name], others={})
+                    for one in self.tested
+                    if name in one.others
+                ],
+            )
+            for name in names
+        ]
 
     @property
     def gap(self) -> str:
@@ -152,12 +188,12 @@ class CrossValidation:
         """Fold (or seed) to metrics, averaged over the seeds."""
         values: dict[int, list[Any]] = {}
         for one in self.tested:
-            metrics = metrics_of_confusion(one.confusion(corpus))
+            metrics = self.measured.measure(one.confusion(corpus))
             values.setdefault(getattr(one, self.unit), []).append(metrics)
         return {
             unit: {
                 name: float(np.mean([metrics[name] for metrics in same]))
-                for name in METRICS
+                for name in self.measured.titles
             }
             for unit, same in sorted(values.items())
         }
@@ -170,14 +206,14 @@ class CrossValidation:
         corpus : str
             One of ``corpora``.
         metric : str
-            ``uar``, ``wa``, ``macro_f1``, or the name of one of the runs' numbers.
+            ``uar`` or another of the kind's, or the name of one of the runs' numbers.
 
         Returns
         -------
         list of float
             In the order of folds; empty where a run lacks that number.
         """
-        if metric in METRICS:
+        if metric in self.measured.titles:
             return [metrics[metric] for metrics in self.per_unit(corpus).values()]
         values: dict[int, list[Any]] = {}
         for one in self.tested:
@@ -188,7 +224,7 @@ class CrossValidation:
         return [float(np.mean(same)) for _, same in sorted(values.items())]
 
     def per_speaker(self, corpus: str) -> dict[str, np.ndarray]:
-        """Speaker to confusion counts (C, C) over all folds and seeds."""
+        """Speaker to confusion counts (C, C), or sums, over all folds and seeds."""
         pooled: dict[str, np.ndarray] = {}
         for one in self.tested:
             for speaker, counts in one.counts[corpus].items():
@@ -212,15 +248,22 @@ class CrossValidation:
             ``pooled``: each metric over all test utterances together, with its 95 %
             bootstrap ``interval`` over speakers (None with fewer than 5), both None
             where a run is missing;
-            ``confusion_matrix`` (C, C), ``utterances`` (each counted once per seed),
-            ``speakers``, and ``chance`` of the UAR: 1 over the corpus' own classes.
+            ``utterances`` (each counted once per seed) and ``speakers``; of classes
+            also ``confusion_matrix`` (C, C) and ``chance`` of the UAR: 1 over the
+            corpus' own classes.
         """
         per_unit = self.per_unit(corpus)
         per_speaker = self.per_speaker(corpus)
-        confusion = total(per_speaker)
-        pooled = metrics_of_confusion(confusion)
-        intervals = {} if self.missing else _speaker_intervals(per_speaker)
-        values = {name: [m[name] for m in per_unit.values()] for name in METRICS}
+        whole, kind = total(per_speaker), self.measured
+        pooled = kind.measure(whole)
+        intervals = {} if self.missing else _speaker_intervals(per_speaker, kind)
+        values = {name: [m[name] for m in per_unit.values()] for name in kind.titles}
+        of_classes = {}
+        if self.kind == "classes":
+            of_classes = {
+                "confusion_matrix": whole.tolist(),
+                "chance": 1 / int((whole.sum(1) > 0).sum()),
+            }
         several = len(per_unit) > 1
         return {
             "missing": [{"fold": fold, "seed": seed} for fold, seed in self.missing],
@@ -235,13 +278,11 @@ class CrossValidation:
                     "value": None if self.missing else float(pooled[name]),
                     "interval": intervals.get(name),
                 }
-                for name in METRICS
+                for name in kind.titles
             },
-            "confusion_matrix": confusion.tolist(),
-            "utterances": int(confusion.sum()),
+            "utterances": int(kind.number(whole)),
             "speakers": len(per_speaker),
-            "chance": 1 / int((confusion.sum(1) > 0).sum()),
-        }
+        } | of_classes
 
     def write(self, path: str | Path) -> None:
         """Write it as JSON, with the summary of each corpus.
@@ -256,21 +297,17 @@ class CrossValidation:
                 "fold": one.fold,
                 "seed": one.seed,
                 "fingerprint": one.fingerprint,
-                "counts": {
-                    corpus: {
-                        speaker: counts.tolist()
-                        for speaker, counts in sorted(of_speaker.items())
-                    }
-                    for corpus, of_speaker in sorted(one.counts.items())
-                },
+                **self._sums(one),
                 "numbers": one.numbers,
             }
             for one in self.tested
         ]
         head = self.about | {
             "protocol": self.protocol,
+            **({} if self.kind == "classes" else {"kind": self.kind}),
             "class_names": self.class_names,
             "results": {corpus: self.summary(corpus) for corpus in self.corpora},
+            "groups": self.groups,
             "cost": self.cost,
         }
         if self.missing:
@@ -279,16 +316,34 @@ class CrossValidation:
         # One line per run: the counts are not for reading.
         write(path, CROSSVAL, head | {"runs": runs}, rows="runs")
 
+    def _sums(self, one: Outcome) -> dict[str, Any]:
+        """The counts, and the sums of other kinds, of a run."""
+        found = {
+            kind: {
+                corpus: {
+                    speaker: counts.tolist()
+                    for speaker, counts in sorted(of_speaker.items())
+                }
+                for corpus, of_speaker in sorted(of_corpora.items())
+            }
+            for kind, of_corpora in {self.kind: one.counts, **one.others}.items()
+        }
+        counts = found.pop("classes", None)
+        named = {} if counts is None else {"counts": counts}
+        return named | ({"sums": found} if found else {})
+
 
 def total(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Sum the counts (C, C) of several speakers."""
+    """Sum the counts (C, C), or sums, of several speakers."""
     return np.asarray(np.sum(list(counts.values()), axis=0))
 
 
 def _speaker_intervals(
-    per_speaker: Mapping[str, np.ndarray],
+    per_speaker: Mapping[str, np.ndarray], kind: Kind
 ) -> dict[str, tuple[float, float] | None]:
     counts = np.stack([per_speaker[name] for name in sorted(per_speaker)])
+    if kind.name != "classes":
+        return sum_intervals(kind, counts)
     n_speakers, n_classes, _ = counts.shape
     if n_speakers < MIN_GROUPS:
         return dict.fromkeys(METRICS)
@@ -341,22 +396,23 @@ def parse_crossval(contents: Mapping[str, Any]) -> CrossValidation:
     CrossValidation
         The setting.
     """
-    tested = [
-        Outcome(
-            run["fold"],
-            run["seed"],
-            run["fingerprint"],
-            {
+    kind = contents.get("kind", "classes")
+    tested = []
+    for run in contents["runs"]:
+        found = {"classes": run["counts"]} if "counts" in run else {}
+        found |= run.get("sums", {})
+        sums: dict[str, OfCorpora] = {
+            name: {
                 corpus: {
-                    speaker: np.array(counts, dtype=np.int64)
+                    speaker: np.array(counts, np.int64 if name == "classes" else None)
                     for speaker, counts in of_speaker.items()
                 }
-                for corpus, of_speaker in run["counts"].items()
-            },
-            run.get("numbers", {}),
-        )
-        for run in contents["runs"]
-    ]
+                for corpus, of_speaker in of_corpora.items()
+            }
+            for name, of_corpora in found.items()
+        }
+        about = (run["fold"], run["seed"], run["fingerprint"], sums.pop(kind))
+        tested.append(Outcome(*about, run.get("numbers", {}), sums))
     about = {key: contents.get(key) for key in _ABOUT if key in contents}
     return CrossValidation(
         {"setting": "all"} | about,
@@ -365,6 +421,8 @@ def parse_crossval(contents: Mapping[str, Any]) -> CrossValidation:
         tested,
         contents["cost"],
         [(run["fold"], run["seed"]) for run in contents.get("missing", [])],
+        kind,
+        contents.get("groups", {}),
     )
 
 
@@ -378,9 +436,9 @@ def collect(
     Arguments
     ---------
     results : iterable of (fold, seed, fingerprint, path)
-        Of each run, with the path of its ``results.json``; ``predictions.csv`` and
-        ``utterances.csv`` lie beside it. The fold may be None; so may the split's
-        fingerprint, which is then that of ``results.json``.
+        Of each run, with the path of its ``results.json``; ``predictions.csv`` (or the
+        file of another kind) and ``utterances.csv`` lie beside it. The fold may be
+        None; so may the split's fingerprint, which is then that of ``results.json``.
     protocol : mapping
         As ``resolve_protocol`` returns it.
     missing : sequence of tuple
@@ -399,19 +457,22 @@ def collect(
     tested: list[Outcome] = []
     abouts: dict[str, dict[str, Any]] = {}
     classes: dict[str, list[str]] = {}
+    sums: list[RunSums] = []
     records: list[Results] = []
     for fold, seed, fingerprint, path in results:
         record = read(path, RESULTS)
-        check_classes(path, record)
-        check_files(Path(path).parent, record.get("files", {}), FILES[:2])
+        check_files(Path(path).parent, record.get("files", {}), _TESTED)
         about = {key: record.get(key) for key in _ABOUT if key in record}
         abouts[json.dumps(about, sort_keys=True)] = about
         fingerprint = fingerprint or record.get("data", {}).get("fingerprint")
-        names, counts = _counts(Path(path).parent)
-        classes[json.dumps(names)] = names
+        one = read_sums(Path(path).parent, record)
+        classes[json.dumps([one.kind, one.names])] = one.names
+        sums.append(one)
         records.append(record)
+        counts = dict(one.counts)
+        own = counts.pop(one.kind)
         numbers = dict(_numbers(record))
-        tested.append(Outcome(fold, seed, fingerprint, counts, numbers))
+        tested.append(Outcome(fold, seed, fingerprint, own, numbers, counts))
     for what, different in (("settings", abouts), ("classes", classes)):
         if len(different) != 1:
             raise ValueError(
@@ -426,6 +487,8 @@ def collect(
         tested,
         _cost(records),
         list(missing),
+        sums[0].kind,
+        {} if missing else summarise_groups(sums),
     )
 
 
@@ -439,35 +502,6 @@ def _numbers(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _numbers(value, f"{name}.")
         elif isinstance(value, int | float) and np.isfinite(value):
             yield name.removesuffix(".value"), value
-
-
-def _counts(folder: Path) -> tuple[list[str], dict[str, dict[str, np.ndarray]]]:
-    """Names of the classes; corpus to speaker to confusion counts."""
-    for name in ("predictions.csv", "utterances.csv"):
-        if not (folder / name).exists():
-            raise ValueError(f"{folder}: a results.json without {name} beside it")
-    found = read_predictions(folder / "predictions.csv")
-    parts = read_parts(folder / "utterances.csv")
-    utterances = {i.utterance.id: i.utterance for part in parts.values() for i in part}
-    unknown = set(found.ids) - set(utterances)
-    if unknown:
-        raise ValueError(
-            f"{folder}: utterances of predictions.csv that are not in utterances.csv "
-            f"({offenders(unknown)})"
-        )
-    n_classes = len(found.class_names)
-    counts: dict[str, dict[str, np.ndarray]] = {}
-    for name, label, prediction in zip(
-        found.ids, found.labels, found.predictions, strict=True
-    ):
-        utterance = utterances[name]
-        of_speaker = counts.setdefault(utterance.corpus, {})
-        # Unknown speakers may all be one: too few for intervals and tests.
-        speaker = utterance.speaker or "unknown"
-        if speaker not in of_speaker:
-            of_speaker[speaker] = np.zeros((n_classes, n_classes), np.int64)
-        of_speaker[speaker][label, prediction] += 1
-    return found.class_names, counts
 
 
 def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -514,7 +548,7 @@ def compare(
     corpus : str
         A corpus that both were tested on.
     metric : str
-        ``uar``, ``wa`` or ``macro_f1``.
+        One of the kind's; ``uar``, ``wa`` or ``macro_f1`` of classes.
 
     Returns
     -------
@@ -535,7 +569,10 @@ def compare(
     ]
     if one.missing or other.missing:
         raise ValueError(f"{one.gap or other.gap}: nothing to compare yet")
-    if runs[0] != runs[1] or one.class_names != other.class_names:
+    if runs[0] != runs[1] or (one.kind, one.class_names) != (
+        other.kind,
+        other.class_names,
+    ):
         raise ValueError(
             f"{one.about['setting']!r} and {other.about['setting']!r} were not run on "
             "the same folds, seeds and classes"
@@ -545,13 +582,13 @@ def compare(
         for setting in (one, other)
     ]
     speakers = [setting.per_speaker(corpus) for setting in (one, other)]
-    pooled = [float(metrics_of_confusion(total(s))[metric]) for s in speakers]
+    pooled = [float(one.measured.measure(total(s))[metric]) for s in speakers]
     enough = len(speakers[0]) >= MIN_GROUPS
     return {
         "difference": pooled[0] - pooled[1],
         **paired_fold_tests(units[0], units[1]),
         "permutation": (
-            speaker_permutation_test(speakers[0], speakers[1], metric=metric)
+            speaker_permutation_test(*speakers, metric=metric, kind=one.kind)
             if enough
             else None
         ),

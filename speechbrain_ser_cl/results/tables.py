@@ -9,6 +9,9 @@ The README marks where, with the folder relative to itself::
     <!-- crossval: begin measured/two_stage metric=uar -->
     <!-- crossval: end -->
 
+    <!-- groups: begin measured/two_stage -->
+    <!-- groups: end -->
+
     <!-- costs: begin measured/two_stage -->
     <!-- costs: end -->
 
@@ -45,6 +48,7 @@ from typing import Any
 
 import numpy as np
 
+from speechbrain_ser_cl.metrics.kinds import KINDS
 from speechbrain_ser_cl.metrics.significance import mean_interval
 from speechbrain_ser_cl.results.alignment import alignment_table
 from speechbrain_ser_cl.results.costs import build_cost_table
@@ -67,7 +71,6 @@ from speechbrain_ser_cl.results.text import (
     TITLES,
     bounds,
     p_value,
-    percent,
 )
 from speechbrain_ser_cl.utils.files import replacing
 from speechbrain_ser_cl.utils.records import RecordError, read
@@ -76,7 +79,9 @@ from speechbrain_ser_cl.utils.schemas import PAPER
 _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
-_KINDS = "results|crossval|costs|few_labels|alignment|sweep"
+METRICS = tuple(dict.fromkeys(n for kind in KINDS.values() for n in kind.titles))
+"""What can be pooled and tested, of any kind of results."""
+_KINDS = "results|crossval|groups|costs|few_labels|alignment|sweep"
 _BLOCK = re.compile(
     rf"(?P<begin><!-- (?P<kind>{_KINDS}): begin (?P<folder>\S+)"
     r"(?: metric=(?P<metric>\S+))?(?: folder=(?P<measured>\S+))? -->\n)"
@@ -286,7 +291,8 @@ def build_crossval_table(
     paper : sequence of mapping
         The ``rows`` of a ``paper.json``.
     metric : str
-        ``uar``, ``wa`` or ``macro_f1``: the one that is pooled and tested.
+        The one that is pooled and tested: ``uar``, ``wa`` or ``macro_f1`` of classes,
+        or one of another kind's; of a kind that lacks it, the kind's first.
 
     Returns
     -------
@@ -319,9 +325,9 @@ def build_crossval_table(
     <BLANKLINE>
     ± is the standard deviation over folds. ...
     """
-    if metric not in TITLES:
+    if metric not in METRICS:
         raise ValueError(
-            f"unknown metric {metric!r}, expected one of {', '.join(TITLES)}"
+            f"unknown metric {metric!r}, expected one of {', '.join(METRICS)}"
         )
     if not settings and not paper:
         raise ValueError(f"neither a {FILE} nor a paper's figures to show")
@@ -329,7 +335,7 @@ def build_crossval_table(
     if not groups:
         return _printed_only(paper, metric)
     tables = []
-    for (corpus, encoder, protocol, _), same in groups:
+    for (corpus, encoder, protocol, _, _), same in groups:
         own = {"corpus": corpus, "encoder": encoder, "protocol": protocol}
         fitting = [
             row
@@ -350,6 +356,70 @@ def build_crossval_table(
     return "\n".join([*gaps, *tables, note + "\n"])
 
 
+def build_groups_table(settings: Sequence[CrossValidation]) -> str:
+    """Write Markdown: of each setting the worst group, and how far groups are apart.
+
+    Arguments
+    ---------
+    settings : sequence of CrossValidation
+        The rows, in their order.
+
+    Returns
+    -------
+    str
+        One table per kind of results, ending in a newline.
+
+    Raises
+    ------
+    ValueError
+        When nothing is known to group by.
+
+    Example
+    -------
+    >>> build_groups_table([])
+    Traceback (most recent call last):
+    ValueError: no crossval.json with groups of speakers: gender, language, …
+    """
+    tables: dict[str, list[list[str]]] = {}
+    for view in (view for setting in settings for view in setting.views()):
+        for corpus, columns in view.groups.get(view.kind, {}).items():
+            for column, found in columns.items():
+                tables.setdefault(view.kind, []).append(
+                    [view.about["setting"], corpus, *_group_cells(view, column, found)]
+                )
+    if not tables:
+        raise ValueError(
+            f"no {FILE} with groups of speakers: gender, language, … ; ser-cl "
+            "crossval --resume writes them where the corpus knows"
+        )
+    lines = []
+    for kind, rows in tables.items():
+        title = KINDS[kind].title(KINDS[kind].first)
+        header = ["setting", "corpus", "by", f"worst group, {title}"]
+        header += ["95 % over speakers", f"best group, {title}", "gap"]
+        header += ["95 % over speakers"]
+        lines += [_line(header), _line(["---"] * len(header)), *map(_line, rows), ""]
+    return "\n".join(lines)
+
+
+def _group_cells(
+    view: CrossValidation, column: str, found: Mapping[str, Any]
+) -> list[str]:
+    """The column, its worst and best group, and the gap between them."""
+    metric, groups, worst = found["metric"], found["groups"], found["worst"]
+    sign = -1 if metric in view.measured.errors else 1
+    best = max(groups, key=lambda name: sign * groups[name]["value"])
+    write, bounds_of = view.measured.write, view.measured.bounds
+    return [
+        column,
+        f"{worst}: {write(metric, groups[worst]['value'])}",
+        bounds_of(metric, groups[worst]["interval"]),
+        f"{best}: {write(metric, groups[best]['value'])}",
+        write(metric, found["gap"]["value"]),
+        bounds_of(metric, found["gap"]["interval"]),
+    ]
+
+
 def crossval_rows(
     settings: Sequence[CrossValidation], metric: str = "uar"
 ) -> list[dict[str, Any]]:
@@ -360,42 +430,47 @@ def crossval_rows(
     settings : sequence of CrossValidation
         The rows, in their order; others are compared with the first.
     metric : str
-        ``uar``, ``wa`` or ``macro_f1``: the one that is tested.
+        The one that is tested, see :func:`build_crossval_table`.
 
     Returns
     -------
     list of dict
-        For each table ``corpus``, ``encoder``, ``protocol``, ``class_names`` and its
-        ``settings``, see :func:`~speechbrain_ser_cl.results.crossval.table_rows`.
+        For each table ``corpus``, ``encoder``, ``protocol``, ``kind``, ``class_names``,
+        ``metric`` and its ``settings``, see
+        :func:`~speechbrain_ser_cl.results.crossval.table_rows`.
     """
-    names = ("corpus", "encoder", "protocol", "class_names")
-    return [
-        dict(zip(names, key, strict=True))
-        | {"metric": metric, "settings": table_rows(same, key[0], metric)}
-        for key, same in _groups(settings)
-    ]
+    names = ("corpus", "encoder", "protocol", "kind", "class_names")
+    found = []
+    for key, same in _groups(settings):
+        own = same[0].measured.choose(metric)
+        rows = {"metric": own, "settings": table_rows(same, key[0], own)}
+        found.append(dict(zip(names, key, strict=True)) | rows)
+    return found
 
 
 def _groups(
     settings: Sequence[CrossValidation],
 ) -> list[tuple[tuple[Any, ...], list[CrossValidation]]]:
-    """Group settings by corpus, encoder, protocol and classes."""
+    """Group settings by corpus, encoder, protocol, kind of results and classes."""
     groups: dict[tuple[Any, ...], list[CrossValidation]] = {}
-    for one in settings:
+    for one in (view for setting in settings for view in setting.views()):
         for corpus in one.corpora:
             own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
+            key: tuple[Any, ...]
             key = (corpus, one.about.get("encoder"), _protocol_name(own))
-            groups.setdefault((*key, tuple(one.class_names)), []).append(one)
+            key = (*key, one.kind, tuple(one.class_names))
+            groups.setdefault(key, []).append(one)
     return sorted(groups.items(), key=lambda group: str(group[0]))
 
 
 def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
     """Write what cross-validations gave as CSV, in long form.
 
-    Columns: ``setting``, ``corpus``, ``encoder``, ``protocol``, ``of`` and the three
-    metrics, in [0, 1]. ``of`` is ``missing: …`` for
-    each run without a result, ``fold 0`` …, ``mean``, ``std``, ``pooled``,
-    ``pooled_low`` and ``pooled_high`` (the bounds of the interval over speakers).
+    Columns: ``setting``, ``corpus``, ``encoder``, ``protocol``, ``of`` and the metrics,
+    shares in [0, 1]; those of other kinds of results are empty. ``of`` is
+    ``missing: …`` for each run without a result, ``fold 0`` …, ``mean``, ``std``,
+    ``pooled``, ``pooled_low`` and ``pooled_high`` (the bounds of the interval over
+    speakers).
 
     Arguments
     ---------
@@ -409,15 +484,18 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
         open(part, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["setting", "corpus", "encoder", "protocol", "of", *TITLES])
-        for one in settings:
+        every = [view for setting in settings for view in setting.views()]
+        header = list(dict.fromkeys(n for one in every for n in one.measured.titles))
+        writer.writerow(["setting", "corpus", "encoder", "protocol", "of", *header])
+        for one in every:
+            titles = one.measured.titles
             for corpus in one.corpora:
                 summary = one.summary(corpus)
                 own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
                 about = [one.about["setting"], corpus, one.about.get("encoder")]
                 about.append(_protocol_name(own))
                 lines = {
-                    f"missing: fold {fold}, seed {seed}": dict.fromkeys(TITLES)
+                    f"missing: fold {fold}, seed {seed}": dict.fromkeys(titles)
                     for fold, seed in one.missing
                 }
                 lines |= {
@@ -425,14 +503,14 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
                 }
                 lines |= {"mean": summary["mean"], "std": summary["std"]}
                 pooled = summary["pooled"]
-                lines["pooled"] = {name: pooled[name]["value"] for name in TITLES}
+                lines["pooled"] = {name: pooled[name]["value"] for name in titles}
                 for i, bound in enumerate(("low", "high")):
                     lines[f"pooled_{bound}"] = {
                         name: (pooled[name]["interval"] or (None, None))[i]
-                        for name in TITLES
+                        for name in titles
                     }
                 for of, values in lines.items():
-                    writer.writerow([*about, of, *(values[n] for n in TITLES)])
+                    writer.writerow([*about, of, *map(values.get, header)])
 
 
 def _protocol_name(protocol: Mapping[str, Any]) -> str:
@@ -461,21 +539,25 @@ def _one_crossval_table(
     metric: str,
 ) -> str:
     """Caption, empty line and table of one group."""
+    kind = settings[0].measured
+    metric = kind.choose(metric)
     rows = table_rows(settings, corpus, metric)
     first = rows[0]["summary"]
-    n_classes = round(1 / first["chance"])
+    about = ", ".join(settings[0].class_names)
+    if "chance" in first:
+        about = f"{round(1 / first['chance'])} classes, chance: UAR "
+        about += f"{100 * first['chance']:.1f} %"
     demo = any(one.about.get("demo") for one in settings)
     units = settings[0].unit + "s"
     # The tested metric comes first, as in the other tables.
-    names = [metric, *(name for name in TITLES if name != metric)]
+    names = [metric, *(name for name in kind.titles if name != metric)]
     titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
-    titles += [f"{TITLES[name]} %" for name in names]
-    titles += [f"pooled {TITLES[metric]} %", "95 % over speakers"]
+    titles += [kind.title(name) for name in names]
+    titles += [f"pooled {kind.title(metric)}", "95 % over speakers"]
     titles += [f"p, {units}", "p, speakers"] if len(rows) > 1 else []
     titles += ["printed"] if paper else []
     lines = [
-        f"**{caption}{', DEMO on synthetic speech' if demo else ''}** "
-        f"({n_classes} classes, chance: UAR {100 * first['chance']:.1f} %)",
+        f"**{caption}{', DEMO on synthetic speech' if demo else ''}** ({about})",
         "",
         _line(titles),
         _line(["---"] * len(titles)),
@@ -489,10 +571,11 @@ def _one_crossval_table(
         cells += [str(len(one.seeds))]
         for name in names:
             std = summary["std"][name]
-            spread = "" if std is None else f" ± {100 * std:.1f}"
-            cells.append(f"{100 * summary['mean'][name]:.1f}{spread}")
+            spread = "" if std is None else f" ± {kind.write(name, std)}"
+            cells.append(f"{kind.write(name, summary['mean'][name])}{spread}")
         pooled = summary["pooled"][metric]
-        cells += [percent(pooled["value"]), bounds(pooled["interval"])]
+        cells += [kind.write(metric, pooled["value"])]
+        cells += [kind.bounds(metric, pooled["interval"])]
         if len(rows) > 1:
             cells += [
                 p_value(against.get("t_test_holm")),
@@ -505,7 +588,7 @@ def _one_crossval_table(
     for setting, line in printed.items():
         figure = f"{line[metric]} ({line['note']})"
         cells = [setting, *[NONE] * (len(titles) - 2), figure]
-        cells[titles.index(f"{TITLES[metric]} %")] = NOT_RUN
+        cells[titles.index(kind.title(metric))] = NOT_RUN
         lines.append(_line(cells))
     return "\n".join(lines) + "\n"
 
@@ -636,6 +719,8 @@ def _filled(readme_path: Path) -> str:
                 )
             elif block["kind"] == "alignment":
                 table = alignment_table(folder)
+            elif block["kind"] == "groups":
+                table = build_groups_table(collect_crossvals([folder]))
             elif block["kind"] == "crossval":
                 table = build_crossval_table(collect_crossvals([folder]), paper, metric)
             else:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.manifest import FIELDS
@@ -19,7 +20,7 @@ _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
 _SEGMENT = ("recording", "start", "end")
 _LISTENERS = "listeners"
 _GROUPS = (_SEGMENT, ("intensity",), (_LISTENERS,))
-_HEARD = ("dimensions", "votes")
+_HEARD = ("dimensions", "votes", "groups")
 _TIMES = ("duration", "start", "end")
 
 
@@ -29,7 +30,7 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
     Columns: ``id``, ``part``, ``label`` (the class), the fields of ``Utterance`` and
     ``wav``, the absolute path of the audio; ``recording``, ``start`` and ``end`` where
     utterances are parts of longer recordings; ``intensity`` where a corpus says it;
-    ``listeners`` where there are dimensions or votes, as JSON:
+    ``listeners`` where there are dimensions, votes or groups, as JSON:
     ``{"votes":{"happy":3}}``. What is None is empty. Lines are sorted by part, in the
     given order, then by id. The file appears whole or not at all. By ``wav`` reports
     find the audio: empty the column before you pass it on.
@@ -55,7 +56,7 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
     there = (
         any(u.recording for u in everything),
         any(u.intensity for u in everything),
-        any(u.dimensions or u.votes for u in everything),
+        any(u.dimensions or u.votes or u.groups for u in everything),
     )
     further = [name for group in compress(_GROUPS, there) for name in group]
     with (
@@ -134,16 +135,19 @@ def _said(utterance: Utterance) -> str:
     return json.dumps(heard, separators=(",", ":"), ensure_ascii=False) if heard else ""
 
 
-def _heard(cell: str) -> dict[str, dict[str, float]]:
-    """Dimensions and votes of a cell."""
+def _heard(cell: str) -> dict[str, dict[str, Any]]:
+    """Dimensions, votes and groups of a cell."""
     heard = json.loads(cell or "{}")
     if (
         not isinstance(heard, dict)
         or not heard.keys() <= set(_HEARD)
         or not all(
-            isinstance(numbers, dict)
-            and all(type(number) in (int, float) for number in numbers.values())
-            for numbers in heard.values()
+            isinstance(said, dict)
+            and all(
+                type(one) in ((str,) if name == "groups" else (int, float))
+                for one in said.values()
+            )
+            for name, said in heard.items()
         )
     ):
         raise ValueError(f"{_LISTENERS} is {cell}, expected {', '.join(_HEARD)}")

@@ -10,7 +10,11 @@ from speechbrain_ser_cl.data.protocols import SEEDS
 from speechbrain_ser_cl.report.figures import plot_confusion_matrix
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, collect
 from speechbrain_ser_cl.results.measured import add_measured, find_records
-from speechbrain_ser_cl.results.tables import build_crossval_table, write_csv
+from speechbrain_ser_cl.results.tables import (
+    build_crossval_table,
+    build_groups_table,
+    write_csv,
+)
 from speechbrain_ser_cl.sweeps.parallel import execute
 from speechbrain_ser_cl.sweeps.process import tail
 from speechbrain_ser_cl.sweeps.recipe import Recipe
@@ -91,12 +95,14 @@ def aggregate(runs: Sequence[PlannedRun], output: Path) -> str:
         protocol = split.protocol if split else {"kind": SEEDS}
         one = collect(of_name, protocol, missing)
         one.write(output / name / FILE)
-        if not missing:
+        if not missing and one.kind == "classes":
             _plot(one, output / name)
         settings.append(one)
     settings.sort(key=lambda one: one.about.get("order", 0))
     write_csv(settings, output / "crossval.csv")
     table = build_crossval_table(settings)
+    if any(one.groups for one in settings):
+        table += f"\n{build_groups_table(settings)}"
     with replacing(output / "crossval.md") as part:
         part.write_text(table, encoding="utf-8")
     return table

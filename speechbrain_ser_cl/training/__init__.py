@@ -39,7 +39,7 @@ from speechbrain_ser_cl.training.record import (
     machine,
     package_versions,
     read_results,
-    write_dimensions,
+    write_numbers_test,
     write_run,
     write_test,
 )
@@ -102,8 +102,8 @@ __all__ = [
     "unwrap",
     "waveform",
     "write_baseline",
-    "write_dimensions",
     "write_embedding_test",
+    "write_numbers_test",
     "write_run",
     "write_test",
 ]

@@ -21,6 +21,7 @@ from typing_extensions import override
 from speechbrain_ser_cl.data.dataset import UNLABELLED, SpeechBatch
 from speechbrain_ser_cl.data.samplers import EpochSampler
 from speechbrain_ser_cl.metrics import without_labels
+from speechbrain_ser_cl.metrics.calibration import fit_temperature
 from speechbrain_ser_cl.metrics.classification import METRICS, classification_metrics
 from speechbrain_ser_cl.metrics.probes import recall_at_1
 from speechbrain_ser_cl.metrics.without_labels import CRITERIA
@@ -82,8 +83,13 @@ class SERBrain(sb.Brain):
     Attributes
     ----------
     history : History
-        What happened so far; goes into the checkpoints.
+        What happened so far; goes into the checkpoints. A row has the temperature
+        that calibrates the epoch's classifier best on the validation data.
+    calibrated : bool
+        Whether a temperature is fitted: not where logits are no scores of the classes.
     """
+
+    calibrated = True
 
     def __init__(
         self,
@@ -304,6 +310,17 @@ class SERBrain(sb.Brain):
             norm: Any = encoder.norm
             norm.calibrate(torch.cat(h), domain)
 
+    def fitted_temperature(self) -> float | None:
+        """Fits a temperature to the last validation; None without a classifier."""
+        if not (self.calibrated and self._collected["logits"]):
+            return None
+        logits = torch.cat(self._collected["logits"]).double()
+        labels = torch.cat(self._collected["label"])
+        known = (labels >= 0) & logits.isfinite().all(dim=1)
+        if not known.any():
+            return None
+        return fit_temperature(logits[known].numpy(), labels[known].numpy())
+
     def score_epoch(self, loss: float) -> tuple[dict[str, float], float]:
         """Scores the epoch after its validation.
 
@@ -356,6 +373,7 @@ class SERBrain(sb.Brain):
             phase=self.train_sampler.phase_name,
             valid=valid,
             lr=max(rates.values()),
+            temperature=self.fitted_temperature(),
         )
         row = self.history.epochs[-1]
         self.train_logger.log_stats(

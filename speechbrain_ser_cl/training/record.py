@@ -1,6 +1,5 @@
 """Writes ``results.json``: a run's settings and results."""
 
-import csv
 import logging
 import os
 import platform
@@ -13,12 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 from speechbrain_ser_cl.data.experiment import Experiment
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.data.targets import dimension_table
-from speechbrain_ser_cl.metrics import dimension_summary
+from speechbrain_ser_cl.metrics import (
+    calibration_summary,
+    dimension_summary,
+    multilabel_summary,
+    vote_summary,
+)
 from speechbrain_ser_cl.metrics.classification import summary
 from speechbrain_ser_cl.model_folder import write_model
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
@@ -27,12 +29,13 @@ from speechbrain_ser_cl.report.figures import (
     plot_learning_curves,
 )
 from speechbrain_ser_cl.results.embeddings import write_embeddings
+from speechbrain_ser_cl.results.numbers import write_numbers
 from speechbrain_ser_cl.results.predictions import write_predictions
+from speechbrain_ser_cl.results.sums import read_sums, summarise_groups
 from speechbrain_ser_cl.results.utterances import write_parts
 from speechbrain_ser_cl.training.brain import SERBrain
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.launch import Launch
-from speechbrain_ser_cl.utils.files import replacing
 from speechbrain_ser_cl.utils.records import checksum, read, write
 from speechbrain_ser_cl.utils.schemas import FILES, HISTORY, RESULTS
 
@@ -64,8 +67,10 @@ def write_run(
     ``model/`` and ``embeddings.npz`` (if there are any), ``predictions.csv``,
     ``utterances.csv``, ``history.json``, ``confusion_matrix.png``,
     ``learning_curves.png`` (the figures where matplotlib is installed) and, last,
-    ``results.json``, so that a folder with ``results.json`` is complete. Should the
-    model be refused, the results are written all the same, and the error comes then.
+    ``results.json``, so that a folder with ``results.json`` is complete. The model gets
+    the temperature that the history has of the tested epoch; predictions are without
+    it, and ``calibration`` tells what it changes. Should the model be refused, the
+    results are written all the same, and the error comes then.
 
     Arguments
     ---------
@@ -75,7 +80,8 @@ def write_run(
         What the recipe has to say, first in ``results.json``.
     predictions : mapping
         ``"id"``, ``"label"``, ``"prediction"``, ``"probability"`` of the test set;
-        perhaps its ``"embeddings"``.
+        perhaps its ``"embeddings"``, and ``"votes"`` (N, C) of listeners to compare
+        with: ``votes.csv`` and the key ``votes`` of ``results.json``.
     parts : mapping
         Name of each part of the data (training, test, …) to its utterances.
     class_names : sequence of str
@@ -98,9 +104,10 @@ def write_run(
     tested = [item_of[name].utterance for name in predictions["id"]]
     speakers = [utterance.speaker or "" for utterance in tested]
     refused = None
+    temperature = (history.tested or {}).get("temperature")
     if model is not None:
         try:
-            write_model(folder / "model", model, class_names)
+            write_model(folder / "model", model, class_names, temperature)
         except (ValueError, OSError) as error:
             refused = error
     write_predictions(
@@ -127,6 +134,16 @@ def write_run(
         speakers if all(speakers) else None,
     )
     record = {**record, "class_names": list(class_names), "test": test}
+    if "votes" in predictions:
+        numbers = (predictions["votes"], predictions["probability"])
+        votes = np.asarray(numbers[0]) / np.sum(numbers[0], axis=1, keepdims=True)
+        path = folder / "votes.csv"
+        write_numbers(path, predictions["id"], class_names, votes, numbers[1])
+        record["votes"] = vote_summary(*numbers, speakers if all(speakers) else None)
+    if temperature is not None:
+        record["calibration"] = calibration_summary(
+            predictions["probability"], predictions["label"], temperature
+        )
     if figures:
         _draw(folder, history, test["confusion_matrix"], class_names)
     results = _finish(folder, record, parts, history)
@@ -135,56 +152,53 @@ def write_run(
     return results
 
 
-def write_dimensions(
+def write_numbers_test(
     launch: Launch,
     experiment: Experiment,
     brain: SERBrain,
     about: Mapping[str, Any],
+    kind: str,
     names: Sequence[str],
-    ids: Sequence[str],
-    predictions: ArrayLike,
+    predictions: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Writes what a run leaves behind whose Brain was tested on dimensions.
+    """Writes what a run leaves behind whose Brain was tested on numbers, not classes.
 
-    As :func:`write_test`, without a model and figures of classes; ``results.json`` has
-    ``"kind": "dimensions"`` and, as ``"test"``, what
-    :func:`~speechbrain_ser_cl.metrics.dimension_summary` returns, ``dimensions.csv``
-    a line per utterance: ``id``, ``label_<name>`` and ``prediction_<name>``.
+    As :func:`write_test`, without figures of classes; ``results.json`` has ``kind``
+    and, as ``test``, what :func:`~speechbrain_ser_cl.metrics.dimension_summary` or
+    :func:`~speechbrain_ser_cl.metrics.multilabel_summary` returns; ``dimensions.csv``
+    or ``emotions.csv`` has a line per utterance, see ``results.numbers``.
 
     Arguments
     ---------
     launch, experiment, brain, about
         As for :func:`write_test`.
+    kind : str
+        ``"dimensions"`` or ``"emotions"``.
     names : sequence of str
-        Of the K dimensions.
-    ids : sequence of str
-        Of the N utterances tested.
-    predictions : array_like
-        (N, K), on the corpus' own scale.
+        Of the K dimensions or emotions.
+    predictions : mapping
+        ``"id"`` of the N utterances tested, ``"label"`` and ``"prediction"`` (N, K): on
+        the corpus' own scale; or 0 or 1, and probabilities.
 
     Returns
     -------
     dict
         The contents of ``results.json``.
     """
+    ids, labels, x = (predictions[key] for key in ("id", "label", "prediction"))
+    write_numbers(launch.folder / f"{kind}.csv", ids, names, labels, x)
     item_of = {item.utterance.id: item for item in experiment.parts["test"]}
-    tested = [item_of[name] for name in ids]
-    labels, x = dimension_table(tested, names), np.asarray(predictions)
-    speakers = [item.utterance.speaker or "" for item in tested]
-    header = [f"{what}_{n}" for what in ("label", "prediction") for n in names]
-    with (
-        replacing(launch.folder / "dimensions.csv") as unfinished,
-        open(unfinished, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", *header])
-        for name, *rows in zip(ids, labels, x, strict=True):
-            writer.writerow([name, *(f"{n:.9g}" for row in rows for n in row)])
+    speakers = [item_of[name].utterance.speaker or "" for name in ids]
     known = speakers if all(speakers) else None
+    if kind == "dimensions":
+        test = dimension_summary(labels, x, names, known)
+    else:
+        test = multilabel_summary(labels, np.asarray(x) > 0.5, known)
     record = {
         **_about(launch, experiment, brain, about, experiment.parts),
-        "kind": "dimensions",
-        "test": dimension_summary(labels, x, names, known),
+        "kind": kind,
+        "class_names": list(names),
+        "test": test,
     }
     _draw(launch.folder, brain.history)
     return _finish(launch.folder, record, experiment.parts, brain.history)
@@ -218,6 +232,9 @@ def _finish(
         raise ValueError(f"{folder}: no epoch of this training was tested")
     write_parts(folder / "utterances.csv", parts)
     write(folder / "history.json", HISTORY, history.epochs)
+    groups = summarise_groups([read_sums(folder, record)])
+    if groups:
+        record = {**record, "groups": groups}
     results: dict[str, Any] = {
         **record,
         "valid": history.tested["valid"],

@@ -46,6 +46,7 @@ Seed = Annotated[int, Field(ge=0, le=2**64)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Bounds = Annotated[list[float], Field(min_length=2, max_length=2)]
 Matrix = Annotated[list[list[Count]], Field(min_length=1), AfterValidator(_square)]
+Sums = list[float] | list[list[float]]
 Number = Annotated[float | None, BeforeValidator(_or_none)]
 Numbers = dict[str, Number]
 
@@ -102,6 +103,7 @@ class ManifestEntry(TypedDict):
     intensity: NotRequired[str | None]
     dimensions: NotRequired[dict[str, float] | None]
     votes: NotRequired[dict[str, float] | None]
+    groups: NotRequired[dict[str, str] | None]
 
 
 @_open
@@ -202,7 +204,7 @@ class Results(TypedDict):
     stages: NotRequired[dict[str, Numbers]]
     layer_weights: NotRequired[list[float] | None]
     class_names: NotRequired[Names]
-    # "dimensions": of numbers, not of classes.
+    # dimensions or emotions; without it: classes.
     kind: NotRequired[Text]
     test: NotRequired[Scores]
     valid: NotRequired[Numbers | None]
@@ -229,12 +231,18 @@ class Epoch(TypedDict):
 
 @_open
 class CrossvalRun(TypedDict):
-    """A run of a cross-validation: confusion counts by corpus and speaker."""
+    """A run of a cross-validation: sums by corpus and speaker.
+
+    ``counts`` are confusion counts; ``sums`` those of other kinds of results.
+    """
 
     fold: Count | None
     seed: Seed
     fingerprint: str | None
-    counts: dict[Text, Annotated[dict[str, Matrix], Field(min_length=1)]]
+    counts: NotRequired[dict[Text, Annotated[dict[str, Matrix], Field(min_length=1)]]]
+    sums: NotRequired[
+        dict[Literal["votes", "dimensions", "emotions"], dict[Text, dict[str, Sums]]]
+    ]
     numbers: NotRequired[Numbers]
 
 
@@ -275,17 +283,26 @@ class Crossval(TypedDict):
     encoder: NotRequired[str]
     demo: NotRequired[bool]
     protocol: Protocol
+    kind: NotRequired[Text]
     class_names: Names
+    groups: NotRequired[dict[str, Any]]
     cost: Annotated[Cost, AfterValidator(_priced)]
     runs: list[CrossvalRun]
 
 
 def _one_size(record: Crossval) -> Crossval:
     size, total = len(record["class_names"]), 0
-    if len({frozenset(run["counts"]) for run in record["runs"]}) > 1:
+    kind = record.get("kind", "classes")
+    found: list[Any] = [
+        run.get("counts") if kind == "classes" else run.get("sums", {}).get(kind)
+        for run in record["runs"]
+    ]
+    if None in found:
+        raise ValueError(f"counts, or sums of {kind}, in all runs")
+    if len({frozenset(counts) for counts in found}) > 1:
         raise ValueError("counts of the same corpora in all runs")
     for run in record["runs"]:
-        for of_speaker in run["counts"].values():
+        for of_speaker in run.get("counts", {}).values():
             for matrix in of_speaker.values():
                 total += sum(map(sum, matrix))
                 if len(matrix) != size or total > 10 * _MOST_COUNTED:
@@ -407,6 +424,8 @@ class ModelRecord(TypedDict):
     ]
     sample_rate: Literal[16000]
     domain: Annotated[int, Field(ge=0)] | None
+    # What logits are divided by; fitted on validation data.
+    temperature: NotRequired[Annotated[float, Field(gt=0, le=1000)]]
     backbone: ModelPart
     pooling: ModelPart | None
     norm: ModelPart | None
@@ -434,6 +453,7 @@ class SyntheticUtterance(TypedDict):
     intensity: NotRequired[None]
     dimensions: NotRequired[dict[str, float] | None]
     votes: NotRequired[dict[str, float] | None]
+    groups: NotRequired[dict[str, str] | None]
 
 
 @_open
@@ -462,8 +482,42 @@ RESULTS: Kind[Results] = Kind("results.json", Results, _AGAIN)
 # Of a run, beside its results.json, which has their checksums.
 FILES = (
     *("predictions.csv", "utterances.csv", "embeddings.npz", "history.json"),
-    "dimensions.csv",
+    *("dimensions.csv", "emotions.csv", "votes.csv"),
 )
+
+
+def check_kind(path: str | Path, results: Mapping[str, Any]) -> str:
+    """Give the kind of a run's results, or refuse one that is not known.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Of the file.
+    results : mapping
+        What it says.
+
+    Returns
+    -------
+    str
+        ``classes``, ``dimensions`` or ``emotions``.
+
+    Raises
+    ------
+    RecordError
+        For another kind.
+
+    Example
+    -------
+    >>> check_kind("results.json", {})
+    'classes'
+    """
+    kind = results.get("kind", "classes")
+    if kind not in ("classes", "dimensions", "emotions"):
+        raise RecordError(
+            f"{path}: a run whose results are {kind}, expected classes, dimensions or "
+            "emotions: a later version may have written it"
+        )
+    return str(kind)
 
 
 def check_classes(path: str | Path, results: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.metrics import dimension_metrics
+from speechbrain_ser_cl.results.crossval import collect
+from speechbrain_ser_cl.results.numbers import read_numbers
 from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
 
@@ -38,6 +40,7 @@ def settings(world):
         "emotion_map": {name: [name] for name in CLASSES},
         "protocol": "leave_one_session_out",
         "data_folder": str(world / "data"),
+        "features_folder": str(world / "features"),
         "ssl_source": str(world / "encoder"),
         "n_epochs": 2,
         "batch_size": 8,
@@ -65,8 +68,8 @@ def test_what_was_learned_is_compared_with_the_votes(run, tmp_path, setting):
 
 @pytest.mark.parametrize(("freeze", "kept"), [("all", True), ("none", False)])
 def test_only_a_frozen_encoder_runs_once(run, tmp_path, freeze, kept):
-    run(freeze=freeze, n_epochs=1, data_folder=str(tmp_path / "data"))
-    assert (tmp_path / "data" / "frames").exists() == kept
+    run(freeze=freeze, n_epochs=1, features_folder=str(tmp_path / "features"))
+    assert (tmp_path / "features").exists() == kept
 
 
 @pytest.mark.parametrize("setting", ["mse", "rank_n_contrast"])
@@ -86,14 +89,56 @@ def test_a_dimension_is_on_the_corpus_own_scale(run, tmp_path, setting):
     assert min(known) < np.mean(x) < max(known)
 
 
-def test_commands_for_classes_say_that_there_are_none(run, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("hparams", "settings_of", "metric"),
+    [
+        (HPARAMS, ("distribution", "intended"), "kl"),
+        (LEVEL, ("mse", "ccc"), "ccc"),
+    ],
+)
+def test_other_kinds_are_compared_as_classes_are(
+    run, tmp_path, capsys, hparams, settings_of, metric
+):
+    for name in settings_of:
+        run(name, hparams, setting=name, n_epochs=1)
+        for seed in (0, 1):  # the same run twice: no difference between seeds
+            path = tmp_path / name / "results.json"
+            one = collect([(None, s, None, path) for s in (0, seed)], {"kind": "seeds"})
+        one.write(tmp_path / name / "crossval.json")
+    folders = [str(tmp_path / name) for name in settings_of]
+    capsys.readouterr()
+    assert main(["compare", *folders, "--metric", metric, "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out)
+    (found,) = (table for table in tables if table["metric"] == metric)
+    name = "votes.csv" if metric == "kl" else "dimensions.csv"
+    expected = []
+    for folder in folders:
+        read = read_numbers(Path(folder) / name)
+        if metric == "kl":
+            said = np.log(np.maximum(read.predictions, 1e-12))
+            logs = np.log(read.labels, where=read.labels > 0, out=np.zeros_like(said))
+            expected.append((read.labels * (logs - said)).sum(axis=1).mean())
+        else:
+            expected.append(dimension_metrics(read.labels, read.predictions)["ccc"][0])
+    values = [row["summary"]["pooled"][metric]["value"] for row in found["settings"]]
+    assert values == pytest.approx(expected, abs=1e-4)
+    against = found["settings"][1]["against_first"]
+    assert against["difference"] == pytest.approx(expected[1] - expected[0], abs=1e-4)
+
+    assert main(["compare", *folders, "--metric", metric, "--groups"]) == 0
+    told = capsys.readouterr().out
+    assert f"| gender | {'fe' if 'female: ' in told else ''}male: " in told
+    page = tmp_path / "report.html"
+    assert main(["report", *folders, "--output", str(page)]) == 0
+    text = page.read_text()
+    for words in ("Results by group", "KL to the votes" if metric == "kl" else "CCC"):
+        assert words in text
+
+
+def test_export_says_that_there_are_no_classes(run, tmp_path, capsys):
     run(hparams=LEVEL, setting="mse", n_epochs=1)
-    folder = str(tmp_path / "run")
-    for command in (
-        ["report", folder, "--output", str(tmp_path / "report.html")],
-        ["export", folder, str(tmp_path / "exported")],
-    ):
-        assert main(command) != 0
-        told = capsys.readouterr().err
-        assert "results are dimensions, expected classes" in told
-        assert "Traceback" not in told
+    capsys.readouterr()
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "exported")]) != 0
+    told = capsys.readouterr().err
+    assert "results are dimensions, expected classes" in told
+    assert "Traceback" not in told

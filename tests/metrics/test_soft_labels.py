@@ -11,16 +11,19 @@ from scipy.stats import entropy, pearsonr
 from sklearn.metrics import f1_score
 
 from speechbrain_ser_cl.metrics import (
+    KINDS,
     calibration_summary,
     classification_metrics,
     dimension_metrics,
     dimension_summary,
     fit_temperature,
     group_summary,
+    kinds,
     macro_f1_of_all,
     multilabel_summary,
     paired_test,
     reliability,
+    rescale,
     vote_metrics,
     vote_summary,
 )
@@ -137,14 +140,17 @@ def test_the_temperature_is_found_and_calibrates():
     true = RNG.normal(0, 1, (4000, 4))
     p = np.exp(true) / np.exp(true).sum(1, keepdims=True)
     labels = (p.cumsum(1) > RNG.random((4000, 1))).argmax(1)
-    found = calibration_summary(
-        3 * true[:2000], labels[:2000], 3 * true[2000:], labels[2000:]
-    )
+    temperature = fit_temperature(3 * true[2000:], labels[2000:])
+    sure = np.exp(3 * true[:2000])
+    sure /= sure.sum(1, keepdims=True)
+    found = calibration_summary(sure, labels[:2000], temperature)
+    np.testing.assert_allclose(rescale(sure, 3.0), p[:2000], atol=1e-12)
     assert found["temperature"] == pytest.approx(3, rel=0.1)
     assert found["after"]["ece"] < 0.05 < 0.15 < found["before"]["ece"]
     assert found["after"]["brier"] < found["before"]["brier"]
     json.dumps(found)
-    assert 0.01 <= fit_temperature([[2.0, 0.0]], [0]) < 0.1  # all right: no need of T
+    # One of one right says as much as 5 of 6: log 5 = 2 / T.
+    assert fit_temperature([[2.0, 0.0]], [0]) == pytest.approx(2 / np.log(5), rel=1e-4)
 
 
 def test_reliability_equals_torchmetrics():
@@ -165,28 +171,55 @@ def test_reliability_equals_torchmetrics():
 def test_groups_have_a_worst_one_and_a_gap():
     labels = np.arange(400) % 4
     speakers = np.repeat(np.arange(20), 20)
-    groups = [None if s == 0 else "fm"[s % 2] for s in speakers]
     right = RNG.random(400) < np.where(speakers % 2, 0.4, 0.9)
     predictions = np.where(right, labels, (labels + 1) % 4)
-
-    def measure(rows):
-        return classification_metrics(labels[rows], predictions[rows], 4)
-
-    found = group_summary(measure, groups, "uar", speakers, n_resamples=100)
-    assert found["worst"] == "m" and found["unknown"] == 20
-    value = measure(np.flatnonzero(speakers % 2 == 1))["uar"]
-    assert found["groups"]["m"]["value"] == pytest.approx(value)
-    gap = found["groups"]["f"]["value"] - value
+    sums = {}
+    for y, x, speaker in zip(labels, predictions, speakers, strict=True):
+        key = ("fm"[speaker % 2], int(speaker))
+        sums.setdefault(key, np.zeros((4, 4), int))[y, x] += 1
+    found = group_summary(KINDS["classes"], "uar", sums, n_resamples=100)
+    values = {
+        group: classification_metrics(labels[rows], predictions[rows], 4)["uar"]
+        for group, rows in (("f", speakers % 2 == 0), ("m", speakers % 2 == 1))
+    }
+    assert found["worst"] == "m"
+    for group, value in values.items():
+        assert found["groups"][group]["value"] == pytest.approx(value)
+        assert found["groups"][group]["speakers"] == 10
+        low, high = found["groups"][group]["interval"]
+        assert low < value < high
+    gap = values["f"] - values["m"]
     assert found["gap"]["value"] == pytest.approx(gap)
-    low, high = found["gap"]["interval_speakers"]
+    low, high = found["gap"]["interval"]
     assert 0 < low < gap < high
     json.dumps(found)
-    reverse = group_summary(measure, groups, "uar", None, False, 10)
-    assert reverse["worst"] == "f"
+    few = {key: part for key, part in sums.items() if key[1] < 9}
+    assert group_summary(KINDS["classes"], "uar", few)["gap"]["interval"] is None
     with pytest.raises(ValueError, match="'f2' is none of uar"):
-        group_summary(measure, groups, "f2")
-    with pytest.raises(ValueError, match="at least one"):
-        group_summary(measure, [None] * 400, "uar")
+        group_summary(KINDS["classes"], "f2", sums)
+
+
+def test_measures_of_sums_are_those_of_utterances():
+    speakers = RNG.integers(0, 6, 60)
+    y, x = RNG.normal(50, 10, (2, 60, 2))
+    y[5, 0] = np.nan
+    of = [kinds.dimension_sums(y[speakers == s], x[speakers == s]) for s in range(6)]
+    found = kinds.each_dimension(sum(part.sum(0) for part in of))
+    for name, value in dimension_metrics(y, x).items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-9)
+    constant = kinds.each_dimension(
+        kinds.dimension_sums(y, np.full((60, 2), 49.9)).sum(0)
+    )
+    assert (constant["ccc"] == 0).all() and (constant["pearson"] == 0).all()
+    votes, p = RNG.integers(0, 5, (40, 3)) + 1, RNG.dirichlet([1.0] * 3, 40)
+    sums = kinds.vote_sums(votes, p).sum(0)
+    for name, value in KINDS["votes"].measure(sums).items():
+        assert value == pytest.approx(vote_summary(votes, p)[name]["value"])
+    true, said = RNG.integers(0, 2, (2, 40, 3))
+    sums = kinds.emotion_sums(true, said).sum(0)
+    for name, value in KINDS["emotions"].measure(sums).items():
+        assert value == pytest.approx(multilabel_summary(true, said)[name]["value"])
+    assert KINDS["emotions"].number(sums) == 40
 
 
 def test_paired_test_is_that_of_an_exhaustive_loop():

@@ -104,7 +104,9 @@ def test_all_that_a_run_has_left_is_there(page):
         "Learning curves",
         "Confusion matrix",
         "Results per class",
+        "Calibration",
         "Results per speaker",
+        "Results by group",
         "Layer weights",
         "Embeddings",
         "Worst mistakes",
@@ -133,6 +135,26 @@ def test_metrics_are_those_of_the_predictions(page, trained):
     assert wa["by chance"] == percent(
         max(np.unique(labels, return_counts=True)[1]) / len(labels)
     )
+
+
+def test_calibration_is_that_of_the_predictions(page, trained):
+    found = read_predictions(trained / "predictions.csv")
+    sure = found.probabilities.max(axis=1)
+    right = found.probabilities.argmax(axis=1) == found.labels
+    told = [
+        row
+        for row in page.table("Utterances by the")
+        if row["probabilities"] == "as trained"
+    ]
+    assert sum(int(row["utterances"]) for row in told) == len(sure)
+    gap = sum(
+        abs(right[inside].sum() - sure[inside].sum())
+        for inside in (np.ceil(sure * 15) == b for b in range(1, 16))
+    )
+    results = json.loads((trained / "results.json").read_text())["calibration"]
+    assert results["before"]["ece"] == pytest.approx(gap / len(sure), abs=1e-6)
+    assert f"from {percent(gap / len(sure))} to" in page.text
+    assert "divided by 1.25" in page.text
 
 
 def test_confusion_and_classes_are_those_of_the_predictions(page, trained, class_names):

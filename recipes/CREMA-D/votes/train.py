@@ -18,31 +18,37 @@ Authors
  * The speechbrain_ser_cl contributors 2026
 """
 
+from dataclasses import replace
+
 import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ser_cl.data.dataset import SpeechDataset, steps_of, waveform
 from speechbrain_ser_cl.data.experiment import prepare
+from speechbrain_ser_cl.data.features.place import features_folder
 from speechbrain_ser_cl.data.loaders import make_phase, training_loader, whole_loader
 from speechbrain_ser_cl.data.targets import (
     dimension_table,
     resolve_target,
     target_table,
 )
-from speechbrain_ser_cl.metrics import dimension_metrics, vote_summary
+from speechbrain_ser_cl.metrics import dimension_metrics
 from speechbrain_ser_cl.nnet import EmotionClassifier
 from speechbrain_ser_cl.training import (
     SERBrain,
     check_choices,
     keep_frames,
+    keep_pooled,
     main,
     make_brain,
     title_of,
     unwrap,
-    write_dimensions,
+    write_numbers_test,
     write_test,
 )
+from speechbrain_ser_cl.training.probe import best_layer
+from speechbrain_ser_cl.training.utterance_features import load_features
 
 
 class VotesBrain(SERBrain):
@@ -53,6 +59,7 @@ class VotesBrain(SERBrain):
     """
 
     targets, contrast = None, False
+    calibrated = False  # what is learned may be other than what is tested
 
     def compute_forward(self, batch, stage):
         """Scores the classes; the contrast is that of the head's hidden layer."""
@@ -99,13 +106,18 @@ class LevelBrain(VotesBrain):
         return valid | {"loss": loss}, valid["ccc"]
 
 
-def make_loaders(hparams, parts, classes, read):
-    """Loaders for training, validation and test, whole utterances in the latter two."""
+def make_loaders(hparams, parts, classes, read, reads):
+    """Loaders for training, validation and test; ``reads`` is what the model is given.
+
+    Of what is longer than ``max_seconds`` a part is read, in training a random one.
+    """
     hop = 1 if read is waveform else hparams["backbone"].hop
-    longest = steps_of(hparams["max_seconds"], hop)
+    longest = None if reads == "pooled" else steps_of(hparams["max_seconds"], hop)
     how = {"max_steps": longest, "seed": hparams["seed"]}
     data = {k: SpeechDataset(part, classes, read, **how) for k, part in parts.items()}
     options, size = hparams["loader_options"], hparams["batch_size"]
+    if reads == "pooled":  # vectors: nothing to wait for
+        options = {"num_workers": 0}
     phase = make_phase(
         data["train"], size, hparams["seed"], hparams["batches_per_epoch"]
     )
@@ -121,8 +133,15 @@ def run(launch):
     check_choices(values, setting=values["settings"])
     names = values.get("dimensions")
     experiment = prepare(values)
-    hparams = launch.start()
     parts, classes = experiment.parts, experiment.class_names
+    if values["layers"] == "best":
+        layers = None
+        if values["freeze"] == "all":
+            keys = ("ssl_source", "ssl_revision", "features_folder")
+            features = load_features(*(values[key] for key in keys))
+            layers = [best_layer(features, parts, classes)]
+        launch = replace(launch, overrides={**launch.overrides, "layers": layers})
+    hparams = launch.start()
     setting = hparams["settings"][hparams["setting"]]
     stages = dict(zip(sb.Stage, ("train", "valid", "test"), strict=True))
     if names:
@@ -144,31 +163,37 @@ def run(launch):
             for stage, part in stages.items()
         }
     backbone, read = hparams["backbone"], waveform
-    model = EmotionClassifier(backbone, [hparams["head"]], hparams["pooling"])
+    pooling, projection = hparams["pooling"], hparams["projection"]
+    model = EmotionClassifier(backbone, [hparams["head"]], pooling)
+    frozen, kept = hparams["freeze"] == "all", None
+    if frozen:  # then checkpoints need not have the encoder
+        backbone.requires_grad_(False)
+        kept = {"model": model.head, "pooling": pooling, "projection": projection}
     brain = make_brain(
         LevelBrain if names else VotesBrain,
         hparams | {"target_loss": setting["loss"]},
         launch.run_opts,
         launch.folder,
-        {"model": model, "projection": hparams["projection"]},
+        {"model": model, "projection": projection},
         classes,
         epochs=hparams["n_epochs"],
         patience=hparams["patience"],
         learning_rates=hparams["learning_rates"],
         lr_scheduler=hparams["lr_scheduler"],
+        kept=kept,
     )
-    if hparams["freeze"] == "all":  # then the encoder has to run but once
-        backbone.requires_grad_(False)
+    if frozen:  # then the encoder has to run but once
         utterances = [item.utterance for part in parts.values() for item in part]
-        how = {"precision": brain.eval_precision, "context": brain.evaluation_ctx}
-        folder = f"{hparams['data_folder']}/frames"
-        read, model.encoder.reads = (
-            keep_frames(backbone, utterances, folder, **how),
-            "frames",
-        )
-    train, valid, test = make_loaders(hparams, parts, classes, read)
+        folder = hparams["features_folder"]
+        read = keep_pooled(model.encoder, utterances, folder)
+        if read is None:  # several layers, or a pooling with weights
+            model.encoder.reads = "frames"
+            read = keep_frames(backbone, utterances, features_folder(folder))
+    loaders = make_loaders(hparams, parts, classes, read, model.encoder.reads)
+    train, valid, test = loaders
     brain.train_sampler, brain.targets = train.batch_sampler, targets
     brain.contrast = setting.get("contrast", False)
+    brain.calibrated = not names and target.kind != "distribution"
     if names:
         brain.mean, brain.scale = mean, scale
         brain.known = {
@@ -187,16 +212,18 @@ def run(launch):
         "order": order,
         "corpus": ", ".join(experiment.corpora),
     }
+    what = (launch, experiment, brain)
     if names:
         ids, x = brain.predicted()
-        return [write_dimensions(launch, experiment, brain, about, names, ids, x)]
+        seen = {"id": ids, "label": [brain.known[i].numpy() for i in ids]}
+        seen["prediction"] = x
+        return [write_numbers_test(*what, about, "dimensions", names, seen)]
     seen = brain.collected_outputs()
     heard = {item.utterance.id: item.utterance for item in parts["test"]}
     tested = [heard[name] for name in seen["id"]]
-    votes = target_table(tested, hparams["emotion_map"], resolve_target("distribution"))
-    speakers = [utterance.speaker for utterance in tested]
-    about["votes"] = vote_summary(votes, seen["probability"], speakers)
-    return [write_test(launch, experiment, brain, model, about)]
+    shares = resolve_target("distribution")
+    seen["votes"] = target_table(tested, hparams["emotion_map"], shares)
+    return [write_test(*what, model, about, predictions=seen)]
 
 
 def tell(results):
