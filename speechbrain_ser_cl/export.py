@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Tensor, nn
@@ -16,25 +17,27 @@ from torch import Tensor, nn
 from speechbrain_ser_cl.corpora import Licence
 from speechbrain_ser_cl.corpora.licences import licence_of
 from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
-from speechbrain_ser_cl.metrics import rescale
+from speechbrain_ser_cl.inference import EmotionRecognizer, Rating
+from speechbrain_ser_cl.metrics import KINDS, rescale
 from speechbrain_ser_cl.model_folder import (
     DESCRIPTION,
     WEIGHTS,
     read_model,
 )
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
-from speechbrain_ser_cl.results.predictions import Predictions, read_predictions
+from speechbrain_ser_cl.results.numbers import read_numbers
+from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.results.utterances import read_parts
-from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, AudioError
 from speechbrain_ser_cl.utils.records import RecordError, check_files, read
-from speechbrain_ser_cl.utils.schemas import FILES, MODEL, RESULTS, check_classes
+from speechbrain_ser_cl.utils.schemas import FILES, MODEL, RESULTS, check_kind
 
 FORMATS = ("native", "speechbrain", "onnx")
 # What rounding, and evaluating with bf16, can do to a probability.
 _MOST_DIFFERENCE = 0.02
 _MOST_CHECKED = 16
-_METRICS = (("UAR", "uar"), ("WA (accuracy)", "wa"), ("macro-F1", "macro_f1"))
+_LONG = {"wa": "WA (accuracy)", "uar": "UAR", "macro_f1": "macro-F1"}
+_OUTPUT = "probabilities"
 
 
 def export_run(
@@ -80,9 +83,14 @@ def export_run(
         )
     model, class_names = read_model(run / "model")
     parts = read_parts(run / "utterances.csv")
-    predictions = read_predictions(run / "predictions.csv")
+    predicted = _predicted(run, model.kind)
+    if model.kind != "classes" and format == "speechbrain":
+        raise ValueError(
+            f"{run}: its model answers {model.kind}, and SpeechBrain's "
+            "EncoderClassifier knows classes only; choose native or onnx"
+        )
     _check_predictions(
-        EmotionRecognizer(model, class_names, "cpu"), run, predictions, parts
+        EmotionRecognizer(model, class_names, "cpu"), run, predicted, parts
     )
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +109,8 @@ def export_run(
         files = [path]
     facts["parameters"] = sum(p.numel() for p in model.parameters())
     card = folder / "README.md"
-    text = model_card(results, parts, predictions.ids, class_names, facts)
+    facts["kind"] = model.kind
+    text = model_card(results, parts, list(predicted), class_names, facts)
     card.write_text(text, encoding="utf-8")
     return [card, *files]
 
@@ -126,8 +135,8 @@ def model_card(
     class_names : sequence of str
         Names of the classes.
     facts : mapping
-        ``format`` and ``folder`` of the export, ``parameters`` (a number) and, for
-        ONNX, ``onnx_difference``.
+        ``format``, ``folder`` and ``kind`` of the export, ``parameters`` (a number)
+        and, for ONNX, ``onnx_difference``.
 
     Returns
     -------
@@ -142,6 +151,7 @@ def model_card(
         keep_trailing_newline=True,
         autoescape=False,  # Markdown
     )
+    kind = KINDS[facts["kind"]]
     (test_part,) = {n for n, p in parts.items() for i in p if i.utterance.id in tested}
     corpora = sorted({i.utterance.corpus for part in parts.values() for i in part})
     own = {name: Licence(**one) for name, one in results.get("licences", {}).items()}
@@ -163,11 +173,10 @@ def model_card(
         test=results["test"],
         calibration=results.get("calibration"),
         test_row=rows[test_part],
-        metrics=_METRICS,
+        metrics=[(_LONG.get(n, kind.titles[n]), n) for n in kind.titles],
+        write=kind.write,
+        bounds=kind.bounds,
         percent=lambda share: f"{100 * share:.1f}",
-        interval=lambda bounds: (
-            " to ".join(f"{100 * b:.1f}" for b in bounds or ()) or "none"
-        ),
     )
 
 
@@ -203,8 +212,9 @@ def _results(run: Path) -> dict[str, Any]:
         hint = f"; runs below it: {', '.join(runs)}" if runs else ""
         raise ValueError(f"{run}: no results.json, so no finished run{hint}")
     results: dict[str, Any] = {**read(path, RESULTS)}
-    check_classes(path, results)
-    for name in ("model", "utterances.csv", "predictions.csv"):
+    kind = check_kind(path, results)
+    predicted = "predictions.csv" if kind == "classes" else f"{kind}.csv"
+    for name in ("model", "utterances.csv", predicted):
         if not (run / name).exists():
             raise ValueError(
                 f"{run}: no {name}; the run is of a recipe or version that does not "
@@ -217,27 +227,39 @@ def _results(run: Path) -> dict[str, Any]:
     return results
 
 
+def _predicted(run: Path, kind: str) -> dict[str, np.ndarray]:
+    """Id of each utterance tested to what was predicted of it."""
+    if kind == "classes":
+        found = read_predictions(run / "predictions.csv")
+        return dict(zip(found.ids, found.probabilities, strict=True))
+    numbers = read_numbers(run / f"{kind}.csv")
+    return dict(zip(numbers.ids, numbers.predictions, strict=True))
+
+
 def _check_predictions(
     recognizer: EmotionRecognizer,
     run: Path,
-    expected: Predictions,
+    rows: Mapping[str, np.ndarray],
     parts: Mapping[str, Sequence[Labelled]],
 ) -> None:
     """Compares with what the run wrote down, on test files that are still there."""
     path_of = {i.utterance.id: i.utterance.path for p in parts.values() for i in p}
-    rows = dict(zip(expected.ids, expected.probabilities, strict=True))
-    some = [name for name in expected.ids if path_of[name].is_file()][:_MOST_CHECKED]
+    model = recognizer.model
+    most = _MOST_DIFFERENCE * max(model.scale or [1.0])
+    some = [name for name in rows if path_of[name].is_file()][:_MOST_CHECKED]
     found = recognizer.classify_files([path_of[name] for name in some])
     for name, (path, result) in zip(some, found, strict=True):
-        if not isinstance(result, Classification) or result.timeline:
+        if isinstance(result, AudioError) or result.timeline:
             continue  # the run may have known how to read it
-        calibrated = [list(result.probabilities.values())]
-        # The run's are without the temperature.
-        (ours,) = rescale(calibrated, 1 / recognizer.model.head.temperature)
-        if abs(ours - rows[name]).max() > _MOST_DIFFERENCE:
+        rated = isinstance(result, Rating)
+        values = result.values if rated else result.probabilities
+        ours = np.array(list(values.values()))
+        if recognizer.kind == "classes":  # the run's are without the temperature
+            (ours,) = rescale([ours], 1 / model.head.temperature)
+        if abs(ours - rows[name]).max() > most:
             raise ValueError(
                 f"{run}: the model gives {ours.round(3).tolist()} for {path}, "
-                f"predictions.csv says {rows[name].round(3).tolist()}: what the recipe "
+                f"the run's test said {rows[name].round(3).tolist()}: what the recipe "
                 "handed to write_run is not what it tested"
             )
 
@@ -309,7 +331,7 @@ def _tagged(part: nn.Module | None) -> str:
 
 
 class _OneUtterance(nn.Module):
-    """Waveform (1, T) to probabilities (1, C)."""
+    """Waveform (1, T) to what the model answers (1, C)."""
 
     def __init__(self, model: EmotionClassifier) -> None:
         super().__init__()
@@ -317,8 +339,7 @@ class _OneUtterance(nn.Module):
 
     def forward(self, wavs: Tensor) -> Tensor:
         """Classifies it."""
-        logits: Tensor = self.model(wavs)
-        return logits.softmax(dim=1)
+        return self.model.answers(self.model(wavs))
 
 
 def write_onnx(
@@ -333,19 +354,21 @@ def write_onnx(
     model : EmotionClassifier
         On the CPU.
     class_names : sequence of str
-        Go into the file's metadata, as JSON under ``classes``.
+        Go into the file's metadata, as JSON under ``classes``; under ``kind`` is the
+        model's.
 
     Returns
     -------
     float
-        By how much the ``probabilities`` (1, C) that onnxruntime gives differ from
-        PyTorch's, at most, on noise of three lengths.
+        By how much the ``probabilities`` (1, C), or ``values`` of dimensions, that
+        onnxruntime gives differ from PyTorch's, at most, on noise of three lengths.
 
     Raises
     ------
     ValueError
-        If that is more than 1e-4, or PyTorch cannot export the model, such as one with
-        features that openSMILE computes; then there is no file.
+        If that is more than 1e-4 (of a dimension's scale), or PyTorch cannot export
+        the model, such as one with features that openSMILE computes; then there is no
+        file.
     ImportError
         If the extra ``onnx`` is not installed.
     """
@@ -371,7 +394,7 @@ def write_onnx(
                 program,
                 (),
                 input_names=["wavs"],
-                output_names=["probabilities"],
+                output_names=["values" if model.kind == "dimensions" else _OUTPUT],
                 dynamo=True,
                 verbose=False,
             )
@@ -381,6 +404,7 @@ def write_onnx(
             f"{type(model.encoder.backbone).__name__} to ONNX: {error!s:.300}"
         ) from error
     onnx.model.metadata_props["classes"] = json.dumps(list(class_names))
+    onnx.model.metadata_props["kind"] = model.kind
     onnx.model.metadata_props["sample_rate"] = str(SAMPLE_RATE)
     path = Path(path)
     onnx.save(path, external_data=False)
@@ -391,7 +415,7 @@ def write_onnx(
         (found,) = session.run(None, {"wavs": wavs.numpy()})
         with torch.no_grad():
             differences.append(abs(found - module(wavs).numpy()).max())
-    worst = float(max(differences))
+    worst = float(max(differences)) / max(model.scale or [1.0])
     if worst > 1e-4:
         path.unlink()
         raise ValueError(

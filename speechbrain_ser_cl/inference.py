@@ -102,6 +102,67 @@ class Classification:
         }
 
 
+@dataclass(frozen=True)
+class SeveralEmotions(Classification):
+    """What a model says that knows several emotions at once.
+
+    ``probabilities`` are those of each emotion on its own; ``emotion`` is the most
+    probable one.
+
+    Example
+    -------
+    >>> found = SeveralEmotions("sad", {"sad": 0.75, "angry": 0.5}, 0.0, 1.5)
+    >>> found.emotions
+    ('sad',)
+    """
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Those with a probability above 0.5; perhaps none."""
+        return tuple(name for name, p in self.probabilities.items() if p > 0.5)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Converts all of it to plain values, for JSON."""
+        return {"emotions": list(self.emotions)} | super().as_dict()
+
+
+@dataclass(frozen=True)
+class Rating:
+    """Where on dimensions such as arousal a model hears an utterance.
+
+    Arguments
+    ---------
+    values : dict of str to float
+        Of each dimension, on the scale of the corpus that the model was trained on.
+    start, end, timeline, silent
+        As of :class:`Classification`.
+
+    Example
+    -------
+    >>> Rating({"arousal": 3.5}, 0.0, 1.5).values["arousal"]
+    3.5
+    """
+
+    values: dict[str, float]
+    start: float
+    end: float
+    timeline: "tuple[Rating, ...]" = ()
+    silent: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Converts all of it to plain values, for JSON."""
+        return {
+            "values": self.values,
+            "start": self.start,
+            "end": self.end,
+            "silent": self.silent,
+            "timeline": [window.as_dict() for window in self.timeline],
+        }
+
+
+Answer = Classification | Rating
+
+
 class EmotionRecognizer:
     """A trained model and what it needs to classify files.
 
@@ -120,7 +181,10 @@ class EmotionRecognizer:
     Attributes
     ----------
     class_names : list of str
-        Names of the classes.
+        Names of the classes, or of the dimensions.
+    kind : str
+        ``"classes"``: results are :class:`Classification`; ``"emotions"``:
+        :class:`SeveralEmotions`; ``"dimensions"``: :class:`Rating`.
     max_seconds : float
         Up to this length a file is one utterance, if no window is asked for.
 
@@ -154,7 +218,7 @@ class EmotionRecognizer:
             raise ValueError(
                 f"device {str(device)!r} cannot be used here: {error}"
             ) from error
-        self.class_names = list(class_names)
+        self.class_names, self.kind = list(class_names), model.kind
         limit = getattr(model.encoder.backbone, "max_seconds", None)
         self.max_seconds = min(limit or LONGEST_UTTERANCE, LONGEST_UTTERANCE)
 
@@ -202,7 +266,7 @@ class EmotionRecognizer:
         path: str | Path,
         window: float | None = None,
         hop: float | None = None,
-    ) -> Classification:
+    ) -> Answer:
         """Classifies an audio file of any sampling rate, mono or not.
 
         Arguments
@@ -218,8 +282,8 @@ class EmotionRecognizer:
 
         Returns
         -------
-        Classification
-            Of the whole file.
+        Classification, SeveralEmotions or Rating
+            Of the whole file, as ``kind`` says.
 
         Raises
         ------
@@ -238,7 +302,7 @@ class EmotionRecognizer:
         paths: Iterable[str | Path],
         window: float | None = None,
         hop: float | None = None,
-    ) -> Iterator[tuple[str | Path, Classification | AudioError]]:
+    ) -> Iterator[tuple[str | Path, Answer | AudioError]]:
         """Classifies many files, in batches of similar length.
 
         Arguments
@@ -252,7 +316,7 @@ class EmotionRecognizer:
         ------
         path : str or pathlib.Path
             As given, and in that order.
-        result : Classification or AudioError
+        result : Classification, SeveralEmotions, Rating or AudioError
             A file that cannot be used does not keep the others from being classified.
 
         Raises
@@ -287,7 +351,7 @@ class EmotionRecognizer:
         wavs: Tensor | Sequence[ArrayLike | Tensor],
         lengths: Tensor | None = None,
         sample_rate: int = SAMPLE_RATE,
-    ) -> list[Classification]:
+    ) -> list[Answer]:
         """Classifies waveforms, each as one utterance.
 
         Arguments
@@ -302,7 +366,7 @@ class EmotionRecognizer:
 
         Returns
         -------
-        list of Classification
+        list of Classification, SeveralEmotions or Rating
             In the order given.
 
         Raises
@@ -348,8 +412,7 @@ class EmotionRecognizer:
         return embeddings
 
     def _probabilities(self, wavs: Tensor, lengths: Tensor) -> Tensor:
-        logits: Tensor = self.model(wavs, lengths)
-        return logits.softmax(dim=1)
+        return self.model.answers(self.model(wavs, lengths))
 
     @torch.no_grad()
     def _run(
@@ -394,7 +457,7 @@ class EmotionRecognizer:
 
     def _summary(
         self, audio: Tensor, spans: Sequence[tuple[int, int]], rows: list[Tensor]
-    ) -> Classification:
+    ) -> Answer:
         """Summarise a file from its windows."""
         windows = [
             self._classification(row, audio, span)
@@ -410,19 +473,23 @@ class EmotionRecognizer:
         row: Tensor,
         audio: Tensor,
         span: tuple[int, int],
-        timeline: Sequence[Classification] = (),
-    ) -> Classification:
+        timeline: Sequence[Answer] = (),
+    ) -> Answer:
         if not row.isfinite().all():
             raise AudioError(_NOT_FINITE)
         start, end = span
-        return Classification(
-            emotion=self.class_names[int(row.argmax())],
-            probabilities=dict(zip(self.class_names, row.tolist(), strict=True)),
-            start=start / SAMPLE_RATE,
-            end=end / SAMPLE_RATE,
-            timeline=tuple(timeline),
-            silent=bool(audio[start:end].abs().max() < SILENT_PEAK),
-        )
+        values = dict(zip(self.class_names, row.tolist(), strict=True))
+        about: Any = {
+            "start": start / SAMPLE_RATE,
+            "end": end / SAMPLE_RATE,
+            "timeline": tuple(timeline),
+            "silent": bool(audio[start:end].abs().max() < SILENT_PEAK),
+        }
+        if self.kind == "dimensions":
+            return Rating(values, **about)
+        emotion = self.class_names[int(row.argmax())]
+        answer = SeveralEmotions if self.kind == "emotions" else Classification
+        return answer(emotion, values, **about)
 
     def _signals(
         self,

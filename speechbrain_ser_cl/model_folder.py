@@ -16,6 +16,8 @@ their weights::
      "sha256": "…"
     }
 
+``kind`` is there where the model answers no single class: ``emotions``, or
+``dimensions``, then with ``mean`` and ``scale`` of each (``classes`` are their names).
 ``sha256`` is the checksum of the weights; it is checked where it is there. Logits are
 divided by ``temperature``; without it by 1.
 
@@ -129,6 +131,12 @@ def write_model(
         "sample_rate": SAMPLE_RATE,
         "domain": model.domain,
         "temperature": temperature or model.head.temperature,
+        **({} if model.kind == "classes" else {"kind": model.kind}),
+        **(
+            {"mean": list(model.mean or ()), "scale": list(model.scale or ())}
+            if model.kind == "dimensions"
+            else {}
+        ),
         "backbone": _describe(BACKBONES, encoder.backbone),
         "pooling": _describe(POOLINGS, encoder.pooling),
         "norm": _describe(HEADS, encoder.norm),
@@ -313,6 +321,9 @@ def _build(path: Path, description: ModelRecord) -> EmotionClassifier:
             **parts,
             domain=description["domain"],
             temperature=description.get("temperature", 1.0),
+            kind=description.get("kind", "classes"),
+            mean=description.get("mean"),
+            scale=description.get("scale"),
         )
     except ValueError as error:
         raise ModelError(f"{path}: {error}") from None

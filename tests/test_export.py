@@ -53,3 +53,20 @@ def test_onnxruntime_says_what_pytorch_says(tmp_path):
         np.testing.assert_allclose(found, expected, atol=1e-5)
         seen.append(found[0])
     assert np.ptp(seen, axis=0).max() > 0.01
+
+
+def test_dimensions_are_on_their_own_scale(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    head = ClassifierHead(16, 2)
+    torch.nn.init.normal_(head.layers[1].weight)
+    model = EmotionClassifier(WeightedSSL(WHISPER), [head], SelfAttentionPooling(16))
+    model.eval().answer_as("dimensions", [3.0, 50.0], [1.0, 20.0])
+    write_onnx(tmp_path / "model.onnx", model, ["arousal", "valence"])
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    assert session.get_modelmeta().custom_metadata_map["kind"] == "dimensions"
+    wavs = 0.3 * torch.randn(1, 9000)
+    (found,) = session.run(["values"], {"wavs": wavs.numpy()})
+    with torch.no_grad():
+        expected = np.array([3.0, 50.0]) + np.array([1.0, 20.0]) * model(wavs).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)

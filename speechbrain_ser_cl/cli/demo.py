@@ -43,6 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     recognizer = EmotionRecognizer.from_pretrained(
         arguments.model, arguments.revision, arguments.device
     )
+    if recognizer.kind == "dimensions":
+        raise ValueError(
+            f"{arguments.model}: it tells {', '.join(recognizer.class_names)}, numbers "
+            "and no classes, and the page shows classes; use ser-cl predict"
+        )
     folder = Path(arguments.model)
     name = folder.resolve().name if folder.is_dir() else arguments.model
     with DemoServer(recognizer, name, arguments.port) as server:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from speechbrain_ser_cl.inference import Classification, EmotionRecognizer
+    from speechbrain_ser_cl.inference import Answer, EmotionRecognizer
     from speechbrain_ser_cl.utils.audio import AudioError
 
 SUMMARY = "classify audio files with an exported model"
@@ -115,13 +115,18 @@ def run(arguments: argparse.Namespace) -> int:
             if not isinstance(found, Exception)
             for row in _rows(path, found)
         ]
-        header = ["file", "part", "start", "end", "emotion", "probability"]
-        header += [f"p_{name}" for name in recognizer.class_names]
+        header = ["file", "part", "start", "end"]
+        if recognizer.kind == "dimensions":
+            header += recognizer.class_names
+        else:
+            several = recognizer.kind == "emotions"
+            header += ["emotions"] if several else ["emotion", "probability"]
+            header += [f"p_{name}" for name in recognizer.class_names]
         if arguments.format == "csv":
             writer = csv.writer(sys.stdout, lineterminator="\n")
             writer.writerows([header, *rows])
         else:
-            _print_table([header, *rows])
+            _print_table([header, *rows], 4 if recognizer.kind == "dimensions" else 5)
     for path, result in results:
         if isinstance(result, Exception):
             print(f"ser-cl: {result}", file=sys.stderr)
@@ -211,35 +216,39 @@ def _follow(arguments: argparse.Namespace, recognizer: "EmotionRecognizer") -> i
     return 1 if failed else 0
 
 
-def _as_json(path: str | Path, found: "Classification | AudioError") -> dict[str, Any]:
+def _as_json(path: str | Path, found: "Answer | AudioError") -> dict[str, Any]:
     if isinstance(found, Exception):
         return {"file": str(path), "error": str(found)}
     return {"file": str(path)} | found.as_dict()
 
 
-def _rows(path: str | Path, found: "Classification") -> Iterable[list[str]]:
+def _rows(path: str | Path, found: "Answer") -> Iterable[list[str]]:
     """One row for the file, then one per window."""
     parts = [("file", found), *(("window", window) for window in found.timeline)]
     for part, one in parts:
-        yield [
-            str(path),
-            part,
-            f"{one.start:.2f}",
-            f"{one.end:.2f}",
-            one.emotion,
-            f"{one.probability:.6f}",
-            *(f"{p:.6f}" for p in one.probabilities.values()),
-        ]
+        yield [str(path), part, f"{one.start:.2f}", f"{one.end:.2f}", *_said(one)]
 
 
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Print aligned columns; probabilities have three decimals."""
+def _said(one: "Answer") -> list[str]:
+    """What is said of a file or a window, in the order of the columns."""
+    from speechbrain_ser_cl.inference import Rating, SeveralEmotions
+
+    if isinstance(one, Rating):
+        return [f"{value:.6g}" for value in one.values.values()]
+    each = [f"{p:.6f}" for p in one.probabilities.values()]
+    if isinstance(one, SeveralEmotions):
+        return [";".join(one.emotions), *each]
+    return [one.emotion, f"{one.probability:.6f}", *each]
+
+
+def _print_table(rows: Sequence[Sequence[str]], texts: int) -> None:
+    """Print aligned columns; those after the first ones have three decimals."""
     header, *body = rows
-    body = [[*row[:5], *(f"{float(p):.3f}" for p in row[5:])] for row in body]
+    body = [[*row[:texts], *(f"{float(p):.3f}" for p in row[texts:])] for row in body]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]
     for row in [header, *body]:
         cells = [
-            text.ljust(width) if i in (0, 1, 4) else text.rjust(width)
+            text.ljust(width) if i in (0, 1) or 4 <= i < texts else text.rjust(width)
             for i, (text, width) in enumerate(zip(row, widths, strict=True))
         ]
         print("  ".join(cells).rstrip())

@@ -155,8 +155,15 @@ class HeadSum(nn.Module):
         return total if self.temperature == 1 else total / self.temperature
 
 
+KINDS = ("classes", "emotions", "dimensions")
+"""What an ``EmotionClassifier`` can answer."""
+
+
 class EmotionClassifier(nn.Module):
     """Classifies utterances: what a recipe trains, tests and hands to ``write_run``.
+
+    Or, with another ``kind``, says which of several emotions an utterance has, or where
+    it is on dimensions such as arousal.
 
     Arguments
     ---------
@@ -168,6 +175,17 @@ class EmotionClassifier(nn.Module):
         The domain (corpus) whose statistics and head are used.
     temperature : float
         What logits are divided by, of a calibrated model.
+    kind : str
+        What :meth:`answers` makes of the heads' outputs z: ``"classes"``: softmax(z);
+        ``"emotions"``: sigmoid(z), of each class on its own; ``"dimensions"``:
+        mean + scale z.
+    mean, scale : sequence of float, optional
+        Of the dimensions, on the corpus' own scale.
+
+    Raises
+    ------
+    ValueError
+        For another kind, or dimensions without mean and scale.
 
     Example
     -------
@@ -191,9 +209,13 @@ class EmotionClassifier(nn.Module):
         norm: nn.Module | None = None,
         domain: int | None = None,
         temperature: float = 1.0,
+        kind: str = "classes",
+        mean: Sequence[float] | None = None,
+        scale: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.domain = domain
+        self.answer_as(kind, mean, scale)
         self.encoder = UtteranceEncoder(backbone, pooling, norm, domain)
         self.head = HeadSum(heads, domain, temperature)
 
@@ -225,6 +247,42 @@ class EmotionClassifier(nn.Module):
         h = self.encoder(speech, lengths, domain)
         logits = self.head(h, domain)
         return (logits, h) if embeddings else logits
+
+    def answer_as(
+        self,
+        kind: str,
+        mean: Sequence[float] | None = None,
+        scale: Sequence[float] | None = None,
+    ) -> None:
+        """Sets what :meth:`answers` makes of the heads' outputs; see the class."""
+        if kind not in KINDS:
+            raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
+        if kind == "dimensions" and not (mean and scale and len(mean) == len(scale)):
+            raise ValueError(
+                f"dimensions: mean is {mean} and scale is {scale}, expected a number "
+                "for each dimension"
+            )
+        self.kind, self.mean, self.scale = kind, mean, scale
+
+    def answers(self, logits: Tensor) -> Tensor:
+        """Turns the heads' outputs into what the model says.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Of :meth:`forward`, (B, C).
+
+        Returns
+        -------
+        torch.Tensor
+            Probabilities, or values of dimensions (B, C).
+        """
+        if self.kind == "classes":
+            return logits.softmax(dim=1)
+        if self.kind == "emotions":
+            return logits.sigmoid()
+        mean, scale = logits.new_tensor(self.mean), logits.new_tensor(self.scale)
+        return mean + scale * logits
 
 
 def _changed(options: dict[str, Any], domain: Any) -> dict[str, Any]:

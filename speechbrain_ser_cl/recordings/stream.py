@@ -122,6 +122,11 @@ class EmotionStream:
         smooth: int = 1,
         sample_rate: int = SAMPLE_RATE,
     ) -> None:
+        if (kind := getattr(recognizer, "kind", "classes")) != "classes":
+            raise ValueError(
+                f"the model answers {kind}, and a recording is followed with classes; "
+                "ser-cl predict with --window alone serves it"
+            )
         recognizer.check_window(window, hop)
         if smooth < 1 or smooth % 2 == 0:
             raise SERError(f"smooth is {smooth}, expected an odd number of windows")

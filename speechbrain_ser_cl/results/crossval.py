@@ -411,8 +411,8 @@ def parse_crossval(contents: Mapping[str, Any]) -> CrossValidation:
             }
             for name, of_corpora in found.items()
         }
-        about = (run["fold"], run["seed"], run["fingerprint"], sums.pop(kind))
-        tested.append(Outcome(*about, run.get("numbers", {}), sums))
+        which = (run["fold"], run["seed"], run["fingerprint"], sums.pop(kind))
+        tested.append(Outcome(*which, run.get("numbers", {}), sums))
     about = {key: contents.get(key) for key in _ABOUT if key in contents}
     return CrossValidation(
         {"setting": "all"} | about,
@@ -588,7 +588,9 @@ def compare(
         "difference": pooled[0] - pooled[1],
         **paired_fold_tests(units[0], units[1]),
         "permutation": (
-            speaker_permutation_test(*speakers, metric=metric, kind=one.kind)
+            speaker_permutation_test(
+                speakers[0], speakers[1], metric=metric, kind=one.kind
+            )
             if enough
             else None
         ),

@@ -196,8 +196,8 @@ def summarise_groups(
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for (name, corpus, column), sums in pooled.items():
         if len({group for group, _ in sums}) > 1:
-            kind = KINDS[name]
-            summary = group_summary(kind, kind.choose(metric or kind.first), sums)
+            known = KINDS[name]
+            summary = group_summary(known, known.choose(metric or known.first), sums)
             found.setdefault(name, {}).setdefault(corpus, {})[column] = summary
     return found
 

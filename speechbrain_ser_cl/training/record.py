@@ -157,9 +157,9 @@ def write_numbers_test(
     experiment: Experiment,
     brain: SERBrain,
     about: Mapping[str, Any],
-    kind: str,
     names: Sequence[str],
     predictions: Mapping[str, Any],
+    model: EmotionClassifier,
 ) -> dict[str, Any]:
     """Writes what a run leaves behind whose Brain was tested on numbers, not classes.
 
@@ -172,19 +172,21 @@ def write_numbers_test(
     ---------
     launch, experiment, brain, about
         As for :func:`write_test`.
-    kind : str
-        ``"dimensions"`` or ``"emotions"``.
     names : sequence of str
         Of the K dimensions or emotions.
     predictions : mapping
         ``"id"`` of the N utterances tested, ``"label"`` and ``"prediction"`` (N, K): on
         the corpus' own scale; or 0 or 1, and probabilities.
+    model : EmotionClassifier
+        What was tested; its ``kind`` is ``"dimensions"`` or ``"emotions"``.
 
     Returns
     -------
     dict
         The contents of ``results.json``.
     """
+    kind = model.kind
+    write_model(launch.folder / "model", model, names)
     ids, labels, x = (predictions[key] for key in ("id", "label", "prediction"))
     write_numbers(launch.folder / f"{kind}.csv", ids, names, labels, x)
     item_of = {item.utterance.id: item for item in experiment.parts["test"]}

@@ -420,17 +420,31 @@ class ModelRecord(TypedDict):
 
     format: Literal[1]
     classes: Annotated[
-        Names, Field(min_length=2, max_length=1000), AfterValidator(_printable)
+        Names, Field(min_length=1, max_length=1000), AfterValidator(_printable)
     ]
     sample_rate: Literal[16000]
     domain: Annotated[int, Field(ge=0)] | None
     # What logits are divided by; fitted on validation data.
     temperature: NotRequired[Annotated[float, Field(gt=0, le=1000)]]
+    # Without it: classes.
+    kind: NotRequired[Literal["emotions", "dimensions"]]
+    mean: NotRequired[list[float]]
+    scale: NotRequired[list[float]]
     backbone: ModelPart
     pooling: ModelPart | None
     norm: ModelPart | None
     heads: Annotated[list[ModelPart], Field(min_length=1)]
     sha256: NotRequired[Text]
+
+
+def _enough(record: ModelRecord) -> ModelRecord:
+    kind, n = record.get("kind"), len(record["classes"])
+    if kind is None and n < 2:
+        raise ValueError("two classes or more")
+    lengths = {len(record.get(key, [])) for key in ("mean", "scale")}  # type: ignore[arg-type]
+    if lengths != {n if kind == "dimensions" else 0}:
+        raise ValueError("mean and scale of each dimension, and of nothing else")
+    return record
 
 
 @_closed
@@ -520,35 +534,6 @@ def check_kind(path: str | Path, results: Mapping[str, Any]) -> str:
     return str(kind)
 
 
-def check_classes(path: str | Path, results: Mapping[str, Any]) -> None:
-    """Refuse the results of a run that did not predict classes.
-
-    Arguments
-    ---------
-    path : str or pathlib.Path
-        Of the file.
-    results : mapping
-        What it says.
-
-    Raises
-    ------
-    RecordError
-        If they are of another kind.
-
-    Example
-    -------
-    >>> check_classes("results.json", {"kind": "dimensions"})
-    Traceback (most recent call last):
-    speechbrain_ser_cl.utils.records.RecordError: results.json: a run whose results ...
-    """
-    if (kind := results.get("kind", "classes")) != "classes":
-        raise RecordError(
-            f"{path}: a run whose results are {kind}, expected classes. This command "
-            "cannot serve them yet; the measures are in the file's key test, the "
-            f"predictions in {kind}.csv beside it"
-        )
-
-
 HISTORY: Kind[list[Epoch]] = Kind("history.json", list[Epoch], _AGAIN, None)
 CROSSVAL: Kind[Crossval] = Kind(
     "crossval.json",
@@ -564,7 +549,11 @@ PAPER: Kind[Paper] = Kind("paper.json", Paper, "Correct the file")
 MEASURED: Kind[Measured] = Kind(
     "file of measured results", Measured, "Write it again with --measured", None
 )
-MODEL: Kind[ModelRecord] = Kind("model.json", ModelRecord, "Export the model again")
+MODEL: Kind[ModelRecord] = Kind(
+    "model.json",
+    Annotated[ModelRecord, AfterValidator(_enough)],
+    "Export the model again",
+)
 SYNTHETIC: Kind[SyntheticRecord] = Kind(
     "synthetic corpus", SyntheticRecord, "Delete the folder; it is made again", None
 )
