@@ -135,8 +135,8 @@ def model_card(
     class_names : sequence of str
         Names of the classes.
     facts : mapping
-        ``format``, ``folder`` and ``kind`` of the export, ``parameters`` (a number)
-        and, for ONNX, ``onnx_difference``.
+        ``format`` and ``folder`` of the export, ``parameters`` (a number), ``kind``
+        where it is not ``classes`` and, for ONNX, ``onnx_difference``.
 
     Returns
     -------
@@ -151,6 +151,7 @@ def model_card(
         keep_trailing_newline=True,
         autoescape=False,  # Markdown
     )
+    facts = {"kind": "classes", **facts}
     kind = KINDS[facts["kind"]]
     (test_part,) = {n for n, p in parts.items() for i in p if i.utterance.id in tested}
     corpora = sorted({i.utterance.corpus for part in parts.values() for i in part})
@@ -251,8 +252,7 @@ def _check_predictions(
     for name, (path, result) in zip(some, found, strict=True):
         if isinstance(result, AudioError) or result.timeline:
             continue  # the run may have known how to read it
-        rated = isinstance(result, Rating)
-        values = result.values if rated else result.probabilities
+        values = result.values if isinstance(result, Rating) else result.probabilities
         ours = np.array(list(values.values()))
         if recognizer.kind == "classes":  # the run's are without the temperature
             (ours,) = rescale([ours], 1 / model.head.temperature)

@@ -171,9 +171,7 @@ def label_by_votes(
 
 
 def target_table(
-    utterances: Sequence[Utterance],
-    emotion_map: Mapping[str, Sequence[str]],
-    target: Target,
+    utterances: Sequence[Utterance], emotion_map: Mapping[str, Any], target: Target
 ) -> Floats:
     """Write the targets of utterances as numbers.
 
@@ -182,7 +180,8 @@ def target_table(
     utterances : sequence of Utterance
         N of them.
     emotion_map : mapping
-        Name of each of C classes to emotions.
+        Name of each of C classes to emotions; or name of each corpus to such a mapping,
+        the classes being those of all, in the order in which they first appear.
     target : Target
         Whose word counts.
 
@@ -196,8 +195,9 @@ def target_table(
     Raises
     ------
     ValueError
-        For utterances without votes where these are asked for, and a class of
-        ``target`` that is not in ``emotion_map``.
+        For utterances without votes where these are asked for, a class of
+        ``target`` that is not in ``emotion_map``, and a corpus without a map where
+        others have one.
 
     Example
     -------
@@ -210,6 +210,8 @@ def target_table(
     >>> target_table([utterance], emotion_map, Target("majority"))
     array([[nan, nan]])
     """
+    if all(isinstance(own, Mapping) for own in emotion_map.values()):
+        return _of_corpora(utterances, emotion_map, target)
     classes = list(emotion_map)
     for key, more in (("others", []), ("no_agreement", ["distribution"])):
         if (found := getattr(target, key)) not in (None, *classes, *more):
@@ -244,6 +246,25 @@ def target_table(
     elif target.no_agreement is not None:
         fallback[:] = one_hot[classes.index(target.no_agreement)]
     return np.where(agreed[:, None], one_hot[inside.argmax(1)], fallback)
+
+
+def _of_corpora(
+    utterances: Sequence[Utterance],
+    maps: Mapping[str, Mapping[str, Sequence[str]]],
+    target: Target,
+) -> Floats:
+    """The same where each corpus has a map of its own."""
+    classes = dict.fromkeys(name for own in maps.values() for name in own)
+    table: Floats = np.full((len(utterances), len(classes)), np.nan)
+    for corpus in sorted({u.corpus for u in utterances}):
+        if corpus not in maps:
+            raise ValueError(
+                f"emotion_map has classes for {', '.join(maps)}, but none for {corpus}"
+            )
+        own = {name: list(maps[corpus].get(name, [])) for name in classes}
+        rows = [i for i, u in enumerate(utterances) if u.corpus == corpus]
+        table[rows] = target_table([utterances[i] for i in rows], own, target)
+    return table
 
 
 def dimension_table(items: Sequence[Labelled], names: Sequence[str]) -> Floats:

@@ -294,7 +294,7 @@ def _one_size(record: Crossval) -> Crossval:
     size, total = len(record["class_names"]), 0
     kind = record.get("kind", "classes")
     found: list[Any] = [
-        run.get("counts") if kind == "classes" else run.get("sums", {}).get(kind)
+        run.get("counts") if kind == "classes" else {**run.get("sums", {})}.get(kind)
         for run in record["runs"]
     ]
     if None in found:

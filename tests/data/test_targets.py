@@ -1,5 +1,6 @@
 """Targets from votes: classes, distributions, several emotions, dimensions."""
 
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from speechbrain_ser_cl.data.targets import (
     resolve_target,
     target_table,
 )
+from speechbrain_ser_cl.results.sums import group_columns
 from speechbrain_ser_cl.results.utterances import read_parts, write_parts
 
 MAP = {"low": ["sad", "bored"], "high": ["happy"], "mid": ["neutral"]}
@@ -179,3 +181,33 @@ def test_alpha_is_that_of_the_coincidence_matrix():
     found = krippendorff_alpha(votes)
     assert found == pytest.approx(1 - within / between)
     assert krippendorff_alpha([{"a": 1}, {"b": 1}]) is None
+
+
+def test_each_corpus_may_have_a_map_of_its_own():
+    maps = {"toy": MAP, "other": {"high": ["angry"], "new": ["happy", "calm"]}}
+    both = [*UTTERANCES, replace(UTTERANCES[2], id="o", corpus="other")]
+    table = target_table(both, maps, Target("distribution"))
+    # Classes low, high, mid, new, as they first appear.
+    expected = target_table(UTTERANCES, MAP, Target("distribution"))
+    np.testing.assert_allclose(table[:-1, :3], expected)
+    assert (table[:4, 3] == 0).all()
+    np.testing.assert_allclose(table[-1], [0, 0.5, 0, 0.5])
+    with pytest.raises(ValueError, match="none for other"):
+        target_table(both, {"toy": MAP}, Target("distribution"))
+
+
+def test_groups_are_kept_in_manifests_and_records(tmp_path):
+    one = utterance("a", groups={"age": "34"})
+    write_parts(tmp_path / "utterances.csv", {"test": [Labelled(one, "low")]})
+    (read,) = read_parts(tmp_path / "utterances.csv")["test"]
+    assert read.utterance.groups == {"age": "34"}
+    write_manifest([one], tmp_path / "toy.json", tmp_path)
+    (again,) = read_manifest(tmp_path / "toy.json", tmp_path)
+    assert again.groups == {"age": "34"}
+
+
+def test_many_numbers_become_bands_of_ten():
+    ages = [20, 29, 30, 34, 38, 45, 51, 58]
+    some = [utterance(f"u{age}", groups={"age": str(age)}) for age in ages]
+    found = group_columns([*some, utterance("unknown")])["age"]
+    assert found == {f"u{a}": f"{a // 10 * 10} to {a // 10 * 10 + 9}" for a in ages}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.cli import main
@@ -133,6 +134,21 @@ def test_other_kinds_are_compared_as_classes_are(
     text = page.read_text()
     for words in ("Results by group", "KL to the votes" if metric == "kl" else "CCC"):
         assert words in text
+
+
+def test_several_emotions_are_those_that_more_than_chance_heard(run, tmp_path):
+    results = run(setting="several", n_epochs=1)
+    read = read_numbers(tmp_path / "run" / "emotions.csv")
+    parts = read_parts(tmp_path / "run" / "utterances.csv")
+    votes_of = {i.utterance.id: i.utterance.votes for i in parts["test"]}
+    for name, row in zip(read.ids, read.labels, strict=True):
+        votes = votes_of[name]
+        heard = [votes.get(c, 0) / sum(votes.values()) > 1 / 4 for c in CLASSES]
+        assert row.tolist() == heard
+    expected = f1_score(read.labels, read.predictions > 0.5, average="micro")
+    assert results["test"]["micro_f1"]["value"] == pytest.approx(expected)
+    description = json.loads((tmp_path / "run/model/model.json").read_text())
+    assert description["kind"] == "emotions"
 
 
 def test_a_model_of_a_dimension_is_exported_and_predicts(run, world, tmp_path, capsys):

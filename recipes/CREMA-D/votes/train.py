@@ -2,10 +2,10 @@
 """Learning what listeners heard: votes, or a rated dimension, on CREMA-D.
 
 With ``votes.yaml`` a classifier on an encoder learns the emotion that actors intended,
-the majority of the listeners, or the distribution of their votes, the last also with
-soft SupCon; whatever it learned, it is tested against the votes. With ``level.yaml`` it
-learns how strong listeners found the emotion, by MSE or concordance (CCC), the last
-also with Rank-N-Contrast.
+the majority of the listeners, the distribution of their votes, also with soft SupCon,
+or each emotion that more than chance heard; whatever it learned, it is tested against
+the votes. With ``level.yaml`` it learns how strong listeners found the emotion, by MSE
+or concordance (CCC), the last also with Rank-N-Contrast.
 
 To run the demo on built-in synthetic speech:
 > python train.py hparams/votes.yaml
@@ -83,6 +83,10 @@ class VotesBrain(SERBrain):
             terms["contrast"] = self.hparams.lambda_contrast * contrast
         self.log_terms({name: term.detach() for name, term in terms.items()})
         return sum(terms.values())
+
+    def on_their_own(self):
+        """Probabilities of several emotions, of the last test."""
+        return torch.cat(self._collected["logits"]).sigmoid().numpy()
 
     def score_epoch(self, loss):
         """UAR and others against the class that most heard; the loss counts."""
@@ -193,7 +197,8 @@ def run(launch):
     train, valid, test = loaders
     brain.train_sampler, brain.targets = train.batch_sampler, targets
     brain.contrast = setting.get("contrast", False)
-    brain.calibrated = not names and target.kind != "distribution"
+    several = not names and target.kind == "all_inclusive"
+    brain.calibrated = not (names or several or target.kind == "distribution")
     if names:
         brain.mean, brain.scale = mean, scale
         brain.known = {
@@ -222,8 +227,14 @@ def run(launch):
     seen = brain.collected_outputs()
     heard = {item.utterance.id: item.utterance for item in parts["test"]}
     tested = [heard[name] for name in seen["id"]]
+    emotion_map = hparams["emotion_map"]
+    if several:
+        seen["label"] = target_table(tested, emotion_map, target)
+        seen["prediction"] = brain.on_their_own()
+        model.answer_as("emotions")
+        return [write_numbers_test(*what, about, classes, seen, model)]
     shares = resolve_target("distribution")
-    seen["votes"] = target_table(tested, hparams["emotion_map"], shares)
+    seen["votes"] = target_table(tested, emotion_map, shares)
     return [write_test(*what, model, about, predictions=seen)]
 
 
@@ -233,6 +244,8 @@ def tell(results):
         of_votes = one.get("votes")
         measures = of_votes or one["test"]
         names = ("majority", "kl", "js", "cosine") if of_votes else ("ccc", "rmse")
+        if one.get("kind") == "emotions":
+            names = ("macro_f1", "micro_f1", "sample_f1")
         found = {name: measures[name] for name in names}
         if of_votes:
             found["uar"] = one["test"]["uar"]
