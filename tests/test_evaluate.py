@@ -109,7 +109,8 @@ def test_transformers_classifier_by_the_naive_formula(
     recalls = [np.mean(np.array(strict)[np.array(truth) == k] == k) for k in range(3)]
     assert record["outside"]["uar_as_errors"] == pytest.approx(np.mean(recalls))
     assert record["model"]["labels"]["xyz"] is None
-    assert set(record["groups"]["gender"]["groups"]) == {"female", "male"}
+    (groups,) = record["groups"]["classes"].values()
+    assert set(groups["gender"]["groups"]) == {"female", "male"}
     assert read_predictions(output / "predictions.csv").class_names == classes
     # Killed in the middle of a line: what is there is not computed again.
     (outputs,) = output.glob("outputs-*.csv")

@@ -18,6 +18,7 @@ from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.evaluate.speechbrain_folder import SETTINGS, SpeechBrainModel
 from speechbrain_ser_cl.inference import (
     LONGEST_UTTERANCE,
+    Classification,
     EmotionRecognizer,
     download,
     window_spans,
@@ -109,11 +110,16 @@ class _Listening(Classifier):
 class _Own(_Listening):
     def __init__(self, folder: Path, device: str | None) -> None:
         self._model = EmotionRecognizer.from_pretrained(folder, device=device)
+        if self._model.kind != "classes":
+            raise ValueError(
+                f"{folder}: its model answers {self._model.kind}, classes are tested"
+            )
         self.labels = self._model.class_names
         self.seconds = self._model.max_seconds
 
     def probabilities(self, wav: Tensor) -> np.ndarray:
         (found,) = self._model.classify_batch([wav])
+        assert isinstance(found, Classification)
         return np.array(list(found.probabilities.values()))
 
 

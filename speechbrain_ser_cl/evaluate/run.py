@@ -23,15 +23,12 @@ from speechbrain_ser_cl.data.splits import (
 from speechbrain_ser_cl.evaluate.labels import map_labels
 from speechbrain_ser_cl.evaluate.models import Classifier
 from speechbrain_ser_cl.metrics.classification import classification_metrics
-from speechbrain_ser_cl.metrics.groups import group_summary
 from speechbrain_ser_cl.results.crossval import FILE, collect, read_crossval
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.record import write_run
 from speechbrain_ser_cl.utils.errors import SERError, offenders
 from speechbrain_ser_cl.utils.files import hold_folder, read_csv
-
-_GROUPS = ("gender", "language", "intensity")
 
 
 class Tested(NamedTuple):
@@ -329,17 +326,6 @@ def _write(
     answers = shares.argmax(1)
     strict = np.where(outside, wrong, answers)
     measure = classification_metrics(truth, strict, len(names))["uar"]
-    speakers = [item.utterance.speaker or "" for item in items]
-    groups = {}
-    for key in _GROUPS:
-        values = [getattr(item.utterance, key) for item in items]
-        if len(set(values) - {None}) > 1:
-            groups[key] = group_summary(
-                lambda i: classification_metrics(truth[i], answers[i], len(names)),
-                values,
-                "uar",
-                speakers if all(speakers) else None,
-            )
     about["outside"] = {
         "answers": int(outside.sum()),
         "share": float(outside.mean()),
@@ -349,7 +335,7 @@ def _write(
     history.tested = {"epoch": None, "valid": None}
     write_run(
         folder,
-        about | {"groups": groups},
+        about,
         {
             "id": [item.utterance.id for item in items],
             "label": truth,

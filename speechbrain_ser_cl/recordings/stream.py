@@ -261,6 +261,7 @@ class EmotionStream:
         ]
         answers = self._recognizer.classify_batch(wavs)
         for (segment, (start, end)), one in zip(cut, answers, strict=True):
+            assert isinstance(one, Classification)  # as its kind says
             segment.rows.append(
                 Classification(
                     one.emotion,

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from speechbrain_ser_cl.data.experiment import Experiment
 from speechbrain_ser_cl.data.splits import Labelled

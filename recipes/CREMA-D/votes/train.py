@@ -43,11 +43,12 @@ from speechbrain_ser_cl.training import (
     main,
     make_brain,
     title_of,
+    trained_parts,
     unwrap,
     write_numbers_test,
     write_test,
 )
-from speechbrain_ser_cl.training.probe import best_layer
+from speechbrain_ser_cl.training.probe import LinearProbe
 from speechbrain_ser_cl.training.utterance_features import load_features
 
 
@@ -143,7 +144,9 @@ def run(launch):
         if values["freeze"] == "all":
             keys = ("ssl_source", "ssl_revision", "features_folder")
             features = load_features(*(values[key] for key in keys))
-            layers = [best_layer(features, parts, classes)]
+            features.fill([item.utterance for part in parts.values() for item in part])
+            probed = LinearProbe("ridge").run(features, parts, classes)
+            layers = [probed.choice.layer]
         launch = replace(launch, overrides={**launch.overrides, "layers": layers})
     hparams = launch.start()
     setting = hparams["settings"][hparams["setting"]]
@@ -169,22 +172,22 @@ def run(launch):
     backbone, read = hparams["backbone"], waveform
     pooling, projection = hparams["pooling"], hparams["projection"]
     model = EmotionClassifier(backbone, [hparams["head"]], pooling)
-    frozen, kept = hparams["freeze"] == "all", None
-    if frozen:  # then checkpoints need not have the encoder
+    frozen = hparams["freeze"] == "all"
+    if frozen:
         backbone.requires_grad_(False)
-        kept = {"model": model.head, "pooling": pooling, "projection": projection}
+    modules = {"model": model, "projection": projection}
     brain = make_brain(
         LevelBrain if names else VotesBrain,
         hparams | {"target_loss": setting["loss"]},
         launch.run_opts,
         launch.folder,
-        {"model": model, "projection": projection},
+        modules,
         classes,
         epochs=hparams["n_epochs"],
         patience=hparams["patience"],
         learning_rates=hparams["learning_rates"],
         lr_scheduler=hparams["lr_scheduler"],
-        kept=kept,
+        kept=trained_parts(modules),
     )
     if frozen:  # then the encoder has to run but once
         utterances = [item.utterance for part in parts.values() for item in part]
