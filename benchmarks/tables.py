@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of this folder's README from the results of the benchmarks.
+"""Writes the tables of this folder's README and of docs/which_loss.md.
 
 > python benchmarks/tables.py
 > python benchmarks/tables.py --check
@@ -18,8 +18,15 @@ import re
 import sys
 from pathlib import Path
 
+from speechbrain_ser_cl.metrics.significance import (
+    holm,
+    mean_interval,
+    paired_fold_tests,
+)
+
 FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"
+PAGES = (README, FOLDER.parent / "docs" / "which_loss.md")
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
 
 
@@ -277,7 +284,166 @@ def leaks(found):
     return [*table(titles, rows), "", about]
 
 
+# Of the loss zoo: what is measured, in the order of the columns.
+MEASURES = {
+    "uar": "logistic regression",
+    "nearest": "nearest utterance",
+    "few_5": "5 per class",
+    "few_10": "10 per class",
+    "others": "other corpora",
+    "head": "own head",
+}
+
+
+def zoo_units(found):
+    """Encoder, loss and measure to values by corpus and fold, means over seeds."""
+    sums = {}
+    for row in found["rows"]:
+        row = dict(zip(found["columns"], row, strict=True))
+        others = [row[name] for name in found["corpora"] if row[name] is not None]
+        row["others"] = sum(others) / len(others)
+        for measure in MEASURES:
+            if row[measure] is not None:
+                key = row["encoder"], row["loss"], measure
+                unit = sums.setdefault(key, {}).setdefault(
+                    (row["corpus"], row["fold"]), []
+                )
+                unit.append(row[measure])
+    return {
+        key: {unit: sum(v) / len(v) for unit, v in units.items()}
+        for key, units in sums.items()
+    }
+
+
+def zoo_tests(units, encoder, losses, base="cross_entropy"):
+    """Of each loss and measure the mean gain over cross-entropy, and Holm's p."""
+    gains = {}
+    for measure in MEASURES:
+        p_values, means = [], []
+        for loss in losses:
+            one = units.get((encoder, loss, measure), {})
+            other = units[encoder, base, measure]
+            same = sorted(set(one) & set(other))
+            if loss == base or not same:
+                p_values.append(None)
+                means.append(None)
+                continue
+            pair = [[values[unit] for unit in same] for values in (one, other)]
+            p_values.append(paired_fold_tests(*pair)["wilcoxon"])
+            means.append(sum(pair[0]) / len(same) - sum(pair[1]) / len(same))
+        for loss, mean, p in zip(losses, means, holm(p_values), strict=True):
+            gains[loss, measure] = mean, p
+    return gains
+
+
+def loss_zoo(found):
+    """Each loss by all measures, one table for each encoder; then by corpus."""
+    units, lines = zoo_units(found), []
+    losses = list(dict.fromkeys(row[2] for row in found["rows"]))
+    for encoder in sorted({row[0] for row in found["rows"]}):
+        gains = zoo_tests(units, encoder, losses)
+        order = sorted(
+            (loss for loss in losses if (encoder, loss, "uar") in units),
+            key=lambda loss: -mean_of(units[encoder, loss, "uar"]),
+        )
+        rows = []
+        for loss in order:
+            cells = [loss.replace("_", " ")]
+            for measure in MEASURES:
+                values = units.get((encoder, loss, measure))
+                if values is None:
+                    cells.append("–")
+                    continue
+                gain, p = gains[loss, measure]
+                star = "*" if p is not None and p < 0.05 else ""
+                told = "" if gain is None else f" ({100 * gain:+.1f}{star})"
+                cells.append(f"{100 * mean_of(values):.1f}{told}")
+            rows.append(cells)
+        own = [row for row in found["rows"] if row[0] == encoder]
+        corpora, folds, seeds = ({row[k] for row in own} for k in (1, 3, 4))
+        whole = len(losses) * len(corpora) * len(folds) * len(seeds)
+        gap = "" if len(own) == whole else f" INCOMPLETE: {len(own)} of {whole} cells."
+        lines += [f"**{encoder}**", "", *table(["loss", *MEASURES.values()], rows), ""]
+        lines += [
+            f"UAR in %, means over {len(corpora)} corpora × {len(folds)} folds × "
+            f"{len(seeds)} seeds; in brackets the gain over cross-entropy, with * "
+            "where p < 0.05 (signed-rank test over corpora and folds, Holm-corrected "
+            f"over the losses).{gap}",
+            "",
+        ]
+        by_corpus = [
+            [
+                loss.replace("_", " "),
+                *(
+                    f"{100 * mean_of(some):.1f}"
+                    for measure in ("uar", "nearest", "few_5")
+                    for corpus in sorted(corpora)
+                    if (
+                        some := {
+                            unit: value
+                            for unit, value in units[encoder, loss, measure].items()
+                            if unit[0] == corpus
+                        }
+                    )
+                ),
+            ]
+            for loss in order
+        ]
+        titles = [
+            f"{corpus}, {MEASURES[measure]}"
+            for measure in ("uar", "nearest", "few_5")
+            for corpus in sorted(corpora)
+        ]
+        lines += [*table(["loss", *titles], by_corpus), ""]
+    return lines[:-1]
+
+
+def mean_of(values):
+    """Of a mapping's values."""
+    return sum(values.values()) / len(values)
+
+
+def zoo_figure(found, path):
+    """Gain of each loss over cross-entropy by measure, with 95 % intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    units = zoo_units(found)
+    encoders = sorted({row[0] for row in found["rows"]})
+    losses = list(dict.fromkeys(row[2] for row in found["rows"]))
+    losses.remove("cross_entropy")
+    shown = list(MEASURES)[:5]
+    figure, axes = pyplot.subplots(1, 5, figsize=(13, 5), sharey=True)
+    for measure, axis in zip(shown, axes, strict=True):
+        for k, encoder in enumerate(encoders):
+            for y, loss in enumerate(losses):
+                one = units.get((encoder, loss, measure), {})
+                other = units[encoder, "cross_entropy", measure]
+                same = sorted(set(one) & set(other))
+                if not same:
+                    continue
+                gains = [100 * (one[unit] - other[unit]) for unit in same]
+                place = y + 0.2 * (k - (len(encoders) - 1) / 2)
+                axis.plot(sum(gains) / len(gains), place, f"C{k}o", markersize=4)
+                if interval := mean_interval(gains):
+                    axis.plot(interval, [place] * 2, f"C{k}-")
+        axis.axvline(0, color="grey", linewidth=0.8)
+        axis.set_title(MEASURES[measure], fontsize=10)
+        axis.set_xlabel("points above cross-entropy")
+    names = [loss.replace("_", " ") for loss in losses]
+    axes[0].set_yticks(range(len(losses)), names)
+    axes[0].invert_yaxis()
+    for k, encoder in enumerate(encoders):
+        axes[-1].plot([], [], f"C{k}o-", label=encoder)
+    axes[-1].legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+
+
 TABLES = {
+    "loss_zoo": loss_zoo,
     "heads": heads,
     "leaks": leaks,
     "scale": scale,
@@ -293,7 +459,7 @@ TABLES = {
 
 
 def filled(text):
-    """The README's text as it should be."""
+    """A page's text as it should be."""
 
     def fill(block):
         path = FOLDER / "results" / f"{block[2]}.json"
@@ -310,13 +476,19 @@ def main(arguments=None):
     """Reads the command line; 1 where the README is out of date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--figure", action="store_true", help="draw the figure, too")
     options = parser.parse_args(arguments)
-    text = README.read_text(encoding="utf-8")
-    new = filled(text)
-    if options.check:
-        return int(new != text)
-    README.write_text(new, encoding="utf-8")
-    return 0
+    outdated = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        new = filled(text)
+        outdated |= new != text
+        if not options.check:
+            page.write_text(new, encoding="utf-8")
+    if options.figure:
+        found = json.loads((FOLDER / "results" / "loss_zoo.json").read_text())
+        zoo_figure(found, FOLDER.parent / "docs" / "_static" / "which_loss.png")
+    return int(outdated and options.check)
 
 
 if __name__ == "__main__":
