@@ -236,6 +236,8 @@ def test_a_whole_copy_one_file_less_and_one_of_another_kind(name, disk, tmp_path
     assert all(of_path[str(u.path)[len(root) + 1 :]] == u.emotion for u in found)
     if counts.speakers:
         assert len({u.speaker for u in found}) == counts.speakers
+    if len(files) > 5000:  # what follows is checked on smaller ones
+        return
 
     told = "missing audio files .1: " if card.tables else "instead of"
     with pytest.raises(CorpusError, match=told):
