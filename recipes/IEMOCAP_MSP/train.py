@@ -19,10 +19,10 @@ Authors
  * The speechbrain_ser_cl contributors 2026
 """
 
+from itertools import accumulate
 from pathlib import Path
 
 import speechbrain as sb
-import torch
 from speechbrain.utils.distributed import if_main_process
 from torch.nn.functional import cross_entropy
 
@@ -42,6 +42,7 @@ from speechbrain_ser_cl.training import (
 
 # Most utterances of a domain that its statistics are taken from.
 MOST_CALIBRATION = 64
+AUXILIARY_HEADS = ("projection", "augmentation_head")
 
 
 class MultitaskBrain(SERBrain):
@@ -91,27 +92,21 @@ class MultitaskBrain(SERBrain):
         """Before validation, domain statistics of whole, clean training utterances."""
         super().on_stage_start(stage, epoch)
         encoder = unwrap(self.modules.model).encoder
-        if stage != sb.Stage.VALID or encoder.norm is None:
-            return
-        self.modules.eval()
-        for domain, loader in self.calibration_loaders.items():
-            with torch.no_grad(), self.evaluation_ctx:
-                batches = [batch.to(self.device) for batch in loader]
-                h = [encoder.pooled(b.speech, b.lengths) for b in batches]
-            encoder.norm.calibrate(torch.cat(h), domain)
+        if stage == sb.Stage.VALID and encoder.norm is not None:
+            self.calibrate(encoder, self.calibration_loaders)
 
 
 def make_loaders(hparams, experiment):
-    """Loaders for training, whose phases come in turn, for validation and test; and for
-    each domain one of whole training utterances, for its statistics.
-    """
+    """Loaders of training, validation, test and, by domain, whole utterances."""
     parts, options = experiment.parts, hparams["loader_options"]
     labels, seed = hparams["target_labels"], hparams["seed"]
     target = parts["target_train"] if labels else without_labels(parts["target_train"])
+    more = without_labels(parts.get("target_unlabelled", []))
     batches = hparams["target_batches" if labels else "target_batches_unlabelled"]
     plan = [
         ("source", parts["source_train"], SOURCE, hparams["source_batches"]),
         ("target", target, TARGET, batches),
+        ("unlabelled", more, TARGET, hparams["target_batches_unlabelled"]),
     ]
     plan = [phase for phase in plan if hparams[f"use_{phase[0]}"]]
     data = SpeechDataset(
@@ -123,18 +118,19 @@ def make_loaders(hparams, experiment):
         seed=seed,
         corpora=experiment.corpora,
     )
+    ends = accumulate(len(items) for _, items, _, _ in plan)
     phases = [
         make_phase(
             data,
             hparams["batch_size"],
-            seed + domain,
+            seed + domain + (name == "unlabelled"),
             n_batches,
             name=name,
-            indices=[i for i, d in enumerate(data.domains) if d == domain],
+            indices=range(end - len(items), end),
             bucketing=hparams["bucketing"],
             max_seconds=hparams["max_seconds"],
         )
-        for name, _, domain, n_batches in plan
+        for (name, items, domain, n_batches), end in zip(plan, ends, strict=True)
     ]
     train = training_loader(data, phases, options)
 
@@ -145,7 +141,7 @@ def make_loaders(hparams, experiment):
     # A target of which nothing is known is taken to be like the source.
     some = {SOURCE: parts["source_train"], TARGET: parts["source_train"]}
     if hparams["use_target"] or hparams["target_statistics"]:
-        some[TARGET] = parts["target_train"]
+        some[TARGET] = parts["target_train"] + more * hparams["use_unlabelled"]
     calibration = {
         domain: whole(without_labels(items[:: -(-len(items) // MOST_CALIBRATION)]))
         for domain, items in some.items()
@@ -165,6 +161,8 @@ def setting_of(hparams):
         group, data = 2, "source + labelled target"
     else:
         group, data = 3, "source + unlabelled target"
+    if hparams["use_unlabelled"]:
+        group, data = group + 4, f"{data} + unlabelled target"
     auxiliary = ("augmentation", "contrastive", "information_maximization")
     off = [name for name in auxiliary if not hparams["loss"].active(name)]
     if not hparams["loss"].active("emotion"):
@@ -209,6 +207,10 @@ def check_switches(values):
             "nothing is learned from the target. Set use_target: False or a weight.",
         ),
         (
+            values["use_unlabelled"] and not (values["target_both"] and labels),
+            "use_unlabelled: True needs target_both: True and target_labels: True.",
+        ),
+        (
             values["target_statistics"]
             and (use_target or labels or not values["domain_norm"]),
             "target_statistics: True trains on the source alone and takes nothing but "
@@ -249,16 +251,15 @@ def run(launch):
         norm=hparams["norm"] if hparams["domain_norm"] else None,
         domain=TARGET,
     )
-    modules = {name: hparams[name] for name in ("projection", "augmentation_head")}
     brain = make_brain(
         MultitaskBrain,
         hparams,
         launch.run_opts,
         launch.folder,
-        {"model": model, **modules},
+        {"model": model, **{name: hparams[name] for name in AUXILIARY_HEADS}},
         experiment.class_names,
         epochs=hparams["n_rounds"],
-        phases=hparams["use_source"] + hparams["use_target"],
+        phases=sum(hparams[f"use_{k}"] for k in ("source", "target", "unlabelled")),
         patience=hparams["patience"],
         learning_rates=hparams["learning_rates"],
         lr_scheduler=hparams["lr_scheduler"],
@@ -270,14 +271,12 @@ def run(launch):
     brain.evaluate(test, max_key="score" if best else None)
     if not if_main_process():
         return []
-    setting, order = setting_of(hparams)
-    record = {
+    both = ", labelled and unlabelled" * hparams["target_both"]
+    record = dict(zip(("setting", "order"), setting_of(hparams), strict=True)) | {
         "recipe": "multitask domain adaptation",
-        "setting": setting,
-        "order": order,
         "source": hparams["source_corpus"],
         "target": hparams["target_corpus"],
-        "target_split": hparams["target_split"],
+        "target_split": hparams["target_split"] + both,
         "encoder": Path(hparams["ssl_source"]).name,
         "seed": hparams["seed"],
         "precision": brain.precision,

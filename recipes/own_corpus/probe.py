@@ -15,6 +15,7 @@ Authors
 
 from speechbrain.utils.distributed import if_main_process
 
+from speechbrain_ser_cl.data.domains import train_and_test
 from speechbrain_ser_cl.data.experiment import prepare
 from speechbrain_ser_cl.report import write_report
 from speechbrain_ser_cl.training import closing_table, main, write_run
@@ -43,11 +44,11 @@ def run(launch):
     features = load_features(
         hparams["ssl_source"], hparams["ssl_revision"], hparams["features_folder"]
     )
-    features.fill(
-        [item.utterance for part in experiment.parts.values() for item in part]
-    )
+    alone = "use_source" in hparams and not hparams["use_source"]
+    parts = train_and_test(experiment.parts, with_source=not alone)
+    features.fill([item.utterance for part in parts.values() for item in part])
     probe = hparams["probe"]
-    found = probe.run(features, experiment.parts, experiment.class_names)
+    found = probe.run(features, parts, experiment.class_names)
     about = {"recipe": hparams["recipe"], "corpus": ", ".join(experiment.corpora)}
     about |= {"seed": hparams["seed"]} | probe.about(features) | found.record()
     results = write_run(

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from speechbrain_ser_cl.data.protocols import resolve_protocol
@@ -34,6 +34,8 @@ class DomainSplits:
         counted.
     unused : int
         Target utterances that are in no part (of speakers drawn for training).
+    target_unlabelled : list of Labelled
+        More target speech for training, whose labels must not be used. May be empty.
     """
 
     source_train: list[Labelled]
@@ -42,10 +44,12 @@ class DomainSplits:
     target_test: list[Labelled]
     leaks: dict[str, dict[str, dict[str, int]]]
     unused: int
+    target_unlabelled: list[Labelled] = field(default_factory=list)
 
     def parts(self) -> dict[str, list[Labelled]]:
-        """The four parts by name."""
-        names = ("source_train", "source_valid", "target_train", "target_test")
+        """The parts by name, the unlabelled one where there is one."""
+        names = ["source_train", "source_valid", "target_train", "target_test"]
+        names += ["target_unlabelled"] * bool(self.target_unlabelled)
         return {name: getattr(self, name) for name in names}
 
     def describe(self) -> dict[str, Any]:
@@ -56,6 +60,35 @@ class DomainSplits:
             "shared_between_parts": self.leaks,
             "fingerprint": fingerprint(self.parts()),
         }
+
+
+def train_and_test(
+    parts: Mapping[str, Sequence[Labelled]], with_source: bool
+) -> dict[str, list[Labelled]]:
+    """Name the labelled parts of a domain adaptation as a fold's are named.
+
+    Arguments
+    ---------
+    parts : mapping
+        As of :meth:`DomainSplits.parts`; those of a fold are handed back.
+    with_source : bool
+        Whether the source's training part is in ``train``, beside the target's.
+
+    Returns
+    -------
+    dict
+        ``train`` and ``test``.
+
+    Example
+    -------
+    >>> train_and_test({"train": [], "test": []}, with_source=True)
+    {'train': [], 'test': []}
+    """
+    if "target_test" not in parts:
+        return {name: list(part) for name, part in parts.items()}
+    source = parts["source_train"] if with_source else ()
+    train = [*source, *parts["target_train"]]
+    return {"train": train, "test": list(parts["target_test"])}
 
 
 def of_shared_emotions(
@@ -135,6 +168,8 @@ def split_domains(
           ``target_train``, a fraction or number, stratified by class; else
           ``target_train_unlabelled``, drawn from all alike, since stratifying would use
           the labels;
+        - ``both``: with ``labels``, ``target_train_unlabelled`` of the whole target is
+          drawn from what is left as well, and the rest of that is tested;
         - ``by``: ``"utterance"``: the target's training part is drawn at random, so its
           speakers are tested as well (as printed). ``"speaker"``: test speakers are
           new;
@@ -166,25 +201,45 @@ def split_domains(
     if protocol["shared_emotions"]:
         source = of_shared_emotions(source, target)
     by, size = protocol["by"], protocol["target_train"]
+    if protocol["both"] and not protocol["labels"]:
+        raise ValueError(
+            "protocol: both: found True with labels: False, expected labels: True"
+        )
     valid, train, _ = split_fraction(source, protocol["source_valid"], seed)
     label_of = {item.utterance.id: item.label for item in target}
+    unlabelled = protocol["target_train_unlabelled"]
+    count = len(target)
+
+    def hidden(items: Sequence[Labelled]) -> list[Labelled]:
+        return [item._replace(label="unknown") for item in items]
+
+    def labelled(items: Sequence[Labelled]) -> list[Labelled]:
+        return [item._replace(label=label_of[item.utterance.id]) for item in items]
+
     if not protocol["labels"]:
-        size = protocol["target_train_unlabelled"]
-        target = [item._replace(label="unknown") for item in target]
-    adapt, test, unused = (
-        [item._replace(label=label_of[item.utterance.id]) for item in part]
-        for part in split_fraction(target, size, seed, by=by)
-    )
+        size, target = unlabelled, hidden(target)
+    adapt, test, unused = map(labelled, split_fraction(target, size, seed, by=by))
+    more: list[Labelled] = []
+    if protocol["both"]:
+        if isinstance(unlabelled, float):
+            unlabelled = round(unlabelled * count)
+        more, test, others = map(
+            labelled, split_fraction(hidden(test), unlabelled, seed, by=by)
+        )
+        unused += others
     allowed = [k for k in LEAK_KEYS if not (by == "speaker" and k == "speaker")]
     leaks = {
         "source": check_leaks(
             {"source_train": train, "source_valid": valid}, LEAK_KEYS, LEAK_KEYS
         ),
         "target": check_leaks(
-            {"target_train": adapt, "target_test": test}, LEAK_KEYS, allowed
+            {"target_train": adapt, "target_test": test}
+            | ({"target_unlabelled": more} if more else {}),
+            LEAK_KEYS,
+            allowed,
         ),
     }
     check_leaks(
-        {"source": [*train, *valid], "target": [*adapt, *test]}, ("speaker",), ()
+        {"source": [*train, *valid], "target": [*adapt, *more, *test]}, ("speaker",), ()
     )
-    return DomainSplits(train, valid, adapt, test, leaks, len(unused))
+    return DomainSplits(train, valid, adapt, test, leaks, len(unused), more)

@@ -133,6 +133,7 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
         "target_train_unlabelled": 0.3,
         "by": "utterance",
         "labels": True,
+        "both": False,
         "shared_emotions": False,
     },
 }

@@ -174,3 +174,27 @@ def test_describe_counts_and_identifies_the_split():
     for change in ({"seed": 2}, {"target_train": 13}, {"by": "speaker"}):
         other = split_toys(**change).describe()
         assert other["fingerprint"] != described["fingerprint"]
+
+
+def test_both_sets_aside_labelled_and_unlabelled_speech_and_tests_the_rest():
+    target = toy("b", 60, 6)
+    splits = split_toys(both=True)
+    parts = splits.parts()
+    assert [len(part) for part in parts.values()] == [36, 4, 12, 36, 12]
+    own = [ids(parts[f"target_{name}"]) for name in ("train", "unlabelled", "test")]
+    assert sorted(sum(own, [])) == ids(target)
+    assert parts["target_train"] == split_toys().target_train
+    assert "target_train/target_unlabelled" in splits.leaks["target"]["speaker"]
+    with pytest.raises(ValueError, match="expected labels: True"):
+        split_toys(both=True, labels=False)
+
+
+def test_by_speaker_the_three_parts_of_the_target_share_none():
+    splits = split_toys(both=True, by="speaker")
+    heard = [
+        {item.utterance.speaker for item in part}
+        for part in (splits.target_train, splits.target_unlabelled, splits.target_test)
+    ]
+    assert len(set.union(*heard)) == sum(map(len, heard))
+    total = sum(len(part) for name, part in splits.parts().items() if "target" in name)
+    assert total + splits.unused == 60
