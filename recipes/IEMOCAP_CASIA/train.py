@@ -252,7 +252,7 @@ def run(launch):
             "is best. Set test_checkpoint: last, or train_on_valid: False."
         )
     experiment = prepare(launch.values)
-    hparams = launch.start()
+    hparams = launch.start(experiment)
     files = {name: launch.folder / name / "results.json" for name in experiment.corpora}
     setting, order = SETTINGS[hparams["setting"]]
     todo = [name for name, file in files.items() if not file.exists()]

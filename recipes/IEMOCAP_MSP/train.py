@@ -236,8 +236,8 @@ def check_switches(values):
 def run(launch):
     """Trains and tests one setting; returns what ``results.json`` says."""
     check_switches(launch.values)
-    hparams = launch.start()
     experiment = prepare(launch.values)
+    hparams = launch.start(experiment)
     train, valid, test, calibration = make_loaders(hparams, experiment)
     # With labels of one domain only there is nothing that a second head could learn.
     hparams["domain_head"] &= all(

@@ -182,10 +182,11 @@ def run(launch):
             "refit is True, but the validation part has speakers or texts of the test "
             "part, to which a training on it would leak; expected False or null"
         )
-    probed, wanted = None, (launch.values["start"], launch.values["baseline"])
-    check_choices(launch.values, start=(None, "probe"), baseline=(None, "probe"))
+    wanted = {key: launch.values.get(key) for key in ("start", "baseline")}
+    check_choices(wanted, start=(None, "probe"), baseline=(None, "probe"))
+    probed = None
     if names_weighted_ssl(launch.values):  # not an encoder of one's own
-        if launch.values["layers"] == "best" or any(wanted):
+        if launch.values["layers"] == "best" or any(wanted.values()):
             probed = run_probe(launch.values, experiment)
         if launch.values["layers"] == "best":
             layers = {"layers": [probed.choice.layer]}
@@ -207,7 +208,7 @@ def run(launch):
     everyone = [item.utterance for part in parts.values() for item in part]
     kept = keep_frozen(hparams["model"], everyone, hparams["features_folder"])
     train, valid, test = make_loaders(hparams, parts, classes, *kept)
-    begins = probed is not None and hparams["start"] == "probe"
+    begins = probed is not None and wanted["start"] == "probe"
     refit = hparams["refit"]
     if refit is None:
         refit = (begins or is_frozen(hparams["backbone"])) and not leaks

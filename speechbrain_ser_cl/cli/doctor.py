@@ -218,12 +218,10 @@ def _disks() -> list[Check]:
 
 def _features() -> Check:
     """Report the folder of cached features and its size."""
-    from speechbrain_ser_cl.data.features.place import features_folder, kept_features
+    from speechbrain_ser_cl.data.features.place import describe_kept
 
-    kept = kept_features()
-    gigabytes = sum(one.n_bytes for one in kept) / 1e9
-    found = f"{len(kept)} sets, {gigabytes:.2f} GB in {features_folder()}"
-    return Check("feature cache", "ok", found)
+    name, found = describe_kept().split(": ", 1)
+    return Check(name.lower(), "ok", found)
 
 
 def _machine(probe: dict[str, Any]) -> Check:

@@ -20,6 +20,7 @@ from speechbrain_ser_cl.corpora.cards import CardReader
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.domains import DomainSplits, split_domains
+from speechbrain_ser_cl.data.features.place import describe_kept
 from speechbrain_ser_cl.data.few_labels import add_unlabelled
 from speechbrain_ser_cl.data.protocols import (
     DOMAINS,
@@ -263,6 +264,8 @@ def prepare(
             number = getattr(split, "fold", None)
             print(f"\nDATA of {', '.join(names)}, fold {number}\n")
             print(told.text(), end="\n\n", flush=True)
+            if "features_folder" in values:
+                print(describe_kept(values["features_folder"]), end="\n\n", flush=True)
         told.refuse_errors()
     if not unlabelled:
         everything = [item.utterance for part in parts.values() for item in part]

@@ -90,6 +90,7 @@ def cross_validate(
             parts,
             class_names,
             found.history(),
+            figures=False,
         )
         runs.append(PlannedRun(_RECIPE, folder, seed, split, split_file))
     lines = [aggregate(runs, output)]

@@ -13,6 +13,7 @@ import torch
 from speechbrain.utils.distributed import if_main_process
 
 from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.corpora.utterance import PARTS
 from speechbrain_ser_cl.data.experiment import Experiment
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.nnet import (
@@ -55,7 +56,8 @@ def run_probe(values: Mapping[str, Any], experiment: Experiment) -> Probed:
     values : mapping
         The YAML's ``ssl_source``; perhaps ``ssl_revision`` and ``features_folder``.
     experiment : Experiment
-        Its parts train, valid and test are used as they are.
+        Its parts train, valid and test; of domain adaptation those of the source, and
+        the target's test part.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def run_probe(values: Mapping[str, Any], experiment: Experiment) -> Probed:
     features = load_features(
         source, values.get("ssl_revision"), values.get("features_folder")
     )
-    parts = experiment.parts
+    parts = _parts(experiment)
     features.fill([item.utterance for part in parts.values() for item in part])
     return LinearProbe().run(features, parts, experiment.class_names)
 
@@ -121,7 +123,7 @@ def write_baseline(
         folder,
         about | {"demo": launch.demo} | experiment.record(),
         predictions=found.predictions,
-        parts=experiment.parts,
+        parts=_parts(experiment),
         class_names=experiment.class_names,
         history=found.history(),
         figures=False,
@@ -168,3 +170,12 @@ def begin_with(
     at = (found.choice.C, layers[0], _POOLINGS[pooling])
     fitted = fit_head(found.features, items, class_names, *at)
     heads[0].begin(*(torch.from_numpy(one).float() for one in fitted))
+
+
+def _parts(experiment: Experiment) -> dict[str, Sequence[Labelled]]:
+    """Parts train, valid and test."""
+    domains = ("source_train", "source_valid", "target_test")
+    parts = experiment.parts
+    if all(name in parts for name in domains):
+        return {n: parts[own] for n, own in zip(PARTS, domains, strict=True)}
+    return {name: parts[name] for name in PARTS}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones import WeightedSSL
@@ -155,14 +156,22 @@ def keep_frozen(
         Samples per step of it; None: it has no time.
     """
     encoder, backbone = model.encoder, model.encoder.backbone
-    if not isinstance(backbone, WeightedSSL):  # an encoder of one's own
+    if not isinstance(backbone, WeightedSSL):
+        _tell("an encoder of one's own is trained")
         return waveform, 1
     read = keep_pooled(encoder, utterances, folder)
     if read is not None:
         return read, None
-    read = keep_states(backbone, utterances, features_folder(folder))
-    encoder.reads = "waveform" if read is waveform else "states"
-    return read, 1 if read is waveform else backbone.hop
+    if not backbone.kept:
+        _tell(f"freeze is {backbone.freeze!r}, so that the lowest layer is trained")
+        return waveform, 1
+    encoder.reads = "states"
+    return keep_states(backbone, utterances, features_folder(folder)), backbone.hop
+
+
+def _tell(why: str) -> None:
+    if if_main_process():
+        print(f"Features are not kept, but computed in every epoch: {why}", flush=True)
 
 
 def trained_parts(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:

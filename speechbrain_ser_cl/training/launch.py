@@ -28,7 +28,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.data.class_sets import with_classes
-from speechbrain_ser_cl.data.experiment import look_up_folders
+from speechbrain_ser_cl.data.experiment import Experiment, look_up_folders
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.files import free_name, hold_folder
 from speechbrain_ser_cl.utils.settings import (
@@ -136,8 +136,14 @@ class Launch:
         """The output folder."""
         return Path(self.values["output_folder"])
 
-    def start(self) -> dict[str, Any]:
+    def start(self, experiment: Experiment | None = None) -> dict[str, Any]:
         """Makes the YAML's objects and the output folder, or resumes a killed run.
+
+        Arguments
+        ---------
+        experiment : Experiment, optional
+            What is trained and tested on. With it the simple baseline is tested first,
+            where the YAML has ``baseline: probe``.
 
         Returns
         -------
@@ -171,6 +177,11 @@ class Launch:
             text = f"{told}# yamllint disable\n{self.text}"
             (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
             _keep_script(folder)
+        if experiment is not None:
+            # Here, for it needs what a launch is.
+            from speechbrain_ser_cl.training.baseline import write_baseline
+
+            write_baseline(self, experiment)
         return hparams
 
 

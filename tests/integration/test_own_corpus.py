@@ -352,6 +352,8 @@ def test_training_begins_with_the_probe_and_keeps_it_where_nothing_is_better(
     results, out = run(freeze=freeze, lr=0.0, lr_heads=0.0, n_epochs=1, start="probe")
     assert results["refit"] is True
     assert results["tested_epoch"] == 0
+    assert f"0.00 GB in {tmp_path / 'features'}" in out
+    assert ("not kept, but computed in every epoch" in out) == (freeze != "all")
     simple = json.loads((tmp_path / "run/baseline/results.json").read_text())
     assert simple["test"]["uar"]["value"] == results["test"]["uar"]["value"]
     told = [

@@ -1,6 +1,7 @@
 """A probe from audio to an exported model, against scikit-learn on naive features."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -8,14 +9,17 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from speechbrain.utils.run_opts import RunOptions
 
 from speechbrain_ser_cl.backbones import WeightedSSL
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+from speechbrain_ser_cl.data.experiment import prepare
 from speechbrain_ser_cl.data.features.place import features_folder, kept_features
 from speechbrain_ser_cl.data.protocols import make_folds, select_parts
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.results.crossval import read_crossval
+from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.training.probe import LinearProbe
 from speechbrain_ser_cl.training.utterance_features import UtteranceFeatures
 from speechbrain_ser_cl.utils.audio import load_audio
@@ -150,3 +154,37 @@ def test_the_command_leaves_what_a_cross_validation_leaves(
     assert len(found.tested) == 5 and found.about["encoder"] == "log_mel"
     assert main(["probe", str(corpus), *arguments]) == 0
     assert "60 of 60 utterances reused" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("protocol", ["leave_one_session_out", "domain_adaptation"])
+def test_any_recipe_tests_the_baseline_that_its_yaml_asks_for(
+    corpus, tmp_path, protocol
+):
+    other = write_synthetic(
+        tmp_path / "other", "synthetic_target", n_speakers=5, utterances_per_speaker=8
+    )
+    folders = {"source": str(corpus), "target": str(other)}
+    values = {
+        "baseline": "probe",
+        "recipe": "mine",
+        "seed": 1,
+        "ssl_source": "log_mel",
+        "features_folder": str(tmp_path / "features"),
+        "output_folder": str(tmp_path / "run"),
+        "data_folder": str(tmp_path / "data"),
+        "corpora": {
+            name: {"reader": f"synthetic_{name}", "folder": folder}
+            for name, folder in folders.items()
+        },
+        "emotion_map": {name: [name] for name in CLASSES},
+        "protocol": protocol,
+    }
+    yaml = tmp_path / "mine.yaml"
+    yaml.write_text(json.dumps(values, indent=1))
+    launch = Launch(yaml, RunOptions.from_dictionary({"device": "cpu"}), {})
+    experiment = prepare(launch.values)
+    launch.start(experiment)
+    found = json.loads((tmp_path / "run/baseline/results.json").read_text())
+    assert found["setting"] == "simple baseline: logistic regression"
+    name = "target_test" if protocol == "domain_adaptation" else "test"
+    assert found["test"]["utterances"] == len(experiment.parts[name])

@@ -218,7 +218,7 @@ def run(launch):
             "the folds side by side: ser-cl crossval --jobs N."
         )
     experiment = prepare(values, unlabelled=True)
-    hparams = launch.start()
+    hparams = launch.start(experiment)
     device = torch.device(getattr(launch.run_opts, "device", None) or "cpu")
     backbones = {name: hparams["encoders"][name]() for name in names}
     how = (hparams["feature_folder"], hparams["max_seconds"], hparams["feature_dtype"])

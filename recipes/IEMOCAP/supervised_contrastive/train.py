@@ -263,7 +263,7 @@ def run(launch):
     check_choices(launch.values, mining=MINING)
     check_stages(launch.values)
     experiment = prepare(launch.values)
-    hparams, file = launch.start(), launch.folder / "results.json"
+    hparams, file = launch.start(experiment), launch.folder / "results.json"
     names, parts = hparams["settings"][hparams["setting"]], experiment.parts
     if not file.exists():
         encoder, start = make_encoder(hparams), time.time()

@@ -87,3 +87,27 @@ def kept_features(folder: str | Path | None = None) -> list[Kept]:
             continue
         found.append(Kept(about.parent, key, sum(sizes)))
     return sorted(found, key=lambda kept: -kept.n_bytes)
+
+
+def describe_kept(folder: str | Path | None = None) -> str:
+    """Tell where features are kept and how much there is.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path, optional
+        As for :func:`features_folder`.
+
+    Returns
+    -------
+    str
+        One line.
+
+    Example
+    -------
+    >>> describe_kept("data/features")
+    'Feature cache: 0 sets, 0.00 GB in data/features'
+    """
+    kept = kept_features(folder)
+    gigabytes = sum(one.n_bytes for one in kept) / 1e9
+    where = features_folder(folder)
+    return f"Feature cache: {len(kept)} sets, {gigabytes:.2f} GB in {where}"
