@@ -442,6 +442,29 @@ def zoo_figure(found, path):
     figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
+def gpu(found):
+    """What a card reached: shares of its matrix rate, epochs."""
+    rows = [
+        [f"{name}, {size}", f"{rate:.1f}", f"{100 * share:.0f} %"]
+        for name, (size, rate, share) in found.get("matrix", {}).items()
+    ]
+    lines = table(["bf16", "1e12 operations a second", "of the product"], rows)
+    rows = [
+        [name.replace("pairwise", "Pairwise-CL"), one["setting"]]
+        + [
+            f"{one['training_seconds']:.0f}",
+            f"{one['peak_memory_mb'].get('gpu', 0):.0f}",
+        ]
+        for name, epochs in found["epochs"].items()
+        for one in epochs
+    ]
+    lines += ["", *table(["epoch", "setting", "s", "MB"], rows)]
+    failed = [name for name, step in found["steps"].items() if "failed" in step]
+    about = f"Epochs of {found['utterances']} utterances, random weights. "
+    about += f"Failed: {', '.join(failed) or 'nothing'}. "
+    return [*lines, "", about + machine(found)]
+
+
 TABLES = {
     "loss_zoo": loss_zoo,
     "heads": heads,
@@ -462,11 +485,14 @@ def filled(text):
     """A page's text as it should be."""
 
     def fill(block):
-        path = FOLDER / "results" / f"{block[2]}.json"
+        paths = sorted((FOLDER / "results").glob("*.json"))
+        read = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in paths}
         lines = ["Not run yet."]
-        if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
-            lines = TABLES[block[2]](found)
+        if block[2] == "gpu":  # one file for each card
+            cards = [gpu(found) for found in read.values() if "card" in found]
+            lines = [line for card in cards for line in [*card, ""]][:-1] or lines
+        elif block[2] in read:
+            lines = TABLES[block[2]](read[block[2]])
         return "\n".join([block[1], *lines, "", block[3]])
 
     return BLOCK.sub(fill, text)

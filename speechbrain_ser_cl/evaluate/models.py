@@ -12,6 +12,7 @@ import numpy as np
 import soxr
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from speechbrain_ser_cl.corpora.table_file import READERS, TEXTS, read_rows
 from speechbrain_ser_cl.corpora.utterance import Utterance
@@ -87,6 +88,7 @@ class _Listening(Classifier):
 
     seconds = LONGEST_UTTERANCE
 
+    @override
     def outputs(self, utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:
         for utterance in utterances:
             wav = load_audio(utterance.path)
@@ -117,6 +119,7 @@ class _Own(_Listening):
         self.labels = self._model.class_names
         self.seconds = self._model.max_seconds
 
+    @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
         (found,) = self._model.classify_batch([wav])
         assert isinstance(found, Classification)
@@ -180,6 +183,7 @@ class _Transformers(_Network):
         self._to_device(model, device)
 
     @torch.no_grad()
+    @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
         inputs = self._extract(
             self._at_rate(wav), sampling_rate=self._rate, return_tensors="pt"
@@ -197,6 +201,7 @@ class _SpeechBrain(_Network):
         self._to_device(model, device)
 
     @torch.no_grad()
+    @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
         wavs = torch.from_numpy(self._at_rate(wav))[None].to(self._device)
         # Of log-probabilities, softmax is the exponential.
@@ -239,6 +244,7 @@ class _Onnx(_Listening):
                 "of outputs says what the labels are"
             )
 
+    @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
         feed = {self._input: wav.numpy()[None]}
         row = np.asarray(self._session.run([self._output], feed)[0], float).ravel()
@@ -289,6 +295,7 @@ class _Predictions(Classifier):
                 if not same:  # which one is meant cannot be told
                     self._rows[form] = np.array([])
 
+    @override
     def outputs(self, utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:
         found = [self._of(utterance) for utterance in utterances]
         missing = [

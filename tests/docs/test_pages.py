@@ -34,7 +34,7 @@ from tests.docs.pages import DOCS, ROOT, WRITTEN, blocks, commands
 
 HPARAMS = ROOT / "recipes" / "own_corpus" / "hparams" / "finetune.yaml"
 SPEECHBRAINS = {field.name for field in dataclasses.fields(RunOptions)}
-OTHERS = {"pre-commit", "pytest", "python3", "sbatch", "source"}
+OTHERS = {"docker", "git", "pre-commit", "pytest", "python3", "sbatch", "source"}
 PAGES = [page for page in WRITTEN if blocks(page)]
 
 
@@ -117,6 +117,7 @@ class Reader:
         if set(mapping(code)) <= set(read_yaml(HPARAMS)):
             self.hparams = edited(self.hparams, code)
             overrides = {"ssl_source": "encoder", "ssl_revision": None}
+            overrides["layers"] = None  # the recipe chooses the best one
             values = load_hyperpyyaml(self.hparams, overrides)
             modules = torch.nn.ModuleDict(values["modules"])
             parameter_groups(modules, values["learning_rates"])
@@ -183,7 +184,7 @@ def check_ser_cl(words):
         path = Path(recipe) if recipe.endswith(".yaml") else find_recipes()[recipe]
     else:
         path = Path(words[1])
-    if path.name == "my.yaml":  # a copy of it
+    if path.name in ("my.yaml", "best.yaml"):  # copies of it
         path = HPARAMS
     check_overrides(ROOT / path, overrides)
 
