@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of this folder's README and of docs/which_loss.md.
+"""Writes the tables of this folder's README, docs/which_loss.md and own_corpus.
 
 > python benchmarks/tables.py
 > python benchmarks/tables.py --check
@@ -26,7 +26,8 @@ from speechbrain_ser_cl.metrics.significance import (
 
 FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"
-PAGES = (README, FOLDER.parent / "docs" / "which_loss.md")
+OWN_CORPUS = FOLDER.parent / "recipes" / "own_corpus" / "README.md"
+PAGES = (README, FOLDER.parent / "docs" / "which_loss.md", OWN_CORPUS)
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
 
 
