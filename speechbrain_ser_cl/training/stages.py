@@ -8,9 +8,6 @@ from typing import Any, TypeVar
 
 from speechbrain.utils.distributed import run_on_main
 from speechbrain.utils.run_opts import RunOptions
-from speechbrain.utils.train_logger import (
-    FileTrainLogger,
-)
 from torch import nn
 
 from speechbrain_ser_cl.data.samplers import EpochSampler
@@ -18,6 +15,7 @@ from speechbrain_ser_cl.training.brain import SERBrain
 from speechbrain_ser_cl.training.checkpointer import AtomicCheckpointer
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
+from speechbrain_ser_cl.training.trackers import make_logger
 from speechbrain_ser_cl.utils.disk import refuse_small_disk
 
 AnyBrain = TypeVar("AnyBrain", bound=SERBrain)
@@ -106,7 +104,7 @@ def make_brain(
         learning_rates=learning_rates,
         lr_scheduler=lr_scheduler,
         valid_metric=valid_metric or hparams.get("valid_metric", "uar"),
-        train_logger=FileTrainLogger(folder / "train_log.txt"),
+        train_logger=make_logger(hparams, folder),
         opt_class=hparams["opt_class"],
         hparams=hparams,
         run_opts=run_opts,

@@ -82,7 +82,7 @@ RULES = {
         },
         SCIENCE
         | {"filelock", "hyperpyyaml", "ruamel", "speechbrain", "torch", "tqdm", "yaml"}
-        | {"opensmile", "typing_extensions"},
+        | {"opensmile", "typing_extensions", "mlflow", "wandb"},
     ),
 }
 TOP = {"cli", "demo", "evaluate", "inference", "export", "recordings"}
@@ -90,6 +90,7 @@ OPTIONAL = {
     "av",
     "distributed",
     "matplotlib",
+    "mlflow",
     "opensmile",
     "optuna",
     "parselmouth",
@@ -98,6 +99,7 @@ OPTIONAL = {
     "silero_vad",
     "torch_audiomentations",
     "umap",
+    "wandb",
 }
 
 
