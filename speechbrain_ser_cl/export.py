@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from speechbrain_ser_cl.corpora import Licence
 from speechbrain_ser_cl.corpora.licences import licence_of
 from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.hub import card_metadata
 from speechbrain_ser_cl.inference import EmotionRecognizer, Rating
 from speechbrain_ser_cl.metrics import KINDS, rescale
 from speechbrain_ser_cl.model_folder import (
@@ -161,6 +162,7 @@ def model_card(
     others = [_speakers(part) for name, part in parts.items() if name != test_part]
     return environment.get_template("model_card.md.jinja").render(
         **facts,
+        metadata=card_metadata(results, parts, test_part, facts["folder"]),
         classes=list(class_names),
         demo=any(corpus.startswith("synthetic") for corpus in corpora),
         recipe=results.get("recipe"),

@@ -1,5 +1,6 @@
 """Encoders: waveform to frames (B, T, D), or to one vector (B, D)."""
 
+from speechbrain_ser_cl.backbones.ecapa import ECAPAEncoder
 from speechbrain_ser_cl.backbones.features import (
     EGeMAPS,
     LogMel,
@@ -21,6 +22,7 @@ from speechbrain_ser_cl.backbones.weighted_ssl import (
 
 __all__ = [
     "AllLayers",
+    "ECAPAEncoder",
     "EGeMAPS",
     "EGeMAPSMLP",
     "FunctionalsMLP",

@@ -182,6 +182,7 @@ class _Transformers(_Network):
             self.seconds = min(self.seconds, frames / 100)
         self._to_device(model, device)
 
+    @override
     @torch.no_grad()
     @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
@@ -200,6 +201,7 @@ class _SpeechBrain(_Network):
         self.labels, self._rate = model.labels, model.rate
         self._to_device(model, device)
 
+    @override
     @torch.no_grad()
     @override
     def probabilities(self, wav: Tensor) -> np.ndarray:

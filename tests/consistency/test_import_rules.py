@@ -85,7 +85,7 @@ RULES = {
         | {"opensmile", "typing_extensions", "mlflow", "wandb"},
     ),
 }
-TOP = {"cli", "demo", "evaluate", "inference", "export", "recordings"}
+TOP = {"cli", "demo", "evaluate", "export", "hub", "inference", "recordings"}
 OPTIONAL = {
     "av",
     "distributed",

@@ -1,0 +1,204 @@
+"""Speaker embeddings of ECAPA-TDNN as an utterance encoder, frozen."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from speechbrain.lobes.features import Fbank
+from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN
+from torch import Tensor, nn
+from transformers.utils.hub import cached_file
+
+from speechbrain_ser_cl.nnet.lengths import valid_counts
+from speechbrain_ser_cl.registry import BACKBONES
+
+WEIGHTS = "embedding_model.ckpt"
+_USUAL = {
+    "n_mels": 80,
+    "channels": [1024, 1024, 1024, 1024, 3072],
+    "kernel_sizes": [5, 3, 3, 3, 1],
+    "attention_channels": 128,
+    "size": 192,
+}
+_DILATIONS = [1, 2, 3, 4, 1]
+_LARGEST = 8192
+
+
+@BACKBONES.register("ecapa")
+class ECAPAEncoder(nn.Module):
+    """ECAPA-TDNN embeddings (Desplanques et al. 2020), as SpeechBrain trains them.
+
+    Embeddings of speakers tell of the voice, and of emotion by that: a baseline, and a
+    way to see how much of a result is who speaks. Nothing of it is trained: it stays in
+    evaluation mode, and each utterance is encoded alone, so that padding has no
+    influence at all. It has no time: use it without a pooling.
+
+    Arguments
+    ---------
+    source : str or pathlib.Path or dict
+        Hub id, such as ``speechbrain/spkrec-ecapa-voxceleb``, or local folder with
+        ``embedding_model.ckpt``; or sizes of a random one, where they differ from the
+        published: ``n_mels``, ``channels``, ``kernel_sizes``, ``attention_channels``,
+        ``size``.
+    revision : str, optional
+        Commit, tag or branch on the hub.
+    save_path : str or pathlib.Path, optional
+        Folder for downloads. None: the hub's own cache.
+
+    Attributes
+    ----------
+    output_size : int
+        Size of the embedding, 192 as published.
+    hop : None
+        There is one vector per utterance.
+
+    Raises
+    ------
+    ValueError
+        If there are no such weights, or they are not of an ECAPA-TDNN.
+
+    Example
+    -------
+    >>> encoder = ECAPAEncoder({"n_mels": 8, "channels": [8] * 4 + [24], "size": 6})
+    >>> encoder(torch.randn(2, 8000), torch.tensor([1.0, 0.5])).shape
+    torch.Size([2, 6])
+    """
+
+    hop = None
+
+    def __init__(
+        self,
+        source: str | Path | Mapping[str, Any],
+        revision: str | None = None,
+        save_path: str | Path | None = None,
+    ) -> None:
+        super().__init__()
+        weights = None
+        if isinstance(source, Mapping):
+            sizes = {**_USUAL, **source}
+        else:
+            weights = _read(source, revision, save_path)
+            sizes = _sizes(source, weights)
+        _check(sizes)
+        self.sizes = sizes
+        self.features = Fbank(n_mels=sizes["n_mels"])
+        self.model = ECAPA_TDNN(
+            sizes["n_mels"],
+            channels=sizes["channels"],
+            kernel_sizes=sizes["kernel_sizes"],
+            dilations=_DILATIONS,
+            attention_channels=sizes["attention_channels"],
+            lin_neurons=sizes["size"],
+            res2net_scale=min(8, *sizes["channels"][1:-1]),
+        )
+        if weights is not None:
+            try:
+                self.model.load_state_dict(weights)
+            except RuntimeError as error:
+                why = " ".join(str(error).split())
+                raise ValueError(f"{source}: no ECAPA-TDNN: {why:.300}") from error
+        self.requires_grad_(False)
+        self.train(False)
+        self.output_size = int(sizes["size"])
+
+    @classmethod
+    def from_arguments(cls, arguments: Mapping[str, Any]) -> "ECAPAEncoder":
+        """Builds an untrained one from what :meth:`arguments` says, no more."""
+        source = arguments.get("source")
+        if set(arguments) != {"source"} or not isinstance(source, Mapping):
+            raise ValueError("expected a 'source' with the sizes of an ECAPA-TDNN")
+        return cls(source)
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments that build another one like this."""
+        return {"source": self.sizes}
+
+    def train(self, mode: bool = True) -> "ECAPAEncoder":
+        """Stays in evaluation mode: it is frozen."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Encodes waveforms.
+
+        Arguments
+        ---------
+        wavs : torch.Tensor
+            Waveforms (B, T), 16 kHz.
+        lengths : torch.Tensor, optional
+            Relative lengths (B,), in (0, 1]. None: no padding.
+
+        Returns
+        -------
+        torch.Tensor
+            One vector per utterance (B, output_size).
+        """
+        counts = [wavs.shape[1]] * len(wavs)
+        if lengths is not None:
+            counts = valid_counts(lengths, wavs.shape[1]).tolist()
+        rows = []
+        for wav, count in zip(wavs.float(), counts, strict=True):
+            x = self.features(wav[None, : int(count)])
+            # SpeechBrain's normalisation of a sentence, without its deviation.
+            rows.append(self.model(x - x.mean(dim=1, keepdim=True))[:, 0])
+        return torch.cat(rows)
+
+
+def _read(
+    source: str | Path, revision: str | None, save_path: str | Path | None
+) -> dict[str, Tensor]:
+    """The state of the model; of a pickle only tensors are taken."""
+    try:
+        path = cached_file(
+            str(source), WEIGHTS, revision=revision or "main", cache_dir=save_path
+        )
+        state = torch.load(str(path), map_location="cpu", weights_only=True)
+        return {str(name): tensor.float() for name, tensor in state.items()}
+    except Exception as error:  # whatever a reader makes of a damaged file
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"could not load {WEIGHTS} of {source}: {why:.300}. Expected a folder with "
+            "that file, or a hub id such as speechbrain/spkrec-ecapa-voxceleb"
+        ) from error
+
+
+def _sizes(source: object, weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Sizes by the shapes of the weights; dilations are those published."""
+    try:
+        first, last = (
+            weights[f"{name}.conv.conv.weight"].shape for name in ("blocks.0", "mfa")
+        )
+        inner = [
+            (
+                weights[f"blocks.{k}.tdnn1.conv.conv.weight"].shape[0],
+                weights[f"blocks.{k}.res2net_block.blocks.0.conv.conv.weight"].shape[2],
+            )
+            for k in (1, 2, 3)
+        ]
+        return {
+            "n_mels": first[1],
+            "channels": [first[0], *(n for n, _ in inner), last[0]],
+            "kernel_sizes": [first[2], *(k for _, k in inner), last[2]],
+            "attention_channels": weights["asp.tdnn.conv.conv.weight"].shape[0],
+            "size": weights["fc.conv.weight"].shape[0],
+        }
+    except (KeyError, IndexError) as error:
+        raise ValueError(
+            f"{source}: {WEIGHTS} is not of an ECAPA-TDNN (no {error})"
+        ) from error
+
+
+def _check(sizes: Mapping[str, Any]) -> None:
+    unknown = sorted(set(sizes) - set(_USUAL))
+    if unknown:
+        raise ValueError(f"unknown sizes {unknown}; known are {', '.join(_USUAL)}")
+    for key, usual in _USUAL.items():
+        found = sizes[key]
+        numbers = found if isinstance(usual, list) else [found]
+        right = isinstance(numbers, list) and all(
+            isinstance(n, int) and 0 < n <= _LARGEST for n in numbers
+        )
+        if not right or (isinstance(usual, list) and len(numbers) != len(usual)):
+            raise ValueError(f"{key} is {found!r:.60}, expected such as {usual}")

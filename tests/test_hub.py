@@ -1,0 +1,185 @@
+"""``ser-cl push`` and loading by id, with a small stand-in for the hub on loopback."""
+
+import base64
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import huggingface_hub
+import pytest
+import soundfile
+import yaml
+
+from speechbrain_ser_cl.cli import main
+from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.export import model_card
+from speechbrain_ser_cl.hub import licence_id
+from speechbrain_ser_cl.model_folder import write_model
+from speechbrain_ser_cl.training.record import read_results
+from tests.finished_run import write_trained
+from tests.test_inference import CLASSES, classifier, speech
+
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub(BaseHTTPRequestHandler):
+    """What of the hub's interface an upload and a download use."""
+
+    def log_message(self, *_):
+        """Prints nothing."""
+
+    def _answer(self, content, status=200, **headers):
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def do_POST(self):
+        size = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(size)
+        hub, path = self.server, self.path.partition("?")[0]
+        if self.headers.get("Authorization") != "Bearer hf_right":
+            self._answer({"error": "no token"}, 401)
+        elif path == "/api/repos/create":
+            hub.created = json.loads(body)
+            self._answer({"url": f"{hub.address}/anna/voices", "id": "anna/voices"})
+        elif path == "/api/validate-yaml":
+            self._answer({"errors": [], "warnings": []})
+        elif "/preupload/" in path:
+            files = [one["path"] for one in json.loads(body)["files"]]
+            answer = {"uploadMode": "regular", "shouldIgnore": False}
+            self._answer({"files": [{"path": name} | answer for name in files]})
+        else:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    found = base64.b64decode(line["value"]["content"])
+                    hub.files[line["value"]["path"]] = found
+            told = {"commitUrl": f"{hub.address}/anna/voices/commit/{SHA}"}
+            self._answer({"success": True, "commitOid": SHA} | told)
+
+    def do_GET(self):
+        hub, path = self.server, self.path.partition("?")[0]
+        name = path.rpartition("/")[2]
+        if "/resolve/" in path and name in hub.files:
+            mark = hashlib.sha1(hub.files[name]).hexdigest()
+            self._answer(hub.files[name], ETag=f'"{mark}"', X_Repo_Commit=SHA)
+        elif path.startswith("/api/models/anna/voices") and "/tree/" in path:
+            rows = [
+                {"type": "file", "path": k, "size": len(v), "oid": SHA}
+                for k, v in hub.files.items()
+            ]
+            self._answer(rows)
+        elif path.startswith("/api/models/anna/voices"):
+            siblings = [{"rfilename": name} for name in hub.files]
+            told = {"id": "anna/voices", "sha": SHA, "siblings": siblings}
+            self._answer({"private": False, "tags": [], "downloads": 0} | told)
+        else:
+            self._answer({"error": "nothing here"}, 404)
+
+    do_HEAD = do_GET
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.address = f"http://127.0.0.1:{server.server_port}"
+    server.files, server.created = {}, None
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    # What HF_ENDPOINT sets when the package is imported.
+    constants = huggingface_hub.constants
+    template = "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "ENDPOINT", server.address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.address + template
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setenv("HF_TOKEN", "hf_right")
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """An exported folder, the card of a run's own numbers."""
+    root = tmp_path_factory.mktemp("hub")
+    corpus = write_synthetic(
+        root / "c", "synthetic_source", n_speakers=2, utterances_per_speaker=4
+    )
+    names = {"sad": "negative", "angry": "negative", "neutral": "neutral"}
+    items = [
+        Labelled(u, names.get(u.emotion, "positive")) for u in read_synthetic(corpus)
+    ]
+    run, folder = root / "run", root / "exported"
+    run.mkdir()
+    write_trained(run, {"train": items[:2], "test": items[2:]}, CLASSES)
+    results = read_results(run / "results.json")
+    write_model(folder, classifier(), CLASSES)
+    tested = [item.utterance.id for item in items[2:]]
+    facts = {"format": "native", "folder": "exported", "parameters": 1}
+    parts = {"train": items[:2], "test": items[2:]}
+    card = model_card(results, parts, tested, CLASSES, facts)
+    (folder / "README.md").write_text(card)
+    (folder / "private_notes.txt").write_text("not for others")
+    return folder, results
+
+
+def test_push_and_predict_by_id(exported, hub, tmp_path, capsys):
+    folder, results = exported
+    assert main(["push", str(folder), "anna/voices", "--private"]) == 0
+    told = capsys.readouterr().out
+    assert f"{hub.address}/anna/voices/commit/{SHA}" in told
+    assert hub.created["name"] == "voices" and hub.created["organization"] == "anna"
+    assert hub.created.get("visibility") == "private" or hub.created.get("private")
+    assert set(hub.files) == {"README.md", "model.json", "model.safetensors"}
+    assert hub.files["model.json"] == (folder / "model.json").read_bytes()
+    soundfile.write(tmp_path / "a.wav", speech(0.5), 16000)
+    words = ["predict", str(tmp_path / "a.wav"), "--format", "json", "--model"]
+    assert main([*words, "anna/voices"]) == 0
+    by_id = capsys.readouterr().out
+    assert main([*words, str(folder)]) == 0
+    assert capsys.readouterr().out == by_id
+    # As the hub reads it.
+    data = huggingface_hub.ModelCard.load(folder / "README.md").data
+    assert data.pipeline_tag == "audio-classification" and data.language == ["zxx"]
+    assert data.datasets == ["synthetic_source"]
+    values = {one.metric_type: one.metric_value for one in data.eval_results}
+    assert values == {
+        kind: pytest.approx(results["test"][key]["value"], abs=1e-4)
+        for kind, key in (("recall", "uar"), ("accuracy", "wa"), ("f1", "macro_f1"))
+    }
+
+
+def test_what_is_no_export_and_a_wrong_token(
+    exported, hub, tmp_path, capsys, monkeypatch
+):
+    folder, _ = exported
+    assert main(["push", str(tmp_path), "anna/voices"]) == 2
+    assert "expected what `ser-cl export" in capsys.readouterr().err
+    assert main(["push", str(folder), "voices"]) == 2
+    assert "owner/name" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    assert main(["push", str(folder), "anna/voices"]) == 2
+    assert "Is there a token that may write" in capsys.readouterr().err
+    assert main(["push", str(folder), "anna/voices", "--dry-run"]) == 0
+    assert not hub.files
+    (tmp_path / "model.json").touch()
+    (tmp_path / "README.md").write_text("# No metadata")
+    assert main(["push", str(tmp_path), "anna/voices"]) == 2
+    assert "no model card with metadata" in capsys.readouterr().err
+
+
+def test_licence_of_the_card(exported):
+    front = (exported[0] / "README.md").read_text().split("---")[1]
+    assert yaml.safe_load(front)["license"] in ("other", "apache-2.0", "cc0-1.0")
+    assert licence_id("sources disagree") is None
+    assert licence_id("CC BY-NC-ND 4.0") == "cc-by-nc-nd-4.0"
