@@ -285,6 +285,30 @@ def leaks(found):
     return [*table(titles, rows), "", about]
 
 
+def without_labels(found):
+    """Rank correlation and regret of criteria, by pair of corpora, and their means."""
+    pairs = list(dict.fromkeys((r["source"], r["target"]) for r in found["results"]))
+    lines = {}
+    for row in found["results"]:
+        place = row["source"], row["target"]
+        told = f"{row['rho']:+.2f}, {100 * row['regret']:.1f}"
+        lines.setdefault(row["criterion"], {})[place] = told
+    rows = [[name, *(line[pair] for pair in pairs)] for name, line in lines.items()]
+    for row, name in zip(rows, lines, strict=True):
+        own = [r for r in found["results"] if r["criterion"] == name]
+        rho, regret = (sum(r[k] for r in own) / len(own) for k in ("rho", "regret"))
+        row.append(f"{rho:+.2f}, {100 * regret:.1f}")
+    best = {(r["source"], r["target"]): r for r in found["results"]}
+    for title, key in (("best model, UAR %", "best"), ("mean model, UAR %", "mean")):
+        rows.append([title, *(f"{100 * best[p][key]:.1f}" for p in pairs), "–"])
+    titles = ["criterion", *(f"{source} → {target}" for source, target in pairs)]
+    about = (
+        f"Rank correlation with the true UAR; points of UAR behind the best of "
+        f"{found['results'][0]['models']} models. Frozen {found['encoder']}."
+    )
+    return [*table([*titles, "mean"], rows), "", about]
+
+
 # Of the loss zoo: what is measured, in the order of the columns.
 MEASURES = {
     "uar": "logistic regression",
@@ -467,6 +491,7 @@ def gpu(found):
 
 
 TABLES = {
+    "without_labels": without_labels,
     "loss_zoo": loss_zoo,
     "heads": heads,
     "leaks": leaks,

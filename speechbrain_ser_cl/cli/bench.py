@@ -12,7 +12,8 @@ another, over the emotions that both have. Features are computed once and kept.
 EPILOG = """\
 Any other --key value replaces that entry of the YAML. Entries are features, corpora,
 protocols, classifiers, cross_corpus, classes (four, five, six, seven, polarity; by
-default the corpora's own), normalisations, seed and allow_missing.
+default the corpora's own), normalisations, cross_normalisations, seed and
+allow_missing.
 
 examples:
   ser-cl bench benchmarks/ser.yaml \\

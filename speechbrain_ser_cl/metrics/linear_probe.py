@@ -21,8 +21,8 @@ CLASSIFIERS: dict[str, tuple[float, ...]] = {
 }
 """The classifiers, and of each the values of C that are tried."""
 
-NORMALISATIONS = ("none", "corpus", "speaker")
-"""How vectors are standardised; ``speaker`` looks at those that are tested, too."""
+NORMALISATIONS = ("none", "corpus", "own_corpus", "speaker")
+"""How vectors are standardised; the last two look at those that are tested, too."""
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]

@@ -71,7 +71,10 @@ class Bench:
         A name that ``common_map`` takes. None: the corpus' own emotions; across
         corpora those that both have.
     normalisations : list of str
-        As of ``LinearProbe``.
+        As of ``LinearProbe``, within a corpus.
+    cross_normalisations : list of str
+        The same, from one corpus to another. There recordings differ more than
+        emotions do, so that each is standardised by itself, without labels.
     seed : int
         Of the folds.
     allow_missing : bool
@@ -92,6 +95,7 @@ class Bench:
     cross_corpus: bool = True
     classes: str | None = None
     normalisations: list[str] = field(default_factory=lambda: ["corpus"])
+    cross_normalisations: list[str] = field(default_factory=lambda: ["own_corpus"])
     seed: int = 0
     allow_missing: bool = False
 
@@ -132,7 +136,7 @@ def read_bench(path: str | Path, overrides: Mapping[str, str] | None = None) -> 
         entries[key] = YAML(typ="safe", pure=True).load(text)
     kinds = {"features": dict, "corpora": dict, "protocols": dict, "seed": int}
     kinds |= {"classifiers": list, "normalisations": list, "cross_corpus": bool}
-    kinds["allow_missing"] = bool
+    kinds |= {"allow_missing": bool, "cross_normalisations": list}
     for key, value in entries.items():
         if key not in Bench.__dataclass_fields__:
             known = Bench.__dataclass_fields__
@@ -211,7 +215,7 @@ class BenchRun:
         path = self.output / _SETTINGS
         text = "".join(
             f"{key}: {getattr(bench, key)!r}\n"
-            for key in ("seed", "classes", "normalisations")
+            for key in ("seed", "classes", "normalisations", "cross_normalisations")
         )
         if path.exists() and read_text(path) != text:
             raise ValueError(
@@ -276,10 +280,10 @@ class BenchRun:
     def _measure(
         self, cell: Cell, features: UtteranceFeatures, per_utterance: float | None
     ) -> CrossValidation:
-        bench, probe = (
-            self.bench,
-            LinearProbe(cell.classifier, normalisations=self.bench.normalisations),
-        )
+        bench, kinds = self.bench, self.bench.normalisations
+        if cell.protocol == CROSS:
+            kinds = bench.cross_normalisations
+        probe = LinearProbe(cell.classifier, normalisations=kinds)
         protocol: Mapping[str, Any] = {"kind": CROSS, "train": cell.train}
         classes = self._shared(cell.train, cell.test)
         folds: list[tuple[int | None, str, dict[str, list[Labelled]]]]

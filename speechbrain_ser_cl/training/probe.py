@@ -59,9 +59,11 @@ class LinearProbe:
         Of ``mean`` and ``statistics``, mean and standard deviation. None: the second.
     normalisations : sequence of str
         ``none``; ``corpus``: by mean and standard deviation of the corpus' training
-        utterances; ``speaker``: by those of all utterances of the speaker, the tested
-        ones too. The last is transductive: it needs to know who speaks, and more than
-        one utterance of him, and is not to be compared with methods that do without.
+        utterances, of a corpus that is not trained on by those of all that are;
+        ``own_corpus``: by those of all utterances of the corpus, ``speaker``: of the
+        speaker, the tested ones too. These two are transductive: they need more than
+        one utterance of that origin, and are not to be compared with methods that do
+        without.
     strengths : sequence of float, optional
         Values of C. None: those of ``CLASSIFIERS``.
     balance : bool
@@ -425,7 +427,9 @@ class _Table:
             )
             seen = np.arange(len(x)) < self.n_fit
         else:
-            groups, seen = np.array(self.speakers), np.ones(len(x), bool)
+            own_corpus = kind == "own_corpus"
+            groups = self._corpora if own_corpus else np.array(self.speakers)
+            seen = np.ones(len(x), bool)
         for name in set(groups):
             own = groups == name
             rows = own & seen if (own & seen).any() else seen

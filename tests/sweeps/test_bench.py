@@ -9,9 +9,11 @@ import pytest
 from scipy import stats
 
 from speechbrain_ser_cl.cli import main
-from speechbrain_ser_cl.corpora import write_synthetic
+from speechbrain_ser_cl.corpora import Utterance, write_synthetic
+from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.metrics.significance import rank_methods
 from speechbrain_ser_cl.results.crossval import read_crossval
+from speechbrain_ser_cl.training.probe import LinearProbe
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,45 @@ def test_ranks_are_those_of_scipy_and_demsar():
     z = (ranks[worst] - ranks.min()) / np.sqrt(20 / 36)
     assert found["against_best"][worst] == pytest.approx(min(1, 6 * stats.norm.sf(z)))
     assert found["against_best"][found["best"]] is None
+
+
+class Shifted:
+    """Vectors of two classes; those of the corpus ``b`` lie elsewhere and wider."""
+
+    n_layers, poolings = 1, ("mean",)
+
+    def matrix(self, ids, layer, pooling):
+        rng = np.random.default_rng(0)
+        rows = [rng.normal(size=3) + 4 * (int(one[2:]) % 2) for one in ids]
+        moved = [
+            20 + 5 * r if one[0] == "b" else r for one, r in zip(ids, rows, strict=True)
+        ]
+        return np.array(moved, np.float32)
+
+
+def test_another_corpus_is_standardised_by_itself():
+    def item(corpus, n):
+        utterance = Utterance(
+            id=f"{corpus}-{n}",
+            path="a.wav",
+            duration=1.0,
+            corpus=corpus,
+            speaker=f"{corpus}{n // 2 % 4}",
+            session=None,
+            gender=None,
+            language="en",
+            text_id=None,
+            emotion="sad",
+        )
+        return Labelled(utterance, ("low", "high")[n % 2])
+
+    parts = {"train": [item("a", n) for n in (*range(40), 41, 43)]}
+    parts["test"] = [item("b", n) for n in range(40)]
+    uars = {
+        kind: LinearProbe("ridge", normalisations=[kind])
+        .run(Shifted(), parts, ["low", "high"])
+        .uar
+        for kind in ("corpus", "own_corpus")
+    }
+    assert uars["corpus"] == 0.5  # all on one side
+    assert uars["own_corpus"] > 0.95
