@@ -210,6 +210,7 @@ def epochs_of(folder):
             "training_seconds": found["training_seconds"],
             "peak_memory_mb": found["peak_memory_mb"],
             "uar": found["test"]["uar"]["value"],
+            "stages": found.get("stages", {}),
         }
         for path in sorted(folder.rglob("results.json"))
         for found in [json.loads(path.read_text(encoding="utf-8"))]
