@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,6 +34,7 @@ from speechbrain_ser_cl.corpora.emotion_words import EMOTION_WORDS, translate
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.files import walk
 from speechbrain_ser_cl.utils.media import MEDIA
 
 logger = logging.getLogger(__name__)
@@ -214,15 +215,6 @@ class Listing:
     def below(self, path: str) -> str:
         """Write a path as it reads from the folder on."""
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
-
-
-def walk(folder: Path) -> Iterator[str]:
-    """List the absolute paths of all files, in order, without hidden ones."""
-    for parent, folders, files in os.walk(os.path.abspath(folder), followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith("."):
-                yield f"{parent}/{name}"
 
 
 def suffixes_of(card: Card) -> list[str]:

@@ -4,10 +4,11 @@ import csv
 from dataclasses import replace
 from pathlib import Path
 
-from speechbrain_ser_cl.corpora.cards import CardReader, walk
+from speechbrain_ser_cl.corpora.cards import CardReader
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.files import walk
 
 VOTES = "processedResults/tabulatedVotes.csv"
 # The first digit of a row's number, in the column without a name.

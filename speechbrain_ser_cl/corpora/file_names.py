@@ -12,6 +12,7 @@ from typing import NamedTuple
 from speechbrain_ser_cl.corpora.checks import CorpusError, one_name
 from speechbrain_ser_cl.corpora.folders import READABLE
 from speechbrain_ser_cl.corpora.utterance import normal
+from speechbrain_ser_cl.utils.files import walk
 
 logger = logging.getLogger(__name__)
 
@@ -157,12 +158,10 @@ class _Disk:
 def _by_tails(disk: _Disk, foreign: Sequence[str], where: str) -> dict[str, str]:
     """Find the files of another machine's paths here, all by the same rule."""
     there: dict[str, list[list[str]]] = {}
-    for folder, _, files in os.walk(disk.root, followlinks=True):
-        inside = one_name(os.path.relpath(folder, disk.root))
-        for name in files:
-            if posixpath.splitext(name)[1].lower() in READABLE:
-                parts = one_name(f"{inside}/{name}").split("/")
-                there.setdefault(_stem(parts[-1]).casefold(), []).append(parts)
+    for path in walk(disk.root):
+        if posixpath.splitext(path)[1].lower() in READABLE:
+            parts = one_name(os.path.relpath(path, disk.root)).split("/")
+            there.setdefault(_stem(parts[-1]).casefold(), []).append(parts)
     votes: Counter[tuple[str, str]] = Counter()
     for text in foreign[:: max(len(foreign) // _TO_TRY, 1)]:
         parts = text.split("/")

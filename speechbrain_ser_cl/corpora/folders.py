@@ -22,6 +22,7 @@ from speechbrain_ser_cl.corpora.emotion_words import (
 from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.files import walk
 
 logger = logging.getLogger(__name__)
 
@@ -192,16 +193,13 @@ def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
 def _audio(root: Path, corpus: str, allow_missing: bool) -> list[Path]:
     """List audio files at any depth, also in linked folders, without hidden ones."""
     found, foreign = [], []
-    for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            path = Path(folder, name)
-            suffix = path.suffix.lower()
-            if not name.startswith("."):
-                if suffix in READABLE:
-                    found.append(path)
-                elif suffix in FOREIGN:
-                    foreign.append(below(root, path))
+    for name in walk(root):
+        path = root / os.path.relpath(name, root)
+        suffix = path.suffix.lower()
+        if suffix in READABLE:
+            found.append(path)
+        elif suffix in FOREIGN:
+            foreign.append(below(root, path))
     if foreign:
         problem = (
             f"{corpus} in {root}: audio that cannot be read ({offenders(foreign)}). "

@@ -58,6 +58,50 @@ def without_links(paths: Iterable[str | Path]) -> list[str]:
     return files
 
 
+def walk(folder: str | Path) -> Iterator[str]:
+    """List the files at any depth, also in linked folders, without hidden ones.
+
+    Arguments
+    ---------
+    folder : str or pathlib.Path
+        Where to look. A folder that links lead to again, perhaps from within itself, is
+        looked into once.
+
+    Yields
+    ------
+    str
+        Absolute paths, in order.
+
+    Example
+    -------
+    >>> folder = getfixture("tmp_path")
+    >>> (folder / "wav").mkdir()
+    >>> (folder / "wav" / "a.wav").touch()
+    >>> (folder / "wav" / "up").symlink_to("..")
+    >>> [os.path.relpath(path, folder) for path in walk(folder)]
+    ['wav/a.wav']
+    """
+    top = os.path.abspath(folder)
+    seen = {_identity(top)} if os.path.isdir(top) else set()
+    for parent, folders, files in os.walk(top, followlinks=True):
+        inside = []
+        for name in sorted(folders):
+            if not name.startswith("."):
+                identity = _identity(f"{parent}/{name}")
+                if identity not in seen:
+                    seen.add(identity)
+                    inside.append(name)
+        folders[:] = inside
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield f"{parent}/{name}"
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Write a file under a temporary name; give it its own name when it is complete.

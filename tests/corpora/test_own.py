@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import CorpusError, read_folders, read_table
+from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.experiment import read_corpora, read_corpus
+from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
 from speechbrain_ser_cl.data.protocols import make_folds
+from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
 from speechbrain_ser_cl.utils.audio import load_audio
 
 # German words, none of which anybody knows, and columns to match.
@@ -770,3 +774,71 @@ def test_ratings_alone_are_told_to_be_no_classes(tmp_path):
         CorpusError, match=r"Arousal, valence, which are ratings and no "
     ):
         read_table(tmp_path, corpus="calls")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_path_of_any_characters(tmp_path, form):
+    odd = unicodedata.normalize(form, "Kä the [1] {fold} *? #%$'\"")
+    folder = tmp_path / odd
+    write_wav(folder / "joy" / f"{odd} 1.wav")
+    name = unicodedata.normalize("NFC", odd)
+    quoted = odd.replace('"', '""')
+    (folder / "t.csv").write_text(f'file,emotion\n"joy/{quoted} 1",joy\n')
+    for found in (
+        read_folders(folder),
+        read_table(folder),
+    ):
+        assert [u.id.split("_", 1)[1] for u in found] == [f"joy/{name} 1"]
+        write_manifest(found, tmp_path / "m.json", folder)
+        assert read_manifest(tmp_path / "m.json", folder) == found
+        (converted,) = convert_to_16k_mono(found, tmp_path / odd[::-1])
+        assert converted.path.exists() and converted.duration == found[0].duration
+
+
+def test_links_in_circles_and_names_of_255_bytes(tmp_path, caplog):
+    folder = tmp_path / "corpus"
+    name = "ü" * 125 + "a.wav"
+    assert len(name.encode()) == 255
+    write_wav(folder / "joy" / name)
+    for link, to in (("joy/up", ".."), ("joy/again", "."), ("joy/dir", "dir")):
+        (folder / link).symlink_to(to)
+    (one,) = read_folders(folder)
+    assert one.id == f"folders_joy/{name[:-4]}"
+    (converted,) = convert_to_16k_mono([one], tmp_path / "converted")
+    assert len(converted.path.name) < 255
+    rows = f"file,emotion,start,end\nC:\\x\\joy\\{name},joy,0.1,0.2\n"
+    (folder / "t.csv").write_text(rows)
+    (cut,) = read_table(folder, cut_into=tmp_path / "cut")
+    assert (cut.duration, cut.recording) == (0.1, f"table_joy/{name[:-4]}")
+    (folder / "joy" / "b.wav").symlink_to("b.wav")
+    with pytest.raises(
+        CorpusError, match=r"corrupt or empty audio files .1: joy/b.wav"
+    ):
+        read_folders(folder)
+
+
+def test_nothing_is_ever_written_into_a_corpus(calls, tmp_path, capsys):
+    def listing():
+        paths = sorted([calls, *calls.rglob("*")])
+        return [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+
+    before = listing()
+    found = read(calls)
+    convert_to_16k_mono(found, tmp_path / "converted")
+    audio_facts(found, tmp_path / "facts.jsonl")
+    options = (
+        f"{{folder: {calls}, reader: table, columns: {COLUMNS}, labels: {LABELS}}}"
+    )
+    emotions = "{bad: [angry], good: [happy, stolz]}"
+    yaml = tmp_path / "my.yaml"
+    yaml.write_text(
+        f"corpora: {{my_calls: {options}}}\nemotion_map: {emotions}\nseed: 1\n"
+        f"protocol: {{kind: random_kfold, n_folds: 2, valid: none}}\n",
+        encoding="utf-8",
+    )
+    assert main(["check", str(yaml)]) in (0, 1)
+    assert "Gefühl" in capsys.readouterr().out
+    manifest = str(tmp_path / "manifest.json")
+    assert main(["prepare", "table", str(calls), manifest]) == 2  # other columns
+    assert main(["probe", str(calls), "--encoder", "no/such"]) == 2
+    assert listing() == before
