@@ -19,6 +19,7 @@ import pytest
 from speechbrain_ser_cl import cli
 from speechbrain_ser_cl.cli.train import hparams_file
 from speechbrain_ser_cl.results.sweep_file import read_sweep
+from speechbrain_ser_cl.sweeps.bench import read_bench
 from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
 from speechbrain_ser_cl.sweeps.sweep import row_recipe
 from speechbrain_ser_cl.training import launch
@@ -131,6 +132,10 @@ def run_ser_cl(words, capsys):
     arguments, more = cli._parser().parse_known_args(words)
     if words[0] in ("train", "crossval") and words[1:]:
         run_recipe(hparams_file(words[1]), more)
+    elif words[0] == "bench":
+        file = ROOT / "benchmarks" / "ser.yaml"
+        assert arguments.file.name in ("my.yaml", file.name)
+        assert read_bench(file, split_overrides(more))
     elif words[0] == "table" and words[1].endswith(".yaml"):
         # All rows are planned in tests/consistency/test_recipes.py.
         sweep = read_sweep(arguments.file)

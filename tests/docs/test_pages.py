@@ -4,7 +4,6 @@ A block with ``<!-- not run: why -->`` above it trains, installs or needs a lice
 corpus. Its keys have to exist all the same; test_commands.py tries its commands.
 """
 
-import dataclasses
 import importlib
 import importlib.util
 import json
@@ -30,8 +29,6 @@ from speechbrain_ser_cl.utils.settings import read_yaml
 from tests.docs.pages import DOCS, ROOT, WRITTEN, blocks, commands
 
 HPARAMS = ROOT / "recipes" / "own_corpus" / "hparams" / "finetune.yaml"
-SPEECHBRAINS = {field.name for field in dataclasses.fields(RunOptions)}
-OTHERS = {"docker", "git", "pre-commit", "pytest", "python3", "sbatch", "source"}
 PAGES = [page for page in WRITTEN if blocks(page)]
 
 
