@@ -285,6 +285,41 @@ def leaks(found):
     return [*table(titles, rows), "", about]
 
 
+def ser(found):
+    """Cells of ser-cl bench: within corpora, then from one corpus to another."""
+
+    def cell(row):
+        if row["uar"] is None:
+            return "not run"
+        told = f"{100 * row['uar']:.1f}"
+        if row["low"] is not None:
+            told += f" ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
+        return told
+
+    lines = []
+    for cross in (False, True):
+        own = [r for r in found["cells"] if (r["protocol"] == "cross_corpus") == cross]
+        places = {}
+        for row in own:
+            classes = f", {row['classes']} classes" if row["classes"] else ""
+            name = f"{row['train']} → {row['test']}" if cross else row["test"]
+            known = places.get((row["train"], row["test"]), "")
+            places[row["train"], row["test"]] = max(known, name + classes, key=len)
+        rows = {}
+        for row in own:
+            key = row["features"], row["classifier"]
+            rows.setdefault(key, {})[row["train"], row["test"]] = cell(row)
+        lines += table(
+            ["features", "classifier", *places.values()],
+            [[*key, *(some[p] for p in places)] for key, some in rows.items()],
+        )
+        lines.append("")
+    for name, rows in found["ranks"].items():
+        told = ", ".join(f"{row[0]} {row[2]} (p {row[3]})" for row in rows)
+        lines += [f"Mean ranks, {name.removesuffix('_ranks')}: {told}.", ""]
+    return lines[:-1]
+
+
 def without_labels(found):
     """Rank correlation and regret of criteria, by pair of corpora, and their means."""
     pairs = list(dict.fromkeys((r["source"], r["target"]) for r in found["results"]))
@@ -491,6 +526,7 @@ def gpu(found):
 
 
 TABLES = {
+    "ser": ser,
     "without_labels": without_labels,
     "loss_zoo": loss_zoo,
     "heads": heads,
