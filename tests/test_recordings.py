@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from speechbrain_ser_cl.cli import main
+from speechbrain_ser_cl.evaluate import load_classifier
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.model_folder import write_model
 from speechbrain_ser_cl.recordings import (
@@ -119,6 +120,16 @@ def test_turns_that_overlap(recognizer, recording):
     for wrong in ({"smooth": 2}, {"activity": "loud"}, {"window": 99.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             EmotionStream(recognizer, **wrong)
+
+
+def test_a_model_of_several_emotions_is_refused(tmp_path):
+    model = classifier()
+    model.answer_as("emotions", None, None)
+    with pytest.raises(ValueError, match="the model answers emotions"):
+        EmotionStream(EmotionRecognizer(model, CLASSES, device="cpu"))
+    write_model(tmp_path, model, CLASSES)
+    with pytest.raises(ValueError, match="its model answers emotions"):
+        load_classifier(tmp_path)
 
 
 def test_silence_has_no_speech(recognizer):
