@@ -143,6 +143,8 @@ class MLflowLogger(TrainLogger):
             return
         where = (at.root / "mlruns").absolute().as_uri()
         uri = os.environ.get("MLFLOW_TRACKING_URI", where)
+        # Newer versions refuse folders that are not asked for.
+        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(at.group)
         number = (

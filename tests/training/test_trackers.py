@@ -43,7 +43,8 @@ def test_mlflow_has_one_experiment_and_a_run_that_goes_on(tmp_path, monkeypatch)
     from mlflow.tracking import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # is put back after the test
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     for epochs in ((1, 2), (3,)):
         train(tmp_path / "mine" / "fold-1", epochs, ["mlflow"])
     client = MlflowClient(tracking_uri=(tmp_path / "mine" / "mlruns").as_uri())
