@@ -194,7 +194,7 @@ def run(launch):
     hparams = launch.start()
     if if_main_process():
         experiment.report.write(launch.folder / "data_report.json")
-    simple = probed and write_baseline(launch, experiment, probed) if probed else None
+    simple = write_baseline(launch, experiment, probed) if probed else None
     classes, parts = experiment.class_names, experiment.parts
     brain = make_trainer(
         hparams,
