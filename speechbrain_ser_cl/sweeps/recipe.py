@@ -81,8 +81,8 @@ class Recipe:
             own = strange & _speechbrain_options() if strange else set()
             given = {key: text for key, text in overridden.items() if key not in own}
             parsed = parse_overrides(given, plain)
-            parsed = with_classes(plain, parsed, self.hparams_file)
-            self._resolved[key] = _plain(resolve_settings(self.hparams_file, parsed))
+            changed = with_classes(plain, parsed, self.hparams_file)
+            self._resolved[key] = _plain(resolve_settings(self.hparams_file, changed))
         return self._resolved[key]
 
 

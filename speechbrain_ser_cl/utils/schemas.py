@@ -293,10 +293,12 @@ class Crossval(TypedDict):
 def _one_size(record: Crossval) -> Crossval:
     size, total = len(record["class_names"]), 0
     kind = record.get("kind", "classes")
-    found: list[Any] = [
-        run.get("counts") if kind == "classes" else {**run.get("sums", {})}.get(kind)
-        for run in record["runs"]
-    ]
+    found: list[Any] = []
+    for run in record["runs"]:
+        counts = run.get("counts")
+        if kind != "classes":
+            counts = dict[str, Any](**run.get("sums", {})).get(kind)
+        found.append(counts)
     if None in found:
         raise ValueError(f"counts, or sums of {kind}, in all runs")
     if len({frozenset(counts) for counts in found}) > 1:
