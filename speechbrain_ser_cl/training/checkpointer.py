@@ -20,7 +20,7 @@ from typing_extensions import override
 from yaml import YAMLError
 
 from speechbrain_ser_cl.utils.disk import full_disk_told
-from speechbrain_ser_cl.utils.errors import FileError, shown
+from speechbrain_ser_cl.utils.errors import FileError
 
 logger = logging.getLogger(__name__)
 
@@ -136,8 +136,8 @@ class AtomicCheckpointer(Checkpointer):
                 if not isinstance(meta, dict) or not isinstance(
                     meta.get("unixtime"), int | float
                 ):
-                    raise ValueError(f"found {shown(meta)}, expected unixtime: …")
-            except (ValueError, OSError, YAMLError) as error:
+                    raise ValueError("it has no number unixtime")
+            except (ValueError, OSError, RecursionError, YAMLError) as error:
                 why = " ".join(str(error).split())
                 raise FileError(
                     f"{path}: not the description of a checkpoint ({why:.300}). It is "

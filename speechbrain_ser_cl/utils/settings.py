@@ -357,6 +357,10 @@ def read_plain_yaml(path: str | Path) -> Any:
 
 
 def _load(text: str, where: str, yaml: YAML) -> Any:
+    if re.search(r"(?:[{\[]\s*|\?\s+){9}", text):  # time doubles with each
+        raise SettingsError(
+            f"{where}: not valid YAML: keys or lists within each other, nine deep"
+        )
     depth = 0  # of which ruamel.yaml's time is the square
     for bracket in re.findall(r"[][{}]", text):
         depth = max(depth + (1 if bracket in "[{" else -1), 0)

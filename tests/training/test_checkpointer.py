@@ -187,6 +187,8 @@ def test_a_clock_that_is_put_back_makes_no_older_checkpoint_the_newest(
             b"\xff\xfe\x00",
         ),
         b"a: !!python/object/apply:os.system ['touch ran']\nunixtime: 1\n",
+        b"a: " + b"[" * 5000,
+        b"a: &a [x, x]\n" + b"".join(b"%d: &%d [*a, *a]\n" % (k, k) for k in range(9)),
     ],
 )
 def test_a_damaged_description_is_named(tmp_path, content, monkeypatch):

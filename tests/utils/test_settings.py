@@ -138,3 +138,10 @@ def test_a_place_that_has_to_be_given_is_text(tmp_path):
     path.write_text("source_folder: !PLACEHOLDER\n")
     given = parse_overrides({"source_folder": "2024"}, read_yaml(path))
     assert resolve_settings(path, given) == {"source_folder": "2024"}
+
+
+@pytest.mark.parametrize("opening", ["{", "[{", "{ ", "? "])
+def test_keys_within_keys_take_no_time(tmp_path, opening):
+    (tmp_path / "my.yaml").write_text(opening * 50)
+    with pytest.raises(SettingsError, match="my.yaml: not valid YAML: keys or lists"):
+        read_yaml(tmp_path / "my.yaml")
