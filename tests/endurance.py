@@ -369,6 +369,8 @@ def jobs(folder: Path) -> dict[str, list[str]]:
     own += ["--ssl_source", str(folder / "encoder"), "--ssl_revision", "null"]
     own += ["--n_epochs", "6", "--batch_size", "8", "--device", "cpu"]
     own += ["--data_folder", "OUT_data", "--output_folder", "OUT"]
+    folds = "{kind: speaker_kfold, n_folds: 5, leaks: [session, text_id]}"
+    own += ["--protocol", folds]
     train = [sys.executable, str(OWN / "train.py")]
     crossval = [sys.executable, "-m", "speechbrain_ser_cl.cli", "crossval", str(TINY)]
     crossval += [
@@ -445,7 +447,7 @@ def kill_and_resume(kills: int, seed: int = 0) -> Iterator[tuple[str, int, str]]
         for _ in range(planned):
             process = _started(commands[kind], out)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(rng.uniform(0.1, 0.95) * seconds[kind])
+                process.wait(rng.uniform(0.05, 0.7) * seconds[kind])
                 break
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
