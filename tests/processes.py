@@ -201,6 +201,8 @@ def _become(request: dict) -> None:
     else:
         code, path = Path(what).read_text(encoding="utf-8"), what
         sys.path[0] = str(Path(what).absolute().parent)
+    # Where pytest was started, from which scripts import what tests share.
+    sys.path.append(str(Path(__file__).resolve().parents[1]))
     sys.argv = [what, *arguments]
     main = types.ModuleType("__main__")
     if what != "-c":

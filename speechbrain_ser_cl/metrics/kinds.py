@@ -34,7 +34,7 @@ class Kind:
     errors : frozenset of str
         Measures of which less is better.
     measure : callable
-        Takes sums (..., *shape), gives each measure (...).
+        Takes sums, of any leading dimensions; gives each measure in these dimensions.
     common : callable
         Takes sums; what two settings have alike if they were tested on the same
         utterances.

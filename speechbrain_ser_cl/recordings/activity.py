@@ -33,7 +33,7 @@ class EnergyFrames:
     >>> noise = 0.001 * np.random.default_rng(0).standard_normal(32000)
     >>> tone = 0.3 * np.sin(np.arange(16000) / 5)
     >>> found = [*frames.add(np.concatenate([noise, tone, noise])), *frames.finish()]
-    >>> len(found), sum(found[:200]), sum(found[205:300])
+    >>> len(found), int(sum(found[:200])), int(sum(found[205:300]))
     (500, 0, 95)
     """
 
@@ -93,7 +93,7 @@ class SileroFrames:
 
     def __init__(self) -> None:
         try:
-            from silero_vad import load_silero_vad  # type: ignore[import-untyped]
+            from silero_vad import load_silero_vad
         except ImportError as error:
             raise ImportError(
                 f"{error}; silero's voice activity needs: "

@@ -378,7 +378,7 @@ def build_groups_table(settings: Sequence[CrossValidation]) -> str:
     -------
     >>> build_groups_table([])
     Traceback (most recent call last):
-    ValueError: no crossval.json with groups of speakers: gender, language, …
+    ValueError: no crossval.json with groups of speakers: gender, language, … ; ...
     """
     tables: dict[str, list[list[str]]] = {}
     for view in (view for setting in settings for view in setting.views()):

@@ -123,7 +123,7 @@ def parse(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
     with contextlib.suppress(RecursionError, UnicodeDecodeError, json.JSONDecodeError):
         try:
             json.loads(text, object_pairs_hook=_no_key_twice)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, UnicodeDecodeError):
             raise  # pydantic tells it
         except ValueError as error:
             raise RecordError(

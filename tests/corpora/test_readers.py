@@ -211,6 +211,7 @@ def test_file_names_are_understood(utterances):
         language="en",
         text_id="crema_d_ITH",
         emotion="sad",
+        groups={"age": "30", "race": "Caucasian", "ethnicity": "Not Hispanic"},
     )
 
 

@@ -634,8 +634,8 @@ def test_real_speech_and_a_real_encoder(run, shared, tmp_path):
     assert results["encoder"] == "whisper-tiny.en-encoder"
     assert results["demo"] is False
     parts = results["data"]["parts"]
-    # RAVDESS: angry, sad, neutral, happy. EmoDB: 127 + 62 + 79 + 71.
-    assert parts["source_train"]["utterances"] == 4 * 192 - 96 - 24
+    # RAVDESS: angry, sad, neutral, calm, happy. EmoDB: 127 + 62 + 79 + 71.
+    assert parts["source_train"]["utterances"] == 5 * 192 - 96 - 24
     assert parts["target_train"]["utterances"] == 34
     assert parts["target_test"]["utterances"] == 339 - 34
     assert len(results["data"]["fingerprint"]) == 64
