@@ -37,16 +37,8 @@ PLACES = [
 ]
 PLACES = [p for p in PLACES if not any(part.startswith("results") for part in p.parts)]
 CORPORA = "EmoDB RAVDESS CREMA-D IEMOCAP IEMOCAP_full_release MSP-IMPROV CASIA calls"
-OTHERS = [
-    "docker",
-    "git",
-    "pre-commit",
-    "pytest",
-    "python3",
-    "sbatch",
-    "source",
-    "tensorboard",
-]
+OTHERS = {"docker", "git", "pre-commit", "pytest", "python3", "sbatch", "source"}
+OTHERS |= {"tensorboard"}
 # What a command says whose corpus, run, model or file is not there.
 LACKING = re.compile(
     r"is not the corpus|expected one table in|no audio files|there is no folder"
