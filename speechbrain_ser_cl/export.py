@@ -318,13 +318,26 @@ def _write_speechbrain(
     return [*files, folder / "label_encoder.ckpt"]
 
 
+class _Quoting(yaml.SafeDumper):  # type: ignore[misc]
+    """Quotes all text: HyperPyYAML reads 1e3 as a number, PyYAML does not."""
+
+
+def _quoted(dumper: _Quoting, text: str) -> yaml.ScalarNode:
+    """Write text in double quotes."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"')
+
+
+_Quoting.add_representer(str, _quoted)
+
+
 def _tagged(part: nn.Module | None) -> str:
     """Write a part as one line of HyperPyYAML."""
     if part is None:
         return "null"
     described: Any = part
-    arguments = yaml.safe_dump(
+    arguments = yaml.dump(
         described.arguments(),
+        Dumper=_Quoting,
         default_flow_style=True,
         width=float("inf"),
         sort_keys=False,

@@ -1,13 +1,16 @@
-"""ONNX, in onnxruntime, against PyTorch."""
+"""ONNX in onnxruntime, against PyTorch; text in the YAML for SpeechBrain."""
 
 import json
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from hyperpyyaml import load_hyperpyyaml
 
 from speechbrain_ser_cl.backbones import WeightedSSL
-from speechbrain_ser_cl.export import write_onnx
+from speechbrain_ser_cl.export import _tagged, write_onnx
 from speechbrain_ser_cl.nnet import (
     ClassifierHead,
     DomainNorm,
@@ -70,3 +73,45 @@ def test_dimensions_are_on_their_own_scale(tmp_path):
     with torch.no_grad():
         expected = np.array([3.0, 50.0]) + np.array([1.0, 20.0]) * model(wavs).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+class Told(torch.nn.Module):
+    """A part whose only argument is text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+
+    def arguments(self):
+        return {"text": self.text}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "!new:os.system [touch hacked]",
+        "!apply:os.system [touch hacked]",
+        "!!python/object/apply:os.system ['touch hacked']",
+        "}\nx: !apply:os.system [touch hacked]\ny: {",
+        "{a: !apply:os.system [touch hacked]}",
+        "!ref <text>",
+        "<text>",
+        "*alias",
+        "&anchor x",
+        "'\"\\ #: {} []",
+        "null",
+        "1e3",
+    ],
+)
+def test_text_of_a_model_is_text_in_the_yaml_for_speechbrain(
+    text, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    # Under the name that the file says, however pytest imported this module.
+    module = ModuleType("told")
+    module.Told = Told
+    monkeypatch.setitem(sys.modules, "told", module)
+    monkeypatch.setattr(Told, "__module__", "told")
+    loaded = load_hyperpyyaml(f"part: {_tagged(Told(text))}\n")
+    assert loaded["part"].text == text
+    assert not list(tmp_path.iterdir())
