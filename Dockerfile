@@ -2,7 +2,7 @@
 #
 #     docker build -t ser-cl .
 #     docker run --rm ser-cl doctor
-#     docker run --rm --gpus all -v /data:/data -v "$PWD":/work ser-cl probe /data/calls
+#     docker run --rm --gpus all -v /data:/data -v "$PWD":/mnt ser-cl probe /data/calls
 #
 # PyTorch's wheels of PyPI bring CUDA along and work without a GPU as well. For a much
 # smaller image without CUDA give the address of PyTorch's CPU wheels, which is on its
@@ -27,6 +27,6 @@ RUN pip install -e "/opt/speechbrain_ser_cl[recipes]"
 # Models of the hub and cached features, to be kept in a volume.
 ENV HF_HOME=/cache/huggingface SER_CL_CACHE=/cache/ser_cl
 VOLUME /cache
-WORKDIR /work
+WORKDIR /mnt
 ENTRYPOINT ["ser-cl"]
 CMD ["--help"]

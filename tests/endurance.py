@@ -23,7 +23,6 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from tests.fuzz import Hang, _limit
+from tests.fuzz import outcome
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ROOT / "recipes" / "own_corpus"
@@ -65,7 +64,7 @@ YAMLS = (
     "--- {}\n--- {}\n",
     "%YAML 9.9\n---\na: 1\n",
     "a: \x07\n",
-    "output_folder: ../../../../../../tmp/executed\n",
+    "output_folder: ../executed\n",
     "\ufeffa: 1\na: 2\n",
     "{" * 50 + "}" * 50,
 )
@@ -311,9 +310,12 @@ def try_hostile(most: int | None = None, seed: int = 0) -> dict:
     dict
         Counters ``tried``, ``refused``, ``read``; ``findings``.
     """
-    tried, refused, read, findings = Counter(), Counter(), Counter(), []
+    counts = {"read": Counter(), "refused": Counter(), "found": Counter()}
+    findings = []
     home = Path.cwd()
-    folder = Path(tempfile.mkdtemp(prefix="hostile-"))
+    outside = Path(tempfile.mkdtemp(prefix="hostile-"))
+    folder = outside / "here"
+    folder.mkdir()
     for name in "tjx":
         (folder / name).mkdir()
     try:
@@ -323,32 +325,18 @@ def try_hostile(most: int | None = None, seed: int = 0) -> dict:
             if most is not None:
                 some = random.Random(seed).sample(some, min(most, len(some)))
             for number, content in some:
-                tried[kind] += 1
-                out = io.StringIO()
-                try:
-                    with (
-                        _limit(SECONDS),
-                        contextlib.redirect_stdout(out),
-                        contextlib.redirect_stderr(out),
-                    ):
-                        load(content)
-                    read[kind] += 1
-                except (ValueError, OSError):
-                    refused[kind] += 1
-                except Hang:
-                    findings.append((kind, number, "hangs"))
-                except BaseException as error:
-                    last = traceback.format_exc().splitlines()
-                    findings.append((kind, number, " | ".join(last[-4:])))
-                    if isinstance(error, KeyboardInterrupt):
-                        raise
-                if list(folder.rglob("executed")) or Path("/tmp/executed").exists():
+                what, told = outcome(load, content, SECONDS)
+                counts[what][kind] += 1
+                if told:
+                    findings.append((kind, number, told))
+                for path in outside.rglob("executed"):
                     findings.append((kind, number, "EXECUTED"))
-                    (folder / "executed").unlink(missing_ok=True)
+                    path.unlink()
     finally:
         os.chdir(home)
-        shutil.rmtree(folder, ignore_errors=True)
-    return {"tried": tried, "refused": refused, "read": read, "findings": findings}
+        shutil.rmtree(outside, ignore_errors=True)
+    tried = sum(counts.values(), Counter())
+    return {"tried": tried, "findings": findings} | counts
 
 
 def jobs(folder: Path) -> dict[str, list[str]]:

@@ -317,6 +317,45 @@ def _limit(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+def outcome(
+    load: Callable[[object], object], content: object, seconds: int
+) -> tuple[str, str]:
+    """Load an input that may be damaged or hostile.
+
+    Arguments
+    ---------
+    load : callable
+        Takes the input.
+    content : object
+        The input.
+    seconds : int
+        More than these are a hang.
+
+    Returns
+    -------
+    tuple of str
+        ``read``, ``refused`` or ``found``; if found, what happened: a hang, or the end
+        of the traceback of an error that is no ValueError or OSError.
+    """
+    out = io.StringIO()
+    try:
+        with (
+            _limit(seconds),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(out),
+        ):
+            load(content)
+    except (ValueError, OSError):
+        return "refused", ""
+    except KeyboardInterrupt:
+        raise
+    except Hang:
+        return "found", "hangs"
+    except BaseException:
+        return "found", " | ".join(traceback.format_exc().splitlines()[-4:])
+    return "read", ""
+
+
 def fuzz(per_kind: int, seed: int = 0, kinds: tuple[str, ...] = ()) -> dict:
     """Try damaged files of each kind.
 
@@ -335,7 +374,8 @@ def fuzz(per_kind: int, seed: int = 0, kinds: tuple[str, ...] = ()) -> dict:
         ``tried``, ``refused`` and ``read``: counts by kind; ``findings``: kind,
         number of the input, what happened.
     """
-    tried, refused, sound, findings = Counter(), Counter(), Counter(), []
+    counts = {"read": Counter(), "refused": Counter(), "found": Counter()}
+    findings = []
     folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
     try:
         for kind, (path, load) in sound_files(folder).items():
@@ -346,27 +386,15 @@ def fuzz(per_kind: int, seed: int = 0, kinds: tuple[str, ...] = ()) -> dict:
             for number in range(per_kind):
                 rng = random.Random(f"{seed} {kind} {number}")
                 path.write_bytes(mutated(content, rng, path.name))
-                tried[kind] += 1
-                out = io.StringIO()
-                try:
-                    with (
-                        _limit(SECONDS),
-                        contextlib.redirect_stdout(out),
-                        contextlib.redirect_stderr(out),
-                    ):
-                        load(path)
-                    sound[kind] += 1
-                except (ValueError, OSError):
-                    refused[kind] += 1
-                except Hang:
-                    findings.append((kind, number, "hangs"))
-                except Exception:
-                    last = traceback.format_exc().splitlines()
-                    findings.append((kind, number, " | ".join(last[-4:])))
+                what, told = outcome(load, path, SECONDS)
+                counts[what][kind] += 1
+                if told:
+                    findings.append((kind, number, told))
             path.write_bytes(content)
     finally:
         shutil.rmtree(folder)
-    return {"tried": tried, "refused": refused, "read": sound, "findings": findings}
+    tried = sum(counts.values(), Counter())
+    return {"tried": tried, "findings": findings} | counts
 
 
 def main(argv: list[str] | None = None) -> int:

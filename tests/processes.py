@@ -55,7 +55,12 @@ class Process:
     _ended: dict[int, int] = {}
 
     def __init__(self, words: Iterable[object], cwd=".", env=os.environ) -> None:
-        self._out, self._err = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115
+        with contextlib.ExitStack() as files:
+            # Two of them; open as long as this object is.
+            self._out, self._err = (
+                files.enter_context(tempfile.TemporaryFile()) for _ in range(2)
+            )
+            files.pop_all()
         request = {
             "argv": list(map(str, words)),
             "cwd": str(Path(cwd).absolute()),

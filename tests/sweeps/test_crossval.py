@@ -374,10 +374,14 @@ def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
     assert not list(out.glob(".running-*")), left
 
 
-@pytest.mark.skipif(
+# The product asks Linux' prctl for it; other systems have nothing like it.
+ends_with_its_parent = pytest.mark.skipif(
     sys.platform != "linux",
     reason="only Linux ends a process together with its parent (prctl)",
 )
+
+
+@ends_with_its_parent
 def test_a_training_ends_with_the_command_that_started_it(tmp_path):
     (tmp_path / "my.yaml").write_text("seed: 1\n")
     script = "import time\nopen('started', 'w').close()\ntime.sleep(600)\n"
@@ -390,10 +394,7 @@ def test_a_training_ends_with_the_command_that_started_it(tmp_path):
     wait_until(lambda: processes_about(tmp_path) == [])
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux",
-    reason="only Linux ends a process together with its parent (prctl)",
-)
+@ends_with_its_parent
 def test_a_run_ends_with_its_guard(start, tmp_path):
     """As when an engine kills whatever its workers have started."""
     run = tmp_path / "out" / "fold-0" / "seed-3"

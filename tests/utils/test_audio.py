@@ -285,7 +285,9 @@ def test_what_is_no_file_is_told(tmp_path):
         load_audio(pointer)
 
 
-@pytest.mark.skipif(os.name != "posix", reason="only POSIX has names of any bytes")
+@pytest.mark.skipif(
+    os.name != "posix", reason="Windows has no names of bytes that are not text"
+)
 def test_a_name_that_is_not_utf_8_is_read(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000)
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.wav"))

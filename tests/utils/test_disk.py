@@ -22,7 +22,7 @@ def small_disk(tmp_path):
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a full disk needs root; a simulated one is tested below")
+        pytest.skip("only root may mount a small disk; a simulated one is tested below")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
