@@ -104,13 +104,10 @@ def write_run(
     item_of = {item.utterance.id: item for part in parts.values() for item in part}
     tested = [item_of[name].utterance for name in predictions["id"]]
     speakers = [utterance.speaker or "" for utterance in tested]
-    refused = None
     temperature = (history.tested or {}).get("temperature")
+    refused = None
     if model is not None:
-        try:
-            write_model(folder / "model", model, class_names, temperature)
-        except (ValueError, OSError) as error:
-            refused = error
+        refused = _try_model(folder, model, class_names, temperature)
     write_predictions(
         folder / "predictions.csv",
         predictions["id"],
@@ -147,10 +144,7 @@ def write_run(
         )
     if figures:
         _draw(folder, history, test["confusion_matrix"], class_names)
-    results = _finish(folder, record, parts, history)
-    if refused is not None:
-        raise refused
-    return results
+    return _finish(folder, record, parts, history, refused)
 
 
 def write_numbers_test(
@@ -187,7 +181,7 @@ def write_numbers_test(
         The contents of ``results.json``.
     """
     kind = model.kind
-    write_model(launch.folder / "model", model, names)
+    refused = _try_model(launch.folder, model, names)
     ids, labels, x = (predictions[key] for key in ("id", "label", "prediction"))
     write_numbers(launch.folder / f"{kind}.csv", ids, names, labels, x)
     item_of = {item.utterance.id: item for item in experiment.parts["test"]}
@@ -204,7 +198,21 @@ def write_numbers_test(
         "test": test,
     }
     _draw(launch.folder, brain.history)
-    return _finish(launch.folder, record, experiment.parts, brain.history)
+    return _finish(launch.folder, record, experiment.parts, brain.history, refused)
+
+
+def _try_model(
+    folder: Path,
+    model: EmotionClassifier,
+    names: Sequence[str],
+    temperature: float | None = None,
+) -> Exception | None:
+    """Writes the model, or gives the error, which is to come after the results."""
+    try:
+        write_model(folder / "model", model, names, temperature)
+    except (ValueError, OSError) as error:
+        return error
+    return None
 
 
 def _draw(
@@ -229,8 +237,9 @@ def _finish(
     record: Mapping[str, Any],
     parts: Mapping[str, Sequence[Labelled]],
     history: History,
+    refused: Exception | None,
 ) -> dict[str, Any]:
-    """Writes what runs of all kinds leave, ``results.json`` last."""
+    """Writes what runs of all kinds leave, ``results.json`` last; then raises."""
     if history.tested is None:
         raise ValueError(f"{folder}: no epoch of this training was tested")
     write_parts(folder / "utterances.csv", parts)
@@ -253,6 +262,8 @@ def _finish(
         name: checksum(folder / name) for name in FILES if (folder / name).is_file()
     }
     write(folder / "results.json", RESULTS, results)
+    if refused is not None:
+        raise refused
     return results
 
 

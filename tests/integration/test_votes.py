@@ -178,3 +178,15 @@ def test_a_model_of_a_dimension_is_exported_and_predicts(run, world, tmp_path, c
     )
     assert told != 0
     assert "EncoderClassifier knows classes only" in capsys.readouterr().err
+
+
+def test_results_are_written_although_the_model_is_refused(run, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise ValueError("such a model cannot be written")
+
+    monkeypatch.setattr("speechbrain_ser_cl.training.record.write_model", refuse)
+    with pytest.raises(ValueError, match="such a model cannot be written"):
+        run(hparams=LEVEL, setting="mse")
+    (path,) = tmp_path.rglob("results.json")
+    assert "level" in json.loads(path.read_text())["class_names"]
+    assert (path.parent / "dimensions.csv").is_file()
