@@ -1,4 +1,4 @@
-"""Augmentation of waveforms and of spectrograms."""
+"""Augments waveforms and spectrograms."""
 
 from speechbrain_ser_cl.augment.masking import SpectrogramMasking
 from speechbrain_ser_cl.augment.pipelines import AugmentationPipelines

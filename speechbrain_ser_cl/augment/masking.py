@@ -1,28 +1,28 @@
-"""Masks on spectrograms: a stretch of time and a band of frequencies at zero."""
+"""Masks spectrograms: sets a range of time and a range of frequencies to zero."""
 
 import torch
 from torch import Tensor
 
 
 class SpectrogramMasking:
-    """Sets a stretch of time and a band of frequencies to zero, as drawn.
+    """Sets a random range of time and a random range of frequencies to zero.
 
-    After Park et al., "SpecAugment", Interspeech 2019, with the sizes of the NTUA
-    thesis on contrastive losses for speech emotion recognition, section 4.4.2.4: up to
-    5 % of the time, up to 10 bins. Sizes are drawn uniformly, 0 and the largest
-    included, and then the place, uniformly among those where the mask fits.
+    Park et al., "SpecAugment", Interspeech 2019, with the sizes of the NTUA thesis on
+    contrastive losses for speech emotion recognition, section 4.4.2.4: up to 5 % of the
+    time, up to 10 bins. Sizes are uniform from 0 to the largest, positions uniform
+    where the mask fits.
 
     Arguments
     ---------
     time_share : float
-        Longest stretch, as a share of the frames, in [0, 1].
+        Longest time mask, as a fraction of the frames, in [0, 1].
     frequency_bins : int
-        Widest band, at least 0.
+        Widest frequency mask, at least 0.
 
     Raises
     ------
     ValueError
-        If a size is out of its range.
+        If a size is out of range.
 
     Example
     -------
@@ -48,9 +48,9 @@ class SpectrogramMasking:
         Arguments
         ---------
         spectrogram : torch.Tensor
-            (T, ..., F), without padding. Not changed.
+            (T, ..., F), without padding. Not modified.
         seed : int
-            What sizes and places are drawn from.
+            Seed of sizes and positions.
 
         Returns
         -------

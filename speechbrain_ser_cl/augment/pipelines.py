@@ -1,4 +1,4 @@
-"""Named augmentation pipelines: one is drawn per utterance, and told."""
+"""Named augmentation pipelines, of which one is drawn per utterance."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,19 +7,15 @@ from typing import Any
 
 import torch
 
-# Of less than this (s) an utterance is repeated, and its view cut.
+# Shorter utterances (s) are repeated, and their view is cut.
 _SHORTEST = 0.1
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed the generators torch-audiomentations draws from, then restore them.
-
-    Its transforms draw from torch's CPU generator, its compositions and file
-    pickers from Python's ``random``, nothing from numpy. ``torch.manual_seed``
-    will not do: it would reset the CUDA generators too, and with them the
-    model's dropout.
-    """
+    """Seeds the generators of torch-audiomentations, then restores them."""
+    # Not by torch.manual_seed: it would also reset the CUDA generators, and so the
+    # model's dropout. Compositions and file pickers use Python's ``random``.
     python_state = random.getstate()
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -33,31 +29,30 @@ def _seeded(seed: int) -> Iterator[None]:
 class AugmentationPipelines:
     """Augments one utterance with one of several named pipelines.
 
-    A pipeline is a list of torch-audiomentations transforms that are applied in
-    order, each with its own probability ``p``. Which pipeline made a view is the
-    label of the augmentation classification loss in Ahn and Rajapakse 2023,
-    "Integrating contrastive learning into a multitask transformer model for
-    effective domain adaptation", section 3.4 and eq. 6.
+    A pipeline is a list of torch-audiomentations transforms that are applied in order,
+    each with its own probability ``p``. The number of the pipeline is the label of the
+    augmentation classification loss in Ahn and Rajapakse 2023, "Integrating contrastive
+    learning into a multitask transformer model for effective domain adaptation",
+    section 3.4 and eq. 6.
 
-    Made for unpadded utterances, before batching: on a padded batch
-    ``TimeInversion`` and ``Shift`` would move the padding to the front. Samples
-    may leave [-1, 1] (``Gain``, ``AddColoredNoise``); nothing is clipped. Of less than
-    0.1 s, which ``PitchShift`` cannot take, an utterance is repeated up to that length
-    and its view cut.
+    For single utterances without padding: in a padded batch ``TimeInversion`` and
+    ``Shift`` would move the padding to the front. Samples may leave [-1, 1] (``Gain``,
+    ``AddColoredNoise``); nothing is clipped. An utterance shorter than 0.1 s, which
+    ``PitchShift`` cannot process, is repeated up to that length and its view is cut.
 
     Arguments
     ---------
     pipelines : mapping of str to sequence of transforms
-        Name to transforms, in the order of the labels. Transforms are instances
-        of ``torch_audiomentations`` classes; an empty sequence is the identity.
+        Name to transforms, in the order of the labels. Transforms are instances of
+        ``torch_audiomentations`` classes; an empty sequence changes nothing.
     sample_rate : int
         In Hz.
 
     Raises
     ------
     ValueError
-        When there is no pipeline, when a member is not a transform, or when a
-        band filter's band can reach beyond half the sampling rate.
+        If there is no pipeline, a member is not a transform, or the band of a band
+        filter can reach above half the sampling rate.
 
     Example
     -------
@@ -79,7 +74,7 @@ class AugmentationPipelines:
         pipelines: Mapping[str, Sequence[torch.nn.Module]],
         sample_rate: int = 16000,
     ) -> None:
-        # Here, because importing it takes a second.
+        # here, because importing it takes a second
         from torch_audiomentations.core.composition import BaseCompose
         from torch_audiomentations.core.transforms_interface import (
             BaseWaveformTransform,
@@ -100,14 +95,13 @@ class AugmentationPipelines:
                         "expected an instance of a torch_audiomentations class "
                         "(in YAML: !new:torch_audiomentations.Gain)"
                     )
-                # Else it answers with a plain tensor or with an object,
-                # depending on how it was made.
+                # Else it returns a tensor or an object, depending on its arguments.
                 transform.output_type = "dict"
                 for part in transform.modules():
                     self._check_band(name, part)
 
     def _check_band(self, name: str, transform: Any) -> None:
-        """Refuse a band that would fail at a rare draw in the middle of training."""
+        """Refuses a band that would rarely fail, in the middle of training."""
         if not hasattr(transform, "max_bandwidth_fraction"):
             return
         center = transform.max_center_frequency
@@ -122,39 +116,37 @@ class AugmentationPipelines:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The pipelines' names; a label is an index into them."""
+        """Names of the pipelines; a label is an index into them."""
         return tuple(self._pipelines)
 
     def __len__(self) -> int:
         return len(self._pipelines)
 
     def __call__(self, wav: torch.Tensor, seed: int) -> tuple[torch.Tensor, int]:
-        """Draw one pipeline, each with the same probability, and apply it.
+        """Draws one pipeline uniformly and applies it.
 
-        The result depends on ``wav`` and ``seed`` alone, and the global random
-        generators are left as they were.
+        The result depends only on ``wav`` and ``seed``; the global random generators
+        are not changed.
 
         Arguments
         ---------
         wav : torch.Tensor
-            One utterance without padding, on the CPU, shape (T,), T >= 1. Not
-            changed.
+            One utterance without padding, on the CPU, shape (T,), T >= 1. Not modified.
         seed : int
-            Torch uses its lowest 32 bits only.
+            Torch uses only its lowest 32 bits.
 
         Returns
         -------
         view : torch.Tensor
-            Shape (T,), finite. Shares memory with ``wav`` where no transform
-            was applied.
+            Shape (T,), finite. Shares memory with ``wav`` if no transform was applied.
         label : int
-            Which pipeline, in [0, len(self)).
+            Number of the pipeline, in [0, len(self)).
 
         Raises
         ------
         ValueError
-            When ``wav`` is not one non-empty utterance, or when the view has
-            another length or samples that are not finite.
+            If ``wav`` is not one non-empty utterance, or the view has another length or
+            samples that are not finite.
         """
         if wav.dim() != 1 or wav.numel() == 0 or wav.device.type != "cpu":
             raise ValueError(
@@ -163,7 +155,7 @@ class AugmentationPipelines:
             )
         with _seeded(seed):
             label = int(torch.randint(len(self), ()))
-            # Some transforms want a window of samples.
+            # Some transforms need a minimum number of samples.
             times = max(1, -(-round(_SHORTEST * self.sample_rate) // len(wav)))
             given = wav.repeat(times) if times > 1 else wav
             view = given[None, None]

@@ -1,7 +1,6 @@
-"""Corpora: cards that say what each is, readers: a folder in, ``Utterance`` out.
+"""Corpora: cards that describe them, and readers that return lists of ``Utterance``.
 
-``CORPORA.get("emodb")(folder)`` of ``speechbrain_ser_cl.registry`` reads a corpus by
-its name.
+``speechbrain_ser_cl.registry.CORPORA.get("emodb")(folder)`` reads a corpus by its name.
 """
 
 from speechbrain_ser_cl.corpora.card import Card, Licence, load_card

@@ -1,8 +1,8 @@
-"""What a corpus' card says: typed facts, read from YAML.
+"""Corpus cards: typed facts about a corpus, read from YAML.
 
-A card describes a published corpus as data: where it comes from, under which terms,
-how its files are named, what its codes mean, how many utterances it has. One engine
-(``cards.py``) reads all corpora that have a layout.
+A card describes a published corpus as data: its source, its licence, the pattern of its
+file names, the meaning of its codes and its number of utterances. One engine
+(``cards.py``) reads all corpora whose card has a layout.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FIELDS = (*MAPPED, "intensity")
 
 
 class _Checked:
-    """Keys that a card does not have are refused."""
+    """Refuses keys that the schema does not have."""
 
     __pydantic_config__ = {"extra": "forbid"}
 
@@ -39,18 +39,17 @@ class Licence(_Checked):
     Arguments
     ---------
     name : str
-        Of the licence, for people.
+        Name of the licence, for display.
     share_audio : bool
-        Whether snippets of its audio may stand in what is shown to others, such as a
-        report.
+        Whether a report or another page may contain snippets of the audio.
     source : str
-        Whom to name; a card fills it in from its title and citation.
+        Credit line. A card fills it in from its title and citation.
     allows : str
-        ``"anything"``, ``"with credit"`` (also where the same terms have to be passed
-        on), ``"non-commercial"``, ``"research"``, ``"agreement"`` with the owner,
-        ``"disputed"`` where sources disagree, ``"unknown"``.
+        ``"anything"``; ``"with credit"`` (also for share-alike licences);
+        ``"non-commercial"``; ``"research"``; ``"agreement"`` with the owner;
+        ``"disputed"`` (sources disagree); ``"unknown"``.
     says : dict
-        Where sources disagree: who says what.
+        If sources disagree: name of each source to what it says.
 
     Example
     -------
@@ -74,7 +73,7 @@ class Licence(_Checked):
 
     @property
     def limits(self) -> str | None:
-        """What a user of a model trained on it must know; None: nothing to say."""
+        """Restrictions on a model trained on this corpus. None: none to report."""
         return {
             "anything": None,
             "with credit": None,
@@ -88,20 +87,21 @@ class Licence(_Checked):
 
 @dataclass(frozen=True)
 class Field(_Checked):
-    r"""Where a value stands, and what its codes mean.
+    r"""Says where a value is found and what its codes mean.
 
     Arguments
     ---------
     of : str
-        Named groups of the pattern, or columns of the table, in braces; by default
-        the one that is called like the field.
+        Named groups of the pattern, or columns of the table, in braces. Default: the
+        group or column with the field's name.
     words : dict
-        Code, as a regular expression that fits the whole of it, to meaning, in which
-        ``\1`` is the first group; null leaves an utterance out (``emotion``, ``part``)
-        or means not known (others).
-        Without words a value is taken as it is.
+        Code to meaning. A code is a regular expression that matches the whole value;
+        ``\1`` in the meaning is its first group. null: the utterance is left out
+        (``emotion``, ``part``) or the value is unknown (other fields). Without words,
+        values are used as they are.
     every : int, optional
-        For numbers that count on from class to class: 1 is meant again after so many.
+        For numbers that count on from class to class: number of values per class, after
+        which the count starts again at 1.
 
     Example
     -------
@@ -116,14 +116,14 @@ class Field(_Checked):
 
 @dataclass(frozen=True)
 class Scale(_Checked):
-    """The scale of a dimension such as arousal.
+    """Scale of a dimension such as arousal.
 
     Arguments
     ---------
     low, high : float
-        Its ends.
+        Lowest and highest value.
     of : str
-        The column, in braces, where the card's table has it.
+        Column of the card's table, in braces.
     """
 
     low: float
@@ -133,22 +133,22 @@ class Scale(_Checked):
 
 @dataclass(frozen=True)
 class Table(_Checked):
-    """A file of labels: the corpus' own, or one that says more about its files.
+    """A file with labels, or with further facts about the files.
 
     Arguments
     ---------
     file : str
-        Its path in the corpus.
+        Path within the corpus folder.
     delimiter : str
-        Between columns.
+        Character between columns.
     values : dict
-        Further columns, the same in all rows.
+        Further columns with the same value in all rows.
     key : str
-        Of a table that says more: columns in braces that are equal to ``of``.
+        For a further table: columns in braces whose value is compared with ``of``.
     of : str
-        Named groups or columns in braces.
+        Named groups of the pattern, or columns, in braces.
     optional : bool
-        Whether the corpus can be read without it.
+        Whether the corpus can be read without this file.
     """
 
     file: str
@@ -161,18 +161,18 @@ class Table(_Checked):
 
 @dataclass(frozen=True)
 class Counts(_Checked):
-    """How many there are of what in a complete copy.
+    """Published counts of a complete copy.
 
     Arguments
     ---------
     utterances : int
-        All; must be the sum of ``emotions`` where those are given.
+        Total. Must equal the sum of ``emotions``, if given.
     speakers : int, optional
-        Different ones.
+        Number of speakers.
     emotions : dict
-        Number of utterances of each.
+        Emotion to number of utterances.
     note : str
-        What is special about this release.
+        Remark about this release.
     """
 
     utterances: int
@@ -186,14 +186,14 @@ class Counts(_Checked):
             raise ValueError(f"emotions add up to {total}, not to {self.utterances}")
 
     def expected(self) -> dict[str, int]:
-        """Give the counts by name, as ``checks.make_utterances`` compares them."""
+        """Returns the counts by name, as ``checks.make_utterances`` expects them."""
         found = {"utterances": self.utterances, **self.emotions}
         return found | ({"speakers": self.speakers} if self.speakers else {})
 
 
 @dataclass(frozen=True)
 class Example(_Checked):
-    """A file of the corpus and what is known of it, to understand the card by."""
+    """One file of the corpus and its labels, as an example."""
 
     path: str
     emotion: str
@@ -205,63 +205,64 @@ class Example(_Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class Card(_Checked):
-    r"""A corpus as data.
+    r"""Describes a corpus as data.
 
     Arguments
     ---------
     name : str
-        As registered; the name of the card's file.
+        Registered name; also the name of the card's file.
     title, languages, page, licence, citation : str, list of str, str, Licence, str
-        What it is, ISO 639 codes, where to get it, on which terms, whom to cite.
+        Title, ISO 639 codes, web address, licence, reference to cite.
     counts : Counts
-        Of a complete copy.
+        Counts of a complete copy.
     checked : str
-        How the counts were checked.
+        How the counts were verified.
     unchecked : list of str
-        Keys of the card whose facts nobody has compared with a source.
+        Keys of the card that were not compared with a source.
     aliases : list of str
-        Other names.
+        Other registered names.
     hours : float, optional
-        Length of all audio.
+        Total length of the audio.
     speech : str
-        How the emotions came about: ``"acted"``, ``"natural"``, ….
+        Origin of the emotions: ``"acted"``, ``"natural"``, ….
     path : str
-        Regular expression with named groups that fits the end of each file's path,
-        from a folder's beginning on, without suffix.
+        Regular expression with named groups. It matches the end of each file's path
+        without suffix, and starts at a folder name.
     ignore : str
-        Likewise for audio files beside the corpus' that do not belong to it.
+        Same, for audio files in the folder that do not belong to the corpus.
     tables : list of Table
-        Instead of ``path``: the files of labels, a row per utterance.
+        In place of ``path``: label files with one row per utterance.
     audio : str
-        With ``tables``: the path of a row's audio file without suffix, from the
-        corpus' folder on, columns in braces.
+        With ``tables``: path of a row's audio file, without suffix, relative to the
+        corpus folder, with columns in braces.
     more : list of Table
-        Tables that say more about speakers or files.
+        Tables with further facts about speakers or files.
     marker : str
-        Where a reader in Python takes the place of a layout: regular expression of a
-        path by which the corpus is known.
+        For corpora with a reader in Python: regular expression of a path by which the
+        corpus is recognised.
     id : str
-        Name of an utterance: groups in braces; ``{stem}`` is the file's name.
+        Name of an utterance, with groups in braces; ``{stem}`` is the file name without
+        suffix.
     media : list of str
-        Suffixes of audio or video that libsndfile does not read.
+        Suffixes of audio or video formats that libsndfile does not read.
     emotion, speaker, session, gender, language, text, part, intensity : Field
-        Where each stands; needed where no group or column has this name, or codes have
-        to be translated.
+        Where each value is found. Needed if no group or column has this name, or if
+        codes have to be translated.
     dimensions : dict
         Name of each dimension to its ``Scale``.
     group_by : dict
-        What results can be told by beside gender and language, to where it stands:
-        ``{age: "{Age}"}``.
+        Further variables to group results by, besides gender and language, and where
+        each is found: ``{age: "{Age}"}``.
     variants : dict
         Name of another release to its counts.
     bad : dict
-        File to what is known to be wrong with it; left out where it cannot be read.
+        File to its known defect. The file is left out if it cannot be read.
     refuse_one_length : bool
-        Whether copies are known whose files were all cut or padded to one length.
+        Whether copies exist whose files were all cut or padded to one length.
     notes : list of str
-        What one has to know.
+        Further facts that a user must know.
     example : Example, optional
-        One file.
+        One file and its labels.
     """
 
     name: str
@@ -323,17 +324,17 @@ class Card(_Checked):
 
     @property
     def readable(self) -> bool:
-        """Whether the engine reads it, without Python of its own."""
+        """Whether ``cards.py`` can read the corpus without a reader in Python."""
         return bool(self.path or self.tables)
 
     @cached_property
     def groups(self) -> frozenset[str]:
-        """Names of the pattern's groups."""
+        """Names of the groups in ``path``."""
         return frozenset(re.compile(self.path).groupindex)
 
     @cached_property
     def fields(self) -> dict[str, Field]:
-        """Each field that the corpus says something of."""
+        """Fields that the card describes."""
         found: dict[str, Field] = {}
         for name in FIELDS:
             place = getattr(self, name) or (Field() if name in self.groups else None)
@@ -343,12 +344,12 @@ class Card(_Checked):
 
     @cached_property
     def terms(self) -> Licence:
-        """The licence, with whom to name."""
+        """Licence with its credit line."""
         return replace(self.licence, source=f"{self.title}, {self.citation}")
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """One line about the corpus."""
         counts = self.counts
         parts = [
             f"{counts.utterances} utterances",
@@ -360,25 +361,25 @@ class Card(_Checked):
 
 
 def load_card(path: str | Path, name: str | None = None) -> Card:
-    """Read a card, and refuse what is not one.
+    """Reads a card and checks it.
 
     Arguments
     ---------
     path : str or pathlib.Path
         A YAML file.
     name : str, optional
-        Of the corpus; by default the file's, without suffix.
+        Name of the corpus. Default: the file name without suffix.
 
     Returns
     -------
     Card
-        Its facts.
+        The card.
 
     Raises
     ------
     CorpusError
-        If there is no such file, for YAML that cannot be read, keys that a card does
-        not have, keys that it lacks, and values of another type.
+        If the file does not exist, is not YAML, has an unknown key, lacks a key or has
+        a value of the wrong type.
 
     Example
     -------
@@ -387,7 +388,7 @@ def load_card(path: str | Path, name: str | None = None) -> Card:
     """
     path = Path(path)
     try:
-        # The C parser is ten times as fast, and there wherever a wheel of yaml is.
+        # yaml's C parser is ten times as fast and part of all its wheels.
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         facts = yaml.load(path.read_text(encoding="utf-8"), loader)
     except OSError as error:
@@ -402,7 +403,7 @@ def load_card(path: str | Path, name: str | None = None) -> Card:
         card: Card = _checker().validate_python({"name": name or path.stem} | facts)
         return card
     except ValidationError as error:
-        # A key that is not known may be the one that is missing, misspelt.
+        # The unknown key may be a misspelling of the missing one.
         strange = "unexpected_keyword_argument"
         first = min(error.errors(), key=lambda one: one["type"] != strange)
         key = ".".join(map(str, first["loc"]))
@@ -424,12 +425,12 @@ def _checker() -> TypeAdapter[Card]:
 
 
 def card_names() -> list[str]:
-    """Names of the package's own cards, without reading them.
+    """Returns the names of the package's own cards without reading them.
 
     Returns
     -------
     list of str
-        In order.
+        Sorted.
 
     Example
     -------

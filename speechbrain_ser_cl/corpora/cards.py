@@ -1,4 +1,4 @@
-"""One engine that reads every corpus whose card says how its files are named."""
+"""Reads every corpus whose card describes its file names."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ Row = dict[str, str]
 
 
 class CardReader:
-    """A reader that is made of a card, to be registered like a function.
+    """Reads the corpus of a card. Can be registered like a function.
 
     Arguments
     ---------
     card : Card
-        What it reads.
+        Description of the corpus.
 
     Example
     -------
@@ -66,20 +66,21 @@ no/such/folder
 
     @property
     def licence(self) -> Licence:
-        """The terms of the corpus."""
+        """Licence of the corpus."""
         return self.card.terms
 
     def __call__(
         self, folder: str | Path, allow_missing: bool = False
     ) -> list[Utterance]:
-        """Read the corpus.
+        """Reads the corpus.
 
         Arguments
         ---------
         folder : str or pathlib.Path
-            Where it lies: its folder, one above or one of its own folders.
+            Folder of the corpus, its parent or one of its subfolders.
         allow_missing : bool
-            Whether missing and corrupt files and wrong counts become one warning.
+            Whether missing files, corrupt files and wrong counts give one warning
+            instead of an error.
 
         Returns
         -------
@@ -89,31 +90,31 @@ no/such/folder
         Raises
         ------
         CorpusError
-            For a wrong folder, file names of another form, codes that the card does
-            not have, and copies that are known to be cut; unless ``allow_missing``,
-            for missing and corrupt files and wrong counts.
+            For a wrong folder, file names that do not fit the pattern, codes that the
+            card does not have, and known cut copies. Unless ``allow_missing``, also for
+            missing or corrupt files and wrong counts.
         """
         return read_card(self.card, folder, allow_missing)
 
 
 @cache
 def get_card(name: str) -> Card:
-    """Find the card of a corpus.
+    """Returns the card of a corpus.
 
     Arguments
     ---------
     name : str
-        A name of ``card_names()``, or one of its aliases.
+        A name in ``card_names()``, or an alias.
 
     Returns
     -------
     Card
-        Read once.
+        The card; each file is read once.
 
     Raises
     ------
     CorpusError
-        For another name, with the nearest.
+        If there is no such card; suggests the nearest name.
 
     Example
     -------
@@ -133,12 +134,12 @@ def get_card(name: str) -> Card:
 
 
 def all_cards() -> list[Card]:
-    """List the package's own cards.
+    """Returns the package's own cards.
 
     Returns
     -------
     list of Card
-        By name.
+        Sorted by name.
 
     Example
     -------
@@ -149,12 +150,12 @@ def all_cards() -> list[Card]:
 
 
 def known_cards() -> list[Card]:
-    """List the package's own cards, and those of readers that plug-ins make of a card.
+    """Returns the package's own cards and those of readers that plug-ins registered.
 
     Returns
     -------
     list of Card
-        By name.
+        Sorted by name.
 
     Example
     -------
@@ -169,12 +170,12 @@ def known_cards() -> list[Card]:
 
 
 def register_cards(own: Mapping[str, type[CardReader]]) -> None:
-    """Register a reader for each card that has a layout, under its name and aliases.
+    """Registers a reader for each card that has a layout, under its name and aliases.
 
     Arguments
     ---------
     own : mapping
-        Name of a corpus to the reader that knows more than its card.
+        Corpus name to a reader that extends what the card says.
     """
     for card in all_cards():
         if card.readable:
@@ -184,14 +185,14 @@ def register_cards(own: Mapping[str, type[CardReader]]) -> None:
 
 
 class Listing:
-    """The files below a folder, seen once.
+    """Lists the files below a folder once.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where to look; linked folders as well, hidden files not.
+        Folder to search, including linked folders, without hidden files.
     suffixes : iterable of str
-        Of audio, in lower case.
+        Audio suffixes in lower case.
 
     Example
     -------
@@ -213,33 +214,34 @@ class Listing:
             (self.audio if suffix in suffixes else self.others).append(path)
 
     def below(self, path: str) -> str:
-        """Write a path as it reads from the folder on."""
+        """Returns a path relative to the folder."""
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
 
 
 def suffixes_of(card: Card) -> list[str]:
-    """Suffixes of the audio files that a card's reader takes."""
+    """Returns the suffixes of audio files that a card's reader takes."""
     return [*AUDIO_SUFFIXES, *card.media]
 
 
 def anchored(pattern: str) -> re.Pattern[str]:
-    """Anchor a card's pattern, so that it fits the last parts of a path as a whole."""
+    """Anchors a card's pattern, so that it matches whole names at the end of a path."""
     return re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
 
 
 def read_card(
     card: Card, folder: str | Path, allow_missing: bool = False
 ) -> list[Utterance]:
-    """Read a corpus as its card describes it.
+    """Reads a corpus as its card describes it.
 
     Arguments
     ---------
     card : Card
-        The corpus.
+        Description of the corpus.
     folder : str or pathlib.Path
-        Where it lies: its folder, one above or one of its own folders.
+        Folder of the corpus, its parent or one of its subfolders.
     allow_missing : bool
-        Whether missing and corrupt files and wrong counts become one warning.
+        Whether missing files, corrupt files and wrong counts give one warning instead
+        of an error.
 
     Returns
     -------
@@ -249,7 +251,7 @@ def read_card(
     Raises
     ------
     CorpusError
-        As ``CardReader`` says.
+        As for :class:`CardReader`.
 
     Example
     -------
@@ -302,7 +304,7 @@ def _speakers(utterances: list[Utterance]) -> dict[str, int]:
 
 
 def _release(card: Card, found: int) -> Counts:
-    """Give the counts of the release with as many utterances, else of the usual one."""
+    """Returns the counts of the release of this size, else of the default release."""
     for name, counts in card.variants.items():
         if counts.utterances == found != card.counts.utterances:
             logger.info("%s: %s. %s", card.name, name, counts.note)
@@ -311,7 +313,7 @@ def _release(card: Card, found: int) -> Counts:
 
 
 def _rows_of_names(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
-    """Yield path and values of each file whose name fits."""
+    """Yields path and values of each file whose name fits the pattern."""
     form, ignored = anchored(card.path), anchored(card.ignore)
     found: list[tuple[str | None, Row]] = []
     strange = []
@@ -342,7 +344,7 @@ def _rows_of_names(card: Card, listing: Listing) -> list[tuple[str | None, Row]]
 
 
 def not_here(card: Card, listing: Listing) -> CorpusError:
-    """Say why a folder is not the corpus."""
+    """Describes why a folder is not the corpus."""
     wanted = card.tables[0].file if card.tables else None
     if card.example:
         wanted = " and ".join(filter(None, (wanted, card.example.path)))
@@ -355,7 +357,7 @@ def not_here(card: Card, listing: Listing) -> CorpusError:
 
 
 def _rows_of_tables(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
-    """Yield path and values of each row; no path where its file is missing."""
+    """Yields path and values of each row; the path is None if the file is missing."""
     depth = card.audio.count("/") + 1
     files = {_tail(os.path.splitext(path)[0], depth): path for path in listing.audio}
     rows: list[tuple[str | None, Row]] = []
@@ -375,21 +377,21 @@ def _rows_of_tables(card: Card, listing: Listing) -> list[tuple[str | None, Row]
 
 
 class _Cell(str):
-    """A value that may be the name of a file: ``{column.stem}`` in a card."""
+    """A value that may be a file name: ``{column.stem}`` in a card."""
 
     @property
     def stem(self) -> str:
-        """The name without suffix."""
+        """Value without its suffix."""
         return Path(self).stem
 
 
 def _tail(path: str, depth: int) -> str:
-    """Give the last parts of a path."""
+    """Returns the last parts of a path."""
     return "/".join(path.split("/")[-depth:])
 
 
 def _table_path(table: Table, listing: Listing) -> str | None:
-    """Find the table: below the folder, or beside what the user gave."""
+    """Finds the table below the folder, or beside the folder that the user gave."""
     for path in listing.others:
         if path.endswith(f"/{table.file}"):
             return path
@@ -412,7 +414,7 @@ def _read_table(path: str, table: Table, card: Card) -> list[Row]:
 
 
 def _filled(template: str, values: Mapping[str, str], card: Card, where: str) -> str:
-    """Fill the braces of a template with values."""
+    """Fills the braces of a template with values."""
     try:
         return template.format_map(values)
     except KeyError as error:
@@ -426,7 +428,7 @@ def _filled(template: str, values: Mapping[str, str], card: Card, where: str) ->
 def _add(
     table: Table, rows: list[tuple[str | None, Row]], card: Card, listing: Listing
 ) -> None:
-    """Give each row the columns that a further table has for its key."""
+    """Adds to each row the columns that a further table has for its key."""
     path = _table_path(table, listing)
     if path is None and not table.optional:
         raise CorpusError(f"{card.name}: there is no {table.file} in {listing.folder}")
@@ -453,7 +455,7 @@ def _add(
 def _candidates(
     card: Card, rows: list[tuple[str | None, Row]], folder: Path
 ) -> tuple[list[Candidate], list[str]]:
-    """Translate the rows; also give the emotions of the part that is left out."""
+    """Translates the rows to candidates; also returns the emotions left out."""
     meanings = {
         name: _meaning(card, name, field, rows, folder)
         for name, field in card.fields.items()
@@ -507,7 +509,7 @@ def _candidates(
 
 
 def _dimensions(card: Card, row: Row) -> dict[str, float] | None:
-    """Read the numbers of a row's dimensions."""
+    """Reads the dimensions of a row."""
     texts = {
         name: row.get(scale.of.strip("{}"), "")
         for name, scale in card.dimensions.items()
@@ -525,7 +527,7 @@ def _meaning(
     rows: list[tuple[str | None, Row]],
     folder: Path,
 ) -> Callable[[Row], str | None]:
-    """Make a function for a row's value of a field; it looks up each code once."""
+    """Returns a function from a row to a field's meaning; translates each code once."""
     whole = re.fullmatch(r"\{(\w+)\}", field.of)
     if whole:
         column = whole[1]
@@ -537,7 +539,7 @@ def _meaning(
         columns = re.findall(r"\{(\w+)\}", field.of)
 
         def code_of(row: Row) -> str:
-            # What lacks a piece says nothing.
+            # A value without one of its groups is unknown.
             there = all(row.get(column) for column in columns)
             return field.of.format_map(row) if there else ""
 
@@ -588,16 +590,16 @@ def _meaning(
 
 @dataclass(frozen=True)
 class Recognised:
-    """A corpus that seems to lie in a folder.
+    """A corpus that was recognised in a folder.
 
     Arguments
     ---------
     name : str
-        Its registered name.
+        Registered name.
     found, expected : int
-        Utterances there, and in a complete copy.
+        Number of utterances in the folder, and in a complete copy.
     problem : str or None
-        What its reader says against the copy; None: nothing.
+        Error of the corpus reader. None: the copy is complete.
     """
 
     name: str
@@ -607,23 +609,23 @@ class Recognised:
 
 
 def recognise(folder: str | Path) -> list[Recognised]:
-    """Say which corpora lie in a folder, by the names of the files.
+    """Recognises the corpora in a folder by their file names.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to look, at any depth.
+        Folder to search, at any depth.
 
     Returns
     -------
     list of Recognised
-        The most likely first; those whose scheme fits at least half of the audio
-        files that any scheme fits, and smaller ones that are complete.
+        Most likely corpus first. Contains corpora whose pattern fits at least half of
+        the audio files that any pattern fits, and smaller corpora that are complete.
 
     Raises
     ------
     CorpusError
-        If there is no such folder.
+        If the folder does not exist.
 
     Example
     -------
@@ -641,10 +643,10 @@ def recognise(folder: str | Path) -> list[Recognised]:
         for card, number in fits
         if number and (number >= most / 2 or number >= card.counts.utterances)
         if (one := _examined(card, folder)).found
-        # A small corpus beside a large one, if it is complete.
+        # A complete small corpus beside a large one.
         if number >= most / 2 or one.problem is None
     ]
-    # A copy that is complete, then one that is nearly so.
+    # Complete copies first, then nearly complete ones.
     return sorted(
         found,
         key=lambda one: (one.problem is not None, abs(one.found / one.expected - 1)),
@@ -652,7 +654,7 @@ def recognise(folder: str | Path) -> list[Recognised]:
 
 
 def _fits(card: Card, listing: Listing) -> int:
-    """Count the files that are named as in this corpus."""
+    """Counts the files that fit the corpus' naming pattern."""
     if card.tables:
         there = [_table_path(table, listing) for table in card.tables]
         return len(listing.audio) if all(there) else 0
@@ -668,10 +670,10 @@ def _fits(card: Card, listing: Listing) -> int:
 
 
 def _examined(card: Card, folder: Path) -> Recognised:
-    """Report what the corpus' reader finds in the folder."""
+    """Reports what the corpus reader finds in the folder."""
     expected = card.counts.utterances
     reader = CORPORA.get(card.name)
-    if hasattr(reader, "count"):  # it writes files when it reads
+    if hasattr(reader, "count"):  # this reader writes files
         return _counted(card, reader.count, folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -689,7 +691,7 @@ def _examined(card: Card, folder: Path) -> Recognised:
 def _counted(
     card: Card, count: Callable[[Path], Mapping[str, int]], folder: Path
 ) -> Recognised:
-    """What a reader counts in the folder."""
+    """Counts the utterances that a reader in Python finds in the folder."""
     expected = card.counts
     try:
         found = count(folder)

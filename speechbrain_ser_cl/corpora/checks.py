@@ -1,8 +1,8 @@
-"""Checks that all corpus readers share.
+"""Checks shared by all corpus readers.
 
-A reader finds its folder with ``locate``, collects one ``Candidate`` per
-utterance and leaves the rest to ``make_utterances``: do the files exist, can their
-headers be read, are the numbers those of the published corpus?
+A reader finds its folder with ``locate``, makes one ``Candidate`` per utterance and
+calls ``make_utterances``, which checks that files exist and are readable and that the
+counts equal the published ones.
 """
 
 import logging
@@ -33,14 +33,14 @@ AUDIO_SUFFIXES = (".wav", ".flac")
 
 
 class CorpusError(SERError):
-    """A corpus on disk is not what its reader expects.
+    """A corpus folder is not what its reader expects.
 
     Arguments
     ---------
     message : str
-        What was found and what to do.
+        What was found, and what to do.
     unusable : sequence of str
-        Ids of the utterances without which all would be well.
+        Ids of the utterances that cause the error; leaving them out resolves it.
 
     Example
     -------
@@ -55,11 +55,11 @@ class CorpusError(SERError):
 
 @dataclass(frozen=True)
 class Candidate:
-    """An utterance by its labels alone, before its audio file is looked at.
+    """The labels of an utterance whose audio file is not yet checked.
 
-    The arguments are those of ``Utterance``; ``path`` is None where the labels
-    name an utterance that has no audio file, ``name`` is the corpus' own name of the
-    utterance, which becomes the id, and a ``language`` of None is the corpus' one.
+    The arguments are those of ``Utterance``, except: ``path`` is None if the labelled
+    utterance has no audio file; ``name`` is the corpus' own name of the utterance,
+    which becomes part of the id; ``language`` None stands for the corpus' language.
 
     Example
     -------
@@ -88,22 +88,21 @@ class Candidate:
 
 
 def visible(folder: Path, pattern: str) -> list[Path]:
-    """Files of a folder that match a pattern, without hidden ones.
+    """Returns the files of a folder that match a pattern, without hidden files.
 
-    Corpora that went through a Mac carry a ``._name`` beside every file; those
-    are not audio and not labels.
+    Hidden files include the ``._name`` files that macOS writes beside each file.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where to look.
+        Folder to search.
     pattern : str
-        A glob pattern relative to the folder.
+        Glob pattern relative to the folder.
 
     Returns
     -------
     list of pathlib.Path
-        In sorted order.
+        Sorted.
 
     Example
     -------
@@ -117,20 +116,20 @@ def visible(folder: Path, pattern: str) -> list[Path]:
 
 
 def audio_files(folder: Path, pattern: str) -> list[Path]:
-    """List the wav and flac files of a folder, without hidden ones.
+    """Returns the wav and flac files of a folder, without hidden files.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where to look.
+        Folder to search.
     pattern : str
-        A glob pattern relative to the folder; files it matches that are not wav
-        or flac are left out.
+        Glob pattern relative to the folder. Matches that are not wav or flac are left
+        out.
 
     Returns
     -------
     list of pathlib.Path
-        In sorted order.
+        Sorted.
 
     Example
     -------
@@ -144,7 +143,7 @@ def audio_files(folder: Path, pattern: str) -> list[Path]:
 
 
 def below(folder: Path, path: Path) -> str:
-    """Write a path as it reads from a folder; whole if it lies elsewhere.
+    """Returns a path relative to a folder, or the whole path if it is elsewhere.
 
     Arguments
     ---------
@@ -156,7 +155,7 @@ def below(folder: Path, path: Path) -> str:
     Returns
     -------
     str
-        With ``/`` between the folders.
+        Path with ``/`` between folders.
 
     Example
     -------
@@ -168,17 +167,17 @@ def below(folder: Path, path: Path) -> str:
 
 
 def one_name(text: str | Path) -> str:
-    r"""Write the name of a file in the one form in which names are compared.
+    r"""Normalises the name of a file, so that names can be compared.
 
     Arguments
     ---------
     text : str or pathlib.Path
-        As somebody wrote it.
+        Name as written by a user.
 
     Returns
     -------
     str
-        In the Unicode form NFC, with ``/`` between folders, without ``./``.
+        Name in Unicode form NFC, with ``/`` between folders and without ``./``.
 
     Example
     -------
@@ -195,30 +194,31 @@ def locate(
     wanted: str,
     is_root: Callable[[Path], bool],
 ) -> Path:
-    """Find a corpus in the folder a user gave, or in one of its usual subfolders.
+    """Finds a corpus in the folder that the user gave or in one of its usual
+    subfolders.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        What the user gave.
+        Folder that the user gave.
     corpus : str
-        The corpus' name, for the error.
+        Name of the corpus, for the error.
     subfolders : sequence of str
-        Where to look, relative to the folder; ``"."`` is the folder itself.
+        Folders to try, relative to ``folder``; ``"."`` is the folder itself.
     wanted : str
-        What is looked for in words, for the error.
+        Description of what is expected, for the error.
     is_root : callable
-        Says of an existing folder whether it is the one.
+        Returns whether an existing folder is the corpus.
 
     Returns
     -------
     pathlib.Path
-        The first that is the one.
+        First folder that is the corpus.
 
     Raises
     ------
     CorpusError
-        If none is; the error says what was looked for and what is there.
+        If there is none. The message says what was expected and what was found.
 
     Example
     -------
@@ -245,7 +245,7 @@ no/such/folder
 def emotion_of(
     codes: Iterable[tuple[str, str]], emotions: Mapping[str, str], corpus: str
 ) -> dict[str, str]:
-    """Translate a corpus' label codes into emotion names.
+    """Translates a corpus' label codes to emotion names.
 
     Arguments
     ---------
@@ -254,7 +254,7 @@ def emotion_of(
     emotions : mapping
         Code to emotion name.
     corpus : str
-        The corpus' name, for the error.
+        Name of the corpus, for the error.
 
     Returns
     -------
@@ -264,7 +264,7 @@ def emotion_of(
     Raises
     ------
     CorpusError
-        For a code that the mapping lacks.
+        For a code that ``emotions`` does not have.
 
     Example
     -------
@@ -286,22 +286,22 @@ def emotion_of(
 
 
 def numbers(texts: Mapping[str, str]) -> dict[str, float] | None:
-    """Read the values of dimensions.
+    """Reads the values of dimensions.
 
     Arguments
     ---------
     texts : mapping
-        Name to a number in digits, or to nothing or NaN.
+        Dimension to a number as text; empty text and NaN mean unknown.
 
     Returns
     -------
     dict or None
-        What is known; None where nothing is.
+        Known values. None if there are none.
 
     Raises
     ------
     CorpusError
-        For another text.
+        For text that is not a number.
 
     Example
     -------
@@ -331,32 +331,32 @@ def make_utterances(
     bad: Mapping[str, str] | None = None,
     scales: "Mapping[str, Scale] | None" = None,
 ) -> list[Utterance]:
-    """Make utterances: read the durations, compare the counts with published ones.
+    """Makes utterances: reads the durations and compares the counts with the published
+    ones.
 
     Arguments
     ---------
     candidates : iterable of Candidate
-        What the labels say.
+        Labels of the utterances.
     corpus : str
-        The corpus' name; it becomes the prefix of ids, speakers, sessions and
-        text ids.
+        Name of the corpus; becomes the prefix of ids, speakers, sessions and text ids.
     language : str
         ISO 639 code.
     folder : pathlib.Path
-        For the messages.
+        Folder of the corpus, for messages.
     expected : mapping
-        Golden counts: ``"utterances"`` for the total, emotion names, and whatever
-        else ``count`` counts.
+        Published counts: ``"utterances"`` (total), emotion names and the keys of
+        ``count``.
     count : callable, optional
-        Gives further counts of the utterances, by the keys of ``expected``.
+        Returns further counts of the utterances, with the keys of ``expected``.
     allow_missing : bool
-        Whether missing files, unreadable files and wrong counts become one warning
-        and the rest is returned.
+        Whether missing files, unreadable files and wrong counts give one warning
+        instead of an error; the other utterances are returned.
     bad : mapping, optional
-        Name of an utterance to what is known to be wrong with its file: left out where
-        it cannot be read, and not expected.
+        Name of an utterance to the known defect of its file. It is left out if the file
+        cannot be read, and then not counted in ``expected``.
     scales : mapping, optional
-        Name of a dimension to its scale.
+        Dimension to its scale.
 
     Returns
     -------
@@ -366,8 +366,8 @@ def make_utterances(
     Raises
     ------
     CorpusError
-        For two files of one name and values outside a dimension's scale; if no
-        utterance is left; and, unless ``allow_missing``, for missing or unreadable
+        For two files with one name, values outside a dimension's scale, and if no
+        utterance is left. Unless ``allow_missing``, also for missing or unreadable
         files and wrong counts.
 
     Example
@@ -473,22 +473,22 @@ def _check_scales(
 
 
 def read_durations(paths: Sequence[Path]) -> list[float]:
-    """Read from the headers of files how long they are.
+    """Reads the durations of files from their headers.
 
     Arguments
     ---------
     paths : sequence of pathlib.Path
-        Audio files, or videos.
+        Audio or video files.
 
     Returns
     -------
     list of float
-        Seconds; 0 where there is no audio in the file.
+        Seconds; 0 if the file has no audio.
 
     Raises
     ------
     ImportError
-        For media that libsndfile does not read, without the extra that does.
+        If a format needs an extra that is not installed.
 
     Example
     -------
@@ -497,16 +497,16 @@ def read_durations(paths: Sequence[Path]) -> list[float]:
     >>> read_durations([path])
     [0.05]
     """
-    size = 64  # a task for each file would cost more than reading it
+    size = 64  # In groups: a task per file would cost more than reading the file.
     groups = [paths[i : i + size] for i in range(0, len(paths), size)]
-    # The wait is for the disk, so threads help.
+    # Threads help, because reading waits for the disk.
     with ThreadPoolExecutor(8) as pool:
         found = pool.map(lambda group: [_duration(path) for path in group], groups)
         return [seconds for group in found for seconds in group]
 
 
 def _duration(path: Path) -> float:
-    """Seconds, or 0 where there is no audio in the file."""
+    """Returns the duration in seconds, or 0 if the file has no audio."""
     if path.suffix.lower() in MEDIA:
         return media_seconds(path)
     try:
@@ -521,10 +521,7 @@ def _duration(path: Path) -> float:
 
 
 def _of_header(head: bytes, size: int) -> float | None:
-    """Seconds by a plain header of wav or flac, several times as fast as libsndfile.
-
-    None where the header is not plain: libsndfile then knows better.
-    """
+    """Reads the duration from a simple wav or flac header; None for other headers."""
     if head[:4] == b"fLaC" and len(head) >= 26 and head[4] & 127 == 0:
         packed = int.from_bytes(head[18:26], "big")  # 20 bits rate, ..., 36 bits frames
         rate, frames = packed >> 44, packed & (1 << 36) - 1

@@ -1,4 +1,4 @@
-"""What the listeners of CREMA-D heard and saw (Cao et al. 2014)."""
+"""Listener votes of CREMA-D (Cao et al. 2014)."""
 
 import csv
 from dataclasses import replace
@@ -11,7 +11,7 @@ from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.files import walk
 
 VOTES = "processedResults/tabulatedVotes.csv"
-# The first digit of a row's number, in the column without a name.
+# First digit of the row's number, which is in a column without a name.
 MODALITIES = {"voice": "1", "face": "2", "both": "3"}
 COLUMNS = {
     "A": "angry",
@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 class CremaDReader(CardReader):
-    """CREMA-D's card, and the votes of its listeners where the corpus has them.
+    """Reads CREMA-D by its card, with the votes of the listeners where the file exists.
 
     Example
     -------
@@ -41,28 +41,30 @@ expected one of voice, face, both
         allow_missing: bool = False,
         modality: str = "voice",
     ) -> list[Utterance]:
-        """Read the corpus.
+        """Reads the corpus.
 
         Arguments
         ---------
         folder : str or pathlib.Path
-            Where it lies: its folder, one above or one of its own folders.
+            Folder of the corpus, its parent or one of its subfolders.
         allow_missing : bool
-            Whether missing and corrupt files and wrong counts become one warning.
+            Whether missing files, corrupt files and wrong counts give one warning
+            instead of an error.
         modality : str
-            By what people judged: ``"voice"`` alone, ``"face"`` alone, or ``"both"``.
+            What the raters judged: ``"voice"``, ``"face"`` or ``"both"``.
 
         Returns
         -------
         list of Utterance
-            Sorted by id. Where ``processedResults/tabulatedVotes.csv`` is there, with
-            ``votes`` and the dimension ``level``: the mean of how strongly people
-            heard the emotion that they named, 0 to 100.
+            Sorted by id. If ``processedResults/tabulatedVotes.csv`` exists, with
+            ``votes`` and the dimension ``level``: mean rated strength of the chosen
+            emotion, 0 to 100.
 
         Raises
         ------
         CorpusError
-            As ``CardReader`` does, and for a table that lacks a file or a number.
+            As for :class:`CardReader`, and if the table of votes lacks a file or a
+            number.
         """
         if modality not in MODALITIES:
             raise CorpusError(
@@ -94,7 +96,7 @@ def _table(folder: Path) -> Path | None:
 
 
 def _read(path: Path, digit: str) -> dict[str, tuple[dict[str, int], dict[str, float]]]:
-    """Read the votes and the level of each file name."""
+    """Reads the votes and the level of each file name."""
     heard = {}
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:

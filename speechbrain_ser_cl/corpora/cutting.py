@@ -1,4 +1,4 @@
-"""Cuts utterances out of long recordings."""
+"""Cuts utterances from long recordings."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from speechbrain_ser_cl.utils.files import clear_unfinished
 
 
 class Piece(NamedTuple):
-    """A part of a file: what to call it in errors, from where to where in seconds."""
+    """Part of a file: name for errors, start and end in seconds."""
 
     name: str
     path: Path
@@ -27,28 +27,29 @@ def cut_pieces(
     allow_missing: bool,
     where: str,
 ) -> list[Path | None]:
-    """Write the pieces as 16 kHz FLAC, unless they are there already.
+    """Writes the pieces as 16 kHz FLAC, unless the files exist.
 
     Arguments
     ---------
     pieces : sequence of Piece or None
-        None is passed on.
+        Pieces; None entries stay None.
     cut_into : str or pathlib.Path or None
-        The folder for them; it is made.
+        Output folder; created if needed.
     allow_missing : bool
-        Whether what cannot be cut becomes None.
+        Whether pieces that cannot be cut become None.
     where : str
-        The corpus, for errors.
+        Name of the corpus, for errors.
 
     Returns
     -------
     list of pathlib.Path or None
-        A file for each piece.
+        File of each piece.
 
     Raises
     ------
     CorpusError
-        Without ``cut_into``; unless ``allow_missing``, for what cannot be cut.
+        If ``cut_into`` is None. Unless ``allow_missing``, also for pieces that cannot
+        be cut.
 
     Example
     -------

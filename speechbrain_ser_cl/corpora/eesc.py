@@ -18,23 +18,24 @@ from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import offenders
 
 EMOTION = {"anger": "angry", "joy": "happy", "sadness": "sad", "neutral": "neutral"}
-# The first interval of a tier, in Praat's long and short form of text.
+# First interval of a tier, in Praat's long and short text formats.
 TIER = r'"{}"[^"]*"((?:[^"]|"")*)"'
 
 
 @CORPORA.register("eesc")
 def read_eesc(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
-    """Read EESC: 1164 sentences of one woman, Estonian.
+    """Reads EESC: 1164 Estonian sentences by one woman.
 
-    Emotion and sentence are the first intervals of the tiers with these names in the
-    ``.TextGrid`` beside each file.
+    Emotion and sentence are the first intervals of the tiers of these names in the
+    ``.TextGrid`` file beside each audio file.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The folder with audio and ``.TextGrid`` files, or the one above.
+        Folder with audio and ``.TextGrid`` files, or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts become one warning.
+        Whether missing or corrupt audio and wrong counts give one warning instead of an
+        error.
 
     Returns
     -------
@@ -44,8 +45,8 @@ def read_eesc(folder: str | Path, allow_missing: bool = False) -> list[Utterance
     Raises
     ------
     CorpusError
-        For a wrong folder, files without an emotion and unknown emotions; unless
-        ``allow_missing``, for missing or corrupt audio and wrong counts.
+        For a wrong folder, files without an emotion and unknown emotions. Unless
+        ``allow_missing``, also for missing or corrupt audio and wrong counts.
 
     Example
     -------
@@ -100,7 +101,7 @@ no/such/folder
 
 
 def _text(path: Path) -> str:
-    """Read what Praat writes: UTF-8, or UTF-16 with a byte order mark."""
+    """Reads a Praat file: UTF-8, or UTF-16 with a byte order mark."""
     data = path.read_bytes()
     utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     return data.decode("utf-16" if utf16 else "utf-8-sig", errors="replace")

@@ -1,4 +1,4 @@
-"""From the words of somebody's own corpus to the names used here."""
+"""Translates the emotion words of a user's corpus to this package's emotion names."""
 
 import logging
 import re
@@ -16,8 +16,8 @@ from speechbrain_ser_cl.utils.files import read_text
 
 logger = logging.getLogger(__name__)
 
-# Words that need no explanation, in lower case: English, codes of well-known corpora,
-# German, French, Spanish and Italian. One letter means too much.
+# Known words in lower case: English, codes of well-known corpora, German, French,
+# Spanish and Italian. Single letters are left out, because they are ambiguous.
 _SAID = {
     "angry": "anger ang wut wütend ärger verärgert zorn zornig colère en_colère "
     "furieux enojo enojado enojada enfado enfadado enfadada ira rabbia arrabbiato "
@@ -48,7 +48,7 @@ _SAID = {
 
 
 def _spellings(word: str) -> set[str]:
-    """A word as it is, and without the marks of its letters."""
+    """Returns a word as it is and without diacritics."""
     apart = unicodedata.normalize("NFD", word)
     german = apart.replace("\u0308", "e")
     plain = re.sub("[\u0300-\u036f]", "", apart)
@@ -95,23 +95,24 @@ def translate(
     key: str,
     where: str,
 ) -> dict[str, str | None]:
-    """Say of each word what it means.
+    """Translates words to names.
 
     Arguments
     ---------
     words : iterable of str
-        Each as often as it occurs.
+        Words, each as often as it occurs.
     meaning : mapping or None
-        The user's: word to name, or to None for what is to be left out. Goes first.
+        The user's translations: word to name, or to None to leave it out. Used before
+        ``known``.
     known : mapping
-        Words that need no explanation, in lower case. Upper and lower case are alike,
-        and so are blank, ``_`` and ``-`` within a word.
+        Words with a known meaning, in lower case. Case is ignored; blank, ``_`` and
+        ``-`` are equal.
     what : str
-        What a name is, for the error: ``"emotion"``.
+        What a name denotes, for the error: ``"emotion"``.
     key : str
-        Where the user says what words mean, for the error: ``"labels"``.
+        Option with the user's translations, for the error: ``"labels"``.
     where : str
-        Where the words are, for the error.
+        Where the words were found, for the error.
 
     Returns
     -------
@@ -121,7 +122,7 @@ def translate(
     Raises
     ------
     CorpusError
-        For words that nothing explains, with their number, the nearest known word and
+        For unknown words. The message gives their counts, the nearest known word and
         what to write.
 
     Example
@@ -186,25 +187,25 @@ def translate(
 
 
 def _plain(word: str) -> str:
-    """Write a word in one Unicode form, without blanks around; 1.0 as 1."""
+    """Normalises a word: one Unicode form, no blanks around it, 1.0 as 1."""
     return re.sub(r"^(-?[0-9]+)[.]0+$", r"\1", normal(word).strip())
 
 
 class Exclusion:
-    """Tells what a user wants to leave out of a corpus.
+    """Decides which utterances of a corpus the user leaves out.
 
     Arguments
     ---------
     exclude : str or pathlib.Path or iterable of str or None
-        Names, or a text file with one name a line; lines with ``#`` in front are
+        Names, or a text file with one name per line; lines that start with ``#`` are
         comments.
     where : str
-        The corpus, for messages.
+        Name of the corpus, for messages.
 
     Raises
     ------
     CorpusError
-        If the file is not there.
+        If the file does not exist.
 
     Example
     -------
@@ -233,7 +234,7 @@ class Exclusion:
         self._unused = set(self._names)
 
     def __call__(self, *names: str) -> bool:
-        """Tell whether an utterance with one of these labels is to be left out."""
+        """Returns whether an utterance with one of these names is left out."""
         if not self._names:
             return False
         found = self._names.keys() & {one_name(name) for name in names}
@@ -241,7 +242,7 @@ class Exclusion:
         return bool(found)
 
     def tell_unused(self) -> None:
-        """Warns of names that nothing has."""
+        """Warns of names that match no utterance."""
         if self._unused:
             unused = offenders(self._names[name] for name in self._unused)
             logger.warning("%s: exclude fits nothing there (%s)", self.where, unused)

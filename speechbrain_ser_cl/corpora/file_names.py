@@ -1,4 +1,4 @@
-"""Where the files are that a table names, and what they are called."""
+"""Finds the files that a table names."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from speechbrain_ser_cl.utils.files import walk
 
 logger = logging.getLogger(__name__)
 
-_TO_TRY = 200  # files of another machine, by which its folder is found
+_TO_TRY = 200  # paths of another machine that are compared with files here
 
 
 class Found(NamedTuple):
@@ -25,9 +25,9 @@ class Found(NamedTuple):
     Arguments
     ---------
     path : pathlib.Path or None
-        None where there is none.
+        None if there is no such file.
     name : str
-        Without suffix, from the corpus' folder on, never a path of the machine.
+        Path relative to the corpus folder, without suffix; never an absolute path.
 
     Example
     -------
@@ -40,30 +40,30 @@ class Found(NamedTuple):
 
 
 def find_files(root: Path, written: Iterable[str], where: str) -> list[Found]:
-    r"""Find the files that a table names.
+    r"""Finds the files that a table names.
 
-    A name may lack its suffix, be in another Unicode form or with other capitals than
-    on the disk, have ``\`` between folders, or be an absolute path of another machine,
-    of which the end is in the corpus' folder.
+    A name may lack its suffix, differ in Unicode form or case from the file on disk,
+    have ``\`` between folders, or be an absolute path from another machine that ends in
+    a path below the corpus folder.
 
     Arguments
     ---------
     root : pathlib.Path
-        Where names begin.
+        Folder that names are relative to.
     written : iterable of str
-        As the table has them.
+        Names as in the table.
     where : str
-        The table, for messages.
+        Name of the table, for messages.
 
     Returns
     -------
     list of Found
-        In the same order.
+        In the given order.
 
     Raises
     ------
     CorpusError
-        If paths of another machine fit files in several ways.
+        If paths from another machine fit the folder in several ways.
 
     Example
     -------
@@ -106,20 +106,20 @@ def _is_absolute(text: str) -> bool:
 
 
 def _stem(text: str) -> str:
-    """Strip the suffix of audio from a name."""
+    """Removes an audio suffix from a name."""
     stem, suffix = posixpath.splitext(text)
     return stem if suffix.lower() in READABLE else text
 
 
 class _Disk:
-    """Finds files below a folder; lists each of its folders once at most."""
+    """Finds files below a folder; lists each subfolder at most once."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._listed: dict[Path, dict[str, set[str]]] = {}
 
     def find(self, text: str) -> Path | None:
-        """Find the file of this name; suffix, Unicode form and capitals may differ."""
+        """Finds the file with this name; suffix, Unicode form and case may differ."""
         path = self.root / text
         if path.is_file():
             return path
@@ -143,7 +143,7 @@ class _Disk:
         return next((file for file in files if file.is_file()), None)
 
     def _look(self, folder: Path, name: str) -> str | None:
-        """Find the entries of this name in a folder."""
+        """Returns the entries of a folder that match a name."""
         if folder not in self._listed:
             there: dict[str, set[str]] = {}
             for one in os.listdir(folder) if folder.is_dir() else []:
@@ -156,7 +156,7 @@ class _Disk:
 
 
 def _by_tails(disk: _Disk, foreign: Sequence[str], where: str) -> dict[str, str]:
-    """Find the files of another machine's paths here, all by the same rule."""
+    """Finds the files of another machine's paths, all by the same rule."""
     there: dict[str, list[list[str]]] = {}
     for path in walk(disk.root):
         if posixpath.splitext(path)[1].lower() in READABLE:
@@ -177,7 +177,7 @@ def _by_tails(disk: _Disk, foreign: Sequence[str], where: str) -> dict[str, str]
             votes["/".join(parts[: len(parts) - 1 - longest]), "/".join(base)] += 1
     if not votes:
         return {}
-    # Of two that fit as many files, the one that leaves more of a path as it is.
+    # If two rules fit equally many files, the one that changes less of the path.
     best = sorted(votes, key=lambda pair: (-votes[pair], len(pair[0]), pair))
     (theirs, ours), *others = best
     for rule in others:

@@ -1,4 +1,4 @@
-"""A corpus of one's own whose folders and file names say what is in the files."""
+"""Reads a user's corpus whose folder and file names contain the labels."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ from speechbrain_ser_cl.utils.files import walk
 
 logger = logging.getLogger(__name__)
 
-# What libsndfile reads, and audio that it does not.
+# Formats that libsndfile reads, and audio formats that it does not read.
 READABLE = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au"}
 FOREIGN = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".3gp", ".mkv", ".avi"}
 FIELDS = ("emotion", "speaker", "session", "gender", "language", "text", "split")
@@ -43,42 +43,43 @@ def read_folders(
     exclude: str | Path | Iterable[str] | None = None,
     language: str = "und",
 ) -> list[Utterance]:
-    """Read a corpus of one's own: a folder per class, or any names that say enough.
+    """Reads a user's corpus with one folder per class, or with labels in the file
+    names.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where the files are, at any depth.
+        Folder of the files, at any depth.
     allow_missing : bool
-        Whether corrupt files become a warning.
+        Whether corrupt files give a warning instead of an error.
     corpus : str
-        A name for the corpus; ids and speakers begin with it.
+        Name for the corpus; prefix of ids and speakers.
     pattern : str
-        What the names say, from ``folder`` on, without the file's suffix:
-        ``{emotion}``, ``{speaker}``, ``{session}``, ``{gender}``, ``{language}``,
-        ``{text}`` and ``{split}`` stand for as few characters as fit, ``*`` for any
-        without a ``/``, ``**`` for any. ``"{split}/{emotion}/{speaker}_*"`` reads
+        Pattern of the file paths relative to ``folder``, without suffix. ``{emotion}``,
+        ``{speaker}``, ``{session}``, ``{gender}``, ``{language}``, ``{text}`` and
+        ``{split}`` match as few characters as possible, ``*`` matches anything but
+        ``/``, ``**`` matches anything. ``"{split}/{emotion}/{speaker}_*"`` fits
         ``train/joy/anna_0017.wav``.
     labels : mapping, optional
-        What words for emotions mean, where they are not the usual ones:
-        ``{Wut: angry}``; null leaves a word's utterances out.
+        Meaning of emotion words that are not known: ``{Wut: angry}``; null leaves a
+        word's utterances out.
     splits : mapping, optional
-        Likewise for words of ``{split}``: ``{fold1: test}``.
+        Same for the words of ``{split}``: ``{fold1: test}``.
     exclude : list of str or path, optional
-        Ids or files (from ``folder`` on) to leave out, or a text file with them.
+        Ids or files (relative to ``folder``) to leave out, or a text file with them.
     language : str
-        ISO 639 code of all files, where the names say none.
+        ISO 639 code of all files, if the names do not contain it.
 
     Returns
     -------
     list of Utterance
-        Sorted by id. A speaker that the names do not say is None.
+        Sorted by id. The speaker is None if the names do not contain it.
 
     Raises
     ------
     CorpusError
-        For a folder without audio, names that the pattern does not fit, words for
-        emotions that are not known, audio that cannot be read.
+        For a folder without audio, names that do not fit the pattern, unknown emotion
+        words and audio that cannot be read.
 
     Example
     -------
@@ -161,7 +162,7 @@ def read_folders(
 
 
 def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
-    """Compile a pattern to a regular expression on names without suffix."""
+    """Compiles a pattern to a regular expression on names without suffix."""
     unknown = set(re.findall(r"\{(.*?)\}", pattern)) - set(FIELDS)
     if unknown:
         name = sorted(unknown)[0]
@@ -180,7 +181,7 @@ def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
     for piece in re.split(r"(\{.*?\}|\*\*/|\*\*|\*)", pattern):
         if piece.startswith("{"):
             name = piece[1:-1]
-            # What stands there twice has to be the same.
+            # A field that occurs twice must have the same value.
             form += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
             seen.add(name)
         elif piece in ("**/", "**", "*"):
@@ -191,7 +192,7 @@ def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
 
 
 def _audio(root: Path, corpus: str, allow_missing: bool) -> list[Path]:
-    """List audio files at any depth, also in linked folders, without hidden ones."""
+    """Returns audio files at any depth, also in linked folders; no hidden files."""
     found, foreign = [], []
     for name in walk(root):
         path = root / os.path.relpath(name, root)

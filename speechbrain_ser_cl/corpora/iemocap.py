@@ -1,4 +1,4 @@
-"""Interactive emotional dyadic motion capture database (IEMOCAP; Busso et al. 2008)."""
+"""Reads IEMOCAP, a database of emotional dyadic conversations (Busso et al. 2008)."""
 
 import re
 from collections import Counter
@@ -27,7 +27,7 @@ LINE = re.compile(
 )
 # C-E4:	Frustration; Anger;	(tired); C-F1 is the actor.
 LISTENER = re.compile(r"C-E\d+:\s+(?P<words>[^()]*)")
-# The parts of a script that was recorded in pieces carry a letter: script01_1b.
+# Parts of a script that was recorded in pieces end with a letter: script01_1b.
 SCRIPT = re.compile(r"script\d\d_\d")
 EMOTION = {
     "neu": "neutral",
@@ -60,21 +60,22 @@ EXPECTED = {
 
 @CORPORA.register("iemocap")
 def read_iemocap(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
-    """Read IEMOCAP: 10 039 turns, 10 speakers in 5 sessions, English, 16 kHz.
+    """Reads IEMOCAP: 10 039 turns, 10 speakers in 5 sessions, English, 16 kHz.
 
     The speaker is the session and the letter of the *last* part of the name:
-    ``Ses01M_impro01_F000`` is the woman of session 1. The dialogue's letter says
-    who wears the markers. Votes are those of the listeners (``C-E…``), of whom some
-    name two emotions; words of their own are ``"other"``. Turns without agreement
-    (``xxx``) are ``"other"``. The text id is the script; improvised turns have none.
+    ``Ses01M_impro01_F000`` is the woman of session 1. The letter in the dialogue's name
+    is the person with motion capture markers. Votes are those of the listeners
+    (``C-E…``); some listeners chose two emotions; free words count as ``"other"``.
+    Turns without agreement (``xxx``) are ``"other"``. The text id is the script;
+    improvised turns have none.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        ``IEMOCAP_full_release`` with ``Session1`` … ``Session5``, or the folder
-        above.
+        ``IEMOCAP_full_release`` with ``Session1`` … ``Session5``, or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts become one warning.
+        Whether missing or corrupt audio and wrong counts give one warning instead of an
+        error.
 
     Returns
     -------
@@ -84,7 +85,7 @@ def read_iemocap(folder: str | Path, allow_missing: bool = False) -> list[Uttera
     Raises
     ------
     CorpusError
-        For a wrong folder and unknown emotion codes; unless ``allow_missing``, for
+        For a wrong folder and unknown emotion codes. Unless ``allow_missing``, also for
         missing or corrupt audio and wrong counts.
 
     Example

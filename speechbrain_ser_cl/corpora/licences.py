@@ -1,4 +1,4 @@
-"""Under which terms a corpus is had, and whether its audio may be passed on."""
+"""Licences of corpora, and whether their audio may be shared."""
 
 from speechbrain_ser_cl.corpora.card import Licence, card_names
 from speechbrain_ser_cl.corpora.cards import get_card
@@ -13,20 +13,20 @@ _GENERATED = Licence(
 
 
 def licence_of(corpus: str) -> Licence | None:
-    """Give the terms of a corpus, as its card has them.
+    """Returns the licence of a corpus, as its card gives it.
 
-    A plug-in's reader declares its own in an attribute: ``read_mine.licence =
+    A plug-in's reader declares its licence as an attribute: ``read_mine.licence =
     Licence(...)``.
 
     Arguments
     ---------
     corpus : str
-        As ``Utterance.corpus``.
+        Name of the corpus, as in ``Utterance.corpus``.
 
     Returns
     -------
     Licence or None
-        None where nobody has declared any; take it that audio must not be shared.
+        None if no licence is declared; the audio must then not be shared.
 
     Example
     -------

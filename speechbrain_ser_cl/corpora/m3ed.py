@@ -1,4 +1,4 @@
-"""M3ED, dialogues of Chinese television series (Zhao et al. 2022)."""
+"""Reads M3ED, dialogues of Chinese television series (Zhao et al. 2022)."""
 
 import json
 from pathlib import Path
@@ -31,18 +31,18 @@ _GENDERS = {"female": "female", "male": "male"}
 
 @CORPORA.register("m3ed")
 def read_m3ed(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
-    """Read M3ED: 24437 turns of 635 roles in 56 series, Mandarin, 16 kHz.
+    """Reads M3ED: 24437 turns of 635 roles in 56 series, Mandarin, 16 kHz.
 
-    The emotion is the annotators' main one (``final_main_emo``), a session is a
-    dialogue. The annotations name 12 turns more, which have no audio.
+    The emotion is the annotators' main one (``final_main_emo``); a session is a
+    dialogue. The annotations list 12 more turns, which have no audio.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The folder with ``annotation.json``, ``modality_speech`` and perhaps
-        ``splitInfo``, which says which series are for training, validation and test.
+        Folder with ``annotation.json``, ``modality_speech`` and optionally
+        ``splitInfo``, which assigns series to training, validation and test.
     allow_missing : bool
-        Whether corrupt audio and wrong counts become one warning.
+        Whether corrupt audio and wrong counts give one warning instead of an error.
 
     Returns
     -------
@@ -52,8 +52,8 @@ def read_m3ed(folder: str | Path, allow_missing: bool = False) -> list[Utterance
     Raises
     ------
     CorpusError
-        For a wrong folder, a damaged ``annotation.json`` and unknown emotions; unless
-        ``allow_missing``, for corrupt audio and wrong counts.
+        For a wrong folder, a damaged ``annotation.json`` and unknown emotions. Unless
+        ``allow_missing``, also for corrupt audio and wrong counts.
 
     Example
     -------

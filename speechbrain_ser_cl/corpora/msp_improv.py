@@ -1,4 +1,4 @@
-"""MSP-IMPROV, acted dyadic conversations (Busso et al. 2017)."""
+"""Reads MSP-IMPROV, acted dyadic conversations (Busso et al. 2017)."""
 
 import re
 from collections import Counter
@@ -50,22 +50,21 @@ EXPECTED = {
 
 @CORPORA.register("msp_improv")
 def read_msp_improv(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
-    """Read MSP-IMPROV: 8438 turns, 12 speakers in 6 sessions, English, 44.1 kHz.
+    """Reads MSP-IMPROV: 8438 turns, 12 speakers in 6 sessions, English, 44.1 kHz.
 
-    The emotion is what the annotators agree on (``Evaluation.txt``), not the
-    intended one in the file name; other (O) and no agreement (X) are ``"other"``.
-    The text id is the target sentence where it is spoken: read (T) or improvised
-    (S); the turns of the dialogues (P, R) have none. Votes are the emotion that each
-    listener chose, dimensions what they rated on average.
+    The emotion is the annotators' agreed one (``Evaluation.txt``), not the intended one
+    in the file name; other (O) and no agreement (X) are ``"other"``. The text id is the
+    target sentence of read (T) and improvised (S) turns; dialogue turns (P, R) have
+    none. Votes are each listener's chosen emotion; dimensions are mean ratings.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The folder with ``Evaluation.txt`` (some releases: ``Evalution.txt``) and
-        ``session1`` … ``session6``, these perhaps below ``Audio``; or the folder
-        above.
+        Folder with ``Evaluation.txt`` (in some releases ``Evalution.txt``) and
+        ``session1`` … ``session6``, which may be below ``Audio``; or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts become one warning.
+        Whether missing or corrupt audio and wrong counts give one warning instead of an
+        error.
 
     Returns
     -------
@@ -75,7 +74,7 @@ def read_msp_improv(folder: str | Path, allow_missing: bool = False) -> list[Utt
     Raises
     ------
     CorpusError
-        For a wrong folder and unknown emotion codes; unless ``allow_missing``, for
+        For a wrong folder and unknown emotion codes. Unless ``allow_missing``, also for
         missing or corrupt audio and wrong counts.
 
     Example

@@ -1,4 +1,4 @@
-"""PAVOQUE, one German actor in five styles (Steiner et al. 2013)."""
+"""Reads PAVOQUE, one German actor in five styles (Steiner et al. 2013)."""
 
 import logging
 from collections import Counter
@@ -33,22 +33,23 @@ def read_pavoque(
     allow_missing: bool = False,
     cut_into: str | Path | None = None,
 ) -> list[Utterance]:
-    """Read PAVOQUE: 7334 utterances of a man in five styles, German, 44.1 kHz.
+    """Reads PAVOQUE: 7334 utterances of one man in five styles, German, 44.1 kHz.
 
-    A file ``pavoque-*.yaml`` beside each long recording says when which utterance is
-    spoken, in which style. The text id is the sentence: 400 of them are spoken in four
-    styles or more, and many more than once, in the outtakes. Of these, 238 are 119
-    pieces of audio that the list gives two styles; they are left out.
+    A file ``pavoque-*.yaml`` beside each long recording gives time and style of each
+    utterance. The text id is the sentence; 400 sentences are spoken in four or more
+    styles, many of them repeatedly, also in the outtakes. 238 entries are left out:
+    they are 119 pieces of audio that are listed with two styles.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The folder with ``pavoque-*.yaml`` and ``pavoque-*.flac``, or the one above.
+        Folder with ``pavoque-*.yaml`` and ``pavoque-*.flac``, or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts become one warning.
+        Whether missing or corrupt audio and wrong counts give one warning instead of an
+        error.
     cut_into : str or pathlib.Path, optional
-        Where to write the utterances as 16 kHz FLAC, unless they are there
-        already; by default ``cut`` in the corpus' folder.
+        Output folder of the utterances as 16 kHz FLAC; existing files are kept.
+        Default: ``cut`` in the corpus folder.
 
     Returns
     -------
@@ -58,8 +59,8 @@ def read_pavoque(
     Raises
     ------
     CorpusError
-        For a wrong folder, a damaged list of utterances and unknown styles; unless
-        ``allow_missing``, for missing or corrupt audio and wrong counts.
+        For a wrong folder, a damaged list of utterances and unknown styles. Unless
+        ``allow_missing``, also for missing or corrupt audio and wrong counts.
 
     Example
     -------
@@ -121,7 +122,7 @@ no/such/folder
 
 
 def count_pavoque(folder: str | Path) -> Counter[str]:
-    """Count utterances that have audio, by style, without cutting them.
+    """Counts the utterances that have audio, by style, without cutting them.
 
     Arguments
     ---------
@@ -131,12 +132,12 @@ def count_pavoque(folder: str | Path) -> Counter[str]:
     Returns
     -------
     collections.Counter
-        Style to number.
+        Style to number of utterances.
 
     Raises
     ------
     CorpusError
-        As ``read_pavoque`` for folders and lists.
+        As for ``read_pavoque``, for folders and lists.
 
     Example
     -------
@@ -167,7 +168,7 @@ def _root(folder: str | Path) -> Path:
 
 
 def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
-    """The utterances of a list; its phonetic segments, 9 lines of 10, are not read."""
+    """Reads the utterances of a list, without the phonetic segments (9 of 10 lines)."""
     with open(path, encoding="utf-8") as file:
         text = "".join(line for line in file if not line.startswith("  - "))
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

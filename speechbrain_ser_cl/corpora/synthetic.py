@@ -1,10 +1,11 @@
-"""Two built-in corpora of synthetic emotional speech, for demos and tests.
+"""Writes and reads two built-in corpora of synthetic emotional speech, for demos and
+tests.
 
-The voice is the source-filter model of speech (Fant 1960): pulses of the glottis and
-breath noise, shaped by the resonances of the vocal tract (cascade of second-order
+The voice is a source-filter model of speech (Fant 1960): glottal pulses and breath
+noise, filtered by the resonances of the vocal tract (cascade of second-order
 resonators, Klatt 1980). Emotions change what they change in acted speech (Banse &
-Scherer 1996): pitch, its range, rate, level, spectral tilt, breathiness. None of it
-says how well a method works on people.
+Scherer 1996): pitch, its range, rate, level, spectral tilt, breathiness. Results on
+these corpora do not tell how well a method works on people.
 """
 
 import hashlib
@@ -26,10 +27,10 @@ from speechbrain_ser_cl.utils.schemas import SYNTHETIC
 
 CONTENTS = "corpus.json"
 TABLE = "labels.csv"
-# Part of the settings: folders written by another version are written again.
+# Part of the settings: folders from another version are written again.
 VERSION = 1
 
-# First three formants in Hz (Peterson & Barney 1952, men); women's lie higher.
+# First three formants in Hz (Peterson & Barney 1952, men); women's are higher.
 VOWELS = (
     (730, 1090, 2440),
     (270, 2290, 3010),
@@ -45,15 +46,15 @@ TEXTS = 10
 
 @dataclass(frozen=True)
 class _Voice:
-    """How an emotion is spoken."""
+    """Speech parameters of an emotion."""
 
     pitch: float  # semitones above the speaker's own
     pitch_range: float  # semitones
     rate: float  # syllables per second
     level: float  # dB
-    tilt: float  # pole of the glottal low-pass: nearer to 1 is darker
+    tilt: float  # pole of the glottal low-pass; near 1: dark
     breath: float  # noise beside the pulses
-    formants: float  # smiling shortens the vocal tract
+    formants: float  # factor on the vocal tract length, shortened by smiling
 
 
 EMOTION_VOICES = {
@@ -66,7 +67,7 @@ EMOTION_VOICES = {
 
 @dataclass(frozen=True)
 class _Style:
-    """How a corpus was recorded, and how its people speak."""
+    """Recording conditions and speakers of a corpus."""
 
     band: tuple[float, float]  # Hz
     gain: float  # dB, on average
@@ -89,32 +90,31 @@ def write_synthetic(
     utterances_per_speaker: int = 20,
     listeners: int = 0,
 ) -> Path:
-    """Write a corpus of synthetic speech, the same bit for bit for the same arguments
-    (and versions of numpy and scipy).
+    """Writes a corpus of synthetic speech, identical for identical arguments and
+    versions of numpy and scipy.
 
-    Speakers are women and men in turn, two to a session. Every speaker says one of
-    ten texts in neutral, happy, sad and angry voice in turn, 1 to 2.5 s each. The two
-    corpora differ in band, level, noise and speakers, so that what is learned on one
-    works less well on the other. A complete folder with the same settings is left as
-    it is.
+    Women and men alternate as speakers, two per session. Each speaker says one of ten
+    texts in a neutral, happy, sad and angry voice in turn, 1 to 2.5 s each. The two
+    corpora differ in band, level, noise and speakers, so that a model trained on one is
+    less accurate on the other. A complete folder with the same settings is not changed.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to write; ``corpus.json`` comes last, after all audio and ``labels.csv``,
-        a table as somebody might have it (columns file, emotion, speaker).
+        Output folder. ``corpus.json`` is written last, after the audio and
+        ``labels.csv``, a table with the columns file, emotion, speaker.
     corpus : str
         ``"synthetic_source"`` or ``"synthetic_target"``.
     seed : int
-        Another seed gives other speakers and utterances.
+        Seed of speakers and utterances.
     n_speakers : int
         At least 1.
     utterances_per_speaker : int
         At least 1.
     listeners : int
-        Above 0: so many vote on each utterance (each hears its emotion with
-        probability 0.6, else neutral or another), and it has the dimension ``level``,
-        0 to 100.
+        Number of listeners who vote on each utterance. Each votes for its emotion with
+        probability 0.6, else for neutral or another. Above 0, utterances also have the
+        dimension ``level``, 0 to 100.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def write_synthetic(
     Raises
     ------
     ValueError
-        For another corpus name, or numbers below 1.
+        For another corpus name, or a number below 1.
 
     Example
     -------
@@ -200,7 +200,7 @@ def write_synthetic(
 
 
 def _heard(rng: numpy.random.Generator, emotion: str, listeners: int) -> dict[str, Any]:
-    """Votes and level of an utterance, if anybody listens."""
+    """Draws votes and level of an utterance, if there are listeners."""
     if not listeners:
         return {}
     names = list(EMOTION_VOICES)
@@ -214,19 +214,19 @@ def _heard(rng: numpy.random.Generator, emotion: str, listeners: int) -> dict[st
     }
 
 
-# Also by the names that their utterances have, for recipes that use both.
+# Also by the corpus name of their utterances, for recipes that use both.
 @CORPORA.register("synthetic_source")
 @CORPORA.register("synthetic_target")
 @CORPORA.register("synthetic")
 def read_synthetic(folder: str | Path, allow_missing: bool = False) -> list[Utterance]:
-    """Read a corpus that ``write_synthetic`` wrote.
+    """Reads a corpus that ``write_synthetic`` wrote.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The folder with ``corpus.json``.
+        Folder with ``corpus.json``.
     allow_missing : bool
-        Whether missing or corrupt audio becomes one warning.
+        Whether missing or corrupt audio gives one warning instead of an error.
 
     Returns
     -------
@@ -236,8 +236,8 @@ def read_synthetic(folder: str | Path, allow_missing: bool = False) -> list[Utte
     Raises
     ------
     CorpusError
-        For a wrong folder or one whose writing was interrupted; unless
-        ``allow_missing``, for missing or corrupt audio.
+        For a wrong or incomplete folder. Unless ``allow_missing``, also for missing or
+        corrupt audio.
 
     Example
     -------
@@ -280,16 +280,16 @@ def _rng(*key: object) -> numpy.random.Generator:
 def _utterance(
     seed: int, corpus: str, speaker: int, number: int, text: int, emotion: str
 ) -> numpy.ndarray:
-    """Make one recorded utterance: (T,) in [-1, 1]."""
+    """Makes one recorded utterance: (T,) in [-1, 1]."""
     person = _rng(seed, corpus, speaker)
     female = _gender(speaker) == "female"
     pitch = (210.0 if female else 115.0) * 2 ** (person.normal(0, 1.5) / 12)
     tract = (1.16 if female else 1.0) * (1 + person.normal(0, 0.02))
-    habit = person.normal(0, 1, size=4)  # the speaker's own rate, level, tilt, breath
+    habit = person.normal(0, 1, size=4)  # rate, level, tilt, breath
 
     rng = _rng(seed, corpus, speaker, number)
     mood = EMOTION_VOICES[emotion]
-    slip = rng.normal(0, 1, size=7)  # nobody speaks alike twice
+    slip = rng.normal(0, 1, size=7)  # variation between utterances of a speaker
     style = STYLES[corpus]
     pitch *= 2 ** ((mood.pitch + style.pitch + 1.5 * slip[0]) / 12)
     pitch_range = max(0.5, mood.pitch_range + 0.8 * slip[1])
@@ -314,7 +314,7 @@ def _utterance(
 def _syllable_borders(
     rng: numpy.random.Generator, syllables: int, length: int
 ) -> numpy.ndarray:
-    """Draw the samples at which syllables begin, and the end: (syllables + 1,)."""
+    """Draws the samples at which syllables begin, and the end: (syllables + 1,)."""
     durations = rng.uniform(0.75, 1.25, size=syllables)
     durations[-1] *= 1.3  # the last syllable of a phrase is longer
     ends = numpy.cumsum(durations) / durations.sum() * length
@@ -329,8 +329,8 @@ def _source(
     breath: float,
     borders: numpy.ndarray,
 ) -> numpy.ndarray:
-    """Make glottal pulses that follow the intonation, and breath: (T,)."""
-    from scipy import signal  # a second that readers need not wait
+    """Makes glottal pulses that follow the intonation, and breath noise: (T,)."""
+    from scipy import signal  # here, because importing it takes a second
 
     length = borders[-1]
     time = numpy.arange(length)
@@ -338,7 +338,7 @@ def _source(
     accents = rng.normal(0, 0.5, size=len(centres))
     declination = numpy.linspace(0.5, -0.5, len(centres))
     semitones = pitch_range * numpy.interp(time, centres, accents + declination)
-    # Jitter: the length of each period wavers by about one percent.
+    # Jitter: each period's length varies by about one percent.
     points = numpy.arange(0, length + 80, 80)
     jitter = numpy.interp(time, points, rng.normal(0, 0.01, size=len(points)))
     cycles = numpy.cumsum(pitch * 2 ** (semitones / 12) * (1 + jitter)) / SAMPLE_RATE
@@ -355,8 +355,8 @@ def _tract(
     scale: float,
     borders: numpy.ndarray,
 ) -> numpy.ndarray:
-    """Filter the source by the resonators of one vowel after the other: (T,)."""
-    from scipy import signal  # a second that readers need not wait
+    """Filters the source by the resonators of one vowel after another: (T,)."""
+    from scipy import signal  # here, because importing it takes a second
 
     speech = numpy.empty_like(source)
     state = numpy.zeros((len(BANDWIDTHS), 2))
@@ -373,7 +373,7 @@ def _tract(
 
 
 def _loudness(rng: numpy.random.Generator, borders: numpy.ndarray) -> numpy.ndarray:
-    """Make a loudness curve with a peak per syllable: (T,) in [0.05, 1.2]."""
+    """Makes a loudness curve with one peak per syllable: (T,) in [0.05, 1.2]."""
     loudness = numpy.empty(borders[-1])
     for begin, end in zip(borders[:-1], borders[1:], strict=True):
         phase = numpy.linspace(0, numpy.pi, end - begin)
@@ -384,8 +384,8 @@ def _loudness(rng: numpy.random.Generator, borders: numpy.ndarray) -> numpy.ndar
 def _record(
     rng: numpy.random.Generator, speech: numpy.ndarray, style: _Style
 ) -> numpy.ndarray:
-    """Add microphone and room to the speech: (T,) in [-1, 1]."""
-    from scipy import signal  # a second that readers need not wait
+    """Adds microphone and room to the speech: (T,) in [-1, 1]."""
+    from scipy import signal  # here, because importing it takes a second
 
     band = signal.butter(1, style.band, "bandpass", fs=SAMPLE_RATE, output="sos")
     hiss = signal.lfilter([1], [1, -0.7], rng.normal(size=len(speech)))

@@ -1,6 +1,7 @@
-"""A corpus of one's own that a table describes: a row per file, or per part of a file.
+"""Reads a user's corpus that a table describes: one row per file, or per part of a
+file.
 
-Also what audformat writes: ``table: [db.emotion.csv, db.files.csv]``.
+Also reads audformat databases: ``table: [db.emotion.csv, db.files.csv]``.
 """
 
 import glob
@@ -47,15 +48,15 @@ logger = logging.getLogger(__name__)
 
 NEEDED = ("file", "emotion")
 _TIMES = ("start", "end", "duration")
-# Columns of ratings, as they are usually called.
+# Usual names of columns with ratings.
 RATINGS = {"arousal", "activation", "valence", "dominance"}
 FIELDS = (
     *NEEDED,
     *("speaker", "session", "gender", "language", "text", "split"),
     *_TIMES,
 )
-# What columns are usually called, without capitals, blanks and underscores; those after
-# the bar only if what is in them fits.
+# Usual names of columns, in lower case, without blanks and underscores. Names after the
+# bar are used only if the values fit.
 USUAL_NAMES = {
     "file": "path filename filepath wav wavpath wavfile audio audiopath audiofile "
     "| name recording clip utterance id",
@@ -73,13 +74,13 @@ USUAL_NAMES = {
 }
 _MILLISECONDS = re.compile("(start|end|begin|stop|onset|offset)(time)?(ms|msec|millis)")
 Words = Mapping[str, str | None] | None
-_LONGEST = 1e6  # s, of a recording
-_MANY = 20  # different numbers are ratings and no codes
+_LONGEST = 1e6  # seconds, length of a recording
+_MANY = 20  # more different numbers than this are ratings, not codes
 
 
 @dataclass
 class _Part:
-    """A row: a file, or a part of it."""
+    """A row: a file, or part of a file."""
 
     row: int
     said: Row
@@ -93,12 +94,12 @@ class _Part:
 
     @property
     def is_cut(self) -> bool:
-        """Whether it is a part of a recording."""
+        """Whether it is part of a file."""
         return self.start > 0 or self.end is not None
 
     @property
     def name(self) -> str:
-        """Its file without suffix, and which part of it."""
+        """File name without suffix, with start and end of a part."""
         if not self.is_cut:
             return self.file
         first = [self.start] if self.said.get("start") else []
@@ -124,69 +125,69 @@ def read_table(
     votes: Words = None,
     groups: Words = None,
 ) -> "TableUtterances":
-    r"""Read a corpus of one's own: a table with a row per utterance.
+    r"""Reads a user's corpus from a table with one row per utterance.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where the table is and where names of files begin; or the table itself.
+        Folder of the table, to which file names are relative; or the table itself.
     allow_missing : bool
-        Whether missing and corrupt files become a warning.
+        Whether missing and corrupt files give a warning instead of an error.
     corpus : str
-        A name for the corpus; ids and speakers begin with it.
+        Name for the corpus; prefix of ids and speakers.
     table : str or list of str, optional
         Name of the table in ``folder``: ``.csv``, ``.tsv``, ``.txt``, ``.jsonl``; with
-        the extra ``tables`` also ``.xlsx`` and ``.parquet``. By default the only one
-        there. Further ones say more about the files of the first: rows with the same
-        file (and the same ``start`` and ``end`` if both have them) belong together.
+        the extra ``tables`` also ``.xlsx`` and ``.parquet``. Default: the only table in
+        the folder. Further tables add columns to the first: rows with the same file
+        (and the same ``start`` and ``end``, if both have them) are joined.
     columns : mapping, optional
-        Which column says what, where its name is not the same: ``{file: path, emotion:
-        mood, speaker: agent}``. ``file`` and ``emotion`` are needed; ``speaker``,
-        ``session``, ``gender``, ``language``, ``text``, ``split``, ``start`` and
-        ``end`` (or ``duration``, of a table with ``start``) are used if they are there,
-        by these names or usual ones such as ``path``, ``Label``, ``Speaker ID``, which
-        are told. Several columns make one value as in
-        ``{file: "wav/{take}_{number}.wav"}``. null: not this column.
+        Field to column name, where they differ: ``{file: path, emotion: mood, speaker:
+        agent}``. ``file`` and ``emotion`` are needed. ``speaker``, ``session``,
+        ``gender``, ``language``, ``text``, ``split``, ``start`` and ``end`` (or
+        ``duration``, with ``start``) are optional. Columns with these or usual names
+        such as ``path``, ``Label``, ``Speaker ID`` are found, and logged. Several
+        columns can be combined: ``{file: "wav/{take}_{number}.wav"}``. null: the field
+        is not read.
     labels : mapping, optional
-        What words for emotions mean, where they are not the usual ones:
-        ``{Wut: angry}``; null leaves a word's rows out.
+        Meaning of emotion words that are not known: ``{Wut: angry}``; null leaves a
+        word's rows out.
     splits : mapping, optional
-        Likewise for words in the column of ``split``: ``{fold1: test}``.
+        Same for the words in the column ``split``: ``{fold1: test}``.
     exclude : list of str or path, optional
         Ids or files to leave out, or a text file with them.
     cut_into : str or pathlib.Path, optional
-        With ``start`` and ``end`` a row is part of a file: this folder gets the parts,
-        once, as 16 kHz mono.
+        Output folder of the parts, if rows have ``start`` and ``end``. Parts are
+        written once, as 16 kHz mono.
     language : str
-        ISO 639 code of all rows, where no column says it.
+        ISO 639 code of all rows, if no column has it.
     encoding : str, optional
-        Of the table; by default it is found out.
+        Encoding of the table. Default: detected.
     raters : str, optional
-        ``"plurality"``: a file in several rows, one per listener, gets the emotion of
-        the most, ``"other"`` where two have as many, and all as its ``votes``; its
-        dimensions are the means.
+        ``"plurality"``: a file may have several rows, one per listener. Its emotion is
+        the most frequent one, or ``"other"`` in case of a tie; the counts are its
+        ``votes``; its dimensions are means.
     dimensions : mapping, optional
-        Name to a column of numbers: ``{arousal: aro, valence: val}``. Empty: not known.
+        Dimension to its column of numbers: ``{arousal: aro, valence: val}``. Empty
+        cells are unknown values.
     votes : mapping, optional
-        Emotion to the column of how many listeners heard it, or of their share:
-        ``{happy: n_happy, sad: n_sad}``.
+        Emotion to the column with its number or share of votes: ``{happy: n_happy, sad:
+        n_sad}``.
     groups : mapping, optional
-        What results are to be told by, beside gender and language, to its column:
-        ``{age: Alter}``.
+        Further variables to group results by, besides gender and language, to their
+        columns: ``{age: Alter}``.
 
     Returns
     -------
     TableUtterances
-        A list of ``Utterance`` sorted by id, and what columns were taken for. A speaker
-        that the table does not say is None.
+        List of ``Utterance`` sorted by id, with the columns that were used. Without a
+        column of speakers, ``speaker`` is None.
 
     Raises
     ------
     CorpusError
-        For a table that is not there or not readable, columns that it does not have,
-        rows that are too short or too long, words for emotions that are not known, a
-        file in several rows; unless ``allow_missing``, for files that are missing or
-        corrupt.
+        For a missing or unreadable table, missing columns, rows that are too short or
+        too long, unknown emotion words and files in several rows. Unless
+        ``allow_missing``, also for missing or corrupt files.
 
     Example
     -------
@@ -291,16 +292,16 @@ def read_table(
 
 
 class TableUtterances(list[Utterance]):
-    """The utterances of a table, and which of its columns said what.
+    """The utterances of a table, and the columns that were used.
 
     Arguments
     ---------
     utterances : iterable of Utterance
         The utterances.
     columns : mapping
-        What a column says, such as ``"speaker"``, to its name, or to several in braces.
+        Field, such as ``"speaker"``, to its column, or to several columns in braces.
     there : sequence of str
-        All columns.
+        All columns of the table.
 
     Example
     -------
@@ -323,7 +324,7 @@ class TableUtterances(list[Utterance]):
 def _find(
     folder: Path, table: str | Sequence[str] | None, corpus: str
 ) -> tuple[Path, list[Path]]:
-    """Find the tables, and the folder at which names of files begin."""
+    """Finds the tables, and the folder that file names are relative to."""
     if folder.is_file():
         if table is not None:
             raise CorpusError(
@@ -378,7 +379,7 @@ def _find(
 
 
 def _known_fields(columns: Words, corpus: str) -> dict[str, str | None]:
-    """Check the user's names of columns, without a look at the table."""
+    """Checks the keys of ``columns`` before the table is read."""
     if not isinstance(columns or {}, Mapping):
         raise CorpusError(
             f"{corpus}: columns is {columns!r}, expected what each is called: "
@@ -402,11 +403,11 @@ def _joined(
     where: str,
     path: Path,
 ) -> list[Row]:
-    """Join the rows with a further table on the same files."""
+    """Joins the rows with those of a further table on the same files."""
     key = [name for name in columns.values() if name in more[0]]
 
     def values(row: Row) -> tuple[str, ...]:
-        """Give the file and times in one form."""
+        """Normalises file and times for comparison."""
         return tuple(
             one_name(row[name]) if name == columns["file"] else _plain_time(row[name])
             for name in key
@@ -435,7 +436,7 @@ def _resolved(
     where: str,
     fields: Sequence[str] = FIELDS,
 ) -> dict[str, str]:
-    """Resolve which column says what; several in braces make one value."""
+    """Resolves which column has which field; combines several columns in braces."""
     there = list(rows[0])
     by_form = {_form(name): name for name in reversed(there)}
     resolved: dict[str, str] = {}
@@ -529,14 +530,14 @@ def _resolved(
 
 
 def _form(name: str) -> str:
-    """Write a column's name without capitals, blanks and underscores."""
+    """Returns a column's name in lower case, without blanks and underscores."""
     return re.sub(r"[\W_]+", "", normal(name).casefold())
 
 
 def _fits(
     field: str, name: str, rows: list[Row], splits: Mapping[str, str | None] | None
 ) -> bool:
-    """Tell whether a column with a usual name holds what it should."""
+    """Returns whether the values of a column fit its usual name."""
     if field == "split":
         own = {str(word).lower() for word in splits or {}}
         return all(r[name].lower() in {*SPLIT_WORDS, *own, ""} for r in rows)
@@ -546,14 +547,14 @@ def _fits(
 
 
 def _looks_like(field: str, cell: str) -> bool:
-    """Whether it may be the name of an audio file, or an emotion."""
+    """Returns whether the value may be an audio file name, or an emotion."""
     if field == "file":
         return Path(cell).suffix.lower() in READABLE
     return cell.lower() in EMOTION_WORDS
 
 
 def _guess(field: str, rows: list[Row]) -> str | None:
-    """Find the column that looks like names of audio files, or like emotions."""
+    """Finds the column whose values look like audio file names, or like emotions."""
     some = rows[:100]
     share = {
         name: sum(_looks_like(field, row[name]) for row in some) for name in rows[0]
@@ -563,12 +564,12 @@ def _guess(field: str, rows: list[Row]) -> str | None:
 
 
 def _columns_of(name: str) -> list[str]:
-    """List the names in braces, or the name itself."""
+    """Returns the names in braces, or the name itself."""
     return re.findall(r"\{(.*?)\}", name) or [name]
 
 
 def _values(row: Row, columns: Mapping[str, str]) -> Row:
-    """Read the values of a row by field; words such as "nan" count as no value."""
+    """Reads the fields of a row; words such as "nan" count as empty."""
     values = {
         field: re.sub(r"\{(.*?)\}", lambda match: row[match[1]], name)
         if "{" in name
@@ -584,7 +585,7 @@ def _values(row: Row, columns: Mapping[str, str]) -> Row:
 
 
 def _parts(said: list[Row], where: str) -> list[_Part]:
-    """Add start and end to the rows."""
+    """Adds start and end to the rows."""
     empty = [f"row {n}" for n, row in enumerate(said, start=1) if not row["file"]]
     if empty:
         raise CorpusError(f"{where}: rows that name no file ({offenders(empty)})")
@@ -611,7 +612,7 @@ def _parts(said: list[Row], where: str) -> list[_Part]:
 def _emotions(
     parts: Sequence[_Part], labels: Words, where: str
 ) -> dict[str, str | None]:
-    """Translate each word to an emotion."""
+    """Translates each word to an emotion."""
     numbers = {part.said["emotion"] for part in parts}
     numbers = {text for text in numbers if re.fullmatch(r"-?\d+([.,]\d+)?", text)}
     if len(numbers) > _MANY:
@@ -631,7 +632,7 @@ def _emotions(
 
 
 def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
-    """Join the rows of each file or part by vote."""
+    """Joins the rows of each file or part by vote."""
     groups: dict[tuple[str, float, float | None], list[_Part]] = {}
     for part in parts:
         key = (str(part.path or part.file), part.start, part.end)
@@ -670,7 +671,7 @@ def _agreed(parts: list[_Part], raters: str | None, where: str) -> list[_Part]:
 
 
 def _means(parts: Sequence[_Part]) -> dict[str, float]:
-    """Average each dimension over the rows that have it."""
+    """Averages each dimension over the rows that have it."""
     said: dict[str, list[float]] = {}
     for part in parts:
         for name, value in (part.dimensions or {}).items():
@@ -679,7 +680,7 @@ def _means(parts: Sequence[_Part]) -> dict[str, float]:
 
 
 def _asked(what: str, asked: Words, rows: Sequence[Row], where: str) -> dict[str, str]:
-    """Columns of an option, by a name with a dot."""
+    """Returns the columns of an option, named ``option.name``."""
     if not isinstance(asked or {}, Mapping):
         raise CorpusError(
             f"{where}: {what} is {asked!r}, expected a column for each name: "
@@ -717,7 +718,7 @@ def _numbers(part: _Part, what: str, where: str) -> dict[str, float] | None:
 def _check_found(
     parts: Sequence[_Part], root: Path, columns: Mapping[str, str], where: str
 ) -> None:
-    """If no file at all is where the table says, tell where one is."""
+    """Raises an error if none of the files exists; suggests where one is."""
     if not parts or any(part.path for part in parts):
         return
     name = one_name(parts[0].said["file"])
@@ -747,10 +748,7 @@ def _is_time(text: str) -> bool:
 
 
 def _seconds(text: str) -> float | None:
-    """Seconds of ``1.5``, ``1,5``, ``0:00:01.5`` or ``0 days 00:00:01.5``.
-
-    None for no time and for infinity: to the end.
-    """
+    """Reads ``1.5``, ``1,5``, ``0:00:01.5``, ``0 days 00:00:01.5``; None: no end."""
     text = text.strip().lower()
     if text in NO_LABEL or text == "nat":
         return None
@@ -772,7 +770,7 @@ def _cut(
     allow_missing: bool,
     where: str,
 ) -> list[Path | None]:
-    """Writes the parts of files that rows are about."""
+    """Writes the parts of files to which rows refer."""
     pieces = [
         Piece(f"row {part.row}", part.path, part.start, part.end)
         if part.path and part.is_cut

@@ -1,4 +1,4 @@
-"""The rows of a table: CSV of any kind, Excel, JSON lines, Parquet."""
+"""Reads the rows of a table: CSV of any kind, Excel, JSON lines, Parquet."""
 
 import codecs
 import csv
@@ -23,40 +23,40 @@ TEXTS = (".csv", ".tsv", ".txt")
 _DELIMITERS = (",", ";", "\t", "|")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one
+    (codecs.BOM_UTF32_LE, "utf-32"),  # starts with the bytes of the next one
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _LETTERS = re.compile("[^\\W\\d_]+")
-# Of Western Europe, and typographic signs.
+# Western European letters and typographic signs.
 _WESTERN = re.compile("[\\x00-\\x7fß-öø-ÿÀ-ÖØ-ÞŒœŠšŽžŸ–—‘’‚“”„…€«»°§\\xa0]*")
 
 Row = dict[str, str]
 
 
 def read_rows(path: Path, encoding: str | None = None) -> list[Row]:
-    r"""Read the rows of a table, blanks around values taken away.
+    r"""Reads the rows of a table, with blanks around values removed.
 
     Arguments
     ---------
     path : pathlib.Path
         ``.csv``, ``.tsv`` or ``.txt`` with comma, semicolon, tab or bar; ``.xlsx``,
-        ``.parquet``, and ``.jsonl`` or ``.ndjson`` with an object in each line.
+        ``.parquet``; ``.jsonl`` or ``.ndjson`` with one object per line.
     encoding : str, optional
-        Of text. By default UTF-8, UTF-16, or cp1252 (Excel in Western Europe) where all
-        bytes are letters of such words.
+        Encoding of text. Default: UTF-8, UTF-16, or cp1252 (Excel in Western Europe) if
+        the text then looks Western European.
 
     Returns
     -------
     list of dict
-        Column to value, in the Unicode form NFC. What is empty is ``""``.
+        Column to value, in Unicode form NFC. Empty cells are ``""``.
 
     Raises
     ------
     CorpusError
-        For what is no table, with file and line.
+        If the file is not a table; the message names file and line.
     ImportError
-        For Excel or Parquet without the extra ``tables``.
+        For Excel or Parquet if the extra ``tables`` is not installed.
 
     Example
     -------
@@ -80,7 +80,7 @@ def read_rows(path: Path, encoding: str | None = None) -> list[Row]:
         raise CorpusError(f"{path}: columns of the same name ({offenders(twice)})")
     width, rows, wrong = len(header), [], []
     for number, cells in lines:
-        # A delimiter at the end of every row.
+        # A delimiter at the end of each row.
         if len(cells) == width + 1 and not cells[-1]:
             cells = cells[:-1]
         if len(cells) == width:
@@ -100,12 +100,12 @@ def read_rows(path: Path, encoding: str | None = None) -> list[Row]:
 
 
 def _decoded(path: Path, encoding: object) -> str:
-    """Decode the text of a file; an error names the line with another encoding."""
+    """Decodes the text of a file; an error names the line that does not fit."""
     data = read_bytes(path)
     if not isinstance(encoding, str | None):
         raise CorpusError(f"encoding is {encoding!r}, expected a name such as utf-8")
     marked = [name for mark, name in _MARKS if data.startswith(mark)]
-    if b"\0" in data[:2]:  # UTF-16 without its mark
+    if b"\0" in data[:2]:  # UTF-16 without a byte order mark
         marked.append("utf-16-be" if data[:1] == b"\0" else "utf-16-le")
     chosen = encoding or next(iter(marked), "utf-8")
     try:
@@ -125,7 +125,7 @@ def _decoded(path: Path, encoding: object) -> str:
 
 
 def _is_western(text: str) -> bool:
-    """Tell whether text looks Western European: letters mostly plain."""
+    """Returns whether text looks Western European: mostly plain letters."""
     return bool(_WESTERN.fullmatch(text)) and all(
         2 * len(re.findall("[A-Za-z]", word)) >= len(word)
         for word in set(_LETTERS.findall(text))
@@ -169,7 +169,7 @@ def _csv_reader(encoding: str | None) -> Callable[..., Iterator[tuple[int, list[
 
 
 def _is_open(lines: list[str], dialect: Any) -> bool:
-    """Tell whether the last record of these lines ends within quotes."""
+    """Returns whether the last record of these lines ends within quotes."""
     if len(lines) < 2 and '"' not in lines[0]:
         return False
     try:
@@ -180,8 +180,8 @@ def _is_open(lines: list[str], dialect: Any) -> bool:
 
 
 def _cell(value: object) -> str:
-    """Write a value of Excel, JSON or Parquet as CSV would have it."""
-    if value is None or value != value:  # NaN and pandas' NaT are not themselves
+    """Converts a value of Excel, JSON or Parquet to text, as in CSV."""
+    if value is None or value != value:  # NaN and pandas' NaT are unequal to themselves
         return ""
     if isinstance(value, timedelta):
         return repr(value.total_seconds())
@@ -197,7 +197,7 @@ def _excel(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise _lacking(path, "openpyxl") from error
     try:
         book = load_workbook(path, read_only=True, data_only=True)
-    except Exception as error:  # zip, XML and its own errors
+    except Exception as error:  # errors of zip and XML, and openpyxl's own
         raise CorpusError(f"{path}: no Excel table ({error!s:.200})") from None
     sheets = [sheet for sheet in book.worksheets if sheet.max_row]
     if len(sheets) > 1:
@@ -262,7 +262,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _seconds_of(column: Any) -> Any:
-    """Durations in nanoseconds, which Python's own lack, in seconds."""
+    """Converts durations in nanoseconds, which Python does not have, to seconds."""
     import pyarrow
 
     if not pyarrow.types.is_duration(column.type):
@@ -286,14 +286,15 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, list[str]]]]] = {
 
 
 def tables_in(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """List the tables of a folder, without hidden ones, text files and Excel's own.
+    """Yields the tables of a folder, without hidden files, text files and Excel's lock
+    files.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where to look.
+        Folder to search.
     pattern : str
-        A glob pattern.
+        Glob pattern.
 
     Yields
     ------

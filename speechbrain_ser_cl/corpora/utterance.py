@@ -1,4 +1,4 @@
-"""What every corpus reader returns: one record per utterance."""
+"""The record of one utterance, which all corpus readers return."""
 
 import math
 import unicodedata
@@ -28,17 +28,17 @@ _NAMES = ("id", "corpus", "speaker", "session", "text_id", "emotion", "recording
 
 
 def normal(name: str) -> str:
-    """Give a name in the Unicode form (NFC) in which names are compared.
+    """Returns a name in Unicode form NFC, in which names are compared.
 
     Arguments
     ---------
     name : str
-        Of a speaker, a class, a file, ….
+        Name of a speaker, class, file, ….
 
     Returns
     -------
     str
-        The same where two names look alike.
+        Equal for names that look alike.
 
     Example
     -------
@@ -50,11 +50,11 @@ def normal(name: str) -> str:
 
 @dataclass(frozen=True)
 class Utterance:
-    """One recorded utterance and what its corpus says about it.
+    """One recorded utterance and its labels.
 
-    ``id``, ``speaker``, ``session``, ``text_id`` and ``recording`` begin with the name
-    of the corpus, so that they never collide when corpora are used together. All names
-    are kept in one Unicode form (NFC), so that names that look alike are equal.
+    ``id``, ``speaker``, ``session``, ``text_id`` and ``recording`` begin with the
+    corpus name, so that they are unique across corpora. All names are in Unicode form
+    NFC, so that names that look alike are equal.
 
     Arguments
     ---------
@@ -63,49 +63,46 @@ class Utterance:
     path : pathlib.Path
         The audio file.
     duration : float
-        Length in seconds, above 0.
+        Length in seconds, > 0.
     corpus : str
         Name of the corpus, as registered in ``CORPORA``.
     speaker : str or None
-        Who speaks, e.g. ``"emodb_03"``; None where that is not known.
+        Speaker, e.g. ``"emodb_03"``; None if unknown.
     session : str or None
-        Recording session; None where the corpus has none.
+        Recording session; None if the corpus has none.
     gender : str or None
-        ``"female"``, ``"male"`` or None where it is not known.
+        ``"female"``, ``"male"`` or None if unknown.
     language : str
         ISO 639 code, e.g. ``"en"``.
     text_id : str or None
-        Which prescribed text is spoken; None for free speech.
+        Id of the prescribed text; None for free speech.
     emotion : str
-        One of ``EMOTIONS``, or for a corpus of one's own another name in lower case;
-        ``map_emotions`` refuses such a name unless a class is made of it. Turns on
-        which the annotators of a corpus do not agree are ``"other"``.
+        One of ``EMOTIONS``. For a user's corpus also another name in lower case, which
+        ``map_emotions`` refuses unless a class contains it. Turns without agreement
+        between the annotators are ``"other"``.
     split : str or None
-        ``"train"``, ``"valid"`` or ``"test"`` where the corpus itself says so.
+        ``"train"``, ``"valid"`` or ``"test"`` if the corpus assigns it, else None.
     recording : str or None
-        The longer recording that it is cut from.
+        The longer recording that contains the utterance.
     start, end : float or None
-        From where to where in the recording, in seconds; an ``end`` of None is
-        ``start + duration``.
+        Start and end in the recording, in seconds. ``end`` None: ``start + duration``.
     intensity : str or None
-        How strongly, in the corpus' words, e.g. ``"strong"``; None where it says
-        nothing.
+        Intensity in the corpus' words, e.g. ``"strong"``; None if unknown.
     dimensions : mapping, optional
-        Name to value on the corpus' own scale, e.g. ``{"arousal": 2.5}``; what is not
-        known is not in it.
+        Dimension to value on the corpus' own scale, e.g. ``{"arousal": 2.5}``. Contains
+        known values only.
     votes : mapping, optional
-        Emotion to how many listeners heard it, e.g. ``{"happy": 3, "neutral": 6}``, or
-        to their share. None: nobody was asked, or nobody said an emotion.
+        Emotion to its number or share of listeners, e.g. ``{"happy": 3, "neutral":
+        6}``. None: no listener votes.
     groups : mapping, optional
-        What else results are to be told by, e.g. ``{"age": "34"}``.
+        Further variables to group results by, e.g. ``{"age": "34"}``.
 
     Raises
     ------
     ValueError
-        For an emotion that is no name in lower case, a gender or split that is not
-        one of those above, a duration that is not above 0, a ``start`` without
-        ``recording``, or a dimension or number of votes that is not finite, or votes
-        below 0.
+        For an emotion that is not a lower-case name, another gender or split, a
+        duration that is not above 0, a ``start`` without ``recording``, and dimensions
+        or votes that are not finite, or votes below 0.
 
     Example
     -------
@@ -140,7 +137,7 @@ class Utterance:
     start: float | None = None
     end: float | None = None
     intensity: str | None = None
-    # Mappings have no hash; the id tells utterances apart.
+    # Mappings have no hash; the id identifies the utterance.
     dimensions: Mapping[str, float] | None = field(default=None, hash=False)
     votes: Mapping[str, float] | None = field(default=None, hash=False)
     groups: Mapping[str, str] | None = field(default=None, hash=False)

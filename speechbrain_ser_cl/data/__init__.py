@@ -1,1 +1,1 @@
-"""From utterances to batches: audio, manifests, splits, samplers, collation."""
+"""Turns utterances into batches: splits, data set, samplers, loaders, feature cache."""

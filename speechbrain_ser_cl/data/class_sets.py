@@ -1,4 +1,4 @@
-"""Sets of classes that many corpora share, and YAMLs that name one."""
+"""Sets of classes that many corpora share."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -25,7 +25,7 @@ CLASS_SETS: dict[str, dict[str, tuple[str, ...]]] = {
     "eight": {name: (name,) for name in sorted((*_SIX, "surprised", "contempt"))},
     "all": {},
 }
-"""Name of each set to its classes, and the emotions that these are made of.
+"""Name of each set to its classes, each with the emotions that it contains.
 
 ``polarity``: two classes across corpora (Ahn et al. 2023); ``four`` holds excited in
 happy, as usual with IEMOCAP; ``eight``: those of the MSP-Podcast challenge; ``all``:
@@ -34,24 +34,24 @@ each emotion that there is.
 
 
 def common_map(name: str, emotions: Iterable[str]) -> dict[str, list[str]]:
-    """Make an ``emotion_map`` of classes that several corpora share.
+    """Makes an ``emotion_map`` of classes that several corpora share.
 
     Arguments
     ---------
     name : str
         One of ``CLASS_SETS``.
     emotions : iterable of str
-        What there is in the corpora, such as the counts of a card.
+        Emotions of the corpora, such as the counts of a card.
 
     Returns
     -------
     dict
-        Class to emotions, without what is not there.
+        Class to emotions, without emotions that the corpora lack.
 
     Raises
     ------
     CorpusError
-        For another name.
+        For an unknown name.
 
     Example
     -------
@@ -78,30 +78,31 @@ def common_map(name: str, emotions: Iterable[str]) -> dict[str, list[str]]:
 def with_classes(
     plain: Mapping[str, Any], overrides: Mapping[str, Any], file: str | Path
 ) -> Mapping[str, Any]:
-    """Write out the set of classes that a recipe's YAML names.
+    """Replaces the name of a set of classes in a recipe's YAML by the classes.
 
-    ``emotion_map: four`` stands for the classes of that set which the cards of its
-    corpora have; of a corpus without a card it is taken that it has them all.
+    ``emotion_map: four`` stands for the classes of that set whose emotions the
+    corpora's cards list. A corpus without a card counts as having all of them.
     ``emotion_map: {iemocap: four, casia: six}`` names a set for each corpus.
 
     Arguments
     ---------
     plain : mapping
-        The YAML's values, as ``utils.settings.read_yaml`` gives them.
+        Values of the YAML, from ``utils.settings.read_yaml``.
     overrides : mapping
-        Values that replace those.
+        Values that replace those of the YAML.
     file : str or pathlib.Path
         The YAML, for the error.
 
     Returns
     -------
     mapping
-        The overrides, perhaps with an ``emotion_map`` of classes and emotions.
+        The overrides, with an ``emotion_map`` of classes and emotions if the YAML names
+        a set.
 
     Raises
     ------
     SettingsError
-        For a name that no set has.
+        For an unknown name.
 
     Example
     -------
@@ -124,7 +125,7 @@ def with_classes(
 
 
 def _referred(node: Any, values: Mapping[str, Any]) -> Any:
-    """What a reference to one key of the YAML stands for."""
+    """Returns the value of a reference to one key of the YAML."""
     for _ in values:
         match = re.fullmatch(r"<(\w+)>", str(getattr(node, "value", "")))
         if match is None or match[1] not in values:
@@ -141,7 +142,7 @@ def _names_a_set(asked: object) -> bool:
 def _written_out(
     asked: str | Mapping[str, Any], readers: Mapping[str, str], file: str | Path
 ) -> dict[str, Any]:
-    """Classes and emotions in place of names of sets."""
+    """Replaces names of sets by classes and emotions."""
 
     def classes(name: str, there: Iterable[str], key: str) -> dict[str, list[str]]:
         try:
@@ -165,7 +166,7 @@ def _written_out(
 
 
 def _of_card(reader: str) -> Iterable[str]:
-    """What the card of a corpus counts; without one, all."""
+    """Returns the emotions that a corpus' card counts, or all without a card."""
     try:
         return get_card(str(reader)).counts.emotions or EMOTIONS
     except CorpusError:

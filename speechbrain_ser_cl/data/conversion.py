@@ -1,4 +1,4 @@
-"""Convert audio to 16 kHz mono once, into a cache folder."""
+"""Converts audio to 16 kHz mono once, into a cache folder."""
 
 import os
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ from speechbrain_ser_cl.utils.disk import refuse_small_disk
 from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.files import clear_unfinished
 
-# Of speech as 16 kHz FLAC, rather too few than too many.
+# Bytes per second of speech as 16 kHz FLAC, a low estimate.
 _BYTES_PER_SECOND = 10_000
 
 
@@ -30,34 +30,35 @@ def convert_to_16k_mono(
     cache_folder: str | Path,
     workers: int | None = None,
 ) -> list[Utterance]:
-    """Convert what is not 16 kHz mono, once, into a cache folder.
+    """Converts audio that is not 16 kHz mono, once, into a cache folder.
 
-    Files that are 16 kHz mono wav or flac already are used where they lie. The
-    others become 16-bit FLAC in the cache folder. A source that changes (size or
-    time of modification) is converted again. Each file is written under a temporary
-    name and then renamed, so that an interrupted conversion goes on where it was.
+    Wav and flac files that are 16 kHz mono are not copied. The others become 16-bit
+    FLAC in the cache folder. A source whose size or modification time changed is
+    converted again. Each file is written under a temporary name and then renamed, so an
+    interrupted conversion continues where it stopped.
 
     Arguments
     ---------
     utterances : iterable of Utterance
-        What to convert.
+        Utterances to convert.
     cache_folder : str or pathlib.Path
-        Made if it is not there.
+        Cache folder; created if needed.
     workers : int, optional
-        Number of threads; as many as there are cores by default.
+        Number of threads. Default: number of cores.
 
     Returns
     -------
     list of Utterance
-        In the given order, ``path`` and ``duration`` of the converted ones replaced.
+        In the given order, with ``path`` and ``duration`` of the converted files.
 
     Raises
     ------
     AudioError
-        If files cannot be read; names up to ten, after all others are done.
+        If files cannot be read. All others are converted first; the message names up to
+        ten files.
     DiskFullError
-        If the disk has no room for the copies, before the first is written where they
-        are more than what is free.
+        If the disk is too small for the copies, which is checked before the first is
+        written.
 
     Example
     -------
@@ -99,12 +100,12 @@ def convert_to_16k_mono(
 
 
 def _is_16k_mono(path: Path) -> bool:
-    if not path.is_file():  # a pipe would wait for a writer
+    if not path.is_file():  # opening a pipe would wait for a writer
         return False
     try:
         info = soundfile.info(path)
     except (soundfile.SoundFileError, OSError):
-        return False  # the conversion reports what is wrong
+        return False  # _convert reports the error
     return (info.samplerate, info.channels) == (SAMPLE_RATE, 1) and info.format in (
         "WAV",
         "WAVEX",
@@ -113,7 +114,7 @@ def _is_16k_mono(path: Path) -> bool:
 
 
 def _convert(utterance: Utterance, cache_folder: Path) -> Utterance | AudioError:
-    """Convert one file; errors are returned, so that all can be named at once."""
+    """Converts one file; returns an error, so that all errors are reported together."""
     try:
         target = cache_folder / cache_name(utterance.path, utterance.id)
         if not target.exists():

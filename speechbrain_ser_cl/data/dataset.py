@@ -1,4 +1,4 @@
-"""Utterances of an experiment as a data set: whole, in random parts, in views."""
+"""A data set of utterances: whole, as random parts, or as several views."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -14,13 +14,13 @@ from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, load_audio
 
 UNLABELLED = -1
-"""The label of an utterance without one."""
+"""Label of an utterance without a class."""
 
 Read = Callable[[Utterance], Tensor]
-"""What a model gets of an utterance, time first."""
+"""Input of a model for one utterance: a tensor, time first."""
 
 Augment = Callable[[Tensor, int], Tensor | tuple[Tensor, int]]
-"""``augment(speech, seed) -> view``, or the view and which pipeline made it."""
+"""``augment(speech, seed) -> view``, or the view and the number of its pipeline."""
 
 
 def waveform(utterance: Utterance) -> Tensor:
@@ -29,25 +29,24 @@ def waveform(utterance: Utterance) -> Tensor:
 
 
 class SpeechBatch(NamedTuple):
-    """A batch of B utterances, in V views each.
+    """A batch of B utterances with V views each.
 
     Arguments
     ---------
     id : list of str
-        Of the utterances, B.
+        Ids of the B utterances.
     row : torch.Tensor
-        Their places in the data set (B,): ``dataset.items[row]`` has all that is
-        known of them.
+        Indices into the data set (B,): ``dataset.items[row]`` has all facts about them.
     label : torch.Tensor
-        Their classes (B,); −1: not known.
+        Classes (B,); −1: unknown.
     domain : torch.Tensor
-        Numbers of their corpora (B,), as ``SpeechDataset.corpora`` counts them.
+        Numbers of the corpora (B,): indices into ``SpeechDataset.corpora``.
     speech : torch.Tensor
-        (V B, T, …): the first view of all of them, then the second, and so on.
+        (V B, T, …): first view of all utterances, then second view, and so on.
     lengths : torch.Tensor
         Relative lengths (V B,).
     pipeline : torch.Tensor
-        Which pipeline made each view (V B,); −1: none.
+        Number of the pipeline of each view (V B,); −1: none.
 
     Example
     -------
@@ -66,7 +65,7 @@ class SpeechBatch(NamedTuple):
     pipeline: Tensor
 
     def to(self, device: str | torch.device) -> "SpeechBatch":
-        """Moves the tensors to a device, the speech in float32."""
+        """Moves the tensors to a device and converts the speech to float32."""
         moved: dict[str, Any] = {
             name: part.to(device, non_blocking=True)
             for name, part in self._asdict().items()
@@ -76,37 +75,37 @@ class SpeechBatch(NamedTuple):
 
 
 class SpeechDataset(Dataset[dict[str, Any]]):
-    """Gives what a model reads of each utterance, and what is known about it.
+    """Returns the model input of each utterance, with its label, domain and id.
 
-    An index gives the utterance whole and as it is. A :class:`~.samplers.Draw` gives
-    ``views`` views: of each a random part of at most ``max_steps`` is taken and then
-    augmented. That depends on nothing but the seed and the draw: it is the same in any
-    worker, on any rank, and in a run that was killed and resumed. (Bit for bit with the
-    same number of torch threads; a worker has one.)
+    An index returns the whole utterance, not augmented. A :class:`~.samplers.Draw`
+    returns ``views`` views: each is a random part of at most ``max_steps``, then
+    augmented. Views depend only on the seed and the draw, so they are the same in any
+    worker, on any rank, and in a resumed run (bit for bit with the same number of torch
+    threads; a worker has one).
 
     Arguments
     ---------
     items : sequence of Labelled
-        The utterances. Without a label (None) they have the label −1.
+        Utterances. A label of None becomes −1.
     class_names : sequence of str
-        Label k is ``class_names[k]``.
+        Name of class k is ``class_names[k]``.
     read : callable, optional
-        ``read(utterance) -> (T, …)``: its waveform, or features with time first. None:
-        nothing is read here; the collate function reads, by the ``"id"``.
+        ``read(utterance) -> (T, …)``: waveform or features, time first. None: the data
+        set reads nothing, and the collate function reads by ``"id"``.
     views : int
-        How many of each draw.
+        Number of views per draw.
     augment : callable, optional
-        ``augment(speech, seed) -> view``, or the view and the number of the pipeline
-        that made it. None: views are parts.
+        ``augment(speech, seed) -> view``, or the view and the number of the pipeline.
+        None: views are not augmented.
     max_steps : int, optional
-        Longest part, in samples or frames as ``read`` gives them. None: no limit.
+        Longest part, in samples or frames of ``read``. None: no limit.
     places : bool
-        Whether each view of a draw gets a random place for
-        :func:`crop_or_pad_to_mean`, which cuts it later.
+        Whether each view of a draw has a random position, for
+        :func:`crop_or_pad_to_mean`, which cuts the view.
     seed : int
-        Of the parts, views and places.
+        Seed of parts, views and positions.
     corpora : sequence of str, optional
-        Corpus k has the domain k. None: those of the utterances, sorted.
+        Corpus k has domain k. None: the corpora of the utterances, sorted.
 
     Attributes
     ----------
@@ -120,7 +119,7 @@ class SpeechDataset(Dataset[dict[str, Any]]):
     Raises
     ------
     ValueError
-        If an utterance is of none of the classes or corpora.
+        If an utterance has another class or corpus.
 
     Example
     -------
@@ -205,14 +204,14 @@ class SpeechDataset(Dataset[dict[str, Any]]):
 
 
 def steps_of(max_seconds: float | None, hop: int = 1) -> int | None:
-    """Counts the steps of some seconds, for ``max_steps``.
+    """Converts seconds to steps, for ``max_steps``.
 
     Arguments
     ---------
     max_seconds : float or None
         None: no limit.
     hop : int
-        Samples at 16 kHz per step: 1 for waveforms.
+        Samples at 16 kHz per step; 1 for waveforms.
 
     Returns
     -------
@@ -227,7 +226,8 @@ def steps_of(max_seconds: float | None, hop: int = 1) -> int | None:
 
 
 def middle(speech: Tensor, max_steps: int | None) -> Tensor:
-    """Takes the middle of what is longer than so many steps; None: no limit.
+    """Returns the middle part of speech that is longer than a number of steps; None: no
+    limit.
 
     Example
     -------
@@ -239,7 +239,7 @@ def middle(speech: Tensor, max_steps: int | None) -> Tensor:
 
 
 def without_labels(items: Sequence[Labelled]) -> list[Labelled]:
-    """Removes the labels, so that nothing later can use the class.
+    """Removes the labels, so that training cannot use them.
 
     Example
     -------
@@ -250,17 +250,17 @@ def without_labels(items: Sequence[Labelled]) -> list[Labelled]:
 
 
 def pad_to_longest(items: Sequence[dict[str, Any]]) -> SpeechBatch:
-    """Makes a batch that pads its views with zeros to the longest.
+    """Makes a batch whose views are padded with zeros to the longest view.
 
     Arguments
     ---------
     items : sequence of dict
-        What :class:`SpeechDataset` gives.
+        Items of a :class:`SpeechDataset`.
 
     Returns
     -------
     SpeechBatch
-        In the type that was read; ``to`` makes it float32.
+        In the items' dtype; ``to`` converts to float32.
 
     Example
     -------
@@ -276,22 +276,22 @@ def pad_to_longest(items: Sequence[dict[str, Any]]) -> SpeechBatch:
 def crop_or_pad_to_mean(
     items: Sequence[dict[str, Any]], max_steps: int | None = None
 ) -> SpeechBatch:
-    """Makes a batch as long as its views are on average.
+    """Makes a batch with the views' mean length.
 
-    Longer views are cut to a random part, shorter ones are padded with zeros (NTUA
-    thesis, section 4.3.2.1).
+    Longer views are cut to a random part, shorter ones padded with zeros (NTUA thesis,
+    section 4.3.2.1).
 
     Arguments
     ---------
     items : sequence of dict
-        What a :class:`SpeechDataset` with ``places`` gives for draws.
+        Draws of a :class:`SpeechDataset` with ``places``.
     max_steps : int, optional
-        Longest batch. None: no limit.
+        Longest length of the batch. None: no limit.
 
     Returns
     -------
     SpeechBatch
-        In the type that was read; ``to`` makes it float32.
+        In the items' dtype; ``to`` converts to float32.
 
     Example
     -------
@@ -327,7 +327,7 @@ def _numbers(
 
 
 def _by_view(items: Sequence[dict[str, Any]], key: str) -> list[Any]:
-    """Orders views: the first of each item, then the second, and so on."""
+    """Orders views: first view of each item, then second view, and so on."""
     return [item[key][k] for k in range(len(items[0][key])) for item in items]
 
 

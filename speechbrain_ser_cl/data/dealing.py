@@ -1,7 +1,7 @@
-"""Deals groups of utterances, such as speakers, to folds.
+"""Assigns groups of utterances, such as speakers, to folds.
 
-All is counted in whole numbers and ties are settled by a hash of seed and names, so
-that the same folds come out on every machine, whatever the order of the input.
+All counts are integers, and ties are broken by a hash of seed and names, so the folds
+are the same on every machine and for any order of the input.
 """
 
 from collections import Counter
@@ -15,32 +15,33 @@ from speechbrain_ser_cl.data.splits import Labelled, random_rank
 
 Whole = NDArray[np.int64]
 
-# Variations are whole numbers of 2^-_BITS; each class that a fold lacks counts 2^_LACK.
+# Variations are integers in units of 2^-_BITS; a class that a fold lacks adds 2^_LACK.
 _BITS, _LACK = 26, 44
-# How many exchanges are looked at, and from how many beginnings, at most.
+# Most exchanges that are tried, and most starting points.
 _MOST_LOOKS, _MOST_STARTS = 200_000, 8
 
 
 def deal_cards(
     groups: Iterable[str], n_folds: int, seed: int, stratum: Callable[[str], Any]
 ) -> dict[str, int]:
-    """Deal groups like cards, in random order, one stratum after the other.
+    """Assigns groups in random order to folds in turn, one stratum after another.
 
     Arguments
     ---------
     groups : iterable of str
         Names of the groups.
     n_folds : int
-        How many folds, at least 1.
+        Number of folds, at least 1.
     seed : int
-        Another seed is another order.
+        Seed of the order.
     stratum : callable
-        Of the name of a group: what folds get equally many groups of.
+        Returns the stratum of a group name; folds get equally many groups of each
+        stratum.
 
     Returns
     -------
     dict
-        Name of each group to its fold.
+        Name of each group to the number of its fold.
 
     Example
     -------
@@ -54,34 +55,34 @@ def deal_cards(
 def deal_fairly(
     groups: Mapping[str, Sequence[Labelled]], n_folds: int, seed: int
 ) -> dict[str, int]:
-    r"""Deal groups so that folds are as alike as can be found.
+    r"""Assigns groups to folds that are as similar as possible.
 
-    First, each fold gets each class, if that is possible. Then the folds' shares of
-    each class, of women and men and of all utterances vary as little as can be found:
-    for a class with :math:`n_k` of its :math:`N` utterances in fold k, the variation is
-    the standard deviation of :math:`n_k/N` over the folds, which is what scikit-learn's
-    ``StratifiedGroupKFold`` goes by. Groups are dealt by its greedy rule, and then
-    exchanged as long as that makes the folds more alike; the mean variation of classes
-    never gets larger than by the greedy rule.
+    First, each fold gets each class, if possible. Then the variation of the folds'
+    shares of each class, of women and men and of all utterances is minimised. For a
+    class with :math:`n_k` of its :math:`N` utterances in fold k, the variation is the
+    standard deviation of :math:`n_k/N` over the folds, as in scikit-learn's
+    ``StratifiedGroupKFold``. Groups are assigned by scikit-learn's greedy rule, then
+    exchanged as long as this reduces the variation; the mean variation of classes is
+    never larger than by the greedy rule.
 
     Arguments
     ---------
     groups : mapping
         Name of each group to its utterances.
     n_folds : int
-        How many folds, from 1 to the number of groups.
+        Number of folds, from 1 to the number of groups.
     seed : int
-        Another seed settles ties otherwise and numbers the folds otherwise.
+        Seed for ties and for the numbers of the folds.
 
     Returns
     -------
     dict
-        Name of each group to its fold; none is empty.
+        Name of each group to the number of its fold; no fold is empty.
 
     Raises
     ------
     ValueError
-        For more folds than groups.
+        If there are more folds than groups.
     """
     if not 0 < n_folds <= len(groups):
         raise ValueError(
@@ -101,7 +102,7 @@ def deal_fairly(
 
 
 class _Table:
-    """How many utterances each group has: of each class, in all, of each gender."""
+    """Number of utterances per group: of each class, in total, of each gender."""
 
     def __init__(self, groups: Sequence[Sequence[Labelled]], n_folds: int) -> None:
         labels = [Counter(item.label for item in group) for group in groups]
@@ -119,22 +120,20 @@ class _Table:
         self.total = self.counts.sum(axis=0)
 
     def orders(self) -> Iterator[list[int]]:
-        """Orders in which groups are dealt."""
+        """Orders in which groups are assigned."""
         counts, n_groups = self.counts[:, : self.n_classes], len(self.counts)
-        # By descending variance over classes, as scikit-learn does.
+        # Decreasing variance over classes, as in scikit-learn.
         variance = self.n_classes * (counts**2).sum(1) - counts.sum(1) ** 2
         yield np.argsort(-variance, kind="stable").tolist()
-        # Groups with classes that few groups have first.
+        # First groups with classes that few groups have.
         rarest = np.where(counts > 0, (counts > 0).sum(0), n_groups + 1).min(1)
         yield np.lexsort((-variance, rarest)).tolist()
         for start in range(min(_MOST_STARTS, 4000 // n_groups) - 2):
             yield sorted(range(n_groups), key=lambda g: random_rank(start, str(g)))
 
     def variations(self, squares: Whole, dealt: Whole) -> tuple[Whole, Whole]:
-        """Sum of variations over classes, and of all, in ``2**-_BITS / n_folds``.
-
-        Of the sums of squares of the folds' counts, (..., traits). What IEEE 754 rounds
-        alike everywhere is cut to whole numbers before anything is summed.
+        """Variations of classes, summed, and of all, in units of ``2**-_BITS /
+        n_folds``.
         """
         n = self.n_classes
         spread = np.sqrt((self.n_folds * squares - dealt**2).astype(np.float64))
@@ -147,10 +146,10 @@ class _Table:
 
 
 class _Deal:
-    """The fold of each group, and what folds hold."""
+    """The fold of each group, and counts of the folds."""
 
     def __init__(self, table: _Table, order: Sequence[int]) -> None:
-        """Deals each group to the fold after which classes vary least."""
+        """Assigns each group to the fold that then varies least in its classes."""
         self.table = table
         self.fold = np.zeros(len(table.counts), dtype=np.int64)
         self.held = np.zeros((table.n_folds, len(table.total)), dtype=np.int64)
@@ -165,25 +164,24 @@ class _Deal:
             self.fold[group] = fold
 
     def variations(self) -> tuple[int, int]:
-        """Of classes, and of all."""
+        """Variations of classes, and of all."""
         total = self.table.total
         classes, everything = self.table.variations((self.held**2).sum(0), total)
         return int(classes), int(everything)
 
     def rank(self, limit: int) -> tuple[int, int]:
-        """The smaller, the better; classes should not vary more than ``limit``.
-
-        First come classes that folds lack, then how far the limit is passed.
+        """Cost of the assignment: missing classes, then excess over ``limit`` of
+        classes.
         """
         classes, everything = self.variations()
         lacking = int((self.held[:, : self.table.n_classes + 1] == 0).sum())
         return (lacking << _LACK) + max(0, classes - limit), everything
 
     def exchange(self, limit: int, looks: int) -> int:
-        """Exchange groups, or move them, while that helps; returns the looks taken."""
+        """Exchanges or moves groups while this helps; returns the number of tries."""
         table, n = self.table, self.table.n_classes + 1
         n_groups, taken, unchanged, group = len(self.fold), 0, 0, 0
-        # A group of nobody in each fold: what is exchanged with it is moved.
+        # An empty group per fold: exchanging with it moves a group.
         counts = np.pad(table.counts, ((0, table.n_folds), (0, 0)))
         fold = np.concatenate([self.fold, np.arange(table.n_folds)])
         rank = self.rank(limit)

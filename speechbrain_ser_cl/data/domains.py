@@ -1,4 +1,4 @@
-"""Splits source and target corpus into the parts of a domain adaptation."""
+"""Splits source and target corpus for domain adaptation."""
 
 import logging
 from collections import Counter
@@ -23,19 +23,19 @@ SOURCE, TARGET = 0, 1
 
 @dataclass
 class DomainSplits:
-    """The parts of a domain adaptation experiment.
+    """Parts of a domain adaptation experiment.
 
     Attributes
     ----------
     source_train, source_valid, target_train, target_test : list of Labelled
-        The parts.
+        Utterances of each part.
     leaks : dict
-        For source and target, the speakers, sessions and texts that two parts share,
-        counted.
+        For source and target: numbers of speakers, sessions and texts that two parts
+        share.
     unused : int
-        Target utterances that are in no part (of speakers drawn for training).
+        Number of target utterances in no part (other utterances of training speakers).
     target_unlabelled : list of Labelled
-        More target speech for training, whose labels must not be used. May be empty.
+        Further target speech for training without labels. May be empty.
     """
 
     source_train: list[Labelled]
@@ -47,13 +47,13 @@ class DomainSplits:
     target_unlabelled: list[Labelled] = field(default_factory=list)
 
     def parts(self) -> dict[str, list[Labelled]]:
-        """The parts by name, the unlabelled one where there is one."""
+        """Parts by name; the unlabelled part only if it exists."""
         names = ["source_train", "source_valid", "target_train", "target_test"]
         names += ["target_unlabelled"] * bool(self.target_unlabelled)
         return {name: getattr(self, name) for name in names}
 
     def describe(self) -> dict[str, Any]:
-        """Counts, shared values and fingerprint, for results.json."""
+        """Returns counts, shared values and fingerprint, for results.json."""
         return {
             "parts": {name: describe_part(part) for name, part in self.parts().items()},
             "unused_target_utterances": self.unused,
@@ -65,14 +65,14 @@ class DomainSplits:
 def train_and_test(
     parts: Mapping[str, Sequence[Labelled]], with_source: bool
 ) -> dict[str, list[Labelled]]:
-    """Name the labelled parts of a domain adaptation as a fold's are named.
+    """Returns the labelled parts under the names that folds use.
 
     Arguments
     ---------
     parts : mapping
-        As of :meth:`DomainSplits.parts`; those of a fold are handed back.
+        From :meth:`DomainSplits.parts`; parts of a fold are returned unchanged.
     with_source : bool
-        Whether the source's training part is in ``train``, beside the target's.
+        Whether ``train`` contains the source's training part besides the target's.
 
     Returns
     -------
@@ -94,27 +94,27 @@ def train_and_test(
 def of_shared_emotions(
     source: Sequence[Labelled], target: Sequence[Labelled]
 ) -> list[Labelled]:
-    """The source's utterances of emotions that the target has as well.
+    """Selects the source utterances whose emotion also occurs in the target.
 
-    Classes are groups of emotions. Where the target has only some of a group, the
-    source's others say something else about the class (calm and happy are both
-    positive). Which emotions a corpus has is in its description; nothing else about
-    the target's labels is used.
+    Classes are groups of emotions. If the target has only some emotions of a class, the
+    source's other emotions change the meaning of the class (calm and happy are both
+    positive). Only the list of the target's emotions is used, which a corpus'
+    description gives; its other labels are not.
 
     Arguments
     ---------
     source, target : sequence of Labelled
-        All utterances of the two corpora.
+        All utterances of both corpora.
 
     Returns
     -------
     list of Labelled
-        Those of the source that are kept, in their order.
+        Selected source utterances, in the given order.
 
     Raises
     ------
     ValueError
-        If a class of the source is left without utterances.
+        If a class has no source utterance left.
 
     Example
     -------
@@ -151,44 +151,45 @@ def of_shared_emotions(
 def split_domains(
     corpora: Mapping[str, Sequence[Labelled]], protocol: Mapping[str, Any], seed: int
 ) -> DomainSplits:
-    """Splits the source into training and validation, the target into training and
-    test, as Ahn et al. 2023, section 4.2, do.
+    """Splits the source into training and validation, the target into training and test
+    (Ahn et al. 2023, section 4.2).
 
     Arguments
     ---------
     corpora : mapping
-        Name to utterances.
+        Corpus name to utterances.
     protocol : mapping
         Of kind ``domain_adaptation``:
 
-        - ``source``, ``target``: which of the corpora they are;
-        - ``source_valid``: part of the source for validation, as a fraction or a number
-          of utterances, drawn at random and stratified by class;
-        - ``labels``: whether the target's training part is labelled. Then it is
-          ``target_train``, a fraction or number, stratified by class; else
-          ``target_train_unlabelled``, drawn from all alike, since stratifying would use
-          the labels;
-        - ``both``: with ``labels``, ``target_train_unlabelled`` of the whole target is
-          drawn from what is left as well, and the rest of that is tested;
+        - ``source``, ``target``: names of the corpora;
+        - ``source_valid``: validation part of the source, a fraction or number of
+        utterances, drawn at random and stratified by class;
+        - ``labels``: whether the target's training part is labelled. If so,
+        ``target_train`` is its fraction or number, stratified by class. If not,
+        ``target_train_unlabelled`` is its fraction or number, not stratified, because
+        that would use the labels;
+        - ``both``: with ``labels``, also draws ``target_train_unlabelled`` of the whole
+        target from the remaining utterances; the rest is tested;
         - ``by``: ``"utterance"``: the target's training part is drawn at random, so its
-          speakers are tested as well (as printed). ``"speaker"``: test speakers are
-          new;
+        speakers are also tested (as in the paper). ``"speaker"``: test speakers are not
+        in training;
         - ``shared_emotions``: whether source utterances of emotions that the target
-          does not have are left out.
+        lacks are left out.
     seed : int
-        Another seed is another draw.
+        Seed of the draws.
 
     Returns
     -------
     DomainSplits
-        The parts, with what they share.
+        The parts, and what they share.
 
     Raises
     ------
     LeakError
-        If parts share an utterance, or target parts share speakers that must not.
+        If parts share an utterance, or target parts share speakers with ``by:
+        speaker``.
     ValueError
-        For a corpus that is not there and sizes out of range.
+        For an unknown corpus or a size out of range.
     """
     protocol = resolve_protocol(protocol)
     for role in ("source", "target"):

@@ -11,53 +11,52 @@ from speechbrain_ser_cl.data.samplers import Draw
 
 
 class EmotionBatchSampler(Sampler[list[Draw]]):
-    """Batches whose first half has one emotion and whose second half has others.
+    """Samples batches of which one half has one emotion and the other half other
+    emotions.
 
-    For each batch an emotion e is drawn, all alike. N/2 positives have e: equally many
-    from each corpus that has it, so N/4 and N/4 of two corpora, or N/2 of the only one.
-    N/2 negatives have another emotion, equally many from each corpus. What cannot be
-    shared equally goes to corpora drawn for that batch. Figures 2 and 3 of the paper on
-    cross-corpus speech emotion recognition by supervised contrastive learning
-    (IEMOCAP and CASIA).
+    For each batch an emotion e is drawn uniformly. N/2 positives have e, equally many
+    from each corpus that has e: N/4 from each of two corpora, or N/2 from one. N/2
+    negatives have other emotions, equally many from each corpus. Remainders go to
+    corpora drawn for that batch. Figures 2 and 3 of the paper on cross-corpus speech
+    emotion recognition by supervised contrastive learning (IEMOCAP and CASIA).
 
-    Utterances are dealt like cards: as positives, all of a corpus and emotion come up
-    before one comes again, over the borders of epochs; as negatives, those of a corpus
-    take turns in the same way, but for those passed over because they have e. No
-    utterance comes twice in a step, that is, in the batches that all ranks take at the
-    same time. What an epoch holds depends on the arguments and the epoch alone, and it
-    can be entered at any batch.
+    Utterances are drawn without repetition until all were used, across epochs:
+    positives per corpus and emotion, negatives per corpus (utterances with e are
+    skipped). No utterance occurs twice in a step, that is, in the batches of all ranks
+    at the same time. An epoch depends only on the arguments and its number, and can be
+    resumed at any batch.
 
     Arguments
     ---------
     emotions : sequence of str
-        Emotion of each utterance. The position in this sequence is its index.
+        Emotion of each utterance; utterance i is at position i.
     corpora : sequence of str
-        Corpus of each utterance. Corpora need not have the same emotions.
+        Corpus of each utterance. Corpora may have different emotions.
     batch_size : int
-        N, a multiple of 4: positives are split into two halves by a margin loss.
+        N, a multiple of 4, because a margin loss splits the positives into halves.
     n_batches : int
-        Batches in an epoch, on each rank.
+        Batches per epoch and rank.
     seed : int
-        Another seed gives other batches.
+        Seed of the batches.
     replacement : bool
-        What to do where a corpus has fewer utterances of an emotion than a step takes.
-        False: an error. True: they come more than once in a step, as evenly as
-        possible; where there are enough, nothing changes.
+        What to do if a corpus has fewer utterances of an emotion than a step needs.
+        False: raise an error. True: repeat them in the step, as evenly as possible.
     rank : int
-        This process among ``world_size`` ones.
+        Number of this process, from 0.
     world_size : int
-        How many processes share each epoch.
+        Number of processes.
 
     Attributes
     ----------
     first_batch : int
-        Where the next epoch is entered.
+        First batch of the next epoch, for resuming.
 
     Raises
     ------
     ValueError
-        If the batch size is no multiple of 4, there are fewer than two emotions, or,
-        without replacement, too few utterances; names corpus, emotion and numbers.
+        If the batch size is not a multiple of 4, there are fewer than two emotions, or,
+        without replacement, too few utterances. The message names corpus, emotion and
+        numbers.
 
     Example
     -------
@@ -91,7 +90,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
                 "batch are positives, and these are split into two halves."
             )
         self.emotions = list(emotions)
-        # Which utterances: by corpus, and by corpus and emotion.
+        # Indices of utterances by corpus, and by corpus and emotion.
         self._pools: dict[str | tuple[str, str], list[int]] = defaultdict(list)
         for i, (corpus, emotion) in enumerate(zip(corpora, emotions, strict=True)):
             self._pools[corpus].append(i)
@@ -124,7 +123,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
                 "replacement: True to take some more than once."
             )
         self.first_batch = 0
-        self._dealt_epochs = -1  # no cards are shuffled yet
+        self._dealt_epochs = -1  # decks are shuffled by _start
         self.set_epoch(1)
 
     def set_epoch(self, epoch: int) -> None:
@@ -146,7 +145,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
             ]
 
     def _epoch_steps(self) -> list[list[list[int]]]:
-        """All ranks' batches of each step of the epoch."""
+        """Returns, for each step of the epoch, the batches of all ranks."""
         if not 0 <= self._dealt_epochs <= self.epoch:
             self._start()
         while self._dealt_epochs < self.epoch:
@@ -155,9 +154,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
         return self._steps
 
     def _start(self) -> None:
-        """Shuffles all decks: those of positives by corpus and emotion, of negatives
-        by corpus.
-        """
+        """Shuffles all decks: positives by corpus and emotion, negatives by corpus."""
         self._rng = np.random.default_rng(self.seed)
         self._decks = {
             key: _Deck(cards, self._rng) for key, cards in self._pools.items()
@@ -165,7 +162,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
         self._dealt_epochs = 0
 
     def _deal_step(self) -> list[list[int]]:
-        """A batch for each rank; positives first, of all ranks before any negatives."""
+        """Draws a batch for each rank: positives of all ranks first, then negatives."""
         drawn = [
             self.emotion_names[self._rng.integers(len(self.emotion_names))]
             for _ in range(self.world_size)
@@ -216,8 +213,8 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
         for emotion in self.emotion_names:
             having, others = self._having[emotion], self._having_others[emotion]
             positives, negatives = -(-half // len(having)), -(-half // len(others))
-            # All ranks may draw this emotion; or the others draw other emotions, and
-            # their positives are taken when negatives are dealt.
+            # Worst case: all ranks draw this emotion, or the other ranks draw other
+            # emotions whose positives are then missing as negatives.
             pools = [
                 (c, emotion, len(self._pools[c, emotion]), ranks * positives)
                 for c in having
@@ -240,14 +237,14 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
 
 
 class _Deck:
-    """A deck of cards in random order; each is dealt once before any repeats.
+    """A deck of cards in random order; each card is dealt once before any repeats.
 
     Arguments
     ---------
     cards : sequence of int
-        The cards.
+        Indices to deal.
     rng : numpy.random.Generator
-        Shuffles them.
+        Generator for shuffling.
     """
 
     def __init__(self, cards: Sequence[int], rng: np.random.Generator):
@@ -261,21 +258,21 @@ class _Deck:
         used: Collection[int] | None,
         wanted: Callable[[int], bool] = lambda card: True,
     ) -> list[int]:
-        """Deals the next wanted cards; the others stay on top.
+        """Deals the next wanted cards; skipped cards stay on top.
 
         Arguments
         ---------
         count : int
-            How many. There must be as many that are wanted and not used.
+            Number of cards. That many wanted and unused cards must exist.
         used : collection of int or None
-            Cards not to deal. None: any card, and more than once.
+            Cards to skip. None: any card may be dealt, more than once.
         wanted : callable
-            Whether a card may be dealt.
+            Returns whether a card may be dealt.
 
         Returns
         -------
         list of int
-            The cards.
+            Dealt cards.
         """
         dealt: list[int] = []
         kept: list[int] = []

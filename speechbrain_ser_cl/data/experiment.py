@@ -1,8 +1,8 @@
-"""Prepares an experiment's data: corpora, classes and parts.
+"""Prepares the data of an experiment: corpora, classes and parts.
 
-A recipe's YAML says it with ``corpora``, ``emotion_map``, ``protocol``, ``fold``,
-``split_file``, ``seed``, ``data_folder``, ``allow_missing`` and ``exclude``;
-:func:`prepare` makes of these what the recipe needs.
+The YAML keys are ``corpora``, ``emotion_map``, ``protocol``, ``fold``, ``split_file``,
+``seed``, ``data_folder``, ``allow_missing`` and ``exclude``. :func:`prepare` reads the
+data that they describe.
 """
 
 import inspect
@@ -42,34 +42,34 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Experiment:
-    """What is trained and tested on.
+    """Data for training and test.
 
     Arguments
     ---------
     parts : dict
-        Name of each part (``train``, ``valid``, ``test``; of a domain adaptation
+        Name of each part (``train``, ``valid``, ``test``; for domain adaptation
         ``source_train``, ``source_valid``, ``target_train``, ``target_test``) to its
         utterances, 16 kHz mono.
     class_names : list of str
-        Class k is the k-th.
+        Name of class k is ``class_names[k]``.
     corpora : list of str
-        Names of the corpora as utterances have them; of a domain adaptation source and
-        target, else sorted.
+        Corpus names as in ``Utterance.corpus``: source and target for domain
+        adaptation, else sorted.
     split : Split or DomainSplits
-        Where the parts come from.
+        Split from which the parts were made.
     protocol : dict
         As ``resolve_protocol`` returns it.
     left_out : dict
-        How many utterances of each emotion are in no class.
+        Emotion without a class to its number of utterances.
     unlabelled : dict
-        The utterances of each part with those that are in no class; empty unless
-        asked for.
+        Utterances of each part, including those without a class. Empty unless
+        requested.
     report : DataReport, optional
-        What is in the data and what is wrong with them.
+        Counts and problems of the data.
     unused : dict
-        Id of each utterance that was taken out of the parts to the reason.
+        Id of each utterance that was removed from the parts to the reason.
     licences : dict
-        The terms of each corpus that has a card of one's own.
+        Licences of corpora with a card of the user's.
 
     Example
     -------
@@ -89,17 +89,17 @@ class Experiment:
     licences: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def without(self, unused: Mapping[str, str]) -> "Experiment":
-        """Takes utterances out of all parts.
+        """Returns the experiment without some utterances.
 
         Arguments
         ---------
         unused : mapping
-            Id of each to the reason, which ``results.json`` counts.
+            Id to the reason, which ``results.json`` counts.
 
         Returns
         -------
         Experiment
-            Without them.
+            With these utterances in ``unused``.
         """
         return replace(
             self,
@@ -117,18 +117,18 @@ class Experiment:
     def record(
         self, parts: Mapping[str, Sequence[Labelled]] | None = None
     ) -> dict[str, Any]:
-        """Tells the split in the words of ``results.json``.
+        """Describes the split for ``results.json``.
 
         Arguments
         ---------
         parts : mapping, optional
-            The parts as they were used, where they are others.
+            The parts that were used, if different.
 
         Returns
         -------
         dict
-            ``protocol``, ``data`` and, where there are folds, ``fold``, ``n_folds``;
-            ``licences`` where a corpus has a card of one's own.
+            ``protocol``, ``data``; with folds also ``fold``, ``n_folds``; ``licences``
+            if a corpus has a card of the user's.
         """
         told: dict[str, Any] = {"protocol": self.protocol}
         if self.licences:
@@ -160,35 +160,34 @@ class Experiment:
 def prepare(
     values: Mapping[str, Any], *, report: bool = False, unlabelled: bool = False
 ) -> Experiment:
-    """Reads what an experiment is trained and tested on, as its YAML says.
+    """Reads the data of an experiment, as the YAML describes them.
 
-    Corpora, classes, the fold or the split into domains, the check for leaks, and
-    conversion to 16 kHz mono (once, by the main process, into ``data_folder``).
+    Reads the corpora, assigns classes, makes the fold or the domain split, checks it
+    for leaks and converts audio to 16 kHz mono (once, in the main process, into
+    ``data_folder``).
 
     Arguments
     ---------
     values : mapping
-        The YAML's values: ``corpora``, ``emotion_map``, ``protocol``, ``seed``,
-        ``data_folder``; perhaps ``fold``, ``split_file``, ``allow_missing``, ``target``
-        (see :func:`~.targets.resolve_target`), and ``exclude``: ids, or patterns of
-        ids with ``*``, of utterances that are taken out of the parts once these are
-        made.
+        Values of the YAML: ``corpora``, ``emotion_map``, ``protocol``, ``seed``,
+        ``data_folder``; optionally ``fold``, ``split_file``, ``allow_missing``,
+        ``target`` (see :func:`~.targets.resolve_target`) and ``exclude``: ids, or
+        patterns of ids with ``*``, of utterances that are removed from the parts.
     report : bool
-        Whether every file is listened to, the data report printed, and its errors
-        raised.
+        Whether to decode every file, print the data report and raise its errors.
     unlabelled : bool
-        Whether to return the utterances of other emotions as well.
+        Whether to return also the utterances without a class.
 
     Returns
     -------
     Experiment
-        The parts and what is known of them.
+        Parts, classes and facts about them.
 
     Raises
     ------
     ValueError
-        As the corpora's readers, the protocol and the checks do; ``LeakError`` for
-        parts that share what they must not.
+        From the corpus readers, the protocol and the checks; ``LeakError`` if parts
+        share what the protocol does not allow.
 
     Example
     -------
@@ -241,7 +240,7 @@ def prepare(
             values.get("split_file"),
         )
         parts, shared = select_parts(items, fold), fold.shared
-        if not fold.test:  # nothing else is to be read
+        if not fold.test:  # no other corpus is needed
             used = {*fold.train, *fold.valid}
             items = [item for item in items if item.utterance.id in used]
         split, protocol = fold, fold.protocol
@@ -304,7 +303,7 @@ def _each_with_classes(
     emotion_map: Mapping[str, Any],
     target: Target,
 ) -> tuple[dict[str, list[Labelled]], dict[str, int]]:
-    """Gives the classes of each corpus, which must have them all."""
+    """Checks that each corpus has all classes, where each has its own map."""
     own = _has_own_maps(emotion_map)
     labelled, left_out = {}, Counter[str]()
     for name, some in corpora.items():
@@ -315,8 +314,8 @@ def _each_with_classes(
 
 
 def _once(function: Callable[..., Any], *args: Any) -> Any:
-    """Does work in the main process only; the others read the result."""
-    # Three seconds that planning a cross-validation need not wait.
+    """Runs a function in the main process only; the other processes read its result."""
+    # here, because importing it takes three seconds
     from speechbrain.utils.distributed import run_on_main
 
     run_on_main(function, args=args)
@@ -326,27 +325,27 @@ def _once(function: Callable[..., Any], *args: Any) -> Any:
 def class_names(
     emotion_map: Mapping[Any, Any], corpora: Sequence[str] | None = None
 ) -> list[str]:
-    """Names the classes of an experiment, in their order.
+    """Returns the names of an experiment's classes in order.
 
-    That is the order of ``emotion_map``; where each corpus has its own map, the order
-    in which classes first appear over the corpora.
+    The order of ``emotion_map``; if each corpus has its own map, the order in which
+    classes first occur over the corpora.
 
     Arguments
     ---------
     emotion_map : mapping
-        As ``read_corpora`` takes it.
+        As for ``read_corpora``.
     corpora : sequence of str, optional
-        Only of these, in this order. None: of all that have a map.
+        Only these corpora, in this order. None: all in the map.
 
     Returns
     -------
     list of str
-        Class k is the k-th.
+        Name of class k.
 
     Raises
     ------
     ValueError
-        For a class whose name is no text, or fewer than two classes.
+        For a class name that is not text, or fewer than two classes.
 
     Example
     -------
@@ -375,7 +374,7 @@ def class_names(
 
 
 def count_classes(emotion_map: Mapping[Any, Any]) -> int:
-    """Counts the classes, for ``n_classes`` of a YAML.
+    """Counts the classes, for ``n_classes`` in a YAML.
 
     Example
     -------
@@ -386,7 +385,7 @@ def count_classes(emotion_map: Mapping[Any, Any]) -> int:
 
 
 def _has_own_maps(emotion_map: Mapping[Any, Any]) -> bool:
-    """Whether each corpus has a map of its own."""
+    """Returns whether each corpus has its own map."""
     return all(isinstance(value, Mapping) for value in emotion_map.values())
 
 
@@ -396,35 +395,33 @@ def read_corpora(
     allow_missing: bool = False,
     target: str | Mapping[str, Any] | None = None,
 ) -> list[Labelled]:
-    """Read the corpora of an experiment and give their utterances classes.
+    """Reads the corpora of an experiment and assigns classes to their utterances.
 
-    Audio is looked at but not converted: see ``convert_to_16k_mono``.
+    Checks the audio files but does not convert them; see ``convert_to_16k_mono``.
 
     Arguments
     ---------
     corpora : mapping
-        Registered name of each corpus (``ser-cl list corpora``) to its folder; or, for
-        a reader that takes more than a folder, a name of your choice to ``{reader:
-        table, folder: ..., ...}``, see ``read_corpus``. One whose folder is None is
-        not used.
+        Registered name of each corpus (``ser-cl list corpora``) to its folder. For
+        readers with more options, any name to ``{reader: table, folder: ..., ...}``;
+        see ``read_corpus``. A corpus whose folder is None is not used.
     emotion_map : mapping
-        Class to emotions, for all corpora; or, where their labels differ, name of the
-        corpus to such a mapping.
+        Class to emotions, for all corpora; or corpus name to such a mapping, if the
+        corpora have different labels.
     allow_missing : bool
-        Whether to go on, with a warning, when files are missing.
+        Whether missing files give a warning instead of an error.
     target : str or mapping, optional
         See :func:`~.targets.resolve_target`.
 
     Returns
     -------
     list of Labelled
-        Sorted by id. Utterances of other emotions are left out, with a count in the
-        log.
+        Sorted by id. Utterances without a class are left out; the log has their number.
 
     Raises
     ------
     ValueError
-        As the corpora's readers and ``map_emotions`` do.
+        From the corpus readers and ``map_emotions``.
 
     Example
     -------
@@ -459,29 +456,29 @@ def map_corpora(
     emotion_map: Mapping[str, Any],
     target: Target | None = None,
 ) -> tuple[list[Labelled], dict[str, int]]:
-    """Give the utterances of several corpora classes.
+    """Assigns classes to the utterances of several corpora.
 
     Arguments
     ---------
     utterances : mapping
-        Name of each corpus to its utterances.
+        Corpus name to utterances.
     emotion_map : mapping
-        As ``read_corpora`` takes it.
+        As for ``read_corpora``.
     target : Target, optional
-        Whose labels are used: by default the corpus', else the listeners'.
+        Which labels are used: the corpora's (default) or the listeners' votes.
 
     Returns
     -------
     items : list of Labelled
         Sorted by id.
     left_out : dict
-        How many utterances of each emotion are in no class.
+        Emotion without a class to its number of utterances.
 
     Raises
     ------
     ValueError
-        As ``map_emotions`` or ``label_by_votes`` does, and for a corpus without a map
-        where others have one.
+        From ``map_emotions`` or ``label_by_votes``, and if some corpora have a map and
+        this one has none.
 
     Example
     -------
@@ -517,7 +514,7 @@ def map_corpora(
 
 
 def used_corpora(corpora: Mapping[str, Any]) -> dict[str, Any]:
-    """Select the corpora that have a folder.
+    """Selects the corpora whose folder is given.
 
     Arguments
     ---------
@@ -527,12 +524,12 @@ def used_corpora(corpora: Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        In the same order.
+        In the given order.
 
     Raises
     ------
     ValueError
-        If none has.
+        If no corpus has a folder.
 
     Example
     -------
@@ -553,25 +550,25 @@ def used_corpora(corpora: Mapping[str, Any]) -> dict[str, Any]:
 def look_up_folders(
     corpora: Mapping[str, Any], hparams_file: str | Path
 ) -> dict[str, Any]:
-    """Looks relative folders and cards up in the working folder, then beside the YAML.
+    """Finds relative folders and cards in the working folder, or beside the YAML.
 
     Arguments
     ---------
     corpora : mapping
         As for ``read_corpora``.
     hparams_file : str or pathlib.Path
-        The YAML that says it.
+        The YAML with the corpora.
 
     Returns
     -------
     dict
-        The same, with the absolute path of what is beside the YAML; which one is taken
-        is told in a warning.
+        The corpora with absolute paths of what was found beside the YAML. A warning
+        names the path that is used.
 
     Raises
     ------
     ValueError
-        For a relative folder or card that is in neither place.
+        If a relative folder or card is in neither place.
 
     Example
     -------
@@ -612,20 +609,20 @@ def _folder(entry: str | Path | Mapping[str, Any] | None) -> str | Path | None:
 def read_corpus(
     name: str, entry: str | Path | Mapping[str, Any], allow_missing: bool = False
 ) -> list[Utterance]:
-    """Read one corpus of an experiment, as its YAML describes it.
+    """Reads one corpus of an experiment, as its YAML describes it.
 
     Arguments
     ---------
     name : str
-        Registered name of the corpus, or any name where the entry has a ``reader``. A
-        reader of one published corpus names it itself; others take this name.
+        Registered name of the corpus; or any name, if the entry has a ``reader``.
+        Readers of user corpora take this name as corpus name.
     entry : str or pathlib.Path or mapping
-        The folder; or a mapping with ``folder``, ``reader`` (a registered name) and
-        whatever else the reader takes: ``{reader: table, folder: /data/calls,
-        columns: {emotion: mood}}``; or with ``card``, a file like those of
-        ``corpora/cards``: ``{card: my_card.yaml, folder: /data/mine}``.
+        The folder; or a mapping with ``folder``, ``reader`` (a registered name) and the
+        reader's options: ``{reader: table, folder: /data/calls, columns: {emotion:
+        mood}}``; or a mapping with ``card``, a YAML like those in ``corpora/cards``:
+        ``{card: my_card.yaml, folder: /data/mine}``.
     allow_missing : bool
-        Whether to go on, with a warning, when files are missing.
+        Whether missing files give a warning instead of an error.
 
     Returns
     -------
@@ -635,8 +632,8 @@ def read_corpus(
     Raises
     ------
     ValueError
-        If the folder is not given, for an option that the reader does not take, and as
-        the reader does.
+        If the folder is missing, for an option that the reader does not have, and from
+        the reader.
 
     Example
     -------
@@ -675,7 +672,7 @@ def fold_split(
     seed: int,
     split_file: str | Path | None = None,
 ) -> Split:
-    """Read one fold from a file, or make it.
+    """Reads one fold from a file, or makes it.
 
     Arguments
     ---------
@@ -684,11 +681,11 @@ def fold_split(
     protocol : str or mapping
         See ``speechbrain_ser_cl.data.protocols``.
     fold : int
-        Which one, from 0 on.
+        Number of the fold, from 0.
     seed : int
-        Of the folds.
+        Seed of the folds.
     split_file : str or pathlib.Path, optional
-        What ``write_split`` wrote; protocol and seed are then its own.
+        File from ``write_split``; its protocol and seed are used.
 
     Returns
     -------
@@ -698,7 +695,7 @@ def fold_split(
     Raises
     ------
     ValueError
-        If there is no such fold, or the file is of another one.
+        If the fold does not exist, or the file has another fold.
 
     Example
     -------

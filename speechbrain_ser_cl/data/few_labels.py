@@ -1,4 +1,4 @@
-"""Choose training data with few labels, and without labels."""
+"""Selects training data with few labels, and adds unlabelled data."""
 
 import math
 from collections import defaultdict
@@ -13,23 +13,22 @@ from speechbrain_ser_cl.data.splits import Labelled, random_rank
 def draw_labels(
     items: Iterable[Labelled], fraction: float, draw: int, seed: int = 0
 ) -> list[Labelled]:
-    """Draw a random fraction of each class.
+    """Draws a random fraction of each class.
 
     Khaertdinov et al. 2024, section 4.2. Draws with the same number and seed are
-    nested: what is in a smaller fraction is in a larger one too. They depend on ids
-    alone, not on the order of the items.
+    nested: a larger fraction contains the smaller ones. Draws depend on the ids, not on
+    the order of the items.
 
     Arguments
     ---------
     items : iterable of Labelled
-        The training part.
+        Training part.
     fraction : float
-        Above 0, at most 1. Of each class so much, rounded to whole utterances, and at
-        least one.
+        In (0, 1]. Fraction of each class, rounded to whole utterances, at least one.
     draw : int
-        Another number is another draw.
+        Number of the draw.
     seed : int
-        Another seed gives other draws.
+        Seed of the draws.
 
     Returns
     -------
@@ -39,7 +38,7 @@ def draw_labels(
     Raises
     ------
     ValueError
-        For another fraction.
+        If the fraction is out of range.
 
     Example
     -------
@@ -57,7 +56,7 @@ def draw_labels(
     drawn = []
     for members in classes.values():
         members.sort(key=lambda i: random_rank(seed, f"{draw}/{i.utterance.id}"))
-        # Halves are rounded up, and not to the nearest even number.
+        # Round half up, not half to even.
         drawn += members[: max(1, math.floor(fraction * len(members) + 0.5))]
     return sorted(drawn, key=lambda item: item.utterance.id)
 
@@ -65,33 +64,33 @@ def draw_labels(
 def add_unlabelled(
     split: Split, items: Sequence[Labelled], utterances: Sequence[Utterance]
 ) -> dict[str, list[Utterance]]:
-    """Add utterances without a class to the parts of a split, by speaker.
+    """Adds utterances without a class to the parts of a split, by speaker.
 
-    For training without labels on more emotions than there are classes, and on nobody
-    who is tested. An utterance without a class goes where its speaker's labelled ones
-    are; that of a speaker without any, where those of its session are. Where that is
-    more than one part, the protocol does not mind, and it goes to training, as what
-    nothing is known of does; what a protocol does mind is an error.
+    For training without labels on more emotions than the classes contain, without using
+    test speakers. An utterance without a class goes to the part with its speaker's
+    labelled utterances; without such, to the part with its session's. If several parts
+    qualify, or none, the protocol allows it and the utterance goes to training;
+    otherwise it is an error.
 
     Arguments
     ---------
     split : Split
-        Of the labelled utterances.
+        Split of the labelled utterances.
     items : sequence of Labelled
-        At least those of the split.
+        At least the utterances of the split.
     utterances : sequence of Utterance
-        All there are, the labelled ones among them.
+        All utterances, labelled ones included.
 
     Returns
     -------
     dict
-        ``train``, ``valid`` and ``test``, sorted by id. Labelled utterances that are
-        not in the split are in no part.
+        ``train``, ``valid`` and ``test``, sorted by id. Labelled utterances outside the
+        split are in no part.
 
     Raises
     ------
     LeakError
-        If parts share what the split's protocol does not declare.
+        If parts share what the split's protocol does not allow.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Loaders of a :class:`~.dataset.SpeechDataset`: one line each in a recipe."""
+"""Makes loaders of a :class:`~.dataset.SpeechDataset`."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from speechbrain_ser_cl.data.samplers import (
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """Tells which process this is, and of how many.
+    """Returns the number of this process and the number of processes.
 
     Example
     -------
@@ -40,7 +40,7 @@ def make_phase(
     bucketing: bool = False,
     max_seconds: float | None = None,
 ) -> Phase:
-    """Makes a phase: an epoch's batches of a data set, or of a part of it.
+    """Makes a phase: the batches of an epoch from a data set, or from a part of it.
 
     Arguments
     ---------
@@ -49,17 +49,17 @@ def make_phase(
     batch_size : int
         Utterances per batch.
     seed : int
-        Of the batches.
+        Seed of the batches.
     n_batches : int, optional
-        Per epoch and process. None: as many as go once through the data.
+        Batches per epoch and process. None: as many as pass once through the data.
     name : str
-        For logs.
+        Name for logs.
     indices : sequence of int, optional
-        The phase's utterances. None: all.
+        Utterances of the phase. None: all.
     bucketing : bool
         True: batches of similar length. False: random batches.
     max_seconds : float, optional
-        What is longer is cut to that, which is its length for the buckets.
+        Longer utterances are cut to this length, which also determines their bucket.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def make_phase(
     3
     """
     indices = range(len(dataset)) if indices is None else indices
-    # All alike: batches are random.
+    # Equal lengths: batches are random.
     seconds = [1.0] * len(indices)
     if bucketing:
         longest = float("inf") if max_seconds is None else max_seconds
@@ -93,18 +93,18 @@ def make_loader(
     options: Mapping[str, Any],
     collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
 ) -> DataLoader[Any]:
-    """Makes a loader of the batches that a sampler, or a list, says.
+    """Makes a loader of the batches of a sampler or list.
 
     Arguments
     ---------
     dataset : SpeechDataset
         The data set.
     batches : iterable
-        Of indices or draws.
+        Batches of indices or draws.
     options : mapping
-        Of ``DataLoader``, the YAML's ``loader_options``.
+        Options of ``DataLoader``, the YAML's ``loader_options``.
     collate : callable
-        Items to a batch.
+        Makes a batch of items.
 
     Returns
     -------
@@ -131,23 +131,23 @@ def training_loader(
     options: Mapping[str, Any],
     collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
 ) -> DataLoader[Any]:
-    """Makes a training loader: its phases in turn, an epoch each.
+    """Makes a training loader that takes one phase per epoch, in turn.
 
-    Each process of several takes batches of its own.
+    Each process takes its own batches.
 
     Arguments
     ---------
     dataset : SpeechDataset
         The data set.
     phases : Phase or sequence of Phase
-        Of :func:`make_phase`.
+        From :func:`make_phase`.
     options, collate
         As for :func:`make_loader`.
 
     Returns
     -------
     DataLoader
-        Its ``batch_sampler`` is what ``SERBrain`` wants as ``sampler``.
+        Its ``batch_sampler`` is the ``sampler`` of ``SERBrain``.
 
     Example
     -------
@@ -164,7 +164,7 @@ def whole_loader(
     options: Mapping[str, Any],
     collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
 ) -> DataLoader[Any]:
-    """Makes a loader of all utterances, whole, those of similar length together.
+    """Makes a loader of all utterances, whole, in batches of similar length.
 
     Arguments
     ---------
@@ -194,18 +194,19 @@ def fixed_loader(
     options: Mapping[str, Any],
     collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
 ) -> DataLoader[Any]:
-    """Makes a loader of the same views in the same random batches in each epoch.
+    """Makes a loader that gives the same views in the same random batches in each
+    epoch.
 
-    So the losses of a validation part can be compared over epochs.
+    This makes validation losses comparable between epochs.
 
     Arguments
     ---------
     dataset : SpeechDataset
-        The data set; utterance i is drawn with the number i.
+        The data set; utterance i has draw number i.
     batch_size : int
-        Utterances per batch, about: batches are alike in size.
+        Approximate number of utterances per batch; batches have nearly equal sizes.
     seed : int
-        Of the batches.
+        Seed of the batches.
     options, collate
         As for :func:`make_loader`.
 
@@ -226,19 +227,19 @@ def fixed_loader(
 def domain_loaders(
     dataset: SpeechDataset, most: int
 ) -> dict[int, Iterator[SpeechBatch]]:
-    """Takes some utterances of each domain, evenly spread, in batches of one.
+    """Selects evenly spaced utterances of each domain, in batches of one.
 
     Arguments
     ---------
     dataset : SpeechDataset
         The data set.
     most : int
-        Of each domain.
+        Maximum per domain.
 
     Returns
     -------
     dict
-        Number of the domain to its batches, for ``SERBrain.calibrate``.
+        Domain to its batches, for ``SERBrain.calibrate``.
 
     Example
     -------

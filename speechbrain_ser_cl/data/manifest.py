@@ -1,4 +1,4 @@
-"""Manifests: SpeechBrain's JSON, with the fields of ``Utterance``."""
+"""Writes and reads manifests: SpeechBrain's JSON with the fields of ``Utterance``."""
 
 import gc
 import os
@@ -26,7 +26,7 @@ FIELDS = (
     "text_id",
     "emotion",
 )
-# Written where they are known.
+# Written if known.
 OPTIONAL = (
     *("split", "recording", "start", "end", "intensity"),
     *("dimensions", "votes", "groups"),
@@ -36,7 +36,7 @@ _needed, _known = attrgetter(*FIELDS), attrgetter(*OPTIONAL)
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without Python's search for cycles, which takes longer the more there is."""
+    """Disables Python's garbage collector, which is slow with many objects."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -50,29 +50,29 @@ def _no_collection() -> Iterator[None]:
 def write_manifest(
     utterances: Iterable[Utterance], path: str | Path, data_root: str | Path
 ) -> None:
-    """Write utterances as a manifest that SpeechBrain's datasets read.
+    """Writes utterances as a manifest for SpeechBrain's data sets.
 
     Each entry is ``id: {"wav": "{data_root}/wav/x.wav", "duration": 1.9, "corpus": …,
-    "speaker": …, "session": …, "gender": …, "language": …, "text_id": …,
-    "emotion": …}``, and ``"split"``, ``"recording"``, ``"start"``, ``"end"``,
-    ``"intensity"``, ``"dimensions"``, ``"votes"`` and ``"groups"`` where they are
-    known. Audio below ``data_root`` is written relative to it, so that corpus and
-    manifest can move; audio elsewhere (files converted into a cache beside the run) is
-    written with its absolute path. The file appears whole or not at all.
+    "speaker": …, "session": …, "gender": …, "language": …, "text_id": …, "emotion":
+    …}``, with ``"split"``, ``"recording"``, ``"start"``, ``"end"``, ``"intensity"``,
+    ``"dimensions"``, ``"votes"`` and ``"groups"`` if known. Audio below ``data_root``
+    has a relative path, so that corpus and manifest can be moved; other audio (files
+    converted into a cache) has an absolute path. The file is written whole or not at
+    all.
 
     Arguments
     ---------
     utterances : iterable of Utterance
         In any order; the manifest is sorted by id.
     path : str or pathlib.Path
-        The manifest; its folder is made if it is not there.
+        Manifest file; its folder is created if needed.
     data_root : str or pathlib.Path
-        The folder that ``{data_root}`` stands for.
+        Folder that ``{data_root}`` stands for.
 
     Raises
     ------
     ValueError
-        For an id that occurs twice.
+        For a repeated id.
 
     Example
     -------
@@ -110,14 +110,14 @@ def write_manifest(
 
 @_no_collection()
 def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
-    """Read a manifest back.
+    """Reads a manifest.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        A file that ``write_manifest`` wrote.
+        File that ``write_manifest`` wrote.
     data_root : str or pathlib.Path
-        Where the audio lies now.
+        Current folder of the audio.
 
     Returns
     -------
@@ -143,13 +143,13 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
     """
     utterances = []
     root, fields = str(data_root), (*FIELDS, *OPTIONAL)
-    folders: dict[str, Path] = {}  # each is parsed once
+    folders: dict[str, Path] = {}  # each string is parsed once
     for name, entry in read(path, MANIFEST).items():
         place, _, file = entry["wav"].replace(PLACEHOLDER, root).rpartition("/")
         folder = folders.get(place)
         if folder is None:
             folder = folders[place] = Path(f"{place}/" if place else "")
-        known: Any = map(entry.get, fields)  # in the order of Utterance
+        known: Any = map(entry.get, fields)  # in the order of Utterance's fields
         try:
             utterances.append(Utterance(name, folder / file, *known))
         except ValueError as error:

@@ -1,12 +1,12 @@
-"""Protocols of cross-validation as data, and the folds they make.
+"""Cross-validation protocols as data, and the folds that they make.
 
 A protocol is the name of one of ``PROTOCOLS``, or a mapping with that name as ``kind``
-and other values for its entries, as it stands in a recipe's YAML::
+and changed entries, as in a recipe's YAML::
 
     protocol: leave_one_session_out
     protocol: {kind: speaker_kfold, n_folds: 5, valid: swap}
 
-or, where corpora need different ones that make equally many folds::
+or, if corpora need different protocols with equally many folds::
 
     protocol:
         per_corpus:
@@ -15,33 +15,34 @@ or, where corpora need different ones that make equally many folds::
 
 Its entries:
 
-- ``group``: what is never divided between training and the rest: ``session``,
-  ``speaker``, ``text_id``, ``recording`` or ``utterance`` (nothing is kept together);
-  ``split``: the corpus itself says what is training, validation and test;
-  ``published``: so do lists that others have published.
-- ``folder``: where these lists are, ``data`` of a clone of EmoBox or EMO-SUPERB.
-- ``n_folds``: number of folds the groups are dealt to; null: each group is a fold.
-- ``text_folds``: number of folds the texts are dealt to, too. A fold tests some
-  speakers on some texts, and neither is in training; an utterance of which only the
-  speaker or only the text is tested is unused.
-- ``deal``: ``fair``: folds get as alike as can be found in classes, size, women and men
-  (``deal_fairly``). ``cards``: groups are dealt like cards, women first (utterances: by
-  class); the folds of split files without a ``rule``.
-- ``valid``: ``next``: fold k is tested and fold k + 1 validates. ``swap``: the
-  speakers of fold k are halved (utterances: drawn by lot), one half validates and the
-  other is tested, then the other way round, so that there are twice as many folds.
-  ``utterances``: a fifth of the training utterances of each class validates, whoever
-  speaks, which is declared by that. ``none``: nothing does. ``given``: what the corpus
-  says; where it names no validation part, that is a fifth of the training speakers (of
-  the training utterances where speakers are not known, or for published lists too few).
-- ``unknown``: utterances whose group is not known: ``error``; ``leave_out``; or
-  ``alone``, each is a group.
+- ``group``: what is never divided between training and the other parts: ``session``,
+``speaker``, ``text_id``, ``recording`` or ``utterance`` (nothing is kept together);
+``split``: the corpus defines training, validation and test; ``published``: published
+lists define them.
+- ``folder``: folder of these lists, ``data`` in a clone of EmoBox or EMO-SUPERB.
+- ``n_folds``: number of folds to which the groups are assigned; null: each group is a
+fold.
+- ``text_folds``: number of folds to which also the texts are assigned. A fold tests
+some speakers on some texts, and neither is in training. An utterance of which only the
+speaker or only the text is tested is not used.
+- ``deal``: how groups are assigned. ``fair``: folds are as similar as possible in
+classes, size and gender (``deal_fairly``). ``cards``: in turn, women first (utterances:
+by class), as in split files without a ``rule``.
+- ``valid``: the validation part. ``next``: fold k is tested and fold k + 1 validates.
+``swap``: the speakers of fold k are halved (utterances: at random); one half validates
+and the other is tested, then the reverse, which gives twice as many folds.
+``utterances``: a fifth of the training utterances of each class validates, so speakers
+are shared. ``none``: no validation part. ``given``: as the corpus defines; if it has no
+validation part, a fifth of the training speakers (of the training utterances, if
+speakers are unknown, or too few in published lists).
+- ``unknown``: utterances whose group is unknown: ``error``; ``leave_out``; or
+``alone``: each is its own group.
 - ``leaks``: which of ``speaker``, ``session`` and ``text_id`` training may share with
-  validation and test. Any other leak is an error. Recordings that utterances are cut
-  from may be shared, and are counted; the same time of a recording may not.
+validation and test. Any other leak is an error. Recordings from which utterances are
+cut may be shared and are counted; overlapping times of a recording may not.
 
-Folds depend on the protocol, the seed and the utterances' ids alone: not on the order
-of the input nor on the version of a random number generator.
+Folds depend only on the protocol, the seed and the utterances' ids: not on the order of
+the input, nor on the version of a random number generator.
 """
 
 import logging
@@ -74,11 +75,12 @@ TRAIN, VALID, TEST = range(len(PARTS))
 UNUSED = -1
 SEEDS = "seeds"
 DOMAINS = "domain_adaptation"
-# Kinds without folds: each run draws its parts with its own seed.
+# Kinds without folds: each run draws its parts by its seed.
 DRAWN = (SEEDS, DOMAINS)
-# Groups of protocols whose parts are not ours to choose.
+# Groups of protocols with given parts.
 _SAID = ("split", "published")
-# Of the rule by which groups are dealt; split files before it have none, and are 1.
+# Version of the rule by which groups are assigned; split files without one have version
+# 1.
 RULE = 2
 
 
@@ -89,7 +91,7 @@ def _kind(
     valid: str = "next",
     **more: object,
 ) -> dict[str, Any]:
-    """Make the default entries of a kind of protocol."""
+    """Makes the default entries of a kind of protocol."""
     deal = "fair" if n_folds or group in _SAID else None
     entries = {"group": group, "n_folds": n_folds, "deal": deal, "valid": valid}
     return entries | {"unknown": "error", "leaks": leaks} | more
@@ -98,7 +100,8 @@ def _kind(
 PROTOCOLS: dict[str, dict[str, Any]] = {
     # 5 folds on IEMOCAP: one session tests, one validates, three train.
     "leave_one_session_out": _kind("session", None, ["text_id"]),
-    # 10 folds on IEMOCAP: one speaker of the session left out tests, one validates.
+    # 10 folds on IEMOCAP: one speaker of the left-out session tests, the other
+    # validates.
     "session_speaker_swap": _kind("session", None, ["text_id"], "swap"),
     "session_kfold": _kind("session", 5, ["text_id"]),
     # The dialogue partner, and so the session, stays in training.
@@ -107,23 +110,23 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "text_kfold": _kind("text_id", 5, ["speaker", "session"]),
     # 5 x 2 folds: new speakers say new texts.
     "speaker_text_kfold": _kind("speaker", 5, ["session"], text_folds=2),
-    # An utterance that is not cut from a recording counts as one.
+    # An utterance that is not cut from a recording is its own recording.
     "recording_kfold": _kind(
         "recording", 5, ["speaker", "session", "text_id"], unknown="alone"
     ),
     "random_kfold": _kind("utterance", 5, ["speaker", "session", "text_id"]),
-    # One fold: the corpus' own.
+    # One fold, defined by the corpus.
     "given": _kind("split", None, ["session", "text_id"], "given"),
-    # Folds of others, from the user's copy; most share speakers and texts.
+    # Published folds, from the user's copy; most share speakers and texts.
     "emobox": _kind(
         "published", None, ["speaker", "session", "text_id"], "given", folder=None
     ),
     "emo_superb": _kind(
         "published", None, ["speaker", "session", "text_id"], "given", folder=None
     ),
-    # No folds: the recipe splits by its own seed, and seeds are repeated.
+    # No folds: the recipe splits by its seed, and seeds are repeated.
     SEEDS: {},
-    # As above, from one corpus to another: see `data.domains.split_domains`. Source and
+    # Same, from one corpus to another: see `data.domains.split_domains`. Source and
     # target are keys of the recipe's corpora.
     DOMAINS: {
         "source": "source",
@@ -138,9 +141,9 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     },
 }
 
-# The share of utterances for validation, by kind of group: one in this number.
+# One in this many utterances is for validation, by kind of group.
 _FIFTH = 5
-# The most ids that all folds together may hold.
+# Most ids in all folds together.
 _MOST_IDS = 100_000_000
 
 Codes = NDArray[np.int8]
@@ -148,33 +151,33 @@ Codes = NDArray[np.int8]
 
 @dataclass(frozen=True)
 class Split:
-    """The utterances of one fold, by their ids, and where they come from.
+    """The utterance ids of one fold, and how it was made.
 
     Arguments
     ---------
     train, valid, test : list of str
         Ids, sorted.
     fold : int
-        Which fold it is, in [0, n_folds).
+        Number of the fold, in [0, n_folds).
     n_folds : int
-        How many folds the protocol makes.
+        Number of folds that the protocol makes.
     protocol : dict
-        As ``resolve_protocol`` returns it.
+        From ``resolve_protocol``.
     seed : int
-        Of the folds.
+        Seed of the folds.
     corpora : list of str
-        Names of the corpora, sorted.
+        Corpus names, sorted.
     shared : dict
-        For speakers, sessions and texts, and recordings where they are known, how many
+        For speakers, sessions, texts and (if known) recordings: number of values that
         each two parts share.
     fingerprint : str
-        Of the three lists; two splits with the same lists have the same.
+        Hash of the three lists; equal lists have equal hashes.
     absent : dict
-        Parts that lack a class to the classes they lack.
+        Part to the classes that it lacks.
     unused : int
-        How many utterances are in no part of the fold.
+        Number of utterances in no part of the fold.
     rule : int
-        Version of the rule by which groups are dealt.
+        Version of the rule by which groups are assigned.
 
     Example
     -------
@@ -205,7 +208,7 @@ class Split:
 
 
 def resolve_protocol(protocol: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in all entries of a protocol.
+    """Completes the entries of a protocol.
 
     Arguments
     ---------
@@ -215,13 +218,13 @@ def resolve_protocol(protocol: str | Mapping[str, Any]) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``kind`` and its entries; ``kind`` alone for ``seeds``; or ``{"per_corpus":
+        ``kind`` and its entries; only ``kind`` for ``seeds``; or ``{"per_corpus":
         {corpus: ...}}``.
 
     Raises
     ------
     ValueError
-        For an unknown kind, entry or value; says what there is.
+        For an unknown kind, entry or value; the message lists the known ones.
 
     Example
     -------
@@ -265,7 +268,7 @@ is a fold; use speaker_kfold
     if kind in DRAWN:
         return {"kind": kind} | usual | entries
     full = usual | entries
-    if usual["deal"] is None:  # if each group is a fold, nothing is dealt
+    if usual["deal"] is None:  # each group is a fold: nothing is assigned
         full["deal"] = None
     choices = {
         "group": [usual["group"]],
@@ -321,35 +324,34 @@ def make_folds(
     protocol: str | Mapping[str, Any],
     seed: int = 0,
 ) -> list[Split]:
-    """Make all folds of a protocol, checked for leaks.
+    """Makes all folds of a protocol and checks them for leaks.
 
-    Of several corpora each is split on its own, and fold k holds fold k of each. Parts
-    without some class are told in ``Split.absent`` and in a warning.
+    Several corpora are split separately; fold k contains fold k of each.
+    ``Split.absent`` and a warning name parts that lack a class.
 
     Arguments
     ---------
     utterances : iterable of Utterance or Labelled
-        Those of the experiment's classes, in any order. Labels, where given, are what
-        folds are balanced by; else emotions are.
+        Utterances of the experiment's classes, in any order. Folds are balanced by
+        labels if given, else by emotions.
     protocol : str or mapping
         See the module's docstring.
     seed : int
-        Another seed deals groups to other folds; where each group is a fold it changes
-        nothing.
+        Seed of the assignment; no effect if each group is a fold.
 
     Returns
     -------
     list of Split
-        Fold 0, 1, … Every utterance, those left out as ``unknown`` aside, is tested in
-        exactly one of them (``given``: what the corpus says is tested).
+        Fold 0, 1, … Every utterance, except those left out as ``unknown``, is tested in
+        exactly one fold (``given``: only the test part).
 
     Raises
     ------
     LeakError
-        If parts share what the protocol does not declare.
+        If parts share what the protocol does not allow.
     ValueError
-        For an unknown protocol, one without folds, too few groups or utterances whose
-        group is not known.
+        For an unknown protocol, one without folds, too few groups, or utterances whose
+        group is unknown.
 
     Example
     -------
@@ -384,7 +386,7 @@ def make_folds(
             f"protocol: per_corpus names {', '.join(sorted(each))}, but not "
             f"{', '.join(without)}"
         )
-    if "per_corpus" in protocol:  # of those that there are
+    if "per_corpus" in protocol:  # of the existing corpora
         protocol = {"per_corpus": {name: each[name] for name in sorted(places)}}
     codes_of = {
         name: _one_corpus([items[place] for place in places[name]], each[name], seed)
@@ -440,28 +442,28 @@ def make_folds(
 
 
 def select_parts(items: Iterable[Labelled], split: Split) -> dict[str, list[Labelled]]:
-    """Select the utterances of a split, checked for leaks once more.
+    """Selects the utterances of a split and checks them for leaks again.
 
     Arguments
     ---------
     items : iterable of Labelled
-        At least those of the split; others are left out.
+        At least the utterances of the split; others are left out.
     split : Split
-        Made here, or read from somebody's file.
+        From this package, or read from a file.
 
     Returns
     -------
     dict
-        ``train``, ``valid`` and ``test``, each in the split's order. Of a split
-        without a test part, as a search makes them, the validation part stands there.
+        ``train``, ``valid`` and ``test``, each in the split's order. If a split has no
+        test part, as in a search, ``test`` is the validation part.
 
     Raises
     ------
     LeakError
-        If parts share what the split's protocol does not declare.
+        If parts share what the split's protocol does not allow.
     ValueError
-        If utterances of the split are not there (names the first ten), or a class is
-        validated or tested that is not in training.
+        If utterances of the split are missing (the message names the first ten), or a
+        class is in validation or test but not in training.
 
     Example
     -------
@@ -486,7 +488,7 @@ def select_parts(items: Iterable[Labelled], split: Split) -> dict[str, list[Labe
     corpora = np.array([utterance.corpus for utterance in plain], dtype=object)
     _checked(Leaks(plain), part_of, corpora, split.protocol)
     held_out = {item.label for name in PARTS[1:] for item in parts[name]}
-    # Without labels nothing is lacking.
+    # Without labels no class is lacking.
     absent = held_out - {item.label for item in parts["train"]} - {""}
     if absent:
         raise ValueError(
@@ -500,14 +502,14 @@ def select_parts(items: Iterable[Labelled], split: Split) -> dict[str, list[Labe
 
 
 def write_split(split: Split, path: str | Path) -> None:
-    """Write a split as JSON: ids without audio, protocol, seed, fingerprint.
+    """Writes a split as JSON: ids, protocol, seed, fingerprint.
 
     Arguments
     ---------
     split : Split
-        One fold.
+        The fold to write.
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
 
     Example
     -------
@@ -526,12 +528,12 @@ def write_split(split: Split, path: str | Path) -> None:
 
 
 def read_split(path: str | Path) -> Split:
-    """Read a file that ``write_split`` wrote.
+    """Reads a file that ``write_split`` wrote.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file.
+        Split file.
 
     Returns
     -------
@@ -541,7 +543,7 @@ def read_split(path: str | Path) -> Split:
     Raises
     ------
     ValueError
-        If it is no such file, or its lists are not those of its fingerprint.
+        If the file is not a split, or its lists do not have its fingerprint.
 
     Example
     -------
@@ -567,7 +569,7 @@ def _labelled(item: Utterance | Labelled) -> Labelled:
 
 
 def _without_folder(protocol: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out where lists are: records are the same on every machine."""
+    """Removes the folder of the lists, so that records are equal on every machine."""
     return {
         key: _without_folder(value) if isinstance(value, Mapping) else value
         for key, value in protocol.items()
@@ -576,7 +578,7 @@ def _without_folder(protocol: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tell_shared(splits: Sequence[Split]) -> None:
-    """Warn of what training shares with the test in folds of others."""
+    """Warns of what training and test share in published folds."""
     most = {
         key: max(split.shared[key]["train/test"] for split in splits)
         for key in LEAK_KEYS
@@ -596,16 +598,16 @@ def _checked(
     corpora: NDArray[np.object_],
     protocol: Mapping[str, Any],
 ) -> dict[str, dict[str, int]]:
-    """Check what the parts share; refuse what the protocol does not declare."""
+    """Checks what the parts share; refuses what the protocol does not allow."""
     for corpus, one in protocol.get("per_corpus", {"": protocol}).items():
         own = part_of if not corpus else np.where(corpora == corpus, part_of, UNUSED)
-        # Validation is taken from the test's groups or from the training's.
+        # Validation comes from the groups of the test or of the training.
         if one["valid"] == "utterances":
             both, names = np.where(own == VALID, TRAIN, own), ("train", "", "test")
         else:
             both = np.where(own == TEST, VALID, own)
             names = ("train", "held out", "")
-        # A group that is halved by speaker, or texts that both have.
+        # A group that is halved by speaker, or texts of both halves.
         between = set(one["leaks"])
         if one["valid"] == "swap" and one["group"] != "utterance":
             between |= {one["group"]} - {"speaker"}
@@ -624,7 +626,7 @@ def _checked(
 def _one_corpus(
     items: list[Labelled], protocol: Mapping[str, Any], seed: int
 ) -> list[Codes]:
-    """Compute the part of each utterance in each fold of one corpus."""
+    """Computes the part of each utterance in each fold of one corpus."""
     if protocol["group"] == "split":
         return [_given(items, protocol, seed)]
     if protocol["group"] == "published":
@@ -663,7 +665,7 @@ def _one_corpus(
 def _hands(
     items: list[Labelled], group: str, protocol: Mapping[str, Any], seed: int
 ) -> tuple[NDArray[np.int64], int]:
-    """Give the fold of each utterance's group, and the number of folds."""
+    """Returns the fold of each utterance's group, and the number of folds."""
     kind, corpus = protocol["kind"], items[0].utterance.corpus
     attribute = "id" if group == "utterance" else group
     names: list[str | None] = [getattr(item.utterance, attribute) for item in items]
@@ -676,7 +678,7 @@ def _hands(
             f"own; or choose a protocol that groups by something else: random_kfold "
             f"needs nothing, and says nothing about a new {group}"
         )
-    if protocol["unknown"] == "alone":  # no name begins with a zero byte
+    if protocol["unknown"] == "alone":  # no name starts with a zero byte
         names = [
             f"\0{item.utterance.id}" if name is None else name
             for name, item in zip(names, items, strict=True)
@@ -719,7 +721,7 @@ def _dealt(
     seed: int,
     group: str,
 ) -> dict[str, int]:
-    """Deal the groups to folds."""
+    """Assigns the groups to folds."""
     if n_folds is None:
         return {name: k for k, name in enumerate(sorted(groups))}
 
@@ -729,7 +731,7 @@ def _dealt(
             return "", _gender(groups[name])
         return label, (utterance.gender or "") if deal == "fair" else ""
 
-    # For single utterances, dealing like cards is already fair.
+    # Single utterances are balanced also when they are assigned in turn.
     if deal == "cards" or group == "utterance":
         return deal_cards(groups, n_folds, seed, stratum)
     return deal_fairly(groups, n_folds, seed)
@@ -744,7 +746,7 @@ def _tell_absent(
     seed: int,
     entry: str,
 ) -> None:
-    """Warn of folds that lack a class, and say with how many folds none does."""
+    """Warns of folds that lack a class, and says with how many folds none does."""
     classes_of = {name: {i.label for i in group} for name, group in groups.items()}
     classes = set().union(*classes_of.values())
 
@@ -781,7 +783,7 @@ def _tell_absent(
 def _validate_utterances(
     items: list[Labelled], part_of: NDArray[np.integer[Any]], seed: int
 ) -> None:
-    """Turn a fifth of the training utterances of each class into validation."""
+    """Moves a fifth of the training utterances of each class to validation."""
     place = {
         items[n].utterance.id: n for n in np.flatnonzero(part_of == TRAIN).tolist()
     }
@@ -790,7 +792,7 @@ def _validate_utterances(
 
 
 def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Codes:
-    """Give the parts that the corpus itself names."""
+    """Returns the parts that the corpus defines."""
     kind, corpus = protocol["kind"], items[0].utterance.corpus
     unknown = [i.utterance.id for i in items if i.utterance.split is None]
     if unknown and protocol["unknown"] != "leave_out":
@@ -820,7 +822,7 @@ def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Cod
 def _published(
     items: list[Labelled], protocol: Mapping[str, Any], seed: int
 ) -> list[Codes]:
-    """Give the parts that lists of others name."""
+    """Returns the parts of published lists."""
     kind, utterances = protocol["kind"], [item.utterance for item in items]
     if protocol["unknown"] == "alone":
         raise ValueError(
@@ -862,7 +864,7 @@ def _validate_speakers(
     seed: int,
     strict: bool = True,
 ) -> bool:
-    """Turn a fifth of the training speakers into validation, where they are known."""
+    """Moves a fifth of the training speakers to validation, if speakers are known."""
     groups = defaultdict(list)
     for place in np.flatnonzero(part_of == TRAIN).tolist():
         groups[items[place].utterance.speaker].append(place)
@@ -872,7 +874,7 @@ def _validate_speakers(
     n_folds = min(_FIFTH, len(train))
     fold_of = _dealt(train, n_folds, protocol["deal"], seed, "speaker")
     chosen = [n for name, p in groups.items() if not fold_of[str(name)] for n in p]
-    # A fifth of few speakers would be far from a fifth.
+    # A fifth of few speakers is an inexact share.
     if 5 * len(chosen) > 2 * sum(map(len, train.values())):
         if not strict:
             return False
@@ -894,7 +896,7 @@ def _swapped(
     protocol: Mapping[str, Any],
     seed: int,
 ) -> list[Codes]:
-    """Make two folds of each: its halves, by speaker if groups stay together."""
+    """Makes two folds of each from its halves, by speaker if groups stay together."""
     by_speaker = protocol["group"] != "utterance"
     folds = []
     for k in range(n_folds):
@@ -932,6 +934,6 @@ def _swapped(
 
 
 def _gender(items: Sequence[Labelled]) -> str:
-    """Give a group's gender; empty if unknown or mixed."""
+    """Returns a group's gender; empty if unknown or mixed."""
     genders = {item.utterance.gender for item in items}
     return genders.pop() or "" if len(genders) == 1 else ""

@@ -1,9 +1,9 @@
-"""Folds that others have published, read from the user's own copy of them.
+"""Reads published folds from the user's copy of them.
 
 EmoBox (https://github.com/emo-box/EmoBox, ``data/<corpus>/fold_<k>``) lists the audio
 files of each part, EMO-SUPERB (https://github.com/EMOsuperb/EMO-SUPERB-submission,
 ``data/<corpus>/*/labels_consensus_<k>.csv``) their names. Emotions, speakers and texts
-are those of our readers, not theirs.
+come from this package's readers, not from the lists.
 """
 
 import csv
@@ -31,7 +31,8 @@ _EMO_SUPERB_CORPORA = {
     "msp_podcast": "PODCAST",
 }
 
-# Path of an audio file below the corpus' folder, part, and emotion where it is told.
+# Path of an audio file relative to the corpus folder, its part, and its emotion if
+# given.
 Row = tuple[str, str, str | None]
 
 
@@ -41,34 +42,35 @@ def published_folds(
     folder: str | Path,
     leave_out: bool = False,
 ) -> list[NDArray[np.int8]]:
-    """Read the folds of one corpus and find its utterances in them.
+    """Reads the folds of one corpus and finds its utterances in them.
 
-    A file is found by its name, with as many of its folders as tell the files of the
-    corpus apart. Extensions are ignored: audio of videos may have been converted.
+    Files are matched by name, and by as many parent folders as are needed to be unique.
+    Suffixes are ignored, because audio of videos may have been converted.
 
     Arguments
     ---------
     utterances : sequence of Utterance
-        Of one corpus, as its reader returns them.
+        Utterances of one corpus, from its reader.
     kind : str
         ``emobox`` or ``emo_superb``.
     folder : str or pathlib.Path
-        ``data`` of the user's clone.
+        ``data`` in the user's clone.
     leave_out : bool
-        Whether to go on, with a warning, where utterances are not in the lists, or
-        files of the lists are not there.
+        Whether utterances missing in the lists, and listed files missing in the corpus,
+        give a warning instead of an error.
 
     Returns
     -------
     list of numpy.ndarray
-        For each fold the place of each utterance's part in ``PARTS`` (N,); -1: in none.
+        For each fold: index of each utterance's part in ``PARTS`` (N,); -1: none.
 
     Raises
     ------
     ValueError
-        If the lists are not there or damaged, or, unless ``leave_out``, do not fit the
-        utterances; says how many. Files of an emotion of which no utterance is given
-        are not missed, nor are files of EMO-SUPERB, which tells votes instead.
+        If the lists are missing or damaged, or, unless ``leave_out``, do not fit the
+        utterances; the message has the numbers. Not an error: listed files of an
+        emotion that no utterance has, and listed files of EMO-SUPERB without an
+        utterance, because its lists have votes instead of emotions.
 
     Example
     -------
@@ -114,7 +116,7 @@ def published_folds(
 
 
 def _emobox(folder: Path, corpus: str) -> list[list[Row]]:
-    """Read the folds of EmoBox."""
+    """Reads the folds of EmoBox."""
     name = corpus.replace("_", "")
     places = [f for f in (folder / name, folder / "data" / name) if f.is_dir()]
     if not places:
@@ -134,7 +136,7 @@ def _emobox(folder: Path, corpus: str) -> list[list[Row]]:
 
 def _emobox_fold(folder: Path, name: str, k: int) -> Iterator[Row]:
     for part in PARTS:
-        # EmoDB has older files of the same lists beside them, with other fields.
+        # EmoDB has older versions of the lists in the same folder, with other fields.
         names = [f"{name}_{part}_fold_{k}.jsonl", f"{name}_{part}_fold{k}.jsonl"]
         path = next((folder / n for n in names if (folder / n).is_file()), None)
         if path is None and part != "valid":
@@ -159,7 +161,7 @@ def _emobox_fold(folder: Path, name: str, k: int) -> Iterator[Row]:
 
 
 def _emo_superb(folder: Path, corpus: str) -> list[list[Row]]:
-    """Read the folds of EMO-SUPERB; both of its sets of labels have the same."""
+    """Reads the folds of EMO-SUPERB; its two label sets have the same folds."""
     name = _EMO_SUPERB_CORPORA.get(corpus, corpus)
     for where in (folder / name, folder / "data" / name):
         for labels in ("Primary", "Secondary"):
@@ -205,7 +207,7 @@ def _no_lists(
 
 
 def _piece(recording: str, name: str, prefix: str) -> str:
-    """A path for a piece of a long recording; names begin with the corpus."""
+    """Returns a path for a part of a long recording; names start with the corpus."""
     path = PurePosixPath(normal(recording.removeprefix(prefix))).with_suffix("")
     return str(path / normal(name.removeprefix(prefix)))
 
@@ -213,7 +215,7 @@ def _piece(recording: str, name: str, prefix: str) -> str:
 def _matched(
     utterances: Sequence[Utterance], listed: Sequence[str], kind: str
 ) -> dict[str, int]:
-    """Give the place of the utterance of each listed file that is there."""
+    """Returns the index of the utterance of each listed file that exists."""
 
     def ends(paths: Sequence[str], depth: int) -> list[str]:
         parts = (PurePosixPath(path).with_suffix("").parts for path in paths)
@@ -249,7 +251,7 @@ def _tell(
     kind: str,
     leave_out: bool,
 ) -> None:
-    """Refuse, or count, what the lists and the utterances do not both have."""
+    """Raises an error, or warns, for differences between lists and utterances."""
     corpus = utterances[0].corpus
     emotions: dict[str | None, Counter[str]] = defaultdict(Counter)
     for path, n in place.items():
@@ -281,7 +283,7 @@ def _tell(
         )
     if wrong:
         logger.warning("protocol %s: left out: %s", kind, "; ".join(wrong))
-    # Every label with its most frequent emotion here.
+    # Each label with its most frequent emotion here.
     usual = [] if kind == "emo_superb" else [*emotions.values()]
     if other := sum(n.total() - max(n.values()) for n in usual):
         logger.warning(

@@ -1,8 +1,8 @@
-"""Samplers whose batches are a pure function of seed and position.
+"""Samplers whose batches depend only on seed and position.
 
-Nothing here keeps a random state that would have to be saved: batch ``k`` of a stream
-is the same whether the stream is read from its beginning or entered at ``k``, so a
-killed run goes on exactly where it was.
+Samplers keep no random state that a checkpoint must save: batch ``k`` of a stream is
+the same whether the stream is read from its start or from ``k``, so a resumed run
+continues exactly.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,49 +11,47 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch.utils.data import Sampler
 
-# Relative spread of the jitter on the durations before they are sorted: neighbours
-# in length change from pass to pass. One percent of jitter costs about half a percent
-# of padding.
+# Relative jitter of the durations before sorting: it changes which utterances are in
+# one batch. One percent of jitter adds about half a percent of padding.
 _JITTER = 0.004
 
 
 class Draw(NamedTuple):
-    """One draw of an utterance: which one, and a number no other draw has."""
+    """One draw of an utterance: its index, and a number that no other draw has."""
 
     index: int  # type: ignore[assignment]  # hides tuple.index
     number: int
 
 
 class EpochSampler(Protocol):
-    """A batch sampler that a resumed run can enter at any batch."""
+    """A batch sampler that a resumed run can continue at any batch."""
 
     first_batch: int
 
     @property
     def phase_name(self) -> str:
-        """What the batches of this epoch are for, such as ``source``."""
+        """Name of this epoch's batches, such as ``source``."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch (1, 2, …)."""
+        """Sets the epoch (1, 2, …)."""
 
 
 class LengthBucketedStream:
     """An endless stream of batches of utterances of similar length.
 
-    The data are passed over again and again; in each pass every utterance comes up.
-    The durations are jittered and sorted, the sorted list is cut into batches, and
-    the batches are shuffled. Where the data do not divide by the batch size,
-    neighbouring batches overlap, so that every batch is full; where they do is drawn
-    anew in each pass. No utterance comes twice in a batch.
+    Each pass contains every utterance. Durations are jittered and sorted, the sorted
+    list is cut into batches, and the batches are shuffled. If the number of utterances
+    is not a multiple of the batch size, neighbouring batches overlap so that every
+    batch is full; the overlaps are drawn anew in each pass. No utterance occurs twice
+    in a batch.
 
     Arguments
     ---------
     durations : sequence of float
-        Duration of each utterance in seconds. The position in this sequence is the
-        utterance's index.
+        Duration of each utterance in seconds; utterance i is at position i.
     batch_size : int
-        Utterances per batch, at least 1. Data with fewer utterances make batches of
-        all of them.
+        Utterances per batch, at least 1. Smaller data sets make batches of all
+        utterances.
     seed : int
         Seed of the stream.
 
@@ -85,7 +83,8 @@ class LengthBucketedStream:
         self._pass: list[list[int]] = []
 
     def batch(self, position: int) -> list[int]:
-        """Utterance indices of the batch at ``position`` (0, 1, …) of the stream.
+        """Returns the utterance indices of the batch at ``position`` (0, 1, …) of the
+        stream.
 
         Arguments
         ---------
@@ -120,16 +119,16 @@ class LengthBucketedStream:
 
 
 class Phase(NamedTuple):
-    """A number of batches taken in a row from one stream.
+    """A number of consecutive batches of one stream.
 
     Arguments
     ---------
     name : str
-        For logs.
+        Name for logs.
     indices : sequence of int
-        Where in the dataset the stream's utterances are.
+        Indices in the data set of the stream's utterances.
     stream : LengthBucketedStream
-        The stream.
+        Stream of batches.
     n_batches : int
         Batches per phase.
     """
@@ -141,23 +140,22 @@ class Phase(NamedTuple):
 
 
 class AlternatingBatchSampler(Sampler[list[Draw]]):
-    """Takes phases in turn, round after round.
+    """Takes one phase per epoch, in turn.
 
     Epoch 1 takes its batches from the first phase, epoch 2 from the second, and so on.
-    The stream of a phase goes on where it stopped in the round before.
+    A phase's stream continues where it stopped in the previous round.
 
-    An epoch can be entered at any batch, and each rank of a distributed run takes its
+    An epoch can be resumed at any batch, and each rank of a distributed run takes its
     own batches.
 
     Arguments
     ---------
     phases : sequence of Phase
-        The phases of a round, for example source and target.
+        Phases of a round, for example source and target.
     rank : int
-        This process among ``world_size`` ones.
+        Number of this process, from 0.
     world_size : int
-        How many processes share each epoch. Every one of them takes ``n_batches``
-        batches of its own.
+        Number of processes. Each takes ``n_batches`` batches of its own.
 
     Example
     -------
@@ -179,7 +177,7 @@ class AlternatingBatchSampler(Sampler[list[Draw]]):
         self.set_epoch(1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch (1, 2, …), and with it phase and round."""
+        """Sets the epoch (1, 2, …), which selects phase and round."""
         self.round, self.phase_index = divmod(epoch - 1, len(self.phases))
 
     @property

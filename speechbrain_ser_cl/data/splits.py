@@ -1,7 +1,7 @@
-"""Labels, splits, and the check that splits do not leak.
+"""Labels, splits and the check of splits for leaks.
 
-All draws depend on the seed and the ids alone: not on the order of the input, nor on
-the version of a random number generator.
+All draws depend only on the seed and the ids: not on the order of the input, nor on the
+version of a random number generator.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from speechbrain_ser_cl.utils.files import without_links
 
 LEAK_KEYS = ("speaker", "session", "text_id")
 _FILE = "audio file"
-# Overlaps of parts of one recording below this (s) are ignored.
+# Shorter overlaps (s) of parts of one recording are ignored.
 _TOUCHING = 0.001
 
 
@@ -52,17 +52,16 @@ class Labelled(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """What ``split_fraction`` returns.
+    """Result of ``split_fraction``.
 
     Arguments
     ---------
     part : list of Labelled
-        The drawn utterances.
+        Drawn utterances.
     rest : list of Labelled
-        The others, less ``unused``.
+        Other utterances, without ``unused``.
     unused : list of Labelled
-        Utterances of the drawn speakers that are on neither side; empty if whole
-        speakers were not asked for.
+        Other utterances of the drawn speakers; empty with ``by="utterance"``.
 
     Example
     -------
@@ -77,14 +76,14 @@ class Draw(NamedTuple):
 def map_emotions(
     utterances: Iterable[Utterance], emotion_map: Mapping[str, Sequence[str]]
 ) -> tuple[list[Labelled], dict[str, int]]:
-    """Give utterances the classes of an experiment.
+    """Assigns the classes of an experiment to utterances.
 
     Arguments
     ---------
     utterances : iterable of Utterance
         In any order.
     emotion_map : mapping
-        Class name to the emotions it is made of. Emotions that are in no class are
+        Class name to the emotions that it contains. Utterances of other emotions are
         left out.
 
     Returns
@@ -92,15 +91,14 @@ def map_emotions(
     list of Labelled
         In the given order.
     dict
-        How many utterances of each emotion were left out.
+        Emotion that was left out to its number of utterances.
 
     Raises
     ------
     ValueError
-        For an emotion name that neither ``EMOTIONS`` nor the utterances have, an
-        utterance whose emotion neither ``EMOTIONS`` nor a class has (but those of a
-        corpus with a card, which knows them, are left out), an emotion in two classes,
-        and a class that gets no utterance.
+        For an unknown emotion in the map, an utterance whose emotion is neither in
+        ``EMOTIONS`` nor in a class (emotions of corpora with a card are known and left
+        out), an emotion in two classes, and a class without utterances.
 
     Example
     -------
@@ -123,7 +121,7 @@ def map_emotions(
     there = {u.emotion for u in utterances}
     class_of = class_of_emotions(emotion_map, there)
     words, published = [*EMOTIONS, *class_of], card_names()
-    # Usual words that somebody's labels gave as they are.
+    # Common words that a corpus used as labels unchanged.
     for word in EMOTION_WORDS.keys() & there.difference(words):
         words.append(word)
         if EMOTION_WORDS[word] in class_of:
@@ -161,14 +159,14 @@ def map_emotions(
 def class_of_emotions(
     emotion_map: Mapping[str, Sequence[str]], there: Iterable[str]
 ) -> dict[str, str]:
-    """Invert a map of classes: emotion to class.
+    """Inverts a map of classes: emotion to class.
 
     Arguments
     ---------
     emotion_map : mapping
-        Class name to the emotions it is made of.
+        Class name to the emotions that it contains.
     there : iterable of str
-        Emotions that the data have, known beside ``EMOTIONS``.
+        Emotions of the data, which are known besides ``EMOTIONS``.
 
     Returns
     -------
@@ -178,7 +176,7 @@ def class_of_emotions(
     Raises
     ------
     ValueError
-        For an emotion that is not known, or in two classes.
+        For an unknown emotion, or an emotion in two classes.
 
     Example
     -------
@@ -216,38 +214,35 @@ def split_fraction(
     seed: int,
     by: str = "utterance",
 ) -> Draw:
-    """Draw a part of the utterances, stratified by label.
+    """Draws a part of the utterances, stratified by label.
 
-    With ``by="utterance"`` the part is drawn from all utterances, so speakers are on
-    both sides. With ``by="speaker"`` it is drawn from as many speakers, in random
-    order, as are needed to reach the size, and ``rest`` has none of these speakers;
-    what the drawn speakers said beyond the size is on neither side and returned as
-    ``unused``. In both cases the part has exactly the size asked for.
+    With ``by="utterance"`` the part is drawn from all utterances, so both sides share
+    speakers. With ``by="speaker"`` speakers are drawn in random order until the size is
+    reached, and ``rest`` has none of them; surplus utterances of the drawn speakers are
+    on neither side and returned as ``unused``. The part has exactly the requested size.
 
     Arguments
     ---------
     items : iterable of Labelled
-        In any order; the result does not depend on it.
+        In any order, which does not change the result.
     size : float or int
-        A float in (0, 1) is a fraction of all items, rounded to whole utterances and
-        at least one; an int is a number of utterances.
+        A float in (0, 1) is a fraction of all items, rounded to whole utterances, at
+        least one; an int is a number of utterances.
     seed : int
-        Another seed is another draw.
+        Seed of the draw.
     by : str
         ``"utterance"`` or ``"speaker"``.
 
     Returns
     -------
     Draw
-        ``part``, ``rest``, ``unused``, each sorted by id. Every class has a share of
-        ``part`` as near to its share of what it is drawn from as whole utterances
-        allow.
+        ``part``, ``rest``, ``unused``, each sorted by id. Class shares in ``part`` are
+        as close as possible to the shares in the data that it is drawn from.
 
     Raises
     ------
     ValueError
-        For a size or ``by`` out of range, ids that occur twice, or if nothing is left
-        for the rest.
+        For a size or ``by`` out of range, repeated ids, or if ``rest`` would be empty.
 
     Example
     -------
@@ -290,12 +285,12 @@ def split_fraction(
 
 
 class Leaks:
-    """Finds what parts share; looks at the utterances once for any number of splits.
+    """Finds what parts share; reads the utterances once for any number of splits.
 
     Arguments
     ---------
     utterances : sequence of Utterance
-        All of them.
+        All utterances.
     keys : sequence of str
         Fields of ``Utterance`` to compare.
 
@@ -318,7 +313,8 @@ class Leaks:
             self.keys.append("recording")
             values["recording"] = (u.recording for u in utterances)
         self._values = {what: _numbered(column) for what, column in values.items()}
-        # Segments by their recording and start, which is made to rise over all.
+        # Segments sorted by recording and start; starts are shifted to increase over
+        # all recordings.
         cut = [n for n, u in enumerate(utterances) if u.start is not None]
         starts = np.array([utterances[n].start for n in cut], dtype=float)
         ends = np.array(
@@ -344,36 +340,36 @@ class Leaks:
         allow: Sequence[str] = (),
         entry: str = "allow",
     ) -> dict[str, dict[str, int]]:
-        """Refuse what parts share, and count what they may share.
+        """Refuses shared values of ``keys``, except allowed ones, and counts them.
 
         Arguments
         ---------
         part_of : array
-            Of each utterance the number of its part, (N,); -1: in none.
+            Number of each utterance's part, (N,); -1: none.
         parts : sequence of str
             Names of the parts.
         allow : sequence of str
-            Keys whose values may be in two parts. Recordings always may.
+            Keys whose values may be shared. Recordings may always be shared.
         entry : str
-            What the caller's user calls ``allow``, for the error.
+            Name of ``allow`` for the user, for the error.
 
         Returns
         -------
         dict
-            For each key, for each pair of parts (``"train/test"``), how many values
-            both have.
+            For each key, for each pair of parts (``"train/test"``): number of shared
+            values.
 
         Raises
         ------
         LeakError
-            Names parts, keys and up to ten shared values of each.
+            The message names parts, keys and up to ten shared values of each.
         """
         pairs = list(combinations(range(len(parts)), 2))
         used = part_of >= 0
         report: dict[str, dict[str, int]] = {}
         wrong: dict[str, str] = {}
         for what, (codes, names) in self._values.items():
-            # Row -1 stands for unknown values.
+            # Row -1 is for unknown values.
             there = np.zeros((len(names) + 1, len(parts)), dtype=bool)
             there[codes[used], part_of[used]] = True
             shared = {
@@ -402,13 +398,13 @@ class Leaks:
         return report
 
     def _check_times(self, part_of: NDArray[np.integer], parts: Sequence[str]) -> None:
-        """Refuse segments of one recording that share time, but not their part."""
+        """Refuses overlapping segments of one recording in different parts."""
         segments, starts, ends = self._segments
         if not len(segments):
             return
         part = part_of[segments]
         for number, name in enumerate(parts):
-            # The latest end of this part's earlier segments.
+            # Latest end of this part's earlier segments.
             reach = np.maximum.accumulate(np.where(part == number, ends, -np.inf))
             other = (part[1:] >= 0) & (part[1:] != number)
             found = np.flatnonzero(other & (reach[:-1] > starts[1:] + _TOUCHING)) + 1
@@ -426,32 +422,32 @@ def check_leaks(
     keys: Sequence[str] = LEAK_KEYS,
     allow: Sequence[str] = (),
 ) -> dict[str, dict[str, int]]:
-    """Check that no two parts share an utterance, a speaker, a session or a text.
+    """Checks that no two parts share an utterance, a speaker, a session or a text.
 
-    What is None (no session, free speech) is not shared. The same id, the same audio
-    file or the same time of a recording in two parts is an error that nothing allows.
+    None (no session, free speech) is not shared. The same id, the same audio file or
+    overlapping times of a recording in two parts are always an error.
 
     Arguments
     ---------
     parts : mapping
-        Name of the part, such as ``"train"``, to its utterances.
+        Part name, such as ``"train"``, to its utterances.
     keys : sequence of str
         Fields of ``Utterance`` to compare.
     allow : sequence of str
-        Those of the keys that may be shared; they are counted all the same.
+        Keys that may be shared; they are counted.
 
     Returns
     -------
     dict
-        For each key, for each pair of parts (``"train/test"``), how many values both
-        have; recordings, too, where they are known. Belongs into the run's results.
+        For each key, for each pair of parts (``"train/test"``): number of shared
+        values; also for recordings, if known. Written to the run's results.
 
     Raises
     ------
     LeakError
-        Names the parts, the keys and up to ten shared values of each.
+        The message names the parts, the keys and up to ten shared values of each.
     ValueError
-        If ``allow`` has what ``keys`` does not.
+        If ``allow`` contains a key that is not in ``keys``.
 
     Example
     -------
@@ -481,7 +477,7 @@ toy_0). Split by speaker, or declare the leak with allow: [speaker]
 
 
 def describe_part(items: Sequence[Labelled]) -> dict[str, Any]:
-    """Count one part of a split, for results.json.
+    """Counts one part of a split, for results.json.
 
     Arguments
     ---------
@@ -507,17 +503,18 @@ def describe_part(items: Sequence[Labelled]) -> dict[str, Any]:
 
 
 def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled | str]]) -> str:
-    """Hash a split: two runs share the hash exactly if they used the same split.
+    """Hashes a split: two runs have the same hash if and only if they used the same
+    split.
 
     Arguments
     ---------
     parts : mapping
-        Name of the part to its utterances, or their ids, in any order.
+        Part name to its utterances or their ids, in any order.
 
     Returns
     -------
     str
-        Sha256 over the names of the parts and the ids in them, 64 hexadecimal digits.
+        Sha256 of the part names and their ids, 64 hexadecimal digits.
 
     Example
     -------
@@ -532,7 +529,7 @@ def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled | str]]) -> st
 
 
 def _numbered(values: Iterable[str | None]) -> tuple[NDArray[np.int64], list[str]]:
-    """Number the values, -1 for None; also give the values by number."""
+    """Numbers the values, -1 for None; also returns the values by number."""
     number: dict[str, int] = {}
     codes = [-1 if v is None else number.setdefault(v, len(number)) for v in values]
     return np.array(codes, dtype=np.int64), list(number)
@@ -558,7 +555,7 @@ def _count(size: float | int, total: int) -> int:
 
 
 def random_rank(seed: int, name: str) -> bytes:
-    """Make a sort key: a random order that depends on seed and names alone.
+    """Returns a sort key for a random order that depends only on seed and names.
 
     Example
     -------
@@ -569,7 +566,7 @@ def random_rank(seed: int, name: str) -> bytes:
 
 
 def _draw_speakers(items: list[Labelled], count: int, seed: int) -> list[Labelled]:
-    """Take speakers in random order until their items are enough."""
+    """Draws speakers in random order until their items are enough."""
     of_speaker = defaultdict(list)
     for item in items:
         of_speaker[item.utterance.speaker or ""].append(item)
@@ -585,11 +582,11 @@ def _draw_speakers(items: list[Labelled], count: int, seed: int) -> list[Labelle
 
 
 def _draw_stratified(pool: list[Labelled], count: int, seed: int) -> list[str]:
-    """Draw ``count`` ids, each label by its share (largest remainders)."""
+    """Draws ``count`` ids, stratified by label (largest remainders)."""
     of_label = defaultdict(list)
     for item in pool:
         of_label[item.label].append(item.utterance.id)
-    # In whole numbers, so that equal remainders are equal.
+    # As integers, so that equal remainders are exactly equal.
     quota = {
         label: divmod(count * len(of_label[label]), len(pool)) for label in of_label
     }

@@ -1,4 +1,4 @@
-"""What a model learns of an utterance: a class, a distribution, several emotions."""
+"""Targets of an utterance: a class, a distribution, or several emotions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -17,31 +17,31 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Target:
-    """Whose labels are used, and how they become a target.
+    """How labels or votes become a target.
 
     Arguments
     ---------
     kind : str
-        ``"emotion"``: the corpus' own label. By the votes of the listeners:
-        ``"majority"``: the class with more than half of all votes; ``"plurality"``:
-        with more votes than any other; ``"distribution"``: the share of each class;
-        ``"all_inclusive"``: each class whose share is above ``threshold``.
+        ``"emotion"``: the corpus' label. From the listeners' votes: ``"majority"``: the
+        class with more than half of all votes; ``"plurality"``: the class with most
+        votes; ``"distribution"``: the share of each class; ``"all_inclusive"``: each
+        class whose share is above ``threshold``.
     no_agreement : str, optional
-        What becomes of an utterance on which there is no majority or plurality. None:
-        it is left out. ``"distribution"``: its shares are its target. A class: it is in
-        that.
+        What to do without a majority or plurality. None: leave the utterance out.
+        ``"distribution"``: its shares are the target. A class name: this class is the
+        target.
     others : str, optional
-        The class that gets votes for emotions that are in no class. None: such votes
-        are in no distribution; against an agreement they count all the same.
+        Class that gets the votes for emotions without a class. None: these votes are in
+        no distribution, but count in the total for a majority or plurality.
     smoothing : float
-        Of a distribution p of C classes: (1 − s) p + s / C, s in [0, 1).
+        s in [0, 1) for a distribution p of C classes: (1 − s) p + s / C.
     threshold : float, optional
         In [0, 1). None: 1 / C.
 
     Raises
     ------
     ValueError
-        For a kind that is none of these, or a number outside its range.
+        For another kind, or a number out of range.
 
     References
     ----------
@@ -76,13 +76,13 @@ class Target:
 
 
 def resolve_target(target: str | Mapping[str, Any] | None) -> Target:
-    """Read the YAML's ``target``.
+    """Reads ``target`` of a YAML.
 
     Arguments
     ---------
     target : str or mapping, optional
-        A kind, or ``{kind: majority, no_agreement: distribution}`` with the arguments
-        of :class:`Target`. None: the corpus' own label.
+        A kind, or ``{kind: majority, no_agreement: distribution}`` with arguments of
+        :class:`Target`. None: the corpus' label.
 
     Returns
     -------
@@ -91,7 +91,7 @@ def resolve_target(target: str | Mapping[str, Any] | None) -> Target:
     Raises
     ------
     ValueError
-        For a key that it does not have, and as :class:`Target` does.
+        For an unknown key, and from :class:`Target`.
 
     Example
     -------
@@ -114,29 +114,29 @@ def label_by_votes(
     emotion_map: Mapping[str, Sequence[str]],
     target: Target,
 ) -> tuple[list[Labelled], dict[str, int]]:
-    """Give utterances the classes that their listeners heard.
+    """Assigns classes to utterances by their listeners' votes.
 
     Arguments
     ---------
     utterances : sequence of Utterance
-        All with votes.
+        Utterances, all with votes.
     emotion_map : mapping
-        Class name to the emotions it is made of; their votes add up.
+        Class name to emotions, whose votes are added.
     target : Target
-        Where it is a distribution or all-inclusive, the label is the class with most
-        votes, of several the first.
+        For a distribution or all-inclusive target, the label is the class with most
+        votes; the first one in case of a tie.
 
     Returns
     -------
     list of Labelled
         In the given order.
     dict
-        How many utterances were left out, by the reason.
+        Reason to the number of utterances left out.
 
     Raises
     ------
     ValueError
-        As :func:`target_table` does, and for a class that gets no utterance.
+        From :func:`target_table`, and for a class without utterances.
 
     Example
     -------
@@ -150,7 +150,7 @@ def label_by_votes(
     table = target_table(utterances, emotion_map, target)
     classes = list(emotion_map)
     best = _counts(utterances, emotion_map, target)[:, :-1].argmax(1)
-    # Of a target without smoothing it is the largest, and that decides otherwise.
+    # Without smoothing, so that the largest target is unchanged by rounding.
     if target.kind != "all_inclusive":
         best = table.argmax(1)
     items = [
@@ -173,31 +173,29 @@ def label_by_votes(
 def target_table(
     utterances: Sequence[Utterance], emotion_map: Mapping[str, Any], target: Target
 ) -> Floats:
-    """Write the targets of utterances as numbers.
+    """Converts targets of utterances to numbers.
 
     Arguments
     ---------
     utterances : sequence of Utterance
         N of them.
     emotion_map : mapping
-        Name of each of C classes to emotions; or name of each corpus to such a mapping,
-        the classes being those of all, in the order in which they first appear.
+        Name of each of C classes to emotions; or corpus name to such a mapping. The
+        classes are then those of all corpora, in order of first occurrence.
     target : Target
-        Whose word counts.
+        How labels or votes become a target.
 
     Returns
     -------
     numpy.ndarray
-        (N, C): shares with sum 1, a single 1 where there is a class, 0 and 1 of an
-        all-inclusive target; NaN where there is no target, so that losses leave the
-        row out.
+        (N, C): shares with sum 1, one-hot classes, or 0 and 1 for all-inclusive
+        targets. NaN rows have no target; losses leave them out.
 
     Raises
     ------
     ValueError
-        For utterances without votes where these are asked for, a class of
-        ``target`` that is not in ``emotion_map``, and a corpus without a map where
-        others have one.
+        For utterances without votes if votes are needed, a class in ``target`` that is
+        not in ``emotion_map``, and a corpus without a map if others have one.
 
     Example
     -------
@@ -253,7 +251,7 @@ def _of_corpora(
     maps: Mapping[str, Mapping[str, Sequence[str]]],
     target: Target,
 ) -> Floats:
-    """The same where each corpus has a map of its own."""
+    """Computes the table for corpora with a map each."""
     classes = dict.fromkeys(name for own in maps.values() for name in own)
     table: Floats = np.full((len(utterances), len(classes)), np.nan)
     for corpus in sorted({u.corpus for u in utterances}):
@@ -268,19 +266,19 @@ def _of_corpora(
 
 
 def dimension_table(items: Sequence[Labelled], names: Sequence[str]) -> Floats:
-    """Write dimensions of utterances as numbers.
+    """Converts dimensions of utterances to numbers.
 
     Arguments
     ---------
     items : sequence of Labelled
         The utterances.
     names : sequence of str
-        Of K dimensions.
+        Names of K dimensions.
 
     Returns
     -------
     numpy.ndarray
-        (N, K), on the corpus' own scale; NaN where a value is not known.
+        (N, K), on the corpus' own scale; NaN if unknown.
 
     Raises
     ------
@@ -314,7 +312,7 @@ def _counts(
     emotion_map: Mapping[str, Sequence[str]],
     target: Target,
 ) -> Floats:
-    """Count the votes (N, C + 1) per class; the last column is for no class."""
+    """Counts the votes (N, C + 1) per class; last column: votes without a class."""
     without = [u.id for u in utterances if u.votes is None]
     if without:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A page on this machine where a model listens: drop or record speech, see emotions."""
+"""Serves a local page that shows the emotions of dropped or recorded speech."""
 
 from speechbrain_ser_cl.demo.answers import RefusedAudio, answer
 from speechbrain_ser_cl.demo.server import DemoServer

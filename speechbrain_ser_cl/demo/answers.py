@@ -1,4 +1,4 @@
-"""What the page is told about one audio file."""
+"""Makes the page's answer for one audio file."""
 
 from pathlib import Path
 from typing import Any
@@ -8,33 +8,34 @@ from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.utils.audio import AudioError, load_audio
 from speechbrain_ser_cl.utils.errors import SERError
 
-LONGEST = 15 * 60.0  # s; bounds time and memory of a small compressed file
+LONGEST = 15 * 60.0  # seconds; limits time and memory for a small compressed file
 
 
 class RefusedAudio(SERError):
-    """Audio that the page does not classify, in words for who gave it."""
+    """Audio that the page does not classify; the message is for the page's user."""
 
 
 def answer(
     recognizer: EmotionRecognizer, path: str | Path, window: float
 ) -> dict[str, Any]:
-    """Classify a file as a whole and in windows.
+    """Classifies a file as a whole and in windows.
 
     Arguments
     ---------
     recognizer : EmotionRecognizer
         The model.
     path : str or pathlib.Path
-        Any file that libsndfile reads. Its name appears in no message.
+        Any file that libsndfile reads. No message contains its name.
     window : float
-        Length of the windows of the time line, in seconds.
+        Length of the windows of the timeline, in seconds.
 
     Returns
     -------
     dict
-        ``emotion``, ``probabilities``, ``start`` and ``end`` of the whole file, as
-        ``recognizer.classify_file(path)`` gives them, and the ``timeline`` of
-        ``recognizer.classify_file(path, window)``: empty where all is one window.
+        ``emotion``, ``probabilities``, ``start`` and ``end`` of the whole file, from
+        ``recognizer.classify_file(path)``, and the ``timeline`` of
+        ``recognizer.classify_file(path, window)``, which is empty if there is only one
+        window.
 
     Raises
     ------

@@ -1,10 +1,11 @@
-"""The page's server: loopback only, for its own page only.
+"""The page's server, reachable only from this machine and only by its own page.
 
 Any program on this machine, and any page in its browser, can send requests to a port of
-127.0.0.1. So what does not come from the page itself is refused: a ``Host`` that is not
-this machine's (a foreign name that was made to point here, "DNS rebinding"), an
-``Origin`` that is not this server's, and a ``Content-Type`` that pages may send
-elsewhere without asking. Requests without an ``Origin`` are of programs, such as curl.
+127.0.0.1. Requests that do not come from the page are therefore refused: a ``Host``
+that is not this machine (a foreign name that resolves to it, "DNS rebinding"), an
+``Origin`` that is not this server, and a ``Content-Type`` that pages may send to other
+origins without permission. Requests without an ``Origin`` come from programs such as
+curl.
 """
 
 import errno
@@ -31,11 +32,11 @@ from speechbrain_ser_cl.inference import EmotionRecognizer
 
 HOST = "127.0.0.1"
 MOST_BYTES = 100_000_000
-MOST_UPLOADS = 4  # at once; each can hold MOST_BYTES in memory
-# What pages of other origins may not send without asking, which is never granted.
+MOST_UPLOADS = 4  # uploads at once; each can use MOST_BYTES of memory
+# Pages of other origins need permission to send this type, which is never given.
 UPLOAD_TYPE = "application/octet-stream"
 _NAMES = (HOST, "localhost")
-# Seconds offered on the page, and the one that is chosen at first.
+# Window lengths in seconds that the page offers, and the default.
 _WINDOWS, _WINDOW = (0.5, 1, 2, 3, 5, 10), 2
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -53,7 +54,7 @@ _HEADERS = {
 
 
 class _Refused(Exception):
-    """A request that is not answered, with its status and why."""
+    """A request that is refused, with its status and the reason."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -61,31 +62,31 @@ class _Refused(Exception):
 
 
 class DemoServer(socketserver.ThreadingTCPServer):
-    """Serves the page and classifies what it sends; ``serve_forever()`` starts it.
+    """Serves the page and classifies its uploads; ``serve_forever()`` starts it.
 
-    Uploads lie in a temporary folder while they are classified, one at a time. At most
-    four are taken at once, and others told to come back.
+    Uploads are in a temporary folder while they are classified, one at a time. At most
+    four are accepted at once; others get a message to try again.
 
     Arguments
     ---------
     recognizer : EmotionRecognizer
         The model.
     name : str
-        What the page calls it.
+        Name shown on the page.
     port : int
-        Of 127.0.0.1; 0 takes one that is free.
+        Port on 127.0.0.1; 0: any free port.
     most_bytes : int
-        Larger uploads are refused.
+        Largest accepted upload.
 
     Attributes
     ----------
     url : str
-        The page's address.
+        Address of the page.
 
     Raises
     ------
     ValueError
-        If the port cannot be had.
+        If the port cannot be used.
 
     Example
     -------
@@ -100,7 +101,8 @@ class DemoServer(socketserver.ThreadingTCPServer):
     """
 
     daemon_threads = True
-    # Elsewhere it lets a restart have its port again; on Windows anybody's.
+    # On other systems this lets a restarted server reuse its port; on Windows it would
+    # let any program do so.
     allow_reuse_address = os.name != "nt"
 
     def __init__(
@@ -123,19 +125,19 @@ class DemoServer(socketserver.ThreadingTCPServer):
         self.url = f"http://{HOST}:{self.server_address[1]}/"
 
     def server_close(self) -> None:
-        """Ends the file in hand with its next batch: Python cannot end inside torch."""
+        """Stops the current file at its next batch; Python cannot interrupt torch."""
         super().server_close()
         self._closing.set()
-        self.one_at_a_time.acquire()  # and nothing else begins
+        self.one_at_a_time.acquire()  # no other file starts
         self._hook.remove()
 
     def _go_on(self, *_: object) -> None:
-        """Runs before each batch."""
+        """Raises an error before a batch if the server is closed."""
         if self._closing.is_set():
             raise ConnectionAbortedError("the server stops")
 
     def handle_error(self, request: Any, client_address: object) -> None:
-        """Ignore a browser that leaves in the middle; report all else."""
+        """Ignores a browser that disconnects; reports all other errors."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -154,7 +156,7 @@ def _why_no_port(port: int, error: OSError) -> str:
 def _pages(
     recognizer: EmotionRecognizer, name: str, most_bytes: int
 ) -> dict[str, tuple[str, bytes]]:
-    """Collect type and content of each file of the page."""
+    """Collects type and content of each file of the page."""
     environment = Environment(
         loader=PackageLoader(__package__, "."),
         autoescape=True,
@@ -177,7 +179,7 @@ def _pages(
     def script(name: str) -> tuple[str, bytes]:
         return "text/javascript; charset=utf-8", (here / name).read_bytes()
 
-    # The report's colours and tables are the demo's.
+    # The report and the demo use the same colours and tables.
     style = package.joinpath("report", "style.css").read_bytes()
     style += (here / "demo.css").read_bytes()
     return {
@@ -191,21 +193,21 @@ def _pages(
 class _Handler(BaseHTTPRequestHandler):
     server: DemoServer
     server_version, sys_version = f"ser-cl/{__version__}", ""
-    timeout = 30  # s without a byte
+    timeout = 30  # seconds without data
 
     def do_GET(self) -> None:
         """Answers with one of the pages."""
         self._answer(self._page)
 
     def do_POST(self) -> None:
-        """Classifies what was sent."""
+        """Classifies the uploaded audio."""
         self._answer(self._classification)
 
     def log_message(self, *_: object) -> None:
         """Prints no line per request."""
 
     def _answer(self, function: Callable[[], tuple[str, bytes]]) -> None:
-        """Sends what a function returns, or why it does not."""
+        """Sends a function's result, or the reason for an error."""
         try:
             self._check_sender()
             status, (kind, content) = HTTPStatus.OK, function()
@@ -213,7 +215,7 @@ class _Handler(BaseHTTPRequestHandler):
             status = refused.status
             kind, content = _json({"error": str(refused)})
         except (TimeoutError, ConnectionError):
-            raise  # nobody listens any more
+            raise  # the client has disconnected
         except Exception:
             traceback.print_exc()
             status = HTTPStatus.INTERNAL_SERVER_ERROR
@@ -227,7 +229,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def _check_sender(self) -> None:
-        """Refuses what does not come from this machine's page, or a program."""
+        """Refuses requests that come neither from this page nor from a program."""
         host = self.headers.get("Host", "")
         if not _is_ours(host):
             raise _Refused(
@@ -277,11 +279,11 @@ class _Handler(BaseHTTPRequestHandler):
         return _json(found)
 
     def _size(self) -> int:
-        """Bytes of the upload, by its header."""
+        """Reads the size of the upload from its header."""
         length = self.headers.get("Content-Length", "")
         if not (length.isascii() and length.isdigit()):
             raise _Refused(HTTPStatus.LENGTH_REQUIRED, "Content-Length is missing")
-        # Python refuses to read numbers of thousands of digits.
+        # Python refuses to parse numbers of thousands of digits.
         size, most = int(length[:18]), self.server.most_bytes
         if size > most:
             self._skip(size)
@@ -301,14 +303,14 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _skip(self, size: int) -> None:
-        """Reads on for a while: who is still sending does not read an answer."""
+        """Reads on for a while: a client that is sending does not read the answer."""
         left = min(size, 10 * self.server.most_bytes)
         while left > 0 and (chunk := self.rfile.read(min(left, 1 << 20))):
             left -= len(chunk)
 
 
 def _is_ours(host: str) -> bool:
-    """Tell whether a Host header names this machine; the port may be a tunnel's."""
+    """Returns whether a Host header names this machine; the port may be a tunnel's."""
     name, _, port = host.partition(":")
     return name.lower() in _NAMES and (port.isdigit() or not port)
 

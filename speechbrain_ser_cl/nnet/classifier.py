@@ -1,4 +1,4 @@
-"""Waveforms to logits: the parts of a trained model in the order they run in."""
+"""The model: waveforms to logits, in the order of its parts."""
 
 import inspect
 from collections.abc import Sequence
@@ -9,32 +9,31 @@ from torch import Tensor, nn
 
 
 class UtteranceEncoder(nn.Module):
-    """One vector per utterance: backbone, pooling, normalisation.
+    """Maps speech to one vector per utterance: backbone, pooling, normalisation.
 
     Arguments
     ---------
     backbone : torch.nn.Module
-        Waveforms to frames (B, T', D), with ``frame_lengths`` to tell the pooling
-        how many are valid; or, without pooling, to vectors (B, D).
+        Waveforms to frames (B, T', D), with ``frame_lengths`` for the pooling; or,
+        without pooling, to vectors (B, D).
     pooling : torch.nn.Module, optional
         Frames and relative lengths to vectors.
     norm : torch.nn.Module, optional
         Vectors to vectors.
     domain : int, optional
-        Given to a ``norm`` whose ``forward`` takes a ``domain``.
+        Passed to ``norm`` if its ``forward`` has a ``domain`` argument.
 
     Attributes
     ----------
     output_size : int
         Size D of the vectors.
     reads : str
-        What :meth:`forward` is given. ``"waveform"``, the default. Or, in a training
-        that computes once what does not change, ``"features"`` of the backbone's front
-        end, for its ``encode``; ``"states"`` (B, T', K, D) of frozen layers, see
-        ``training.keep_states``; ``"frames"`` (B, T', D) of a frozen backbone;
-        ``"vectors"`` (B, D), pooled ones, of a frozen backbone and pooling;
-        ``"pooled"`` (B, K, D), the same of each layer, see ``training.keep_pooled``. It
-        is in no checkpoint and no export.
+        Input of :meth:`forward`. ``"waveform"``: the default. In training with cached
+        computations: ``"features"`` of the backbone's front end, for its ``encode``;
+        ``"states"`` (B, T', K, D) of frozen layers, see ``training.keep_states``;
+        ``"frames"`` (B, T', D) of a frozen backbone; ``"vectors"`` (B, D), pooled, of a
+        frozen backbone and pooling; ``"pooled"`` (B, K, D), pooled per layer, see
+        ``training.keep_pooled``. Not saved in checkpoints or exports.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class UtteranceEncoder(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """Size of the vectors: that of the last part that says its own."""
+        """Size of the vectors: the size of the last part that has one."""
         parts = (self.norm, self.pooling, self.backbone)
         sizes = [getattr(part, "output_size", None) for part in parts]
         return next(int(size) for size in sizes if size is not None)
@@ -66,11 +65,11 @@ class UtteranceEncoder(nn.Module):
         Arguments
         ---------
         speech : torch.Tensor
-            Waveforms (B, T), or what ``reads`` says.
+            Waveforms (B, T), or the input that ``reads`` names.
         lengths : torch.Tensor, optional
             Relative lengths (B,), in (0, 1]. None: no padding.
         domain : int or torch.Tensor, optional
-            In place of the one given at construction.
+            Replaces the domain given at construction.
 
         Returns
         -------
@@ -84,7 +83,7 @@ class UtteranceEncoder(nn.Module):
         return normalised
 
     def pooled(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes and pools, without the normalisation; as :meth:`forward`."""
+        """Encodes and pools without normalisation; arguments as in :meth:`forward`."""
         h: Tensor = speech
         if self.reads == "waveform":
             h = self.backbone(speech, lengths)
@@ -108,17 +107,16 @@ class UtteranceEncoder(nn.Module):
 
 
 class HeadSum(nn.Module):
-    """The sum of the logits of one head or several.
+    """Sums the logits of one or more heads.
 
     Arguments
     ---------
     heads : sequence of torch.nn.Module
         Vectors (B, D) to logits (B, C).
     domain : int, optional
-        Given to the heads whose ``forward`` takes a ``domain``.
+        Passed to heads whose ``forward`` has a ``domain`` argument.
     temperature : float
-        The sum is divided by it: see
-        :func:`~speechbrain_ser_cl.metrics.fit_temperature`.
+        Divisor of the sum, see :func:`~speechbrain_ser_cl.metrics.fit_temperature`.
     """
 
     def __init__(
@@ -135,14 +133,14 @@ class HeadSum(nn.Module):
         self._options = [_options(head, domain) for head in heads]
 
     def forward(self, h: Tensor, domain: Any = None) -> Tensor:
-        """Scores the classes.
+        """Computes the logits of the classes.
 
         Arguments
         ---------
         h : torch.Tensor
             Vectors (B, D).
         domain : int or torch.Tensor, optional
-            In place of the one given at construction.
+            Replaces the domain given at construction.
 
         Returns
         -------
@@ -156,31 +154,30 @@ class HeadSum(nn.Module):
 
 
 KINDS = ("classes", "emotions", "dimensions")
-"""What an ``EmotionClassifier`` can answer."""
+"""Kinds of output of an ``EmotionClassifier``."""
 
 
 class EmotionClassifier(nn.Module):
-    """Classifies utterances: what a recipe trains, tests and hands to ``write_run``.
+    """Classifies utterances: the model that recipes train, test and export.
 
-    Or, with another ``kind``, says which of several emotions an utterance has, or where
-    it is on dimensions such as arousal.
+    With another ``kind``, predicts several emotions per utterance, or dimensions such
+    as arousal.
 
     Arguments
     ---------
     backbone, pooling, norm : torch.nn.Module
-        See :class:`UtteranceEncoder`; without norm or pooling, None.
+        See :class:`UtteranceEncoder`. ``norm`` and ``pooling`` may be None.
     heads : sequence of torch.nn.Module
         See :class:`HeadSum`.
     domain : int, optional
-        The domain (corpus) whose statistics and head are used.
+        Domain (corpus) whose statistics and head are used.
     temperature : float
-        What logits are divided by, of a calibrated model.
+        Divisor of the logits of a calibrated model.
     kind : str
-        What :meth:`answers` makes of the heads' outputs z: ``"classes"``: softmax(z);
-        ``"emotions"``: sigmoid(z), of each class on its own; ``"dimensions"``:
-        mean + scale z.
+        How :meth:`answers` converts the heads' outputs z: ``"classes"``: softmax(z);
+        ``"emotions"``: sigmoid(z), per class; ``"dimensions"``: mean + scale z.
     mean, scale : sequence of float, optional
-        Of the dimensions, on the corpus' own scale.
+        Mean and scale of the dimensions, on the corpus' own scale.
 
     Raises
     ------
@@ -226,18 +223,18 @@ class EmotionClassifier(nn.Module):
         domain: Any = None,
         embeddings: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Scores the classes.
+        """Computes the logits of the classes.
 
         Arguments
         ---------
         speech : torch.Tensor
-            Waveforms (B, T), 16 kHz, or what ``encoder.reads`` says.
+            Waveforms (B, T), 16 kHz, or the input that ``encoder.reads`` names.
         lengths : torch.Tensor, optional
             Relative lengths (B,), in (0, 1]. None: no padding.
         domain : int or torch.Tensor, optional
-            In place of the one given at construction.
+            Replaces the domain given at construction.
         embeddings : bool
-            Whether to return the vectors as well.
+            Whether to return the vectors too.
 
         Returns
         -------
@@ -254,7 +251,7 @@ class EmotionClassifier(nn.Module):
         mean: Sequence[float] | None = None,
         scale: Sequence[float] | None = None,
     ) -> None:
-        """Sets what :meth:`answers` makes of the heads' outputs; see the class."""
+        """Sets how :meth:`answers` converts the heads' outputs; see the class."""
         if kind not in KINDS:
             raise ValueError(f"kind is {kind!r}, expected one of {', '.join(KINDS)}")
         if kind == "dimensions" and not (mean and scale and len(mean) == len(scale)):
@@ -265,17 +262,17 @@ class EmotionClassifier(nn.Module):
         self.kind, self.mean, self.scale = kind, mean, scale
 
     def answers(self, logits: Tensor) -> Tensor:
-        """Turns the heads' outputs into what the model says.
+        """Converts the heads' outputs to predictions.
 
         Arguments
         ---------
         logits : torch.Tensor
-            Of :meth:`forward`, (B, C).
+            From :meth:`forward`, (B, C).
 
         Returns
         -------
         torch.Tensor
-            Probabilities, or values of dimensions (B, C).
+            Probabilities, or values of dimensions, (B, C).
         """
         if self.kind == "classes":
             return logits.softmax(dim=1)
@@ -286,12 +283,12 @@ class EmotionClassifier(nn.Module):
 
 
 def _changed(options: dict[str, Any], domain: Any) -> dict[str, Any]:
-    """Gives the options of a part, for another domain."""
+    """Returns the options of a part for another domain."""
     return options if domain is None or not options else {"domain": domain}
 
 
 def _options(part: nn.Module | None, domain: int | None) -> dict[str, int]:
-    """Gives the domain, for a part that wants to know it."""
+    """Returns the domain as an option, for a part that has this argument."""
     if part is None or "domain" not in inspect.signature(part.forward).parameters:
         return {}
     if domain is None:

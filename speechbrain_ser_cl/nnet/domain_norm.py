@@ -1,4 +1,4 @@
-"""Normalisation of embeddings by the statistics of their own domain."""
+"""Normalises embeddings by the statistics of their domain."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ class DomainNorm(nn.Module):
 
     .. math:: \hat h = (h - \mu_d) / \sqrt{\sigma_d^2 + \epsilon}
 
-    It takes out what differs between two corpora in level (channel, room, speakers)
-    and has no trained part, so a classifier behind it sees all domains centred alike.
-    Domain-specific batch normalisation without its affine part: Chang et al.,
+    This removes level differences between two corpora (channel, room, speakers). It has
+    no trained parameters, so the classifier behind it gets centred embeddings of each
+    domain. Domain-specific batch normalisation without its affine part: Chang et al.,
     "Domain-specific batch normalization for unsupervised domain adaptation", CVPR 2019.
 
-    In training, mean and variance are those of the batch, whose utterances are all of
-    domain d. For evaluation they come from :meth:`calibrate`, not from running
-    averages: those would be averages over *augmented* views, whose embeddings lie
-    elsewhere than those of whole, clean utterances. With ``batch_statistics=False``
-    they come from there in training too: for batches whose classes are not drawn
-    alike, from which statistics would take out what is to be learned.
+    In training, mean and variance are those of the batch, whose utterances all have
+    domain d. In evaluation they come from :meth:`calibrate`, not from running averages:
+    those would be averages over *augmented* views, whose embeddings differ from those
+    of whole, clean utterances. With ``batch_statistics=False`` training uses them too:
+    for batches with unequal class frequencies, whose own statistics would remove class
+    information.
 
     Arguments
     ---------
@@ -35,7 +35,7 @@ class DomainNorm(nn.Module):
     eps : float
         Added to the variance.
     batch_statistics : bool
-        Whether training takes the statistics of the batch.
+        Whether training uses the statistics of the batch.
 
     Example
     -------
@@ -62,7 +62,7 @@ class DomainNorm(nn.Module):
         self.register_buffer("var", torch.ones(n_domains, size))
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         n_domains, size = self.mean.shape
         return {
             "size": size,
@@ -77,10 +77,10 @@ class DomainNorm(nn.Module):
         Arguments
         ---------
         h : Tensor
-            Embeddings (N, D); N of at least 2 where they give the statistics.
+            Embeddings (N, D); N >= 2 if batch statistics are used.
         domain : int or Tensor
-            Their domain, from 0; or, where they do not give the statistics, that of
-            each (N,).
+            Domain of the batch, from 0; without batch statistics also the domains (N,)
+            of the utterances.
 
         Returns
         -------
@@ -90,8 +90,8 @@ class DomainNorm(nn.Module):
         Raises
         ------
         ValueError
-            If there is one utterance only, or they are of several domains, to take
-            statistics of.
+            If batch statistics are needed and there is only one utterance, or several
+            domains.
         """
         h = h.float()
         if self.training and self.batch_statistics:
@@ -114,14 +114,14 @@ class DomainNorm(nn.Module):
         Arguments
         ---------
         h : Tensor
-            Embeddings (N, D) of utterances of the domain, N of at least 2.
+            Embeddings (N, D) of utterances of the domain, N >= 2.
         domain : int
             The domain, from 0.
 
         Raises
         ------
         ValueError
-            If there is one utterance only.
+            If there is only one utterance.
         """
         if len(h) < 2:
             raise ValueError("DomainNorm needs at least 2 utterances to calibrate.")

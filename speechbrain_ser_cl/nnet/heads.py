@@ -1,4 +1,4 @@
-"""What stands between a pooled vector and a loss."""
+"""Heads: layers between a pooled vector and a loss."""
 
 from typing import Any
 
@@ -11,23 +11,23 @@ from speechbrain_ser_cl.registry import HEADS
 
 @HEADS.register("projection")
 class ProjectionHead(nn.Module):
-    """Embedding for a contrastive loss, z = V ReLU(U h).
+    """Computes the embedding for a contrastive loss, z = V ReLU(U h).
 
     Equation 3 of Ahn et al., "Integrating contrastive learning into a multitask
-    transformer model for effective domain adaptation" (2023); no biases, as
-    printed. The embedding is not normalised: the losses do that.
+    transformer model for effective domain adaptation" (2023), without biases, as in the
+    paper. The embedding is not normalised, because the losses do that.
 
     Arguments
     ---------
     input_size : int
         Size of h.
     hidden_size : int
-        Rows of U.
+        Number of rows of U.
     output_size : int
-        Rows of V, the size of z.
+        Number of rows of V, the size of z.
     batch_norm : bool
-        Standardise h first (batch normalisation without its affine part), as
-        :class:`ClassifierHead` does.
+        Whether to standardise h first (batch normalisation without its affine part), as
+        in :class:`ClassifierHead`.
 
     Example
     -------
@@ -57,7 +57,7 @@ class ProjectionHead(nn.Module):
         )
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
@@ -66,7 +66,7 @@ class ProjectionHead(nn.Module):
         }
 
     def forward(self, h: Tensor) -> Tensor:
-        """Projects.
+        """Projects vectors.
 
         Arguments
         ---------
@@ -84,10 +84,10 @@ class ProjectionHead(nn.Module):
 
 @HEADS.register("classifier")
 class ClassifierHead(nn.Module):
-    """Logits of the classes: linear, or with one hidden ReLU layer.
+    """Computes the logits of the classes: linear, or with one hidden ReLU layer.
 
-    The last layer starts at 0, so that a pretrained encoder under it is not moved by a
-    random classifier before there is something to learn from it.
+    The last layer starts at 0, so that a random classifier does not change a pretrained
+    encoder in the first steps.
 
     Arguments
     ---------
@@ -98,11 +98,11 @@ class ClassifierHead(nn.Module):
     hidden_size : int, optional
         Size of the hidden layer. None: a linear classifier.
     dropout : float
-        Probability, in [0, 1), of dropping a value before each linear layer.
+        Dropout probability before each linear layer, in [0, 1).
     batch_norm : bool
-        Standardise the vectors first (batch normalisation without its affine part).
-        Those of a pretrained encoder are nearly the same for all utterances: their
-        mean is far larger than what sets them apart.
+        Whether to standardise the vectors first (batch normalisation without its affine
+        part). Vectors of pretrained encoders are nearly equal for all utterances: their
+        mean is much larger than their differences.
 
     Attributes
     ----------
@@ -145,22 +145,23 @@ class ClassifierHead(nn.Module):
 
     @torch.no_grad()
     def begin(self, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
-        """Starts from a linear classifier of standardised vectors, fitted elsewhere.
+        """Starts from a linear classifier of standardised vectors that was fitted
+        elsewhere.
 
-        With ``batch_norm`` vectors are from then on standardised by ``mean`` and
-        ``std`` in training too, not by the statistics of the batch.
+        With ``batch_norm``, vectors are then always standardised by ``mean`` and
+        ``std``, in training too.
 
         Arguments
         ---------
         weight, bias : torch.Tensor
-            (C, D) and (C,).
+            Shapes (C, D) and (C,).
         mean, std : torch.Tensor
-            Of the vectors (D,); std above 0.
+            Mean and standard deviation of the vectors (D,); std above 0.
 
         Raises
         ------
         ValueError
-            If there is a hidden layer.
+            If the head has a hidden layer.
 
         Example
         -------
@@ -191,14 +192,14 @@ class ClassifierHead(nn.Module):
         last.bias.copy_(bias)
 
     def train(self, mode: bool = True) -> "ClassifierHead":
-        """As of any module; a standardisation that is fixed stays as it is."""
+        """Sets the training mode; a fixed standardisation stays in evaluation mode."""
         super().train(mode)
         if self._fixed:
             self.layers[0].eval()
         return self
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {
             "input_size": self.input_size,
             "n_classes": self.output_size,
@@ -208,7 +209,7 @@ class ClassifierHead(nn.Module):
         }
 
     def forward(self, h: Tensor) -> Tensor:
-        """Scores the classes.
+        """Computes the logits of the classes.
 
         Arguments
         ---------
@@ -226,13 +227,13 @@ class ClassifierHead(nn.Module):
 
 @HEADS.register("domain_classifier")
 class DomainClassifierHead(nn.Module):
-    """A linear classifier for each domain, to be added to one that all share.
+    """Computes a linear classifier per domain, to be added to a shared one.
 
-    logits = (W h + b) + (W_d h + b_d) lets two corpora agree where they do and differ
-    where their labels mean different things. Linear heads over the shared and the
-    own copy of the features are the feature augmentation of Daumé III, "Frustratingly
-    easy domain adaptation", ACL 2007. The parts start at 0, so a domain that is never
-    trained on has the shared classifier alone.
+    logits = (W h + b) + (W_d h + b_d): the classifiers of two corpora agree unless
+    their labels have different meanings. Linear heads over a shared and a domain copy
+    of the features are the feature augmentation of Daumé III, "Frustratingly easy
+    domain adaptation", ACL 2007. The weights start at 0, so a domain without training
+    data uses the shared classifier only.
 
     Arguments
     ---------
@@ -253,13 +254,13 @@ class DomainClassifierHead(nn.Module):
 
     def __init__(self, input_size: int, n_classes: int, n_domains: int = 2) -> None:
         super().__init__()
-        # One tensor for all domains: every step gives each part a gradient, if only
-        # zeros, as DistributedDataParallel expects.
+        # One tensor for all domains, so that each step gives every part a gradient
+        # (possibly zeros), as DistributedDataParallel expects.
         self.weight = nn.Parameter(torch.zeros(n_domains, n_classes, input_size))
         self.bias = nn.Parameter(torch.zeros(n_domains, n_classes))
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         n_domains, n_classes, input_size = self.weight.shape
         return {
             "input_size": input_size,
@@ -268,7 +269,7 @@ class DomainClassifierHead(nn.Module):
         }
 
     def forward(self, h: Tensor, domain: int) -> Tensor:
-        """Computes the domain's own part of the logits.
+        """Computes the domain's part of the logits.
 
         Arguments
         ---------

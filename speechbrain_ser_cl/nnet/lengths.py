@@ -1,16 +1,15 @@
-"""Relative lengths to counts and masks, by one rule for the whole package."""
+"""Converts relative lengths to counts and masks, by one rule for the whole package."""
 
 import torch
 from torch import Tensor
 
 
 def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
-    """Counts the padded steps that belong to each utterance.
+    """Counts the valid steps of each utterance.
 
-    The product of relative length and number of steps, rounded to the nearest
-    whole number and at least 1. A relative length is itself a count divided by a
-    padded length, so rounding gives exactly that count back (in float32 up to
-    about 4 million steps: four minutes of samples).
+    Relative length times number of steps, rounded to the nearest integer, at least 1. A
+    relative length is a count divided by a padded length, so rounding recovers the
+    count exactly (in float32 up to about 4 million steps: four minutes of samples).
 
     Arguments
     ---------
@@ -48,7 +47,7 @@ def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
 
 
 def steps_mask(counts: Tensor, n_steps: int) -> Tensor:
-    """Makes a mask: True for the first ``counts`` steps of each row.
+    """Makes a mask that is True for the first ``counts`` steps of each row.
 
     Arguments
     ---------
@@ -72,12 +71,12 @@ def steps_mask(counts: Tensor, n_steps: int) -> Tensor:
 
 
 def length_mask(lengths: Tensor, n_steps: int) -> Tensor:
-    """Makes a mask: True for an utterance's steps, False for its padding.
+    """Makes a mask that is True for an utterance's steps and False for its padding.
 
-    Steps are counted by :func:`valid_counts`. Relative lengths must be measured
-    in the same steps. Those of a *waveform* give one frame too many or too few for
-    four in ten utterances when applied to wav2vec 2.0's frames, because samples that
-    fill no frame count in them too: take ``frame_lengths`` of the backbone instead.
+    Steps are counted by :func:`valid_counts`. Relative lengths must be measured in the
+    same steps. Relative lengths of a *waveform* give one frame too many or too few for
+    four in ten utterances with wav2vec 2.0, because they count samples that fill no
+    frame; use the backbone's ``frame_lengths`` instead.
 
     Arguments
     ---------

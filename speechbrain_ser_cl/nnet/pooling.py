@@ -10,7 +10,7 @@ from speechbrain_ser_cl.registry import POOLINGS
 
 
 def _valid_frames(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Frames in at least float32, 0 in the padding, and their mask (B, T, 1)."""
+    """Returns frames in at least float32, 0 in the padding, and their mask (B, T, 1)"""
     if x.dim() != 3 or (lengths is not None and lengths.shape != x.shape[:1]):
         found = None if lengths is None else tuple(lengths.shape)
         raise ValueError(
@@ -20,19 +20,19 @@ def _valid_frames(x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
     if lengths is None:
         lengths = torch.ones(len(x), device=x.device)
     mask = length_mask(lengths, x.shape[1]).unsqueeze(-1)
-    # masked_fill and not a product: NaN times 0 is NaN, in the gradient as well.
+    # masked_fill instead of a product, because NaN times 0 is NaN, in the gradient too.
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     return x.masked_fill(~mask, 0), mask
 
 
 @POOLINGS.register("mean")
 class MeanPooling(nn.Module):
-    """Mean of the valid frames.
+    """Computes the mean of the valid frames.
 
     Arguments
     ---------
     input_size : int, optional
-        Size D of a frame. Only tells ``output_size``.
+        Size D of a frame, needed only for ``output_size``.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class MeanPooling(nn.Module):
         self.output_size = input_size
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {"input_size": self.output_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -72,7 +72,7 @@ class MeanPooling(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above.
+            If a shape is wrong.
         """
         frames, mask = _valid_frames(x, lengths)
         return (frames.sum(dim=1) / mask.sum(dim=1)).to(x.dtype)
@@ -80,21 +80,21 @@ class MeanPooling(nn.Module):
 
 @POOLINGS.register("statistics")
 class StatisticsPooling(nn.Module):
-    """Mean and standard deviation of the valid frames, one after the other.
+    """Computes mean and standard deviation of the valid frames, concatenated.
 
-    The deviation divides by the number of frames, not by that number less one,
-    so that one frame has a deviation too, and is at least 1e-5, where its
-    gradient is 0 and not infinite. Snyder et al., "X-vectors", ICASSP 2018.
+    The standard deviation divides by the number of frames, so that one frame has a
+    deviation too. It is at least 1e-5, where its gradient is 0 instead of infinite.
+    Snyder et al., "X-vectors", ICASSP 2018.
 
     Arguments
     ---------
     input_size : int, optional
-        Size D of a frame. Only tells ``output_size``.
+        Size D of a frame, needed only for ``output_size``.
 
     Attributes
     ----------
     output_size : int or None
-        Size of the pooled vector, twice ``input_size``.
+        Size of the pooled vector, 2 ``input_size``.
 
     Example
     -------
@@ -109,7 +109,7 @@ class StatisticsPooling(nn.Module):
         self.output_size = None if input_size is None else 2 * input_size
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {"input_size": self.input_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -125,14 +125,14 @@ class StatisticsPooling(nn.Module):
 
 @POOLINGS.register("self_attention")
 class SelfAttentionPooling(nn.Module):
-    r"""Weighted mean of the valid frames, the weights learned.
+    r"""Computes a weighted mean of the valid frames with learned weights.
 
     .. math::
         C = \mathrm{softmax}(W_c H^T) H
 
-    with H the T x D frames and W_c a learned row of D numbers; the softmax runs
-    over the valid frames. Equation 3 of Safari et al., "Self-attention encoding
-    and pooling for speaker recognition", Interspeech 2020.
+    with the T x D frames H and a learned row W_c of D numbers; the softmax is over the
+    valid frames. Equation 3 of Safari et al., "Self-attention encoding and pooling for
+    speaker recognition", Interspeech 2020.
 
     Arguments
     ---------
@@ -157,7 +157,7 @@ class SelfAttentionPooling(nn.Module):
         self.output_size = input_size
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {"input_size": self.output_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Emotions in long recordings and streams, in bounded memory."""
+"""Recognises emotions in long recordings and streams, in bounded memory."""
 
 from speechbrain_ser_cl.recordings.activity import ACTIVITIES
 from speechbrain_ser_cl.recordings.formats import FORMATS, spans, written

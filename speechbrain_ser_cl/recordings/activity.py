@@ -1,4 +1,4 @@
-"""Voice activity: where in a stream somebody speaks."""
+"""Voice activity detection: where a stream contains speech."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -9,23 +9,23 @@ import numpy as np
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 
 ACTIVITIES = ("none", "energy", "silero")
-_AHEAD, _BACK = 200, 1000  # frames of the noise floor: 2 s and 10 s
+_AHEAD, _BACK = 200, 1000  # frames for the noise floor: 2 s ahead, 10 s back
 _SMOOTH = 5
-_ABOVE = 12.0  # dB
-_FLOOR = (-75.0, -45.0)  # dB of full scale, which the noise floor is kept within
-_START, _STOP, _PAD = 0.1, 0.5, 0.1  # s
+_ABOVE = 12.0  # dB above the noise floor
+_FLOOR = (-75.0, -45.0)  # dB of full scale, limits of the noise floor
+_START, _STOP, _PAD = 0.1, 0.5, 0.1  # seconds
 
 
 class EnergyFrames:
-    r"""Decide for each 10 ms by the energy above the noise floor.
+    r"""Decides for each 10 ms by the energy above the noise floor.
 
     With the mean energy :math:`e_t` of the last 5 frames in dB of full scale,
 
     .. math::
         v_t = [e_t > 12 + \min(\max(\min_{t - 1000 < s \le t + 200} e_s, -75), -45)]
 
-    so that a decision is made 2 s after its frame. It suits rooms with steady noise,
-    and not music.
+    so a decision is made 2 s after its frame. Suitable for rooms with steady noise, not
+    for music.
 
     Example
     -------
@@ -43,12 +43,12 @@ class EnergyFrames:
         self._rest = np.zeros(0, np.float32)
         self._last: deque[float] = deque(maxlen=_SMOOTH)
         self._waiting: deque[float] = deque()
-        # Frame and energy, rising: the first is the least of the frames in reach.
+        # Frame and energy, increasing: the first is the minimum over the window.
         self._least: deque[tuple[int, float]] = deque()
         self._n_seen = self._n_decided = 0
 
     def add(self, samples: np.ndarray) -> Iterator[bool]:
-        """Yields decisions, in order, as soon as they can be made."""
+        """Yields decisions in order, as soon as they can be made."""
         samples = np.concatenate([self._rest, samples])
         n_frames = len(samples) // self.size
         frames = samples[: n_frames * self.size].reshape(n_frames, self.size)
@@ -65,7 +65,7 @@ class EnergyFrames:
                 yield self._decide()
 
     def finish(self) -> Iterator[bool]:
-        """Yields the decisions that are left."""
+        """Yields the remaining decisions."""
         while self._waiting:
             yield self._decide()
 
@@ -78,10 +78,10 @@ class EnergyFrames:
 
 
 class SileroFrames:
-    """Decide for each 32 ms by the network of the package ``silero-vad``.
+    """Decides for each 32 ms by the network of the package ``silero-vad``.
 
-    It has its weights in it, and nothing is downloaded. Speech begins above a
-    probability of 0.5 and lasts while it is above 0.35.
+    The package contains the weights; nothing is downloaded. Speech starts above a
+    probability of 0.5 and continues above 0.35.
 
     Raises
     ------
@@ -104,7 +104,7 @@ class SileroFrames:
         self._speaking = False
 
     def add(self, samples: np.ndarray) -> Iterator[bool]:
-        """Yields decisions, in order."""
+        """Yields decisions in order."""
         import torch
 
         samples = np.concatenate([self._rest, samples])
@@ -118,31 +118,31 @@ class SileroFrames:
             yield self._speaking
 
     def finish(self) -> Iterator[bool]:
-        """Yields nothing: each decision was made at once."""
+        """Yields nothing, because decisions have no delay."""
         yield from ()
 
 
 class SpeechSegments:
-    """Join decisions on frames to segments of speech.
+    """Joins decisions on frames to segments of speech.
 
-    A segment begins with 0.1 s of voiced frames and ends before 0.5 s of others; it
-    gets 0.1 s more at both ends.
+    A segment starts with 0.1 s of voiced frames and ends before 0.5 s of unvoiced ones;
+    it is extended by 0.1 s at both ends.
 
     Arguments
     ---------
     frames : EnergyFrames or SileroFrames
-        What decides.
+        Voice activity detector.
     opened : callable
-        Is called with the first sample of a segment.
+        Called with the first sample of a segment.
     closed : callable
-        With the sample after its last.
+        Called with the sample after its last one.
 
     Attributes
     ----------
     known : int
-        Up to this sample the open segment certainly reaches.
+        The open segment contains all samples up to this one.
     quiet : int
-        No segment that is still to come begins before this sample.
+        No later segment starts before this sample.
     """
 
     def __init__(
@@ -160,12 +160,12 @@ class SpeechSegments:
         self._end = self.known = self.quiet = 0
 
     def add(self, samples: np.ndarray) -> None:
-        """Takes the next samples (T,) at 16 kHz."""
+        """Processes the next samples (T,) at 16 kHz."""
         for voiced in self._frames.add(samples):
             self._decided(voiced)
 
     def finish(self, n_samples: int) -> None:
-        """Ends with the recording, after so many samples."""
+        """Processes the end of the recording, at this number of samples."""
         for voiced in self._frames.finish():
             self._decided(voiced)
         if self._open:

@@ -1,4 +1,4 @@
-"""Windows of a recording as text for other programs."""
+"""Converts windows of a recording to text for other programs."""
 
 import csv
 import io
@@ -12,18 +12,18 @@ FORMATS = ("json", "csv", "rttm", "textgrid", "vtt")
 
 
 class Span(NamedTuple):
-    """A time in which one emotion is the most probable.
+    """A time span in which one emotion is the most probable.
 
     Arguments
     ---------
     start, end : float
         In seconds.
     emotion : str
-        Which.
+        Name of the emotion.
     probability : float
-        Mean over its windows.
+        Mean over the span's windows.
     speaker : str or None
-        Who, where turns were given.
+        Speaker, if turns were given.
 
     Example
     -------
@@ -39,14 +39,15 @@ class Span(NamedTuple):
 
 
 def spans(windows: Sequence[Heard]) -> list[Span]:
-    """Join windows to times that do not overlap, of each segment.
+    """Joins windows of each segment to spans that do not overlap.
 
-    Two windows meet in the middle of what they share; those of one emotion become one.
+    Two overlapping windows are separated at the middle of their overlap; adjacent
+    windows of one emotion are joined.
 
     Arguments
     ---------
     windows : sequence of Heard
-        Of a recording.
+        Windows of a recording.
 
     Returns
     -------
@@ -89,26 +90,25 @@ def spans(windows: Sequence[Heard]) -> list[Span]:
 
 
 def written(windows: Sequence[Heard], name: str, format: str, length: float) -> str:
-    r"""Write what was heard in a recording as text.
+    r"""Converts the windows of a recording to text.
 
     Arguments
     ---------
     windows : sequence of Heard
-        Of the recording.
+        Windows of the recording.
     name : str
-        Of the recording.
+        Name of the recording.
     format : str
         ``json`` (windows and spans), ``csv`` (windows), ``rttm`` (NIST's lines, with
-        the emotion in the place of the speaker's name and the probability as
-        confidence), ``textgrid`` (Praat; a tier for each speaker), ``vtt`` (WebVTT,
-        subtitles).
+        the emotion as speaker name and the probability as confidence), ``textgrid``
+        (Praat, one tier per speaker), ``vtt`` (WebVTT, subtitles).
     length : float
-        Of the recording in seconds.
+        Length of the recording in seconds.
 
     Returns
     -------
     str
-        The text.
+        Text in this format.
 
     Example
     -------
@@ -151,7 +151,7 @@ def _csv(windows: Sequence[Heard]) -> str:
 
 
 def _textgrid(windows: Sequence[Heard], length: float) -> str:
-    """Praat's long format: intervals without gaps, empty where nobody speaks."""
+    """Formats as Praat's long text: intervals without gaps, empty without speech."""
     tiers: dict[str, list[Span]] = {}
     for span in spans(windows):
         tiers.setdefault(span.speaker or "emotion", []).append(span)

@@ -1,4 +1,4 @@
-"""The emotions of a stream of audio, window by window."""
+"""Recognises the emotions of a stream of audio, window by window."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,22 +22,22 @@ from speechbrain_ser_cl.utils.errors import SERError
 
 # Shorter speech is not classified.
 SHORTEST = 0.1
-# Two a second for half a day.
+# Two per second for half a day.
 _MOST_TURNS = 100_000
 
 
 @dataclass(frozen=True)
 class Heard(Classification):
-    """What a model says about a window of a recording.
+    """The model's output for a window of a recording.
 
     Arguments
     ---------
     emotion, probabilities, start, end, timeline, silent
-        As of ``Classification``; smoothed, where that is asked for.
+        As in ``Classification``; smoothed if requested.
     speaker : str or None
-        Whose turn it is, where turns are given.
+        Speaker of the turn, if turns are given.
     segment : int
-        Number of the speech segment or turn that it is a part of.
+        Number of the window's speech segment or turn.
 
     Example
     -------
@@ -49,7 +49,7 @@ class Heard(Classification):
     segment: int = 0
 
     def as_dict(self) -> dict[str, Any]:
-        """Converts it to plain values, for JSON."""
+        """Converts to plain values, for JSON."""
         told = super().as_dict()
         del told["timeline"]
         return told | {"speaker": self.speaker, "segment": self.segment}
@@ -57,44 +57,46 @@ class Heard(Classification):
 
 @dataclass
 class _Segment:
-    """A segment or turn that is not yet classified to its end."""
+    """A segment or turn that is not yet completely classified."""
 
     number: int
     start: int
     end: int | None = None
     speaker: str | None = None
     n_cut: int = 0
-    # Windows that others to come are averaged with, and how many were told.
+    # Windows that later windows are averaged with, and number of returned windows.
     rows: list[Classification] = field(default_factory=list)
     first: int = 0
     n_told: int = 0
 
 
 class EmotionStream:
-    """Takes audio in chunks of any size, gives windows as soon as they are complete.
+    """Takes audio in chunks of any size and returns windows as soon as they are
+    complete.
 
-    The windows, and up to rounding their probabilities, are the same however the audio
-    is cut into chunks. What is kept in memory is a window and the delay of the voice
-    activity: seconds.
+    The windows, and up to rounding their probabilities, do not depend on the chunk
+    sizes. Memory holds one window and the delay of the voice activity detection:
+    seconds of audio.
 
     Arguments
     ---------
     recognizer : EmotionRecognizer
         The model.
     window : float
-        Seconds of each window; the last of a segment ends with it, shorter segments
-        are one.
+        Length of a window in seconds. The last window of a segment ends with the
+        segment; a shorter segment is one window.
     hop : float, optional
-        Seconds from one to the next; half a window by default.
+        Step between windows in seconds. Default: half a window.
     activity : str
-        Where speech is: ``"energy"``, ``"silero"``, or ``"none"``: everywhere.
+        Voice activity detection: ``"energy"``, ``"silero"``, or ``"none"`` (all is
+        speech).
     turns : sequence of Turn, optional
-        In place of that; turns may overlap.
+        Turns, in place of voice activity detection; may overlap.
     smooth : int
-        Probabilities are averaged over so many windows of a segment, the one itself in
-        the middle. Odd.
+        Number of windows of a segment over which probabilities are averaged, centred.
+        Odd.
     sample_rate : int
-        Of the chunks, in Hz.
+        Sampling rate of the chunks, in Hz.
 
     Raises
     ------
@@ -144,7 +146,7 @@ class EmotionStream:
         if sample_rate != SAMPLE_RATE:
             self._resample = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1)
         self._audio = np.zeros(0, np.float32)
-        self._first = self._n_samples = 0  # of the audio that is kept; seen so far
+        self._first = self._n_samples = 0  # kept from here; seen
         self._open: list[_Segment] = []
         self._waiting: list[_Segment] = []
         self._speech: SpeechSegments | None = None
@@ -162,16 +164,16 @@ class EmotionStream:
 
     @property
     def seconds(self) -> float:
-        """How much audio was taken."""
+        """Seconds of audio received."""
         return self._n_samples / SAMPLE_RATE
 
     @property
     def buffered_seconds(self) -> float:
-        """How much audio is kept now."""
+        """Seconds of audio in memory."""
         return len(self._audio) / SAMPLE_RATE
 
     def add(self, chunk: ArrayLike) -> list[Heard]:
-        """Takes the next samples.
+        """Processes the next samples.
 
         Arguments
         ---------
@@ -181,12 +183,12 @@ class EmotionStream:
         Returns
         -------
         list of Heard
-            The windows that are complete now.
+            Windows that are now complete.
 
         Raises
         ------
         AudioError
-            If it is no waveform.
+            If the chunk is not a waveform.
         """
         samples = np.asarray(chunk)
         if samples.ndim != 1 or samples.dtype.kind != "f":
@@ -205,7 +207,7 @@ class EmotionStream:
         Returns
         -------
         list of Heard
-            The windows that are left.
+            Remaining windows.
         """
         found = []
         if self._resample is not None:
@@ -241,9 +243,9 @@ class EmotionStream:
         return found
 
     def _forget(self) -> None:
-        """Drops audio that no window needs any more."""
+        """Removes audio that no window needs any more."""
         needed = [s.start + s.n_cut * self._step for s in self._open]
-        # The last window of a segment begins before where the next one would.
+        # The last window of a segment may start before the next regular window.
         needed = [max(n - self._size, 0) for n in needed]
         needed.append(self._n_samples if self._speech is None else self._speech.quiet)
         first = min(max(min(needed), self._first), self._n_samples)
@@ -251,7 +253,7 @@ class EmotionStream:
         self._first = first
 
     def _complete(self) -> list[Heard]:
-        """Classifies the windows whose audio is there, of all open segments."""
+        """Classifies the windows of all open segments whose audio is complete."""
         cut = [
             (segment, span) for segment in self._open for span in self._windows(segment)
         ]
@@ -261,7 +263,7 @@ class EmotionStream:
         ]
         answers = self._recognizer.classify_batch(wavs)
         for (segment, (start, end)), one in zip(cut, answers, strict=True):
-            assert isinstance(one, Classification)  # as its kind says
+            assert isinstance(one, Classification)  # as its kind defines
             segment.rows.append(
                 Classification(
                     one.emotion,
@@ -279,7 +281,7 @@ class EmotionStream:
         return segment.end is not None and segment.end <= self._n_samples
 
     def _windows(self, segment: _Segment) -> Iterator[tuple[int, int]]:
-        """The next spans of a segment, as far as they are known not to be its last."""
+        """Yields the next spans of a segment, except one that may be its last."""
         known = self._n_samples
         if segment.end is None and self._speech is not None:
             known = self._speech.known
@@ -322,19 +324,19 @@ class EmotionStream:
 
 
 def follow_file(stream: EmotionStream, path: str | Path) -> Iterator[Heard]:
-    """Classify the windows of a recording of hours, reading it in blocks.
+    """Classifies the windows of a long recording, reading it in blocks.
 
     Arguments
     ---------
     stream : EmotionStream
-        A new one; afterwards its ``seconds`` is the length of the recording.
+        A new stream; at the end its ``seconds`` is the length of the recording.
     path : str or pathlib.Path
-        Any audio file of up to 6 hours.
+        Audio file of up to 6 hours.
 
     Yields
     ------
     Heard
-        In order of time; of overlapping turns in the order in which they are complete.
+        In order of time; for overlapping turns in the order of completion.
 
     Raises
     ------
@@ -342,7 +344,7 @@ def follow_file(stream: EmotionStream, path: str | Path) -> Iterator[Heard]:
         If the file cannot be used.
     """
     for block in stream_audio(path):
-        # A block of the reader may be a minute: no more is kept than a few seconds.
+        # A block of the reader may be a minute; smaller chunks use less memory.
         for start in range(0, len(block), 4 * SAMPLE_RATE):
             yield from stream.add(block[start : start + 4 * SAMPLE_RATE])
     yield from stream.finish()

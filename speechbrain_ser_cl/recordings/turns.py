@@ -1,4 +1,4 @@
-"""Speaker turns of a recording, from RTTM or a table."""
+"""Reads the speaker turns of a recording from RTTM or a table."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ _WHO = ("speaker", "name", "who")
 
 
 class Turn(NamedTuple):
-    """Somebody speaks.
+    """A time span in which one person speaks.
 
     Arguments
     ---------
     start, end : float
         In seconds.
     speaker : str or None
-        Who.
+        Name of the speaker.
 
     Example
     -------
@@ -35,15 +35,15 @@ class Turn(NamedTuple):
 
 
 def read_turns(path: str | Path, recording: str | None = None) -> list[Turn]:
-    r"""Read speaker turns.
+    r"""Reads speaker turns.
 
     Arguments
     ---------
     path : str or pathlib.Path
         ``.rttm`` (NIST's, lines of type SPEAKER), or a table with columns ``start`` and
-        ``end`` in seconds, and perhaps ``speaker``.
+        ``end`` in seconds, and optionally ``speaker``.
     recording : str, optional
-        Of an RTTM with several recordings, only this one.
+        Name of the recording to read, if an RTTM has several.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def read_turns(path: str | Path, recording: str | None = None) -> list[Turn]:
     Raises
     ------
     FileError
-        For a line that is no turn, and where there is none.
+        For a line that is not a turn, and if there are no turns.
 
     Example
     -------

@@ -1,1 +1,1 @@
-"""Features that are computed once, and read by memory map."""
+"""Features that are computed once and read by memory map."""

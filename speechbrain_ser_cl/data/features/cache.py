@@ -1,8 +1,8 @@
-"""Features of utterances, computed once and read by memory map.
+"""A cache of features that are computed once and read by memory map.
 
-For every part of a recipe whose output does not change: frames of a frozen encoder,
-spectrograms. What is cached depends on a key, which says how features are computed, and
-on the audio of an utterance; a change of either computes anew, and nothing else does::
+Use it for any output that does not change during training: frames of a frozen encoder,
+spectrograms. A feature depends on a key, which describes how features are computed, and
+on the audio of the utterance. It is computed again only if one of them changes::
 
     <folder>/<hash of the key>/about.json      the key, to read
     <folder>/<hash of the key>/*.safetensors   a tensor per utterance, named by its id
@@ -49,13 +49,14 @@ from speechbrain_ser_cl.utils.files import replacing
 
 logger = logging.getLogger(__name__)
 
-# This variable marks the processes that fill() starts.
+# Marks the processes that fill() starts.
 _CHILD = "SPEECHBRAIN_SER_CL_FILLS_A_CACHE"
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()}
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """Hash weights: two models share the hash exactly if their weights are equal.
+    """Hashes weights: two models have the same hash if and only if their weights are
+    equal.
 
     Arguments
     ---------
@@ -65,7 +66,7 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
     Returns
     -------
     str
-        Sha256 over names, types, shapes and values, 64 hexadecimal digits.
+        Sha256 of names, types, shapes and values, 64 hexadecimal digits.
 
     Example
     -------
@@ -88,13 +89,13 @@ def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
 
 
 class FeatureCache:
-    """Features by utterance id, in a folder.
+    """Stores features by utterance id in a folder.
 
-    :meth:`fill` computes what is not there yet. After it, ``cache[id]`` is the
-    feature, a view of a memory-mapped file that all processes on the machine share:
-    loader workers (the cache can be pickled), ranks, other runs.
+    :meth:`fill` computes missing features. Then ``cache[id]`` is the feature, a view of
+    a memory-mapped file that all processes on the machine share: loader workers (the
+    cache can be pickled), ranks, other runs.
 
-    The files are safetensors and need nothing of this package to be read::
+    The files are safetensors, which other programs can read::
 
         from safetensors import safe_open
         with safe_open(path, "pt") as file:
@@ -103,20 +104,18 @@ class FeatureCache:
     Arguments
     ---------
     folder : str or pathlib.Path
-        Folder of all caches; this one has its own folder in it, named by a hash of
-        the key.
+        Folder of all caches; this cache has a subfolder named by a hash of the key.
     key : mapping
-        Everything that decides what the features of an audio file are, as JSON: for a
-        model its ``weights_hash``, revision and settings; for a spectrogram
-        its parameters.
+        Everything that determines the features of an audio file, as JSON: for a model
+        its ``weights_hash``, revision and settings; for a spectrogram its parameters.
     dtype : str
-        ``"float16"``, ``"bfloat16"`` or ``"float32"``: how values are stored. Part of
-        the key.
+        Type of the stored values: ``"float16"``, ``"bfloat16"`` or ``"float32"``. Part
+        of the key.
 
     Raises
     ------
     ValueError
-        For another dtype, or a key that cannot be written as JSON.
+        For another dtype, or a key that is not JSON.
 
     Example
     -------
@@ -175,21 +174,21 @@ class FeatureCache:
     def batch(
         self, ids: Sequence[str], out: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Features of some utterances, padded with zeros.
+        """Returns features of some utterances, padded with zeros.
 
         Arguments
         ---------
         ids : sequence of str
             B ids.
         out : torch.Tensor, optional
-            What to write into, flat and large enough. Memory that is used again (and
-            pinned, for a GPU) is faster than new memory for every batch.
+            Flat tensor to write into, large enough. Reused memory (pinned, for a GPU)
+            is faster than new memory for every batch.
 
         Returns
         -------
         torch.Tensor
-            For features (..., T, D): (B, ..., longest T, D). Features that are all of
-            one shape, such as pooled ones, are stacked.
+            For features (..., T, D): (B, ..., longest T, D). Features of equal shape,
+            such as pooled ones, are stacked.
         torch.Tensor
             Relative lengths (B,): T / longest T, or ones.
 
@@ -198,7 +197,7 @@ class FeatureCache:
         KeyError
             For an id that was not given to :meth:`fill`.
         ValueError
-            If ``out`` is of another type or too small.
+            If ``out`` has another type or is too small.
         """
         features = [self[utterance_id] for utterance_id in ids]
         shape: tuple[int, ...] = features[0].shape
@@ -231,18 +230,16 @@ class FeatureCache:
         read: Callable[[Utterance], Tensor] | None = None,
         batch_seconds: float | None = None,
     ) -> int:
-        """Computes missing features and makes all utterances' features readable.
+        """Computes missing features and makes the features of all utterances readable.
 
-        Each utterance is on disk when it has been computed: a killed run goes on with
-        the next one. Before the bulk of them size and time are estimated and shown, and
-        the free space is checked. How much was reused is told. Checksums of what is
-        there are compared; a damaged file is named in a warning and what it lost is
-        computed again.
+        Each feature is written when it is computed, so a killed run continues with the
+        next one. Size and time are estimated and shown first, and the free disk space
+        is checked. The log has the number of reused features. Checksums of existing
+        features are compared; damaged ones are computed again, with a warning.
 
-        In a distributed run (``torch.distributed`` is initialised, as torchrun's
-        scripts do) all ranks call this with the same utterances on the same folder,
-        and each computes its share. Runs that fill the same cache at the same time
-        wait for each other.
+        In a distributed run (``torch.distributed`` is initialised) all ranks call this
+        with the same utterances and the same folder, and each computes its share. Runs
+        that fill the same cache wait for each other.
 
         Arguments
         ---------
@@ -250,31 +247,29 @@ class FeatureCache:
             In any order.
         extract : callable
             ``extract(wav) -> features``: a waveform (T,), float32, 16 kHz, to a tensor
-            of any shape, on any device. Called without gradients for one utterance at
-            a time, so that no padding has a part in what is stored.
+            of any shape on any device. Called without gradients for one utterance at a
+            time, so features do not depend on padding.
         processes : int
-            How many processes compute, for each rank. More than one need an
-            ``extract`` that can be pickled, and a script that can be imported (what it
-            does stands under ``if __name__ == "__main__":``).
+            Number of processes per rank. Above 1, ``extract`` must be picklable and the
+            script importable (with its main part under ``if __name__ == "__main__":``).
         read : callable, optional
-            What ``extract`` gets of an utterance in place of its waveform, such as the
-            features of another cache.
+            Returns the input of ``extract`` for an utterance. Default: its waveform.
         batch_seconds : float, optional
-            With it ``extract`` gets a list of waveforms of like length, of so many
-            seconds together (or one that is longer), and returns as many tensors.
+            If given, ``extract`` gets a list of waveforms of similar length with this
+            many seconds in total (or one longer waveform), and returns as many tensors.
 
         Returns
         -------
         int
-            How many utterances this rank has computed.
+            Number of utterances that this rank computed.
 
         Raises
         ------
         ValueError
-            For ids that occur twice, features that are empty or not finite, and values
-            that are too large for the dtype.
+            For repeated ids, features that are empty or not finite, and values that are
+            too large for the dtype.
         OSError
-            If there is not enough space.
+            If the disk space is too small.
         AudioError
             If an audio file cannot be read.
         """
@@ -309,8 +304,8 @@ class FeatureCache:
                 computed += self._probe(jobs, work)
             _barrier()
             there = self._index()
-            # An utterance's rank does not depend on what is there, which may already
-            # be more for a rank that looks later.
+            # The assignment to ranks must not depend on what is stored, which may
+            # differ for a later rank.
             share = [
                 (content, jobs[content])
                 for content in list(jobs)[rank::world_size]
@@ -330,7 +325,7 @@ class FeatureCache:
             part.write_text(json.dumps(json.loads(self._key), indent=1))
 
     def _packs(self) -> tuple[list[Pack], list[PackError]]:
-        """Finds the packs in the folder, and files that are no packs."""
+        """Finds the packs in the folder, and files that are not packs."""
         packs, errors = [], []
         for path in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -348,7 +343,7 @@ class FeatureCache:
         return {e.content: (pack, e) for pack in packs for e in pack.entries}
 
     def _repair(self, jobs: Mapping[str, Utterance]) -> None:
-        """Compares checksums; removes the damaged entries of a pack."""
+        """Compares checksums; removes damaged entries of a pack."""
         packs, errors = self._packs()
         for error in errors:
             logger.warning(
@@ -379,7 +374,7 @@ class FeatureCache:
             pack.path.unlink()
 
     def _probe(self, jobs: Mapping[str, Utterance], work: "_Work") -> int:
-        """Computes the shortest and the longest; estimates time and size of all."""
+        """Computes shortest and longest utterance; estimates time and size of all."""
         there = self._index()
         missing = [(c, u) for c, u in jobs.items() if c not in there]
         if len(missing) < len(jobs):
@@ -389,7 +384,7 @@ class FeatureCache:
             )
         if not missing:
             return 0
-        # The shortest first: the second one is timed, when all has been warmed up.
+        # Shortest first, as a warm-up; the second is timed.
         ends = missing[-1:] + missing[:-1][:1]
         sizes = []
         with PackWriter(self.folder, self._key, [u.id for _, u in ends]) as writer:
@@ -459,7 +454,7 @@ class FeatureCache:
     ) -> None:
         names = [utterance.id for _, utterance in share]
         batches = list(_batches(share, work.batch_seconds))
-        # While one batch is computed the next one is read.
+        # The next batch is read while one is computed.
         with (
             PackWriter(self.folder, self._key, names) as writer,
             ThreadPoolExecutor(1) as pool,
@@ -512,14 +507,14 @@ def _waveform(utterance: Utterance) -> Tensor:
 
 
 class _Work(NamedTuple):
-    """From utterances to features."""
+    """Computes features of utterances."""
 
     read: Callable[[Utterance], Tensor]
     extract: Callable[[list[Tensor]], Sequence[Tensor]]
     batch_seconds: float
 
     def inputs(self, utterances: Sequence[Utterance]) -> list[Tensor]:
-        """Reads what features are computed of."""
+        """Reads the inputs of the features."""
         return [self.read(utterance) for utterance in utterances]
 
 
@@ -550,7 +545,7 @@ def _extract_in_process(
     work: _Work,
     done: Tensor,
 ) -> None:
-    """Every ``len(done)``-th utterance of a share, in a process of its own."""
+    """Computes every ``len(done)``-th utterance of a share, in a process of its own."""
     torch.set_num_threads(max(1, torch.get_num_threads() // len(done)))
 
     def progress(count: int) -> None:
@@ -563,7 +558,7 @@ def _extract_in_process(
 
 
 def _contents(utterances: Sequence[Utterance], notes: Path) -> dict[str, str]:
-    """Id to a hash of the bytes of its file, which is read once if it is unchanged."""
+    """Returns id to hash of the file's bytes; an unchanged file is read once."""
 
     def identity(utterance: Utterance) -> str:
         path = os.path.abspath(utterance.path)
@@ -584,7 +579,7 @@ def _contents(utterances: Sequence[Utterance], notes: Path) -> dict[str, str]:
     known: dict[str, str] = {}
     if notes.exists():
         for line in notes.read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):  # a line that a kill cut off
+            with contextlib.suppress(ValueError):  # cut off by a kill
                 name, hashed = json.loads(line)
                 known[name] = hashed
     names = {u.id: identity(u) for u in utterances}
@@ -607,7 +602,7 @@ def _tell(message: str) -> None:
 def _in_threads(
     function: Callable[..., Any], items: Sequence[Any], title: str
 ) -> list[Any]:
-    """Results in order; a progress bar appears if it takes long."""
+    """Yields results in order; shows a progress bar if it takes long."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(function, items)
         return list(tqdm(results, title, len(items), delay=2, leave=False))
@@ -633,6 +628,6 @@ def _acquire(lock: FileLock) -> None:
 
 
 def _human(n_bytes: float) -> str:
-    """A number of bytes with three digits."""
+    """Formats a number of bytes with three digits."""
     power = min(4, int(math.log(max(n_bytes, 1), 1000)))
     return f"{n_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

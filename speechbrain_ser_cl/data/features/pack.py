@@ -1,13 +1,13 @@
 """Safetensors files that grow by one tensor at a time and survive a kill.
 
-A pack is written as ``NAME.part``: room for the header, then the tensors one after
-the other. Each is noted in ``NAME.journal`` (a line of JSON) once its bytes are
-there. When the pack is complete, the header goes into its room and the file becomes
-``NAME.safetensors``. A killed process leaves part and journal, of which
-:func:`finish_abandoned` makes a pack with all tensors that were complete.
+A pack is written as ``NAME.part``: space for the header, then one tensor after another.
+Each is recorded in ``NAME.journal`` (one line of JSON) after its bytes are written.
+When the pack is complete, the header is written and the file is renamed to
+``NAME.safetensors``. A killed process leaves part and journal; :func:`finish_abandoned`
+makes a pack of all complete tensors.
 
-The metadata of a pack say whose it is and, for each tensor, from what it was computed
-and its checksum: ``{"format": …, "key": …, "<name>": "<content> <crc32>", …}``.
+The metadata of a pack contain its key and, for each tensor, a hash of its source and
+its checksum: ``{"format": …, "key": …, "<name>": "<content> <crc32>", …}``.
 """
 
 import json
@@ -35,7 +35,7 @@ _MAX_TENSORS = 20_000
 
 
 class PackError(SERError):
-    """A file that is no pack, or whose header is damaged."""
+    """A file is not a pack, or its header is damaged."""
 
 
 class Entry(NamedTuple):
@@ -44,17 +44,17 @@ class Entry(NamedTuple):
     Arguments
     ---------
     name : str
-        Its name in the file.
+        Name in the file.
     content : str
-        Hash of what it was computed from.
+        Hash of the source of the tensor.
     dtype : str
         F16, BF16 or F32.
     shape : tuple of int
         Its shape.
     start, end : int
-        Where its bytes are, from the beginning of the data.
+        First byte and end of its data, from the beginning of the data.
     crc32 : str
-        Checksum of its bytes, 8 hexadecimal digits.
+        Checksum of the bytes, 8 hexadecimal digits.
 
     Example
     -------
@@ -72,21 +72,21 @@ class Entry(NamedTuple):
 
 
 class PackWriter:
-    """Appends tensors to packs in a folder; a new pack begins after 1 GiB.
+    """Appends tensors to packs in a folder; starts a new pack after 1 GiB.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where the packs go.
+        Folder of the packs.
     key : str
-        Written into each pack: whose it is.
+        Key of the cache, written into each pack.
     names : sequence of str
-        Names of the tensors in the order in which they will be added.
+        Names of the tensors in the order in which they are added.
 
     Raises
     ------
     ValueError
-        For a name that a safetensors file needs for itself.
+        For a name that safetensors reserves.
 
     Example
     -------
@@ -116,14 +116,14 @@ class PackWriter:
         self.close()
 
     def add(self, name: str, content: str, tensor: Tensor) -> None:
-        """Appends a tensor; after this, a kill does not lose it.
+        """Appends a tensor, which a kill then cannot lose.
 
         Arguments
         ---------
         name : str
-            The next one of ``names``.
+            The next of ``names``.
         content : str
-            Hash of what it was computed from.
+            Hash of the source of the tensor.
         tensor : torch.Tensor
             float16, bfloat16 or float32, on the CPU, with at least one element.
         """
@@ -149,7 +149,7 @@ class PackWriter:
             self.close()
 
     def close(self) -> None:
-        """Completes the pack in hand."""
+        """Completes the current pack."""
         if self._path is None:
             return
         self._journal.close()
@@ -180,30 +180,30 @@ class PackWriter:
 
 
 class Pack:
-    """A pack, read by memory map.
+    """A pack that is read by memory map.
 
-    Its pages are shared by all processes that read it. Tensors are views of the map:
-    nothing is copied, and writing into one changes the writer's memory, not the file.
-    Pickled, it is a path and the header.
+    All processes that read it share its memory pages. Tensors are views of the map:
+    nothing is copied, and writing into one changes the process' memory, not the file. A
+    pickled pack contains the path and the header only.
 
     Arguments
     ---------
     path : pathlib.Path
-        A file that ``PackWriter`` has written.
+        File that ``PackWriter`` wrote.
 
     Attributes
     ----------
     key : str
-        Whose it is.
+        Key of the cache.
     entries : list of Entry
-        Its tensors.
+        Tensors of the pack.
     is_whole : bool
-        Whether the file is as long as its header says.
+        Whether the file has the length that its header gives.
 
     Raises
     ------
     PackError
-        If it is no pack, or its header is damaged.
+        If the file is not a pack, or its header is damaged.
 
     Example
     -------
@@ -250,7 +250,7 @@ class Pack:
         self.is_whole = length == self._start + end
 
     def read(self, entry: Entry) -> Tensor:
-        """The tensor of an entry, as a view of the file."""
+        """Returns the tensor of an entry, as a view of the file."""
         if self._map is None:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
@@ -263,7 +263,7 @@ class Pack:
         ).view(entry.shape)
 
     def is_intact(self, entry: Entry) -> bool:
-        """Whether the bytes of an entry are there and have its checksum."""
+        """Returns whether the bytes of an entry are complete and have its checksum."""
         try:
             return _crc32(_bytes(self.read(entry))) == entry.crc32
         except (OSError, ValueError, RuntimeError, KeyError):
@@ -274,14 +274,14 @@ class Pack:
 
 
 def finish_abandoned(folder: Path) -> None:
-    """Completes the packs that killed processes left in a folder.
+    """Completes packs that killed processes left in a folder.
 
-    Waits for processes that are still writing there.
+    Waits for processes that are still writing.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where packs are.
+        Folder of the packs.
 
     Example
     -------
@@ -302,7 +302,7 @@ def _finish_abandoned_pack(path: Path) -> None:
         with _part_path(path).open("rb") as part:
             part.seek(8 + head["room"])
             for entry in noted:
-                # After a power cut the disk may have less than the journal says.
+                # After a power failure the file may be shorter than the journal says.
                 if _crc32(part.read(entry.end - entry.start)) != entry.crc32:
                     break
                 whole.append(entry)
@@ -318,7 +318,7 @@ def _read_journal(path: Path) -> tuple[dict[str, Any], list[Entry]]:
         try:
             lines.append(json.loads(line))
         except ValueError:
-            break  # the kill came while this line was written
+            break  # the process was killed while writing this line
     if not lines:
         return {}, []
     return lines[0], [
@@ -327,7 +327,7 @@ def _read_journal(path: Path) -> tuple[dict[str, Any], list[Entry]]:
 
 
 def _finish(path: Path, key: str, room: int, entries: Sequence[Entry]) -> None:
-    """Header into its room; the file gets its name. Can be done again after a kill."""
+    """Writes the header and renames the file. Can be repeated after a kill."""
     metadata = {"format": FORMAT, "key": key}
     metadata |= {e.name: f"{e.content} {e.crc32}" for e in entries}
     header = {"__metadata__": metadata} | {
@@ -352,7 +352,7 @@ def _discard(path: Path) -> None:
 
 
 def _room(key: str, names: Sequence[str]) -> int:
-    """Bytes that are enough for a header, a multiple of 8."""
+    """Returns a sufficient number of bytes for a header, a multiple of 8."""
     room = 1000 + 2 * len(json.dumps(key))
     room += sum(2 * len(json.dumps(name)) + 400 for name in names)
     return -(-room // 8) * 8

@@ -1,4 +1,4 @@
-"""Where feature caches lie, and what is in them."""
+"""Finds and lists the folder of feature caches."""
 
 import json
 import os
@@ -9,19 +9,18 @@ VARIABLE = "SER_CL_CACHE"
 
 
 def features_folder(folder: str | Path | None = None) -> Path:
-    """Give the folder of cached features, one for all runs of a user.
+    """Returns the folder of cached features, one for all runs of a user.
 
     Arguments
     ---------
     folder : str or pathlib.Path, optional
-        The place, where a recipe or the command line names one.
+        Folder that a recipe or the command line names.
 
     Returns
     -------
     pathlib.Path
-        ``folder``; else ``features`` in the folder that the environment variable
-        SER_CL_CACHE names; else in ``speechbrain_ser_cl`` of XDG_CACHE_HOME or
-        ``~/.cache``.
+        ``folder``; else ``features`` in the folder of the environment variable
+        SER_CL_CACHE; else in ``speechbrain_ser_cl`` of XDG_CACHE_HOME or ``~/.cache``.
 
     Example
     -------
@@ -38,16 +37,16 @@ def features_folder(folder: str | Path | None = None) -> Path:
 
 
 class Kept(NamedTuple):
-    """The contents of one cache.
+    """Contents of one cache.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where.
+        Folder of the cache.
     about : dict
-        Its key.
+        Key of the cache.
     n_bytes : int
-        Its size on the disk.
+        Size on disk.
 
     Example
     -------
@@ -61,7 +60,7 @@ class Kept(NamedTuple):
 
 
 def kept_features(folder: str | Path | None = None) -> list[Kept]:
-    """List the caches in a folder, the largest first.
+    """Lists the caches in a folder, largest first.
 
     Arguments
     ---------
@@ -71,7 +70,7 @@ def kept_features(folder: str | Path | None = None) -> list[Kept]:
     Returns
     -------
     list of Kept
-        One for each key; none where there is no such folder.
+        One per key; empty if the folder does not exist.
 
     Example
     -------
@@ -83,14 +82,14 @@ def kept_features(folder: str | Path | None = None) -> list[Kept]:
         try:
             key = json.loads(about.read_text(encoding="utf-8"))
             sizes = [path.stat().st_size for path in about.parent.iterdir()]
-        except (OSError, ValueError):  # another process is writing there
+        except (OSError, ValueError):  # another process is writing here
             continue
         found.append(Kept(about.parent, key, sum(sizes)))
     return sorted(found, key=lambda kept: -kept.n_bytes)
 
 
 def describe_kept(folder: str | Path | None = None) -> str:
-    """Tell where features are kept and how much there is.
+    """Describes where features are stored and their size.
 
     Arguments
     ---------

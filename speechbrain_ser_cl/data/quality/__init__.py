@@ -1,1 +1,1 @@
-"""Checks of the data before training starts."""
+"""Checks of the data before training."""

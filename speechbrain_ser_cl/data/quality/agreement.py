@@ -6,10 +6,10 @@ import numpy as np
 
 
 def krippendorff_alpha(votes: Iterable[Mapping[str, float]]) -> float | None:
-    """Compute Krippendorff's alpha of nominal labels.
+    """Computes Krippendorff's alpha of nominal labels.
 
-    With n_uc votes for emotion c on utterance u of n_u votes, n_c votes for c and n in
-    all (utterances with one vote left out)::
+    n_uc: votes for emotion c on utterance u; n_u: votes on u; n_c: votes for c; n: all
+    votes (utterances with one vote are left out)::
 
         alpha = 1 - (n - 1) sum_u [sum_c n_uc (n_u - n_uc) / (n_u - 1)]
                     / sum_c n_c (n - n_c)
@@ -17,13 +17,13 @@ def krippendorff_alpha(votes: Iterable[Mapping[str, float]]) -> float | None:
     Arguments
     ---------
     votes : iterable of mapping
-        Emotion to count, of each utterance; listeners may differ in number.
+        Emotion to number of votes, for each utterance; numbers of listeners may differ.
 
     Returns
     -------
     float or None
-        At most 1; 0: as chance has it. None: no utterance with two votes, or all votes
-        for one emotion.
+        At most 1; 0: agreement by chance. None: no utterance has two votes, or all
+        votes are for one emotion.
 
     References
     ----------

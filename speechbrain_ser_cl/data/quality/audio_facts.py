@@ -1,4 +1,4 @@
-"""Facts that need every audio file of a corpus decoded: silence, clipping, hashes."""
+"""Facts for which every audio file is decoded: silence, clipping, hashes."""
 
 import hashlib
 import json
@@ -16,33 +16,32 @@ from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.audio import AudioError, read_samples
 from speechbrain_ser_cl.utils.disk import full_disk_told
 
-# The file with the facts, in a recipe's ``data_folder``.
+# File with the facts, in a recipe's ``data_folder``.
 FACTS_FILE = "audio_facts.jsonl"
 SILENT_PEAK = 0.001  # -60 dB of full scale
-# This many samples in a row at the largest magnitude are clipping.
+# This many consecutive samples at the largest magnitude count as clipping.
 _CLIPPED_RUN = 3
 
 
 @dataclass(frozen=True)
 class AudioFacts:
-    """Facts of one audio file.
+    """Facts about one audio file.
 
     Arguments
     ---------
     peak : float
-        Largest magnitude of the mean over channels, its offset taken away; full scale
-        is 1.
+        Largest magnitude of the mean over channels without its offset; full scale is 1.
     clipped : float
-        Share of samples in runs at the file's largest magnitude, in [0, 1].
+        Fraction of samples in runs at the file's largest magnitude, in [0, 1].
     digest : str
-        The same for files that sound the same: hash of the 16-bit samples of the mean
-        over channels, zeros at both ends taken away, and of the sampling rate.
+        Hash of the 16-bit samples of the mean over channels, without zeros at both
+        ends, and of the sampling rate. Equal for files that sound the same.
     rate : int
         Samples per second.
     channels : int
-        How many.
+        Number of channels.
     problem : str or None
-        Why the file cannot be read; the rest means nothing then.
+        Why the file cannot be read; the other fields are then meaningless.
 
     Example
     -------
@@ -63,18 +62,18 @@ def audio_facts(
     cache_file: str | Path | None = None,
     workers: int | None = None,
 ) -> dict[str, AudioFacts]:
-    """Decode every file once and collect its facts.
+    """Decodes every file once and collects its facts.
 
     Arguments
     ---------
     utterances : iterable of Utterance
         In any order.
     cache_file : str or pathlib.Path, optional
-        Where to note what was found, a line per file as it comes, so that a killed
-        process loses nothing. A file that changed (size or time of modification) is
-        listened to again.
+        Cache file, one line per file, written as files are decoded, so that a killed
+        process loses nothing. A file whose size or modification time changed is decoded
+        again.
     workers : int, optional
-        Number of threads; as many as there are cores by default.
+        Number of threads. Default: number of cores.
 
     Returns
     -------
@@ -121,7 +120,7 @@ def _listen(path: Path) -> AudioFacts:
     except AudioError as error:
         return AudioFacts(0.0, 0.0, "", 0, 0, str(error))
     mono = samples.mean(axis=1)
-    # Hashed as 16 bit, so that a copy in another format is recognised.
+    # Hashed as 16 bit, so that copies in other formats have the same hash.
     steps = np.round(mono * 2**15).astype(np.int32)
     digest = hashlib.sha256(str(rate).encode())
     digest.update(np.trim_zeros(steps).tobytes())
@@ -135,12 +134,12 @@ def _listen(path: Path) -> AudioFacts:
 
 
 def _clipped(samples: np.ndarray) -> float:
-    """Compute the share of samples in runs at the largest magnitude."""
+    """Computes the fraction of samples in runs at the largest magnitude."""
     magnitude = np.abs(samples)
     peak = float(magnitude.max())
     if peak < SILENT_PEAK:
         return 0.0
-    # A 16-bit step below the peak; full scale where a codec overshoots it.
+    # One 16-bit step below the peak; full scale if a codec exceeds it.
     at_peak = magnitude >= min(peak - 2**-15, 1 - 2**-10)
     edges = np.flatnonzero(np.diff(at_peak, prepend=False, append=False))
     lengths = edges[1::2] - edges[::2]
@@ -156,7 +155,7 @@ def _file_key(path: Path) -> str:
 
 
 def _noted(path: str | Path) -> Iterator[tuple[str, AudioFacts]]:
-    """Read the notes of earlier processes; skip unfinished lines."""
+    """Reads the facts of earlier processes; skips incomplete lines."""
     if not Path(path).exists():
         return
     with open(path, encoding="utf-8") as file:
@@ -170,13 +169,13 @@ def _noted(path: str | Path) -> Iterator[tuple[str, AudioFacts]]:
 
 @contextmanager
 def _notes(path: str | Path | None) -> Iterator[Callable[[str, AudioFacts], None]]:
-    """Writes facts, a line each. Several processes may write one file."""
+    """Writes facts, one per line. Several processes may write the same file."""
     if path is None:
         yield lambda key, facts: None
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with full_disk_told(path), open(path, "a", encoding="utf-8") as file:
-        # A killed process may have left an unfinished line.
+        # A killed process may have left an incomplete line.
         file.write("\n")
 
         def note(key: str, facts: AudioFacts) -> None:

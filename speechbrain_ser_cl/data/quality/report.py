@@ -1,4 +1,4 @@
-"""A report on the data and its errors, made before training."""
+"""Reports counts and errors of the data before training."""
 
 import json
 import re
@@ -18,37 +18,37 @@ from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.utils.errors import SERError, offenders
 from speechbrain_ser_cl.utils.files import replacing
 
-# The share of samples in runs at the largest magnitude.
+# Fraction of samples in runs at the largest magnitude.
 CLIPPED_SHARE = 0.001
 SHORT_SECONDS = 0.3
 LONG_SECONDS = 30.0
 TINY_CLASS = 10
-# How much better than the most frequent class the recording may tell the class.
+# How much better than the most frequent class file properties may predict the class.
 CONFOUNDED = 0.1
 
 ERROR, WARNING = "error", "warning"
 
 
 class DataError(SERError):
-    """Data with errors that forbid training and testing."""
+    """The data have errors that prevent training and test."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem that the check found.
+    """One problem of the data.
 
     Arguments
     ---------
     check : str
-        Which check found it, such as ``"silent"``.
+        Name of the check, such as ``"silent"``.
     level : str
-        ``"error"``: no training; ``"warning"``: counted.
+        ``"error"``: prevents training; ``"warning"``: does not.
     message : str
-        What was found and what to do.
+        What was found, and what to do.
     names : list of str
         Ids of all utterances concerned, or names of classes or speakers.
     leave_out : list of str
-        Ids of the utterances without which all is well.
+        Ids of utterances to leave out to resolve the problem.
 
     Example
     -------
@@ -71,26 +71,26 @@ class DataReport:
     ---------
     parts : dict
         Name of each part, and ``"all"``, to its ``"classes"`` (utterances of each),
-        ``"utterances"``, ``"speakers"`` (those that are known), ``"of unknown
-        speakers"`` (utterances) and ``"hours"``.
+        ``"utterances"``, ``"speakers"`` (known ones), ``"of unknown speakers"``
+        (utterances) and ``"hours"``.
     seconds : dict
         ``"shortest"``, ``"median"`` and ``"longest"`` duration.
     shared : dict
-        For speakers, sessions and texts, as far as they are known, how many each two
-        parts share; empty without parts.
+        For speakers, sessions and texts, where known: number of values that each two
+        parts share. Empty without parts.
     left_out : dict
-        Emotions that are in no class, and how many utterances have them.
+        Emotion without a class to its number of utterances.
     findings : list of Finding
-        Errors first.
+        Problems, errors first.
     listeners : dict
-        Where there are votes: ``"utterances"`` that have some, ``"votes"`` of each on
-        average, ``"alpha"``: Krippendorff's, over the corpus' own emotions,
-        ``"emotion"``: the share of utterances whose emotion has most votes.
+        If there are votes: ``"utterances"`` with votes, mean ``"votes"`` per utterance,
+        ``"alpha"``: Krippendorff's, over the corpus' own emotions, ``"emotion"``:
+        fraction of utterances whose emotion has most votes.
     dimensions : dict
         Name to ``"utterances"``, ``"lowest"``, ``"mean"`` and ``"highest"``.
     columns : dict
-        Of each corpus that is a table: ``"taken"``, what a column says to its name, and
-        ``"unused"``, the names of the others.
+        For each table corpus: ``"taken"``, field to column name, and ``"unused"``, the
+        other columns.
 
     Example
     -------
@@ -112,35 +112,35 @@ class DataReport:
 
     @property
     def errors(self) -> list[Finding]:
-        """The findings that forbid training."""
+        """Findings that prevent training."""
         return [finding for finding in self.findings if finding.level == ERROR]
 
     @property
     def warnings(self) -> list[Finding]:
-        """The findings to look at."""
+        """Findings that do not prevent training."""
         return [finding for finding in self.findings if finding.level == WARNING]
 
     def leave_out(self) -> list[str]:
-        """List the utterances to leave out so that no errors or repetitions remain."""
+        """Returns the utterances to leave out to remove all errors and repetitions."""
         return sorted({name for f in self.findings for name in f.leave_out})
 
     def refuse_errors(self) -> None:
-        """Raise a ``DataError`` that lists all errors, if there are any."""
+        """Raises a ``DataError`` with all errors, if there are any."""
         if self.errors:
             told = "; ".join(finding.message for finding in self.errors)
             raise DataError(f"the data have {_number(self.errors, ERROR)}: {told}")
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the whole report as plain values, for JSON."""
+        """Returns the whole report as plain values, for JSON."""
         return asdict(self)
 
     def write(self, path: str | Path) -> None:
-        """Write the report as JSON, with every name.
+        """Writes the report as JSON, with all names.
 
         Arguments
         ---------
         path : str or pathlib.Path
-            The file; its folder is made if it is not there.
+            Output file; its folder is created if needed.
         """
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ class DataReport:
             part.write_text(text + "\n", encoding="utf-8")
 
     def text(self) -> str:
-        """Write the report for a terminal."""
+        """Formats the report for a terminal."""
         blocks = [_table(self.parts), self._facts(), self._findings()]
         return "\n\n".join("\n".join(lines) for lines in blocks)
 
@@ -201,40 +201,39 @@ def data_report(
     allow_missing: bool = False,
     corpora: Mapping[str, Sequence[Utterance]] | None = None,
 ) -> DataReport:
-    """Count and check the data of an experiment.
+    """Counts and checks the data of an experiment.
 
-    Errors are audio that cannot be read, silence (no sample above -60 dB of full
-    scale), the same audio in two parts, and a class that training or test does not
-    have. Warnings are clipped, very short and very long files, small classes, the same
-    audio twice within a part, with two classes or by two speakers, speakers with one
-    class only, of two genders or languages, or with names that are nearly alike,
-    speakers that are not known, and classes that the way of recording gives away. That
-    parts share no speaker, session or text is for ``make_folds`` and ``select_parts``
-    to check.
+    Errors: audio that cannot be read, silence (no sample above -60 dB of full scale),
+    the same audio in two parts, a class that training or test lacks. Warnings: clipped,
+    very short and very long files; small classes; the same audio twice within a part,
+    with two classes or by two speakers; speakers with one class only, of two genders or
+    languages, or with nearly equal names; unknown speakers; classes that properties of
+    the files predict. ``make_folds`` and ``select_parts`` check that parts share no
+    speaker, session or text.
 
     Arguments
     ---------
     items : sequence of Labelled
         All utterances.
     facts : mapping
-        Of ``audio_facts``, for all of them.
+        From ``audio_facts``, for all utterances.
     class_names : sequence of str
-        The classes, in order.
+        Class names in order.
     parts : mapping, optional
         ``"train"``, ``"valid"`` and ``"test"`` to their utterances.
     shared : mapping, optional
-        What the parts share, as ``Split`` has it.
+        What the parts share, from ``Split``.
     left_out : mapping, optional
-        Emotions that are in no class, and how many utterances have them.
+        Emotion without a class to its number of utterances.
     allow_missing : bool
-        Whether silence is a warning only.
+        Whether silence is a warning instead of an error.
     corpora : mapping, optional
-        Name of each corpus to what its reader returned.
+        Corpus name to the reader's result.
 
     Returns
     -------
     DataReport
-        To be shown, written, and refused if it has errors.
+        The report. Call ``refuse_errors`` to raise its errors.
 
     Example
     -------
@@ -315,7 +314,7 @@ def _dimensions(items: Sequence[Labelled]) -> dict[str, dict[str, float]]:
 def _bad_files(
     items: Sequence[Labelled], facts: Mapping[str, AudioFacts], allow_missing: bool
 ) -> Iterator[Finding]:
-    """Find problems of single files."""
+    """Finds problems of single files."""
     known = [(item.utterance, facts[item.utterance.id]) for item in items]
     problems = [fact.problem for _, fact in known if fact.problem]
     if problems:
@@ -359,7 +358,7 @@ def _repeated_audio(
     facts: Mapping[str, AudioFacts],
     parts: Mapping[str, Sequence[Labelled]],
 ) -> Iterator[Finding]:
-    """Find files with the same audio."""
+    """Finds files with the same audio."""
     part_of = {i.utterance.id: name for name, part in parts.items() for i in part}
     alike = defaultdict(list)
     for item in sorted(items, key=lambda item: item.utterance.id):
@@ -375,7 +374,7 @@ def _repeated_audio(
         check: str, level: str, found: list[list[Labelled]], what: str = ""
     ) -> Finding:
         ids = [[item.utterance.id for item in group] for group in found]
-        # Copies in two classes: which class is right is unknown.
+        # Copies in two classes: the right class is unknown.
         doubtful = [
             names if len({item.label for item in group}) > 1 else names[1:]
             for names, group in zip(ids, found, strict=True)
@@ -411,14 +410,14 @@ def _classes(
     class_names: Sequence[str],
     parts: Mapping[str, Sequence[Labelled]] | None,
 ) -> Iterator[Finding]:
-    """Find classes that are absent from a part, or small."""
+    """Finds classes that a part lacks, or that are small."""
     absent: dict[str, list[str]] = {ERROR: [], WARNING: []}
     tiny = []
     for name, part in (parts or {"all": items}).items():
         counts = Counter(item.label for item in part)
         for label in class_names:
             if not counts[label]:
-                # Only a warning: another fold may test the class.
+                # Only a warning, because another fold may test the class.
                 level = WARNING if name in ("valid", "test") else ERROR
                 absent[level].append(f"{label} in {name}")
             elif counts[label] < TINY_CLASS:
@@ -442,7 +441,7 @@ def _classes(
 
 
 def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
-    """Find unknown speakers, speakers with one class, and possible duplicates."""
+    """Finds unknown speakers, speakers with one class, and possible duplicates."""
     unknown = [i.utterance.id for i in items if i.utterance.speaker is None]
     if unknown:
         yield Finding(
@@ -501,7 +500,7 @@ def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
 def _recordings(
     items: Sequence[Labelled], facts: Mapping[str, AudioFacts]
 ) -> Iterator[Finding]:
-    """Find properties of the files that give the class away."""
+    """Finds properties of the files that predict the class."""
     if not items:
         return
     of_form: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -541,7 +540,7 @@ def _counts(items: Sequence[Labelled], class_names: Sequence[str]) -> dict[str, 
 
 
 def _table(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Write the lines of a table with a column for each part."""
+    """Formats a table with one column per part."""
     names = list(parts["all"]["classes"])
     rows = [["", *parts]]
     rows += [
