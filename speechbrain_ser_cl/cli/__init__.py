@@ -1,9 +1,9 @@
 """The command line ``ser-cl``: one module per command.
 
 A command's module has ``SUMMARY``, one line; ``add_arguments(parser)``; and
-``run(arguments)``, which returns the exit status. It imports what it needs in
-``run``, so that ``ser-cl --help`` does not wait for torch. Errors that a user can
-mend are raised as ``ValueError``, ``OSError`` or ``ImportError``.
+``run(arguments)``, which returns the exit status. It imports heavy modules in ``run``,
+so that ``ser-cl --help`` does not import torch. Errors that a user can correct are
+raised as ``ValueError``, ``OSError`` or ``ImportError``.
 """
 
 import argparse
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="ser-cl",
         description="Contrastive learning and domain adaptation for speech emotion "
         "recognition.",
-        epilog="Exit status: 0; 1 when something was found wanting (each command's "
+        epilog="Exit status: 0; 1 when a check failed (each command's "
         "help says what); 2 after an error; 130 when interrupted.",
     )
     parser.add_argument("--version", action="version", version=__version__)
@@ -83,21 +83,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``ser-cl``.
+    """Runs ``ser-cl``.
 
     Arguments
     ---------
     argv : sequence of str, optional
-        The arguments; those of the process by default.
+        Arguments. Default: those of the process.
 
     Returns
     -------
     status : int
-        0; 1 when something was found wanting: an outdated README by ``table
-        --check``, errors in the data by ``check``, failed runs of ``crossval``,
-        unreadable files by ``predict``, a problem by ``doctor``; 2 after an error,
-        which is told in one line on standard error; 130 when interrupted. ``train``
-        has the status of the recipe's script.
+        0; 1 when a check failed: an outdated README by ``table --check``, errors in the
+        data by ``check``, failed runs of ``crossval``, unreadable files by ``predict``,
+        a problem by ``doctor``; 2 after an error, which is printed as one line on
+        standard error; 130 when interrupted. ``train`` has the status of the recipe's
+        script.
 
     Example
     -------
@@ -127,9 +127,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # The reader closed the pipe, as in `ser-cl list | head`: flush nothing more.
+        # The reader closed the pipe, as in `ser-cl list | head`: do not flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # the shells' convention: 128 + SIGPIPE
+        return 141  # shell convention: 128 + SIGPIPE
     except (ValueError, OSError, ImportError) as error:
         if arguments.verbose:
             traceback.print_exc()

@@ -1,4 +1,4 @@
-"""``python -m speechbrain_ser_cl.cli``, where the command is not on the path."""
+"""Runs ``ser-cl`` as ``python -m speechbrain_ser_cl.cli``, if it is not on the path."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``ser-cl bench``: which features and which classifier, on many corpora."""
+"""Implements ``ser-cl bench``: compares features and classifiers on many corpora."""
 
 import argparse
 from pathlib import Path
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs what is missing, writes the tables and prints them."""
+    """Runs missing cells, writes the tables and prints them."""
     from speechbrain_ser_cl.report.bench import write_bench_page
     from speechbrain_ser_cl.results.bench import write_bench
     from speechbrain_ser_cl.sweeps.bench import BenchRun, read_bench
@@ -57,7 +57,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         if not arguments.tables_only:
             bench_run.run()
-    finally:  # what is done is told, whatever stopped the rest
+    finally:  # finished cells are reported also after an error
         cells = bench_run.cells()
         text = write_bench(cells, output)
         write_bench_page(cells, output / "bench.html")

@@ -1,4 +1,4 @@
-"""``ser-cl check``: report what a data set holds and what is wrong."""
+"""Implements ``ser-cl check``: reports contents and problems of a data set."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from speechbrain_ser_cl.corpora.utterance import Utterance
     from speechbrain_ser_cl.data.quality.report import DataReport, Finding
 
-SUMMARY = "listen to a corpus, report what is wrong with it"
+SUMMARY = "check a corpus: decode every file, report problems"
 DESCRIPTION = """\
-Reads the corpora of a recipe's YAML, or one corpus, listens to every file, and reports
+Reads the corpora of a recipe's YAML, or one corpus, decodes every file, and reports
 counts, leaks between training and test, silent, clipped, very short and long files,
 audio that occurs twice, small classes and suspicious speakers. recipes/own_corpus does
 the same before it trains.
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write-exclude",
         type=Path,
         metavar="FILE",
-        help="write the ids without which errors and repetitions are gone, one a line",
+        help="write the ids to leave out to remove errors and repetitions, one per line",
     )
 
 
@@ -95,7 +95,7 @@ def _of_corpus(name: str, folder: Path) -> DataReport:
     from speechbrain_ser_cl.data.quality.report import data_report
     from speechbrain_ser_cl.data.splits import Labelled
 
-    # Missing files are reported with everything else.
+    # Missing files are reported with all other problems.
     utterances, found = _readable(name, folder, allow_missing=False, go_on=True)
     there = {utterance.emotion for utterance in utterances}
     names = [emotion for emotion in EMOTIONS if emotion in there]
@@ -161,7 +161,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         split = fold_split(items, protocol, fold, seed, split_file)
         parts = select_parts(items, split)
     except ValueError as error:
-        # Such as a leak. The rest of the report is still useful.
+        # Such as a leak; the rest of the report is still useful.
         return _with([Finding("split", ERROR, str(error), []), *found], report())
     return _with(found, report(parts=parts, shared=split.shared))
 
@@ -169,7 +169,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
 def _readable(
     name: str, entry: Any, allow_missing: bool, go_on: bool = False
 ) -> tuple[list[Utterance], list[Finding]]:
-    """What can be read of a corpus, and what cannot."""
+    """Returns the utterances of a corpus that can be read, and the errors."""
     from speechbrain_ser_cl.corpora import CorpusError
     from speechbrain_ser_cl.data.experiment import read_corpus
     from speechbrain_ser_cl.data.quality.report import ERROR, Finding
@@ -184,7 +184,7 @@ def _readable(
             raise
         finding = Finding("unreadable", ERROR, f"{error}; or exclude them", bad, bad)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the finding says it
+        warnings.simplefilter("ignore")  # the report contains it
         return read_corpus(name, entry, allow_missing=True), [finding]
 
 

@@ -1,4 +1,4 @@
-"""``ser-cl compare``: settings of several cross-validations in one table."""
+"""Implements ``ser-cl compare``: compares several cross-validations in one table."""
 
 import argparse
 import json

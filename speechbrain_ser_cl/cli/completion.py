@@ -1,4 +1,4 @@
-"""``ser-cl completion``: what a shell needs to complete commands and names."""
+"""Implements ``ser-cl completion``: prints a shell's completion script."""
 
 import argparse
 import re
@@ -29,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def registered_names(plural: str) -> list[str]:
-    """Read registered names without importing the parts, which takes seconds.
+    """Reads registered names without importing the parts, which takes seconds.
 
     Arguments
     ---------
@@ -39,7 +39,7 @@ def registered_names(plural: str) -> list[str]:
     Returns
     -------
     list of str
-        Of the package's own parts and of plug-ins.
+        Names of the package's own parts and of plug-ins.
 
     Example
     -------

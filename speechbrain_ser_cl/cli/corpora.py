@@ -1,4 +1,4 @@
-"""``ser-cl corpora``: the corpora that are known by name."""
+"""Implements ``ser-cl corpora``: lists the corpora that have a name."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from speechbrain_ser_cl.cli.completion import registered_names
 if TYPE_CHECKING:
     from speechbrain_ser_cl.corpora import Card
 
-SUMMARY = "the corpora that are known by name, and which of them lies in a folder"
+SUMMARY = "list the corpora that have a name, or recognise those in a folder"
 EPILOG = """\
 examples:
   ser-cl corpora                      all, a line each
-  ser-cl corpora ravdess              all that is known of one
-  ser-cl corpora --which /data/x      which corpus lies there, and what is wrong with it
+  ser-cl corpora ravdess              all facts about one
+  ser-cl corpora --which /data/x      which corpus is there, and its problems
 
-exit status: 0; 1 when --which finds none, or finds something wrong.
+exit status: 0; 1 when --which finds none, or finds problems.
 """
 
 
@@ -28,16 +28,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
-    name = parser.add_argument("name", nargs="?", help="all that is known of this one")
+    name = parser.add_argument("name", nargs="?", help="all facts about this one")
     name.completer = lambda **_: registered_names("corpora")  # type: ignore[attr-defined]
     parser.add_argument(
-        "--which", type=Path, metavar="FOLDER", help="say which corpus lies there"
+        "--which",
+        type=Path,
+        metavar="FOLDER",
+        help="recognise the corpora in this folder",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints the table, a card, or what lies in a folder."""
+    """Prints the table, a card, or the corpora in a folder."""
     from speechbrain_ser_cl.corpora import get_card
     from speechbrain_ser_cl.corpora.cards import known_cards
 
@@ -67,17 +70,17 @@ TABLE = ("name", "languages", "hours", "utterances", "speakers", "emotions", "te
 
 
 def table_row(card: Card) -> list[str]:
-    """Make a card's row of the table of all corpora.
+    """Makes a card's row in the table of all corpora.
 
     Arguments
     ---------
     card : Card
-        The corpus.
+        Description of the corpus.
 
     Returns
     -------
     list of str
-        A cell for each of ``TABLE``; empty where it is not known.
+        One cell per column of ``TABLE``; empty if unknown.
     """
     counts = card.counts
     terms = card.licence.name
@@ -95,17 +98,17 @@ def table_row(card: Card) -> list[str]:
 
 
 def card_text(card: Card) -> str:
-    """Write all that a card says, and the command that reads the corpus.
+    """Formats all facts of a card, and the command that reads the corpus.
 
     Arguments
     ---------
     card : Card
-        The corpus.
+        Description of the corpus.
 
     Returns
     -------
     str
-        Lines for people.
+        Lines for the terminal.
 
     Example
     -------
@@ -157,7 +160,7 @@ def _listed(counts: dict[str, int]) -> str:
 
 
 def _which(folder: Path, as_json: bool) -> int:
-    """Says which corpora lie in a folder, and what is wrong with each."""
+    """Prints which corpora are in a folder, and the problems of each."""
     from speechbrain_ser_cl.corpora.cards import recognise
 
     found = recognise(folder)

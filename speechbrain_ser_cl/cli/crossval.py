@@ -1,11 +1,11 @@
-"""``ser-cl crossval``: all folds and seeds of a recipe."""
+"""Implements ``ser-cl crossval``: runs all folds and seeds of a recipe."""
 
 import argparse
 from pathlib import Path
 
 from speechbrain_ser_cl.cli.train import hparams_file
 
-SUMMARY = "run all folds and seeds of a recipe, and put them together"
+SUMMARY = "run all folds and seeds of a recipe and combine the results"
 DESCRIPTION = """\
 Runs each fold with each seed of a recipe, found by its name as `ser-cl train` does or
 by its YAML, as a process of its own: the recipe's train.py with
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.usage = "ser-cl crossval RECIPE|RECIPE.yaml [options] [--key value ...]"
     parser.description, parser.epilog = DESCRIPTION, EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False  # --fold is not short for --folds
+    parser.allow_abbrev = False  # --fold is not an abbreviation of --folds
     # Unknown options are passed on to train.py.
     parser.set_defaults(takes_more=True)
     add = parser.add_argument
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--splits",
         type=Path,
         metavar="FOLDER",
-        help="use these fold-<k>.json, for example somebody else's",
+        help="use these fold-<k>.json, for example published ones",
     )
     add(
         "--measured",
@@ -71,12 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that say how runs are run."""
+    """Adds the arguments that control how runs are started."""
     add = parser.add_argument
     add(
         "--jobs", type=_positive, metavar="N", help="runs at a time (one per GPU, or 1)"
     )
-    add("--resume", action="store_true", help="do what is not finished")
+    add("--resume", action="store_true", help="run only what is not finished")
     add(
         "--backend",
         default="local",
@@ -99,7 +99,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs what is not finished, prints the table or what failed."""
+    """Runs what is not finished; prints the table or the failed runs."""
     from speechbrain_ser_cl.sweeps.crossval import crossval
     from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
 

@@ -1,4 +1,4 @@
-"""``ser-cl demo``: a page on this machine to try a model."""
+"""Implements ``ser-cl demo``: serves a local page to try a model."""
 
 import argparse
 import os
@@ -70,7 +70,7 @@ def _port(text: str) -> int:
 
 
 def _has_screen() -> bool:
-    """Whether there is a screen; without one, webbrowser may open a text browser."""
+    """Returns whether there is a screen; without one, a text browser may open."""
     if sys.platform.startswith("linux"):
         return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
     return True

@@ -1,4 +1,4 @@
-"""``ser-cl doctor``: what is installed, what is missing, what does not fit."""
+"""Implements ``ser-cl doctor``: checks what is installed, missing or incompatible."""
 
 import argparse
 import json
@@ -15,10 +15,10 @@ from typing import Any
 
 SUMMARY = "check versions, GPU, optional extras and disk"
 PACKAGE = "speechbrain_ser_cl"
-# A pretrained encoder, its optimiser's state and a few checkpoints.
+# A pretrained encoder, the state of its optimiser and a few checkpoints.
 _ENOUGH_GB = 5
 
-# Run in a separate process: the import may crash, and takes seconds.
+# Run in a separate process, because the import may crash and takes seconds.
 _PROBE = """
 import json, sys
 found = {}
@@ -47,7 +47,7 @@ class Check:
     Arguments
     ---------
     name : str
-        What was looked at.
+        What was checked.
     status : str
         ``"ok"``, ``"warning"`` (something optional is missing) or ``"problem"``.
     found : str
@@ -92,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _probe() -> dict[str, Any]:
-    """Import torch and torchaudio in another process; return what it printed."""
+    """Imports torch and torchaudio in another process; returns its output."""
     done = subprocess.run(
         [sys.executable, "-c", _PROBE], capture_output=True, text=True, check=False
     )
@@ -112,7 +112,7 @@ def _version(package: str) -> str | None:
 
 
 def _requirements() -> list[Any]:
-    """List the requirements of the installed package, with their markers."""
+    """Lists the requirements of the installed package, with their markers."""
     from packaging.requirements import Requirement
 
     try:
@@ -122,7 +122,7 @@ def _requirements() -> list[Any]:
 
 
 def _versions() -> list[Check]:
-    """Check Python and the installed version of each requirement."""
+    """Checks Python and the installed version of each requirement."""
     own = _version(PACKAGE)
     checks = [
         Check("python", "ok", f"{platform.python_version()} ({sys.executable})"),
@@ -145,7 +145,7 @@ def _versions() -> list[Check]:
 
 
 def _torch_and_torchaudio(probe: dict[str, Any]) -> Check:
-    """Check that torchaudio was built for this torch; else its import fails."""
+    """Checks that torchaudio was built for this version of torch."""
     numbers = {name: _version(name) for name in ("torch", "torchaudio")}
     found = ", ".join(f"{name} {number}" for name, number in numbers.items())
     check = Check("torch and torchaudio", "ok", f"{found}: they work together")
@@ -182,7 +182,7 @@ def _gpu(probe: dict[str, Any]) -> Check:
 
 
 def _extras() -> list[Check]:
-    """Check which packages of the optional extras are missing."""
+    """Checks which packages of the optional extras are missing."""
     wanted: dict[str, list[str]] = {}
     for requirement in _requirements():
         found = re.search(r"extra == ['\"]([^'\"]+)['\"]", str(requirement.marker))
@@ -201,7 +201,7 @@ def _extras() -> list[Check]:
 
 
 def _disks() -> list[Check]:
-    """Check the free space for runs and for downloaded encoders."""
+    """Checks the free space for runs and for downloaded encoders."""
     cache = os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")
     checks = []
     for name, folder in (("here", Path.cwd()), ("encoder cache", Path(cache))):
@@ -217,7 +217,7 @@ def _disks() -> list[Check]:
 
 
 def _features() -> Check:
-    """Report the folder of cached features and its size."""
+    """Reports the folder of cached features and its size."""
     from speechbrain_ser_cl.data.features.place import describe_kept
 
     name, found = describe_kept().split(": ", 1)
@@ -230,7 +230,7 @@ def _machine(probe: dict[str, Any]) -> Check:
         pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found += f", {pages / 1e9:.0f} GB memory"
     except (AttributeError, ValueError, OSError):
-        pass  # not on this system
+        pass  # not available on this system
     return Check("machine", "ok", found)
 
 

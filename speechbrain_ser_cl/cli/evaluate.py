@@ -1,9 +1,9 @@
-"""``ser-cl evaluate``: an honest figure for a model that somebody else made."""
+"""Implements ``ser-cl evaluate``: evaluates a model from elsewhere."""
 
 import argparse
 from pathlib import Path
 
-SUMMARY = "test somebody else's model on a corpus: transformers, SpeechBrain, ONNX, CSV"
+SUMMARY = "test a model from elsewhere on a corpus (transformers, SpeechBrain, …)"
 DESCRIPTION = """\
 Tests an emotion classifier on whole corpora, or on the folds of one of your own
 cross-validations. Labels are mapped to emotions by their words. Nothing that comes
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tests the model, prints what came out."""
+    """Tests the model and prints the results."""
     from ruamel.yaml import YAML
 
     from speechbrain_ser_cl.data.experiment import map_corpora, read_corpus

@@ -1,4 +1,4 @@
-"""``ser-cl export``: a finished run's model for others to use."""
+"""Implements ``ser-cl export``: exports a finished run's model."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the folder, prints what is in it."""
+    """Writes the folder and prints its contents."""
     from speechbrain_ser_cl.export import export_run
 
     files = export_run(

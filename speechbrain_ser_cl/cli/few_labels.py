@@ -1,9 +1,9 @@
-"""``ser-cl few-labels``: compare pre-training with few labels, over all folds."""
+"""Implements ``ser-cl few-labels``: joins trainings with few labels of all folds."""
 
 import argparse
 from pathlib import Path
 
-SUMMARY = "put few-label trainings of all folds together: numbers and figure"
+SUMMARY = "combine few-label trainings of all folds: numbers and figure"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes both files and prints where."""
+    """Writes both files and prints their paths."""
     from speechbrain_ser_cl.report.figures import plot_few_labels
     from speechbrain_ser_cl.results import (
         few_label_points,

@@ -1,4 +1,4 @@
-"""``ser-cl list``: list the parts that can be built by name."""
+"""Implements ``ser-cl list``: lists the parts that can be built by name."""
 
 import argparse
 import inspect
@@ -9,7 +9,7 @@ from typing import Any
 from speechbrain_ser_cl.cli.completion import registered_names
 from speechbrain_ser_cl.registry import PACKAGE, REGISTRIES
 
-SUMMARY = "what can be built by name"
+SUMMARY = "list what can be built by name"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Prints kind, name, package and one line about each registered part."""
+    """Prints kind, name, package and a line about each registered part."""
     rows = []
     for registry in REGISTRIES.values():
         if arguments.kind not in (None, registry.plural):
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.kind == "losses":
         columns = ["name", "call", "summary", "paper", "package"]
         for row in rows:
-            # Shown only where it is known.
+            # Shown only if known.
             row["package"] = row["package"].replace(PACKAGE, "")
     widths = {key: max(len(row[key]) for row in rows) for key in columns}
     for row in rows:
@@ -65,9 +65,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _call(part: Any) -> str:
-    """Write the arguments of a class's ``forward``; '' if it defines none."""
+    """Returns the arguments of a class's ``forward``; '' if it defines none."""
     forward: Any = getattr(part, "forward", None)
-    # torch gives a module without forward() a function of another name.
+    # torch gives a module without forward() a function with another name.
     if not inspect.isclass(part) or getattr(forward, "__name__", "") != "forward":
         return ""
     _, *arguments = inspect.signature(forward).parameters.values()
@@ -75,7 +75,7 @@ def _call(part: Any) -> str:
 
 
 def _paper(part: Any) -> str:
-    """Give authors and year of the docstring's first reference; '' if it has none."""
+    """Returns authors and year of the docstring's first reference; '' without one."""
     reference = re.search(
         r"^References\n-+\n(.+(?:\n.+)*)", inspect.getdoc(part) or "", re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""``ser-cl predict``: the emotions of audio files."""
+"""Implements ``ser-cl predict``: classifies audio files."""
 
 import argparse
 import csv
@@ -56,14 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     long.add_argument(
         "--activity",
         choices=["none", "energy", "silero"],
-        help="only where somebody speaks, by energy or by the package silero-vad "
+        help="only speech, detected by energy or by the package silero-vad "
         "(energy, where another of these options is given)",
     )
     long.add_argument(
         "--turns",
         type=Path,
         metavar="FILE",
-        help="in place of that: turns, RTTM or a table with start, end, speaker",
+        help="in place of --activity: turns, RTTM or a table with start, end, speaker",
     )
     long.add_argument(
         "--smooth",
@@ -84,12 +84,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Classifies the files; prints them in the order given."""
+    """Classifies the files and prints them in the given order."""
     from tqdm import tqdm
 
     from speechbrain_ser_cl.inference import EmotionRecognizer
 
-    # File names may hold bytes that cannot be printed.
+    # File names may contain bytes that cannot be printed.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -223,14 +223,14 @@ def _as_json(path: str | Path, found: "Answer | AudioError") -> dict[str, Any]:
 
 
 def _rows(path: str | Path, found: "Answer") -> Iterable[list[str]]:
-    """One row for the file, then one per window."""
+    """Returns one row for the file, then one per window."""
     parts = [("file", found), *(("window", window) for window in found.timeline)]
     for part, one in parts:
         yield [str(path), part, f"{one.start:.2f}", f"{one.end:.2f}", *_said(one)]
 
 
 def _said(one: "Answer") -> list[str]:
-    """What is said of a file or a window, in the order of the columns."""
+    """Returns the cells for a file or a window, in the order of the columns."""
     from speechbrain_ser_cl.inference import Rating, SeveralEmotions
 
     if isinstance(one, Rating):
@@ -242,7 +242,7 @@ def _said(one: "Answer") -> list[str]:
 
 
 def _print_table(rows: Sequence[Sequence[str]], texts: int) -> None:
-    """Print aligned columns; those after the first ones have three decimals."""
+    """Prints aligned columns; those after the first ones have three decimals."""
     header, *body = rows
     body = [[*row[:texts], *(f"{float(p):.3f}" for p in row[texts:])] for row in body]
     widths = [max(map(len, column)) for column in zip(header, *body, strict=True)]

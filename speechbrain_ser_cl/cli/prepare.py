@@ -1,4 +1,4 @@
-"""``ser-cl prepare``: write the manifest of a corpus folder and print its counts."""
+"""Implements ``ser-cl prepare``: writes a corpus' manifest and prints its counts."""
 
 import argparse
 import json
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Reads the corpus, writes the manifest, prints counts."""
+    """Reads the corpus, writes the manifest and prints the counts."""
     from speechbrain_ser_cl.data.manifest import write_manifest
     from speechbrain_ser_cl.registry import CORPORA
 

@@ -1,4 +1,4 @@
-"""``ser-cl probe``: an honest number for a corpus and an encoder, in seconds."""
+"""Implements ``ser-cl probe``: tests a frozen encoder with a linear classifier."""
 
 import argparse
 from pathlib import Path
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Tests all folds, prints the table."""
+    """Tests all folds and prints the table."""
     from ruamel.yaml import YAML
 
     from speechbrain_ser_cl.data.experiment import map_corpora, read_corpus
@@ -127,23 +127,23 @@ def run(arguments: argparse.Namespace) -> int:
 def corpus_entry(
     folder: Path, corpus: str | None, table: str | None
 ) -> tuple[str, dict[str, str | None]]:
-    """Make the entry of a recipe's ``corpora``: name of the corpus, its settings.
+    """Makes the entry of a recipe's ``corpora``: name and settings of the corpus.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Of the corpus.
+        Folder of the corpus.
     corpus : str, optional
-        Its name, for one of those that are known.
+        Name, for a corpus with a card.
     table : str, optional
-        Its table, for one of one's own.
+        Table, for a user's corpus.
 
     Returns
     -------
     name : str
-        Of the corpus.
+        Name of the corpus.
     entry : dict
-        With ``reader`` and ``folder``.
+        Entry with ``reader`` and ``folder``.
 
     Example
     -------

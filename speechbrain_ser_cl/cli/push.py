@@ -1,4 +1,4 @@
-"""``ser-cl push``: an exported model to the Hugging Face hub."""
+"""Implements ``ser-cl push``: uploads an exported model to the Hugging Face hub."""
 
 import argparse
 from pathlib import Path
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Uploads it, prints where it is."""
+    """Uploads the model and prints its address."""
     from speechbrain_ser_cl.hub import FILES, check, push
 
     metadata = check(arguments.folder)

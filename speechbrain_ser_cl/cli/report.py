@@ -1,4 +1,4 @@
-"""``ser-cl report``: write a report on runs as one HTML page."""
+"""Implements ``ser-cl report``: writes a report on runs as one HTML page."""
 
 import argparse
 from pathlib import Path
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the page and prints where."""
+    """Writes the page and prints its path."""
     from speechbrain_ser_cl.report import write_report
 
     folders = arguments.folders

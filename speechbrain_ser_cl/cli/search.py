@@ -1,4 +1,4 @@
-"""``ser-cl search``: the best settings of a recipe, by the validation score alone."""
+"""Implements ``ser-cl search``: searches settings of a recipe by validation score."""
 
 import argparse
 from pathlib import Path
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Searches, prints what was found."""
+    """Searches and prints the best settings."""
     from dataclasses import replace
 
     from speechbrain_ser_cl.sweeps.search import read_space, search

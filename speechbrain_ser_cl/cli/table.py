@@ -1,4 +1,4 @@
-"""``ser-cl table``: a README's result tables, or those of a sweep file."""
+"""Implements ``ser-cl table``: fills a README's result tables, or runs a sweep file."""
 
 import argparse
 from pathlib import Path
@@ -66,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--dry-run",
         action="store_true",
-        help="sweep: say what is there and what would run",
+        help="sweep: list finished and missing runs, run nothing",
     )
     add(
         "--output_folder",
@@ -91,7 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Writes the tables, or says which are out of date."""
+    """Writes the tables, or prints which are out of date."""
     sweep_only = {
         "--dry-run": arguments.dry_run,
         "--resume": arguments.resume,

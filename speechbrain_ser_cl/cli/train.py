@@ -1,4 +1,4 @@
-"""``ser-cl train``: a recipe by its name."""
+"""Implements ``ser-cl train``: runs a recipe by its name."""
 
 import argparse
 import difflib
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the recipe in a process of its own; its exit status is the command's."""
+    """Runs the recipe in a process of its own and returns its exit status."""
     if arguments.recipe is None:
         return _list(arguments)
     from speechbrain_ser_cl.sweeps.recipe import find_script
@@ -64,13 +64,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def find_recipes() -> dict[str, Path]:
-    """Find all recipes: name to YAML file.
+    """Finds all recipes.
 
     Returns
     -------
     dict
-        ``{"EmoDB_RAVDESS/multitask_da": Path(".../multitask_da.yaml"), …}``. Of two of
-        the same name the one found first counts.
+        Name to YAML: ``{"EmoDB_RAVDESS/multitask_da": Path(".../multitask_da.yaml"),
+        …}``. Of two with one name, the first that is found.
     """
     from speechbrain_ser_cl.sweeps.recipe import recipe_folders
 
@@ -86,22 +86,23 @@ def find_recipes() -> dict[str, Path]:
 
 
 def hparams_file(recipe: str) -> Path:
-    """Find the YAML of a recipe.
+    """Finds the YAML of a recipe.
 
     Arguments
     ---------
     recipe : str
-        A recipe's name or a YAML's path.
+        Name of a recipe or path of a YAML.
 
     Returns
     -------
     pathlib.Path
-        The file; that of a path may be missing.
+        The file; a given path need not exist.
 
     Raises
     ------
     ValueError
-        If no recipe, or more than one, has that name; says which come near.
+        If no recipe, or more than one, has that name; the message suggests similar
+        names.
     """
     if recipe.endswith((".yaml", ".yml")):
         return Path(recipe)
@@ -132,7 +133,7 @@ def _list(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=2))
         return 0
     if not rows:
-        hparams_file("")  # the error says what to do
+        hparams_file("")  # the error message names the file
     width = max(len(row["name"]) for row in rows)
     for row in rows:
         print(f"{row['name']:{width}}  {row['summary']}".rstrip())
@@ -140,7 +141,7 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _summary(path: Path) -> str:
-    """Give the first sentence of the comment at the top of the YAML."""
+    """Returns the first sentence of the comment at the top of the YAML."""
     comment = []
     with open(path, encoding="utf-8") as file:
         for line in file:

@@ -1,4 +1,4 @@
-"""Test models that somebody else made, on any corpus: ``ser-cl evaluate``."""
+"""Evaluates models from elsewhere on any corpus: ``ser-cl evaluate``."""
 
 from speechbrain_ser_cl.evaluate.labels import map_labels
 from speechbrain_ser_cl.evaluate.models import Classifier, load_classifier

@@ -1,4 +1,4 @@
-"""What the labels of somebody else's model mean."""
+"""Maps the labels of a model from elsewhere to emotions."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -13,27 +13,28 @@ LEFT_OUT = ("none", "null", "-")
 def map_labels(
     labels: Iterable[str], table: Mapping[str, str] | None = None
 ) -> dict[str, str | None]:
-    """Map the labels of a model to emotions by their words.
+    """Maps the labels of a model to emotions by their words.
 
-    A label is understood if it is a word of ``EMOTION_WORDS``, or holds exactly one
-    beside numbers, a gender and words that are not ASCII: ``02_calm``, ``male-angry``.
+    A label is understood if it is a word of ``EMOTION_WORDS``, or contains exactly one
+    such word besides numbers, a gender and words that are not ASCII: ``02_calm``,
+    ``male-angry``.
 
     Arguments
     ---------
     labels : iterable of str
-        The model's own.
+        Labels of the model.
     table : mapping, optional
-        The user's: label to emotion, or to ``none``. Goes first.
+        The user's translations: label to emotion, or to ``none``. Used first.
 
     Returns
     -------
     dict
-        Label to emotion, or to None where nothing explains it.
+        Label to emotion; None for a label that is not understood.
 
     Raises
     ------
     SERError
-        If the table has a label that the model has not.
+        If the table has a label that the model does not have.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Models of others as one thing: a waveform to probabilities of their own labels."""
+"""Loads models from elsewhere with one interface: waveform to probabilities."""
 
 import hashlib
 import json
@@ -36,18 +36,18 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.ckpt", "*.onnx", "*.onnx.data")
 
 @dataclass
 class Origin:
-    """Where a model comes from.
+    """Source of a model.
 
     Arguments
     ---------
     name : str
-        As the user gave it, without the folders above.
+        Name that the user gave, without parent folders.
     kind : str
         ``transformers``, ``speechbrain``, ``own``, ``onnx`` or ``predictions``.
     card : str
-        Text of its model card; empty where there is none.
+        Text of the model card; empty if there is none.
     mark : str
-        Hash of its files.
+        Hash of the files.
 
     Example
     -------
@@ -62,14 +62,14 @@ class Origin:
 
 
 class Classifier(ABC):
-    """Something that says probabilities of its own labels.
+    """Computes probabilities of its own labels.
 
     Attributes
     ----------
     labels : list of str
-        The L labels.
+        Names of the L labels.
     origin : Origin
-        Where it comes from.
+        Source of the model.
     """
 
     labels: list[str]
@@ -79,12 +79,12 @@ class Classifier(ABC):
     def outputs(self, utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:
         """Yields probabilities (L,) of each utterance, in order.
 
-        Each is classified alone, so that no padding has any influence.
+        Each utterance is classified alone, so padding has no influence.
         """
 
 
 class _Listening(Classifier):
-    """One that takes waveforms."""
+    """A classifier of waveforms."""
 
     seconds = LONGEST_UTTERANCE
 
@@ -127,7 +127,7 @@ class _Own(_Listening):
 
 
 class _Network(_Listening):
-    """Of PyTorch, at a device."""
+    """A PyTorch classifier on a device."""
 
     _rate = SAMPLE_RATE
 
@@ -152,7 +152,7 @@ class _Transformers(_Network):
             model, told = AutoModelForAudioClassification.from_pretrained(
                 folder, dtype=torch.float32, output_loading_info=True, **options
             )
-        except Exception as error:  # whatever a reader makes of a foreign folder
+        except Exception as error:  # any exception of transformers
             words = " ".join(str(error).split())
             raise ModelError(
                 f"{folder}: transformers cannot load it as an audio classifier, "
@@ -174,8 +174,8 @@ class _Transformers(_Network):
         self._several = config.problem_type == "multi_label_classification"
         self.labels = [str(config.id2label[k]) for k in range(config.num_labels)]
         self._rate = int(getattr(self._extract, "sampling_rate", SAMPLE_RATE))
-        limit = getattr(self._extract, "chunk_length", None)  # of Whisper
-        frames = getattr(self._extract, "max_length", None)  # of AST, each 10 ms
+        limit = getattr(self._extract, "chunk_length", None)  # Whisper
+        frames = getattr(self._extract, "max_length", None)  # AST, 10 ms each
         if isinstance(limit, int | float):
             self.seconds = min(self.seconds, float(limit))
         elif isinstance(frames, int):
@@ -206,7 +206,7 @@ class _SpeechBrain(_Network):
     @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
         wavs = torch.from_numpy(self._at_rate(wav))[None].to(self._device)
-        # Of log-probabilities, softmax is the exponential.
+        # The softmax of log-probabilities is their exponential.
         found: np.ndarray = self._model(wavs)[0].float().softmax(0).cpu().numpy()
         return found
 
@@ -223,7 +223,7 @@ class _Onnx(_Listening):
             self._session = onnxruntime.InferenceSession(
                 path, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime's own kinds
+        except Exception as error:  # onnxruntime's own exceptions
             raise ModelError(
                 f"{path}: not a usable ONNX file: {error!s:.300}"
             ) from error
@@ -257,7 +257,7 @@ class _Onnx(_Listening):
 
 
 class _Predictions(Classifier):
-    """A table with a row for each utterance."""
+    """A table with one row per utterance."""
 
     def __init__(self, path: Path) -> None:
         rows = read_rows(path)
@@ -294,7 +294,7 @@ class _Predictions(Classifier):
                 )
             for form in _forms(name):
                 same = np.array_equal(self._rows.setdefault(form, found), found)
-                if not same:  # which one is meant cannot be told
+                if not same:  # the name is ambiguous
                     self._rows[form] = np.array([])
 
     @override
@@ -333,23 +333,23 @@ def _forms(name: str) -> list[str]:
 def load_classifier(
     source: str | Path, revision: str | None = None, device: str | None = None
 ) -> Classifier:
-    """Load a model of any of the kinds that can be evaluated; runs no code from it.
+    """Loads a model of any kind that can be evaluated; runs no code from it.
 
     Arguments
     ---------
     source : str or pathlib.Path
-        A folder of transformers (an audio classifier), of SpeechBrain (a classifier
-        with ``hyperparams.yaml``), of ``ser-cl export``, or a run's; an ``.onnx`` file
-        that takes waveforms (1, T); a table of predictions; or a hub id.
+        Folder of transformers (an audio classifier), of SpeechBrain (a classifier with
+        ``hyperparams.yaml``), of ``ser-cl export``, or of a run; an ``.onnx`` file with
+        input (1, T); a table of predictions; or a hub id.
     revision : str, optional
         Commit, tag or branch on the hub.
     device : str, optional
-        A GPU where there is one by default.
+        Default: a GPU if there is one.
 
     Returns
     -------
     Classifier
-        With its labels and where it comes from.
+        Classifier with its labels and source.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A figure for a model that somebody else made: its files, as those of a run."""
+"""Evaluates a model from elsewhere and writes the files that a run writes."""
 
 import csv
 import json
@@ -37,13 +37,13 @@ class Tested(NamedTuple):
     Arguments
     ---------
     items : list of Labelled
-        With their classes.
+        Utterances and their classes.
     fold : int or None
-        None where there are no folds.
+        None if there are no folds.
     seed : int
-        Of the runs to compare with.
+        Seed of the runs to compare with.
     fingerprint : str or None
-        Of the split; None: of these utterances.
+        Hash of the split. None: computed from these utterances.
 
     Example
     -------
@@ -57,18 +57,18 @@ class Tested(NamedTuple):
 
 
 class Like(NamedTuple):
-    """What a cross-validation says about how to test.
+    """Tests, classes and protocol of a cross-validation.
 
     Arguments
     ---------
     tests : list of Tested
-        One for each fold and seed.
+        One per fold and seed.
     class_names : list of str
-        In their order.
+        Names of the classes, in order.
     protocol : mapping
-        Of the folds.
+        Protocol of the folds.
     encoder : str or None
-        Of the tables, where both stand.
+        Encoder name for tables with both settings.
 
     Example
     -------
@@ -83,22 +83,23 @@ class Like(NamedTuple):
 
 
 def like(folder: str | Path) -> Like:
-    """Read the test parts of a finished cross-validation, to test on the very same.
+    """Reads the test parts of a finished cross-validation, for a test on the same
+    utterances.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        With ``crossval.json``, and the runs below it.
+        Folder with ``crossval.json``, and the runs below it.
 
     Returns
     -------
     Like
-        For :func:`evaluate`.
+        Input of :func:`evaluate`.
 
     Raises
     ------
     SERError
-        If the utterances of a run are not there.
+        If the utterances of a run are missing.
     """
     folder = Path(folder)
     known = read_crossval(folder / FILE)
@@ -129,31 +130,31 @@ def evaluate(
     labels: Mapping[str, str] | None = None,
     emotion_map: Mapping[str, Sequence[str]] | None = None,
 ) -> str:
-    """Test a model and write what a run writes: predictions, results, crossval.json.
+    """Tests a model and writes predictions, results and crossval.json, as a run does.
 
-    The probabilities of labels of the same class are added, those of other labels left
-    out and the rest made to add up to 1; how often the most probable label was of no
-    class is counted, and the UAR with these as errors is given beside. What was heard
-    is kept in ``outputs-….csv``: a killed evaluation goes on, and another table of
-    labels needs no new run.
+    Probabilities of labels with the same class are added, those of other labels
+    removed, and the rest scaled to sum 1. The result also has the number of utterances
+    whose most probable label has no class, and the UAR with these as errors. Outputs
+    are stored in ``outputs-….csv``, so that a killed evaluation continues, and another
+    table of labels needs no new run.
 
     Arguments
     ---------
     classifier : Classifier
         The model.
     tests : Like
-        What it is tested on, and its classes.
+        Test utterances and classes.
     output : str or pathlib.Path
-        Folder.
+        Output folder.
     labels : mapping, optional
-        The model's label to emotion, before what words say; see :func:`map_labels`.
+        The model's label to emotion, used before known words; see :func:`map_labels`.
     emotion_map : mapping, optional
-        Class to emotions; by default a class is the emotion of its name.
+        Class to emotions. Default: each emotion is a class.
 
     Returns
     -------
     str
-        For the terminal: what labels were taken for, warnings, results.
+        Text for the terminal: meaning of the labels, warnings, results.
 
     Raises
     ------
@@ -232,19 +233,19 @@ def _check_labels(
 def shared_classes(
     emotions: Mapping[str, str | None], there: Mapping[str, int]
 ) -> dict[str, list[str]]:
-    """Make classes of the emotions that a model says and a corpus has.
+    """Makes classes of the emotions that both a model and a corpus have.
 
     Arguments
     ---------
     emotions : mapping
-        As :func:`map_labels` returns it.
+        From :func:`map_labels`.
     there : mapping
         Emotion to number of utterances.
 
     Returns
     -------
     dict
-        An ``emotion_map``; ``other`` is never a class.
+        An ``emotion_map``, never with the class ``other``.
 
     Raises
     ------
@@ -271,7 +272,7 @@ def shared_classes(
 def _outputs(
     classifier: Classifier, utterances: Sequence[Any], output: Path
 ) -> dict[str, np.ndarray]:
-    """Probabilities of each utterance; what an earlier process wrote is kept."""
+    """Computes the probabilities of each utterance; reuses earlier ones."""
     if classifier.origin.kind == "predictions":
         return {
             u.id: row
@@ -297,7 +298,7 @@ def _finished(path: Path, header: Sequence[str]) -> Iterator[tuple[str, np.ndarr
     if not path.exists():
         return
     whole, newline, cut = path.read_text("utf-8").rpartition("\n")
-    if cut:  # of a process that was killed while it wrote
+    if cut:  # a killed process wrote this line incompletely
         path.write_text(whole + newline, "utf-8")
     if not whole:
         return
@@ -318,7 +319,7 @@ def _write(
     truth = np.array([names.index(item.label) for item in items])
     shares = raw @ weights
     outside = weights[raw.argmax(1)].sum(1) == 0
-    # A bare answer of no class is wrong, whatever class stands for it.
+    # A prediction without probabilities that has no class is always an error.
     wrong = (truth + 1) % len(names)
     silent = shares.sum(1) == 0
     shares[silent, wrong[silent]] = 1.0
@@ -349,19 +350,19 @@ def _write(
 
 
 def trained_on(card: str, corpora: Sequence[str]) -> list[str]:
-    """Warn of corpora that a model's card names.
+    """Warns of corpora that a model's card names.
 
     Arguments
     ---------
     card : str
-        Text of the card.
+        Text of the model card.
     corpora : sequence of str
-        Names of those it is tested on.
+        Names of the test corpora.
 
     Returns
     -------
     list of str
-        A line for each that is named: the test may be on what it was trained on.
+        One line per named corpus: the model may have been trained on the test data.
 
     Example
     -------
@@ -442,25 +443,25 @@ def _results_told(records: Sequence[Mapping[str, Any]], crossval: Any) -> list[s
 
 
 def left_out(counts: Mapping[str, int]) -> str:
-    """Tell how many utterances of each emotion are in no class."""
+    """Describes how many utterances of each emotion have no class."""
     listed = ", ".join(f"{n} {emotion}" for emotion, n in counts.items())
     return f"Left out, the model has no label for them: {listed}"
 
 
 def without_folds(items: Sequence[Labelled], class_names: Sequence[str]) -> Like:
-    """Test all utterances at once.
+    """Tests all utterances at once.
 
     Arguments
     ---------
     items : sequence of Labelled
-        With their classes.
+        Utterances and their classes.
     class_names : sequence of str
-        In their order.
+        Names of the classes, in order.
 
     Returns
     -------
     Like
-        For :func:`evaluate`.
+        Input of :func:`evaluate`.
 
     Example
     -------
@@ -471,5 +472,5 @@ def without_folds(items: Sequence[Labelled], class_names: Sequence[str]) -> Like
 
 
 def count_emotions(utterances: Sequence[Any]) -> dict[str, int]:
-    """Count the utterances of each emotion, sorted by name."""
+    """Counts the utterances of each emotion, sorted by name."""
     return dict(sorted(Counter(u.emotion for u in utterances).items()))

@@ -1,8 +1,8 @@
-"""Emotion models of SpeechBrain, read without running anything that is in them.
+"""Loads emotion models of SpeechBrain without running code from their folder.
 
-``hyperparams.yaml`` may build classes of a list, and nothing else; the checkpoints are
-tensors. A ``custom_interface.py`` beside it is not run: what the published ones do is
-done here, for two shapes of models::
+``hyperparams.yaml`` may only build classes of a list; the checkpoints are tensors. A
+``custom_interface.py`` in the folder is not run; this file implements the forward pass
+of the published ones, for two shapes of models::
 
     compute_features, mean_var_norm, embedding_model, classifier   (EncoderClassifier)
     wav2vec2, avg_pool, output_mlp          (emotion-recognition-wav2vec2-IEMOCAP)
@@ -28,8 +28,8 @@ from speechbrain_ser_cl.utils.settings import read_yaml
 SETTINGS = "hyperparams.yaml"
 _OLD = "speechbrain.lobes.models.huggingface_transformers."
 _HUB = "speechbrain.integrations.huggingface."
-# Modules whose layers may be built. Their constructors compute, or read an encoder by
-# transformers, without code of its own.
+# Modules whose layers may be built. Their constructors only compute, or load an encoder
+# with transformers without remote code.
 _MODULES = (
     *("torch.nn.", "speechbrain.nnet.", "speechbrain.processing.features."),
     *("speechbrain.lobes.features.", "speechbrain_ser_cl.nnet."),
@@ -42,7 +42,7 @@ _REFUSED_KEYS = ("trust_remote_code", "auto_map")
 
 
 def check_yaml(path: Path) -> None:
-    r"""Refuse a HyperPyYAML file that does more than build layers.
+    r"""Refuses a HyperPyYAML file that does more than build layers.
 
     Arguments
     ---------
@@ -53,7 +53,7 @@ def check_yaml(path: Path) -> None:
     ------
     ModelError
         For a tag other than ``!ref``, ``!copy``, and ``!new:`` or ``!name:`` of a layer
-        of PyTorch, SpeechBrain or this package; with the key.
+        of PyTorch, SpeechBrain or this package. The message has the key.
 
     Example
     -------
@@ -98,7 +98,7 @@ def _is_layer(name: str) -> bool:
         return False
     try:
         found = locate(name)
-    except Exception:  # whatever importing the layer's module raises
+    except Exception:  # importing the layer's module may raise anything
         return False
     if not isinstance(found, type):
         return False
@@ -116,7 +116,7 @@ class SpeechBrainModel(nn.Module):
     Arguments
     ---------
     folder : pathlib.Path
-        With ``hyperparams.yaml`` and a ``.ckpt`` for each part.
+        Folder with ``hyperparams.yaml`` and a ``.ckpt`` per part.
 
     Attributes
     ----------
@@ -126,7 +126,7 @@ class SpeechBrainModel(nn.Module):
     Raises
     ------
     ModelError
-        If the YAML does what it may not, or a part, its weights or labels are missing.
+        If the YAML is refused, or a part, its weights or labels are missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -136,7 +136,7 @@ class SpeechBrainModel(nn.Module):
         text = read_text(path).replace(_OLD, _HUB)
         try:
             hparams: Any = load_hyperpyyaml(text)
-        except Exception as error:  # whatever a layer makes of wrong arguments
+        except Exception as error:  # wrong arguments of a layer may raise anything
             words = " ".join(str(error).split())
             raise ModelError(f"{path}: cannot be built: {words:.300}") from error
         modules = hparams.get("modules") or {}
@@ -164,7 +164,7 @@ class SpeechBrainModel(nn.Module):
         self.rate = int(hparams.get("sample_rate", 16000))
 
     def _check_loaded(self, path: Path, loadables: Mapping[str, nn.Module]) -> None:
-        """Refuses parts that would be left as they were drawn."""
+        """Refuses parts whose weights would stay random."""
         loaded = {id(p) for m in loadables.values() for p in m.parameters()}
         for name, part in self.parts.items():
             if any(id(p) not in loaded for p in part.parameters()):
@@ -204,7 +204,7 @@ def _load(module: Any, file: Path) -> None:
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         module.load_state_dict(state)
-    except Exception as error:  # damaged, not tensors only, or of another shape
+    except Exception as error:  # damaged, not only tensors, or of another shape
         words = " ".join(str(error).split())
         raise ModelError(
             f"{file}: weights that cannot be used: {words:.300}"
@@ -220,7 +220,7 @@ def _labels(folder: Path, encoder: object, paths: Mapping[str, str]) -> list[str
             f"{folder}: no label_encoder in {SETTINGS} with its file "
             "(label_encoder.txt), which says what the classes are"
         )
-    lines = read_text(file).partition("\n=====")[0]  # below it are extras
+    lines = read_text(file).partition("\n=====")[0]  # the lines below it are extras
     pairs = re.findall(r"(?m)^(['\"].*['\"]) => (\d+)$", lines)
     names = [str(ast.literal_eval(word)) for word, _ in sorted(pairs, key=_number)]
     if [number for _, number in sorted(pairs, key=_number)] != [

@@ -1,4 +1,4 @@
-"""Measures with intervals, significance tests, probes of embeddings."""
+"""Metrics with intervals, significance tests, and measures of embeddings."""
 
 from speechbrain_ser_cl.metrics.calibration import (
     calibration_summary,

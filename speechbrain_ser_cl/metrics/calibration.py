@@ -1,9 +1,9 @@
-"""Calibration: a temperature from validation data, and how far confidence is off."""
+"""Calibration: a temperature from validation data, and reliability of probabilities."""
 
 from typing import Any
 
 import numpy as np
-import scipy  # imports its parts when they are used
+import scipy  # imports submodules when they are used
 from numpy.typing import ArrayLike
 from scipy.special import log_softmax, softmax
 
@@ -21,24 +21,24 @@ def _logits(logits: ArrayLike) -> Floats:
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Fit the temperature that makes validation labels the most likely.
+    """Fits the temperature that maximises the likelihood of validation labels.
 
     Minimises the mean cross-entropy of softmax(logits / T), which is convex in 1 / T,
-    over T from 0.01 to 100. Predicted classes stay what they are. The labels' share is
-    not 1 but 1 - e + e / C, and that of the other classes e / C, with e = 1 / (N + 2):
-    where a few labels are all predicted right, that does not make the model sure.
+    over T from 0.01 to 100. Predicted classes do not change. The target of the true
+    class is 1 - e + e / C and of the other classes e / C, with e = 1 / (N + 2), so that
+    a few correct predictions do not make the model overconfident.
 
     Arguments
     ---------
     logits : array_like
-        Of validation utterances (N, C), finite.
+        Logits of validation utterances (N, C), finite.
     labels : array_like of int
-        Their classes (N,).
+        Classes of the utterances (N,).
 
     Returns
     -------
     float
-        T; above 1 for a model that is too sure of itself.
+        T; above 1 if the model is overconfident.
 
     Raises
     ------
@@ -49,8 +49,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     ----------
     Guo et al. 2017, section 4.2: "On calibration of modern neural networks",
     arXiv:1706.04599.
-    Platt 1999, section 2.2: "Probabilistic outputs for support vector machines" (the
-    share of the labels).
+    Platt 1999, section 2.2: "Probabilistic outputs for support vector machines"
+    (smoothed targets).
 
     Example
     -------
@@ -80,7 +80,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 def reliability(
     probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15
 ) -> dict[str, Any]:
-    """Compare confidence with accuracy, in bins of equal width.
+    """Compares confidence with accuracy, in bins of equal width.
 
     With the utterances of bin b, ECE = sum_b n_b / N abs(accuracy_b - confidence_b),
     and Brier = mean sum_c (p_c - y_c)².
@@ -88,18 +88,18 @@ def reliability(
     Arguments
     ---------
     probabilities : array_like
-        (N, C), each row with sum 1.
+        (N, C), rows sum to 1.
     labels : array_like of int
         (N,).
     n_bins : int
-        At least 1.
+        Number of bins, at least 1.
 
     Returns
     -------
     dict
-        Ready for JSON: ``ece`` in [0, 1], ``brier`` in [0, 2], and ``bins``: a list of
-        ``low``, ``high``, ``count``, ``confidence`` and ``accuracy`` (None if the bin
-        is empty).
+        Plain values for JSON: ``ece`` in [0, 1], ``brier`` in [0, 2], and ``bins``: a
+        list of ``low``, ``high``, ``count``, ``confidence`` and ``accuracy`` (None for
+        empty bins).
 
     Raises
     ------
@@ -125,7 +125,7 @@ def reliability(
         raise ValueError(f"n_bins is {n_bins}, expected at least 1")
     confidence = p.max(1)
     right = said == y
-    # A confidence at an edge belongs to the bin below it.
+    # A confidence at an edge belongs to the lower bin.
     index = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
     counts = np.bincount(index, minlength=n_bins)
     sure = np.bincount(index, confidence, n_bins)
@@ -148,19 +148,19 @@ def reliability(
 
 
 def rescale(probabilities: ArrayLike, temperature: float) -> Floats:
-    """Apply a temperature to probabilities: softmax(log p / T).
+    """Applies a temperature to probabilities: softmax(log p / T).
 
     Arguments
     ---------
     probabilities : array_like
-        (N, C), each row with sum 1.
+        (N, C), rows sum to 1.
     temperature : float
         T, above 0.
 
     Returns
     -------
     numpy.ndarray
-        (N, C): what logits divided by T would have given.
+        (N, C), equal to softmax(logits / T).
 
     Raises
     ------
@@ -186,21 +186,21 @@ def calibration_summary(
     temperature: float,
     n_bins: int = 15,
 ) -> dict[str, Any]:
-    """Measure test calibration before and after a temperature.
+    """Computes test calibration before and after a temperature.
 
     Arguments
     ---------
     probabilities, labels : array_like
-        Of the test utterances (N, C) and (N,).
+        Probabilities (N, C) and labels (N,) of the test utterances.
     temperature : float
-        Of :func:`fit_temperature`, on validation utterances.
+        From :func:`fit_temperature` on validation utterances.
     n_bins : int
-        At least 1.
+        Number of bins, at least 1.
 
     Returns
     -------
     dict
-        Ready for JSON: ``temperature``, ``before`` and ``after``, see
+        Plain values for JSON: ``temperature``, ``before`` and ``after``, see
         :func:`reliability`.
 
     Raises

@@ -1,11 +1,11 @@
 """Classification metrics and their bootstrap intervals, from confusion counts.
 
-Every metric here is a function of the confusion matrix alone. So one resample
-of the bootstrap costs a few additions, however many utterances there are.
+Every metric in this file depends on the confusion matrix only. A bootstrap resample
+therefore costs a few additions, for any number of utterances.
 
-One rule for classes that do not occur in ``labels``: UAR and macro-F1 are means
-over the classes that do occur. A prediction of an absent class is an error of
-the utterance's true class and has no other effect.
+Classes that do not occur in ``labels``: UAR and macro-F1 are means over the classes
+that occur. A prediction of an absent class is an error of the utterance's true class
+and has no other effect.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 METRICS = ("uar", "wa", "macro_f1")
-# Resampling fewer units can produce so few different samples that the interval
-# says nothing.
+# With fewer units, resamples have so few different values that intervals are
+# meaningless.
 MIN_GROUPS = 5
-_MOST_REDRAWN = 100  # times, before resamples without some class are given up
+_MOST_REDRAWN = 100  # attempts to draw a resample that has all classes
 
 
 def _checked(
     labels: ArrayLike, predictions: ArrayLike, n_classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Check both: integer arrays (N,), N >= 1, with classes in [0, n_classes)."""
+    """Checks labels and predictions: integers (N,), N >= 1, in [0, n_classes)."""
     arrays = []
     for name, values in (("labels", labels), ("predictions", predictions)):
         array = np.asarray(values)
@@ -55,7 +55,7 @@ def _confusion(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> np.
 
 
 def metrics_of_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Compute the metrics of confusion matrices.
+    """Computes the metrics of confusion matrices.
 
     Arguments
     ---------
@@ -77,8 +77,8 @@ def metrics_of_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
     predicted = confusion.sum(-2)
     present = actual > 0
     n_present = present.sum(-1)
-    # An absent class has no hits, so that any positive divisor gives the 0 which
-    # leaves it out of the sum.
+    # An absent class has no hits, so any positive divisor gives 0, which adds nothing
+    # to the sum.
     recall = hits / np.maximum(actual, 1)
     f1 = 2 * hits / np.maximum(actual + predicted, 1)
     return {
@@ -91,10 +91,10 @@ def metrics_of_confusion(confusion: np.ndarray) -> dict[str, np.ndarray]:
 def classification_metrics(
     labels: ArrayLike, predictions: ArrayLike, n_classes: int
 ) -> dict[str, float]:
-    """Compute unweighted average recall, accuracy and macro-F1.
+    """Computes unweighted average recall, accuracy and macro-F1.
 
-    With hits h_c, n_c utterances of class c and m_c predictions of it, over the
-    K classes with n_c > 0::
+    h_c: hits of class c; n_c: utterances of class c; m_c: predictions of class c; K:
+    number of classes with n_c > 0::
 
         UAR      = 1/K sum_c h_c / n_c
         WA       = sum_c h_c / sum_c n_c
@@ -107,18 +107,18 @@ def classification_metrics(
     predictions : array_like of int
         Predicted classes, shape (N,).
     n_classes : int
-        How many classes the classifier knows.
+        Number of classes of the classifier.
 
     Returns
     -------
     metrics : dict of str to float
-        ``uar``, ``wa`` (weighted accuracy: the share of correct utterances) and
+        ``uar``, ``wa`` (weighted accuracy: fraction of correct utterances) and
         ``macro_f1``, in [0, 1].
 
     Raises
     ------
     ValueError
-        When the lists are empty, differ in length or hold other classes.
+        If the lists are empty, differ in length or contain other classes.
 
     Example
     -------
@@ -130,17 +130,18 @@ def classification_metrics(
 
 
 def macro_f1_of_all(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> float:
-    """Compute macro-F1 over the classes that occur in the labels or the predictions.
+    """Computes macro-F1 over the classes that occur in the labels or the predictions.
 
-    scikit-learn's, and of the challenges that use it. A class that is only predicted
-    counts as 0 here and not at all in ``macro_f1`` of :func:`classification_metrics`.
+    As in scikit-learn and in challenges that use it. A class that is predicted but
+    never true counts as 0 here; ``macro_f1`` of :func:`classification_metrics` leaves
+    it out.
 
     Arguments
     ---------
     labels, predictions : array_like of int
         Classes in [0, n_classes), (N,), N >= 1.
     n_classes : int
-        How many classes the classifier knows.
+        Number of classes of the classifier.
 
     Returns
     -------
@@ -150,7 +151,7 @@ def macro_f1_of_all(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -
     Raises
     ------
     ValueError
-        When the lists are empty, differ in length or hold other classes.
+        If the lists are empty, differ in length or contain other classes.
 
     Example
     -------
@@ -166,7 +167,7 @@ def macro_f1_of_all(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -
 
 
 def chance_uar(n_classes: int) -> float:
-    """Compute the UAR of guessing: 1 / n_classes, whatever the classes' frequencies.
+    """Computes the UAR of guessing: 1 / n_classes, for any class frequencies.
 
     Arguments
     ---------
@@ -181,7 +182,7 @@ def chance_uar(n_classes: int) -> float:
     Raises
     ------
     ValueError
-        When there is no class.
+        If ``n_classes`` is below 1.
 
     Example
     -------
@@ -202,21 +203,21 @@ def bootstrap_intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, tuple[float, float] | None]:
-    """Compute percentile bootstrap intervals of the metrics.
+    """Computes percentile bootstrap intervals of the metrics.
 
-    Resamples utterances, or whole groups with all their utterances, with
-    replacement. An interval over speakers says how far the metric would move
-    with other speakers; one over utterances takes the utterances of one speaker
-    for independent and is too narrow for that.
+    Resamples utterances, or whole groups with all their utterances, with replacement.
+    An interval over speakers estimates the variation over other speakers. An interval
+    over utterances treats the utterances of a speaker as independent and is too narrow
+    for that.
 
-    A resample that misses a class of the labels is drawn again: without it, the mean
-    over classes would be another measure. (The only utterance of a class is then in
-    each resample, so that its recall does not vary and the interval does not tell how
-    little is known of that class.)
+    A resample that lacks a class of the labels is drawn again, because its mean over
+    classes would be another measure. (The only utterance of a class is then in each
+    resample, so its recall does not vary, and the interval underestimates the
+    uncertainty of that class.)
 
-    With few groups percentile intervals are too narrow: of 800 nominal 95 %
-    intervals over 5, 10, 20 and 80 simulated speakers, 84, 90, 94 and 96 % held
-    the true UAR; over these speakers' utterances, fewer than 80 %.
+    With few groups, percentile intervals are too narrow: of 800 nominal 95 % intervals
+    over 5, 10, 20 and 80 simulated speakers, 84, 90, 94 and 96 % contained the true
+    UAR; of intervals over their utterances, fewer than 80 %.
 
     Arguments
     ---------
@@ -225,27 +226,26 @@ def bootstrap_intervals(
     predictions : array_like of int
         Predicted classes, shape (N,).
     n_classes : int
-        How many classes the classifier knows.
+        Number of classes of the classifier.
     groups : sequence, optional
-        One group (speaker) per utterance, any hashable and sortable values.
+        Group (speaker) of each utterance; hashable and sortable values.
     n_resamples : int
-        How many resamples, at least 1.
+        Number of resamples, at least 1.
     confidence : float
         Nominal coverage in (0, 1).
     seed : int
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
     intervals : dict of str to (float, float), or to None
-        Lower and upper bound of ``uar``, ``wa`` and ``macro_f1``; None with
-        fewer than 5 groups (or utterances), where an interval would not mean
-        anything, or if no resample has all classes.
+        Lower and upper bound of ``uar``, ``wa`` and ``macro_f1``. None if there are
+        fewer than 5 groups (or utterances), or if no resample has all classes.
 
     Raises
     ------
     ValueError
-        When the lists do not fit each other, or a value is out of range.
+        If the lists do not fit together, or a value is out of range.
 
     Example
     -------
@@ -309,7 +309,7 @@ def summary(
     n_classes: int,
     speakers: Sequence[Any] | None = None,
 ) -> dict[str, Any]:
-    """Summarise one set of predictions for ``results.json``.
+    """Summarises one set of predictions for ``results.json``.
 
     Arguments
     ---------
@@ -318,25 +318,24 @@ def summary(
     predictions : array_like of int
         Predicted classes, shape (N,).
     n_classes : int
-        How many classes the classifier knows.
+        Number of classes of the classifier.
     speakers : sequence, optional
-        One speaker per utterance.
+        Speaker of each utterance.
 
     Returns
     -------
     summary : dict
-        Of plain numbers, lists and dictionaries, ready for JSON: for each of
-        ``uar``, ``wa`` and ``macro_f1`` its ``value``, 95 % ``interval`` over
-        utterances and ``interval_speakers``; ``chance`` (of the UAR);
-        ``utterances`` and ``speakers`` (counts); ``class_counts`` (C) of the
-        labels; ``confusion_matrix`` (C, C), one row per true class; and
-        ``interval_speakers_missing``: why there is no interval over speakers,
-        or None.
+        Plain numbers, lists and dictionaries for JSON: for each of ``uar``, ``wa`` and
+        ``macro_f1`` its ``value``, 95 % ``interval`` over utterances and
+        ``interval_speakers``; ``chance`` (of the UAR); ``utterances`` and ``speakers``
+        (counts); ``class_counts`` (C) of the labels; ``confusion_matrix`` (C, C), one
+        row per true class; and ``interval_speakers_missing``: why there is no interval
+        over speakers, or None.
 
     Raises
     ------
     ValueError
-        When the lists do not fit each other or hold other classes.
+        If the lists do not fit together or contain other classes.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Measures of predicted dimensions: concordance, correlation, error."""
+"""Metrics of predicted dimensions: concordance, correlation, error."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def _pair(labels: ArrayLike, predictions: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def dimension_metrics(labels: ArrayLike, predictions: ArrayLike) -> dict[str, Floats]:
-    """Compute concordance correlation, Pearson's correlation and error by dimension.
+    """Computes concordance correlation, Pearson's correlation and RMSE by dimension.
 
     With means, variances and covariance over the N utterances::
 
@@ -32,13 +32,13 @@ def dimension_metrics(labels: ArrayLike, predictions: ArrayLike) -> dict[str, Fl
         Pearson = cov(x, y) / sqrt(var x var y)
         RMSE    = sqrt(mean (x - y)²)
 
-    Where all predictions or all labels are equal (one utterance too) both correlations
-    are 0. A label of NaN is unknown and left out of its dimension.
+    If all predictions or all labels are equal (also for one utterance), both
+    correlations are 0. NaN labels are unknown and left out of their dimension.
 
     Arguments
     ---------
     labels : array_like of float
-        (N, K), or (N,) for one dimension, on the corpus's own scale.
+        (N, K), or (N,) for one dimension, on the corpus' own scale.
     predictions : array_like of float
         Of the same shape.
 
@@ -46,7 +46,7 @@ def dimension_metrics(labels: ArrayLike, predictions: ArrayLike) -> dict[str, Fl
     -------
     dict of str to numpy.ndarray
         ``ccc`` and ``pearson`` in [-1, 1] and ``rmse``, each (K,); NaN for a dimension
-        without a known label.
+        without known labels.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def _metrics(y: Floats, x: Floats) -> dict[str, Floats]:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_y, mean_x = y.sum(0) / number, x.sum(0) / number
         b, a = np.where(known, y - mean_y, 0), np.where(known, x - mean_x, 0)
-        # Equal values have a mean that may differ from them in the last digit.
+        # The mean of equal values may differ from them in the last digit.
         flat = np.zeros(len(number), dtype=bool)
         for v in (x, y):
             highest = np.where(known, v, -np.inf).max(0)
@@ -100,31 +100,31 @@ def dimension_summary(
     speakers: Sequence[Hashable] | None = None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Summarise predicted dimensions for a run's results.
+    """Summarises predicted dimensions for a run's results.
 
     Arguments
     ---------
     labels, predictions : array_like of float
-        (N, K); labels of NaN are unknown.
+        (N, K); NaN labels are unknown.
     names : sequence of str
-        Of the K dimensions.
+        Names of the K dimensions.
     speakers : sequence, optional
-        One per utterance.
+        Speaker of each utterance.
     n_resamples : int
-        Of the bootstrap.
+        Number of bootstrap resamples.
 
     Returns
     -------
     dict
-        Ready for JSON. ``ccc``, ``pearson`` and ``rmse`` (means over the dimensions)
-        and ``ccc_<name>`` and so on, each with ``value``, ``interval`` and
-        ``interval_speakers``; ``dimensions`` (the names), ``utterances``, ``speakers``
-        and ``interval_speakers_missing``.
+        Plain values for JSON: ``ccc``, ``pearson`` and ``rmse`` (means over the
+        dimensions) and ``ccc_<name>`` etc. per dimension, each with ``value``,
+        ``interval`` and ``interval_speakers``; ``dimensions`` (the names),
+        ``utterances``, ``speakers`` and ``interval_speakers_missing``.
 
     Raises
     ------
     ValueError
-        If shapes, values or names do not fit.
+        If shapes, values or names do not fit together.
 
     Example
     -------

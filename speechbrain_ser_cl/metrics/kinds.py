@@ -1,8 +1,8 @@
-"""Kinds of results: what is summed over utterances, and the measures of such sums.
+"""Kinds of results, with the sums over utterances that their metrics need.
 
-Each measure here is a function of sums over utterances. So a pooled result, a resample
-of the bootstrap and an exchange of a permutation test cost a few additions per speaker,
-however many utterances there are.
+Each metric in this file depends on sums over utterances. A pooled result, a bootstrap
+resample and an exchange of a permutation test therefore cost a few additions per
+speaker, for any number of utterances.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -21,24 +21,25 @@ _VOTES = ("kl", "js", "cosine", "brier")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a model predicts, and how its results are measured.
+    """A kind of model output, and how its results are measured.
 
     Arguments
     ---------
     name : str
         ``classes``, ``votes``, ``dimensions`` or ``emotions``.
     titles : mapping
-        Measure to its title in tables, the most important first.
+        Metric to its title in tables, the most important first.
     percent : frozenset of str
-        Measures that are shares, written in percent.
+        Metrics that are fractions, shown in percent.
     errors : frozenset of str
-        Measures of which less is better.
+        Metrics for which smaller is better.
     measure : callable
-        Takes sums, of any leading dimensions; gives each measure in these dimensions.
+        Converts sums (any leading dimensions) to each metric (with these dimensions).
     common : callable
-        Takes sums; what two settings have alike if they were tested on the same
+        Converts sums to a value that is equal for two settings with the same test
         utterances.
-    number : callable
+        utterances.
+    Converts sums to the number of utterances.
         Takes sums; the number of utterances.
 
     Example
@@ -59,25 +60,25 @@ class Kind:
 
     @property
     def first(self) -> str:
-        """Name the measure that counts if none is named."""
+        """Default metric."""
         return next(iter(self.titles))
 
     def choose(self, metric: str) -> str:
-        """Give the metric, or of another kind's the one that counts here."""
+        """Returns the metric, or for another kind's metric the default."""
         return metric if metric in self.titles else self.first
 
     def title(self, metric: str) -> str:
-        """Give the title of a measure with its unit."""
+        """Returns the title of a metric with its unit."""
         return self.titles[metric] + (" %" if metric in self.percent else "")
 
     def write(self, metric: str, value: float | None) -> str:
-        """Write a value for people: percent, or three decimals; None is a dash."""
+        """Formats a value: percent, or three decimals; None is a dash."""
         if value is None or not np.isfinite(value):
             return "–"
         return f"{100 * value:.1f}" if metric in self.percent else f"{value:.3f}"
 
     def bounds(self, metric: str, interval: Sequence[float] | None) -> str:
-        """Write an interval; None is a dash."""
+        """Formats an interval; None is a dash."""
         if interval is None:
             return "–"
         return " to ".join(self.write(metric, bound) for bound in interval)
@@ -90,7 +91,7 @@ def _of_votes(sums: Array) -> dict[str, Array]:
 
 
 def _of_dimensions(sums: Array) -> dict[str, Array]:
-    """Means over the dimensions that have labels."""
+    """Computes means over the dimensions that have labels."""
     known = sums[..., 0] > 0
     with np.errstate(invalid="ignore"):
         return {
@@ -100,18 +101,18 @@ def _of_dimensions(sums: Array) -> dict[str, Array]:
 
 
 def each_dimension(sums: Array) -> dict[str, Array]:
-    """Compute the measures of each dimension from sums.
+    """Computes the metrics of each dimension from sums.
 
     Arguments
     ---------
     sums : numpy.ndarray
-        (..., K, 6), of :func:`dimension_sums`.
+        (..., K, 6), from :func:`dimension_sums`.
 
     Returns
     -------
     dict
-        ``ccc``, ``pearson``, ``rmse``, each (..., K), as
-        :func:`~.dimensions.dimension_metrics` has them.
+        ``ccc``, ``pearson``, ``rmse``, each (..., K), as in
+        :func:`~.dimensions.dimension_metrics`.
 
     Example
     -------
@@ -123,7 +124,7 @@ def each_dimension(sums: Array) -> dict[str, Array]:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean_y, mean_x = y / n, x / n
         var_y, var_x = yy / n - mean_y**2, xx / n - mean_x**2
-        # Differences of large numbers: what is left of a constant is rounding.
+        # Differences of large numbers: for constant values only rounding errors remain.
         flat = (var_y <= 1e-12 * yy / n) | (var_x <= 1e-12 * xx / n)
         covariance = xy / n - mean_x * mean_y
         ccc = 2 * covariance / (var_y + var_x + (mean_x - mean_y) ** 2)
@@ -146,7 +147,7 @@ def _of_emotions(sums: Array) -> dict[str, Array]:
 
 
 def vote_sums(votes: ArrayLike, probabilities: ArrayLike) -> Array:
-    """Compute what is summed of probabilities and votes.
+    """Computes the sums of probabilities and votes.
 
     Arguments
     ---------
@@ -172,12 +173,12 @@ def vote_sums(votes: ArrayLike, probabilities: ArrayLike) -> Array:
 
 
 def dimension_sums(labels: ArrayLike, predictions: ArrayLike) -> Array:
-    """Compute what is summed of dimensions: number, sums, squares and products.
+    """Computes the sums of dimensions: number, values, squares and products.
 
     Arguments
     ---------
     labels, predictions : array_like of float
-        (N, K), or (N,) for one dimension; labels of NaN are unknown.
+        (N, K), or (N,) for one dimension; NaN labels are unknown.
 
     Returns
     -------
@@ -197,18 +198,18 @@ def dimension_sums(labels: ArrayLike, predictions: ArrayLike) -> Array:
 
 
 def emotion_sums(labels: ArrayLike, predictions: ArrayLike) -> Array:
-    """Compute what is summed of several emotions at once.
+    """Computes the sums of multi-label results.
 
     Arguments
     ---------
     labels, predictions : array_like of bool
-        (N, C): which emotions an utterance has.
+        (N, C): emotions of each utterance.
 
     Returns
     -------
     numpy.ndarray
-        (N, C + 1, 3): of each emotion both, true and said; then the utterance's F1
-        and 1.
+        (N, C + 1, 3): for each emotion whether it is both true and predicted, true,
+        predicted; in the last row the utterance's F1 and 1.
 
     Example
     -------
@@ -279,24 +280,24 @@ KINDS = {
 def sum_intervals(
     kind: Kind, sums: Array, n_resamples: int = 1000, seed: int = 0
 ) -> dict[str, tuple[float, float] | None]:
-    """Resample speakers: 95 % percentile bootstrap intervals, from their sums.
+    """Computes 95 % percentile bootstrap intervals over speakers, from their sums.
 
     Arguments
     ---------
     kind : Kind
-        Of the results.
+        Kind of the results.
     sums : numpy.ndarray
-        One entry per speaker (S, ...).
+        Sums of each speaker (S, ...).
     n_resamples : int
-        At least 1.
+        Number of resamples, at least 1.
     seed : int
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
     dict
-        Measure to its bounds; None with fewer than 5 speakers, or where no resample
-        has a value.
+        Metric to its bounds. None if there are fewer than 5 speakers or no resample has
+        a value.
 
     Example
     -------
@@ -314,7 +315,7 @@ def sum_intervals(
 
 
 def _middle(values: Array) -> tuple[float, float] | None:
-    """The middle 95 % of those that are numbers."""
+    """Returns the middle 95 % of the values that are not NaN."""
     known = values[np.isfinite(values)]
     if not len(known):
         return None
@@ -329,28 +330,28 @@ def group_summary(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure each group: which is worst, and how far apart they are.
+    """Computes a metric of each group, the worst group and the gap.
 
     Arguments
     ---------
     kind : Kind
-        Of the results.
+        Kind of the results.
     metric : str
-        One of its measures.
+        Name of one of its metrics.
     sums : mapping
         (group, speaker) to the sums of the speaker's utterances in that group.
     n_resamples : int
-        Of the bootstrap over speakers.
+        Number of bootstrap resamples over speakers.
     seed : int
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
     dict
-        Ready for JSON: ``metric``; ``groups``: for each its ``value``, 95 %
+        Plain values for JSON: ``metric``; ``groups``: for each its ``value``, 95 %
         ``interval`` over speakers (None with fewer than 5), ``utterances`` and
-        ``speakers``; ``worst``: the name of the worst; ``gap``: best less worst, with
-        its interval.
+        ``speakers``; ``worst``: name of the worst group; ``gap``: best minus worst
+        value, with its interval.
 
     Raises
     ------
@@ -384,7 +385,7 @@ def group_summary(
             totals = np.tensordot(weights, np.stack(list(own.values())), 1)
             values = np.asarray(kind.measure(totals)[metric], dtype=float)
             value = float(kind.measure(whole)[metric])
-        # A resample without anybody of the group has no value.
+        # A resample without speakers of the group has no value.
         values[weights.sum(1) == 0] = np.nan
         resampled.append(values)
         found[group] = {

@@ -1,9 +1,9 @@
-"""A linear classifier on fixed vectors: which layer, how strong, how good.
+"""Linear classifiers on fixed vectors, with selection of layer and regularisation.
 
-What is chosen is chosen by cross-validation over groups (speakers) of the training data
-alone. Layers are compared by ridge regression on the classes, whose predictions for all
-strengths and folds come from one sum of products per layer and fold; the strength is
-then chosen by the classifier itself.
+Selection uses cross-validation over groups (speakers) of the training data only. Layers
+are compared by ridge regression on the classes, for which one sum of products per layer
+and fold gives the predictions for all strengths and folds. The strength is then
+selected with the final classifier.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ CLASSIFIERS: dict[str, tuple[float, ...]] = {
     "svm": (0.0001, 0.0003, 0.001, 0.003, 0.01),
     "ridge": (0.0001, 0.001, 0.01),
 }
-"""The classifiers, and of each the values of C that are tried."""
+"""Classifiers, and the values of C that are tried for each."""
 
 NORMALISATIONS = ("none", "corpus", "own_corpus", "speaker")
-"""How vectors are standardised; the last two look at those that are tested, too."""
+"""Ways to standardise vectors; the last two also use the tested vectors."""
 
 Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
@@ -30,18 +30,18 @@ Integers = NDArray[np.integer[Any]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What to fit, and how good it was in the inner folds.
+    """What was selected, and its result in the inner folds.
 
     Arguments
     ---------
     layer : int
-        Which of the layers.
+        Index of the layer.
     normalisation, pooling : str
-        How vectors are standardised, and what they are made of.
+        How vectors are standardised and pooled.
     C : float
-        Strength of the classifier; larger: less regularised.
+        Inverse strength of the regularisation.
     uar : float
-        Over the inner folds, in [0, 1].
+        UAR over the inner folds, in [0, 1].
 
     Example
     -------
@@ -67,16 +67,17 @@ class Choice:
 def inner_folds(
     labels: ArrayLike, groups: Sequence[str] | None, n_folds: int = 5
 ) -> Integers:
-    """Deal training utterances to folds that keep groups together and classes even.
+    """Assigns training utterances to folds, with groups kept together and classes
+    balanced.
 
     Arguments
     ---------
     labels : array_like of int
         N classes.
     groups : sequence of str or None
-        N groups, such as speakers. None: each utterance is one.
+        N groups, such as speakers. None: each utterance is its own group.
     n_folds : int
-        As many, or as many as there are groups.
+        Number of folds; at most the number of groups is used.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def inner_folds(
     Raises
     ------
     ValueError
-        If there is but one group.
+        If there is only one group.
 
     Example
     -------
@@ -116,11 +117,11 @@ def inner_folds(
 def ridge_predictions(
     vectors: Floats, labels: ArrayLike, folds: ArrayLike, strengths: Sequence[float]
 ) -> Integers:
-    r"""Predict each fold by ridge regression on the others, for several strengths.
+    r"""Predicts each fold by ridge regression on the others, for several strengths.
 
-    Targets are 1 for the utterance's class and -1 for the others; classes weigh
-    equally, by W; the intercept is not shrunk. For each fold, of the products of all
-    others,
+    Targets are 1 for the utterance's class and -1 for the others. W weighs classes
+    equally. The intercept is not regularised. For each fold, with the sums over all
+    other folds,
 
     .. math::
         (X^T W X + I / C) \, B = X^T W Y
@@ -132,7 +133,7 @@ def ridge_predictions(
     labels : array_like of int
         N classes.
     folds : array_like of int
-        Of each utterance.
+        Fold of each utterance.
     strengths : sequence of float
         S values of C.
 
@@ -161,7 +162,7 @@ def ridge_predictions(
         left, right = all_squares - own_squares, all_products - own_products
         for row, C in zip(found, strengths, strict=True):
             ridge = left.copy()
-            ridge.flat[: -1 : len(ridge) + 1] += 1 / C  # of all but the intercept
+            ridge.flat[: -1 : len(ridge) + 1] += 1 / C  # all but the intercept
             solution = cho_solve(cho_factor(ridge, overwrite_a=True), right)
             row[part] = (x[part] @ solution).argmax(axis=1)
     return found
@@ -175,30 +176,32 @@ def fit_classifier(
     balance: bool = True,
     tolerance: float = 1e-4,
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Fit scikit-learn's classifier with some strengths; give its logits' weights.
+    """Fits scikit-learn's classifier for several strengths; returns weights of its
+    logits.
 
     Arguments
     ---------
     classifier : str
         One of ``CLASSIFIERS``: ``logistic`` (multinomial), ``svm`` (linear, squared
-        hinge, one class against the others) or ``ridge``.
+        hinge, one-vs-rest) or ``ridge``.
     vectors : numpy.ndarray
         (N, D).
     labels : array_like of int
         N classes 0 to K - 1, each at least once.
     strengths : sequence of float
-        Values of C; ``ridge`` has alpha = 1 / C. A logistic regression begins where the
-        one before ended.
+        Values of C; ``ridge`` has alpha = 1 / C. Each logistic regression starts from
+        the previous solution.
     balance : bool
-        Whether classes weigh equally.
+        Whether to weigh classes equally.
     tolerance : float
-        When the logistic regression stops: largest component of the gradient.
+        Stopping criterion of the logistic regression: largest component of the
+        gradient.
 
     Yields
     ------
     weights : numpy.ndarray
-        (K, D), so that the softmax of ``x @ weights.T + bias`` is ``predict_proba`` of
-        the logistic regression, and its argmax what any of the three predicts.
+        (K, D). The softmax of ``x @ weights.T + bias`` is ``predict_proba`` of the
+        logistic regression; the argmax is the prediction of all three.
     bias : numpy.ndarray
         (K,).
 
@@ -224,26 +227,26 @@ def fit_classifier(
         model.set_params(**({"alpha": 1 / C} if classifier == "ridge" else {"C": C}))
         model.fit(vectors, np.asarray(labels))
         weights, bias = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
-        if len(weights) == 1:  # two classes: one score, its sign decides
+        if len(weights) == 1:  # two classes: one score whose sign decides
             weights = np.concatenate([-weights / 2, weights / 2])
             bias = np.concatenate([-bias / 2, bias / 2])
         yield weights.copy(), bias.copy()
 
 
 def standardiser(vectors: Floats) -> tuple[Floats, Floats]:
-    """Compute mean and standard deviation (D,) of vectors (N, D); 1 if constant."""
+    """Computes mean and standard deviation (D,) of vectors (N, D); 1 for constants."""
     mean, std = vectors.mean(axis=0), vectors.std(axis=0)
     std[std <= 1e-6 * (abs(mean) + 1e-6)] = 1.0
     return mean, std
 
 
 def _with_intercept(x: Floats) -> Floats:
-    """Add a last column of ones."""
+    """Adds a last column of ones."""
     return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
 
 
 def _rotated(x: Floats) -> Floats:
-    """Rotate to no more than N dimensions; inner products stay the same."""
+    """Rotates vectors to at most N dimensions, which keeps inner products."""
     if x.shape[1] <= len(x):
         return x
     values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
@@ -251,7 +254,7 @@ def _rotated(x: Floats) -> Floats:
 
 
 def _balanced(labels: Integers) -> Floats:
-    """Compute the weight of each utterance: N / (K n_c)."""
+    """Computes the weight of each utterance: N / (K n_c)."""
     counts = np.bincount(labels)
     shares = counts[labels] * np.count_nonzero(counts) / len(labels)
     return np.asarray(1 / shares)

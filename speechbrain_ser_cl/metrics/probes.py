@@ -1,14 +1,14 @@
-"""How good frozen embeddings are: a linear classifier, neighbours, clusters."""
+"""Quality of frozen embeddings: linear classifier, neighbours, clusters."""
 
 import warnings
 from typing import Any
 
 import numpy as np
-import scipy  # imports its parts when they are used
+import scipy  # imports submodules when they are used
 from numpy.typing import ArrayLike
 
-# scikit-learn is imported where it is used: whoever evaluates nothing but
-# classifications need not wait for it.
+# scikit-learn is imported in functions, so that users of classification metrics need
+# not wait for it.
 _BLOCK = 1024
 
 
@@ -18,11 +18,11 @@ def linear_svm(
     embeddings: ArrayLike,
     C: float = 1.0,
 ) -> np.ndarray:
-    """Predictions of a support vector machine with a linear kernel.
+    """Predicts classes by a support vector machine with a linear kernel.
 
-    scikit-learn's ``SVC``, one classifier for each pair of classes. Embeddings are
-    taken as they are: standardising would blow up what little is left of the
-    differences when an encoder has collapsed to a point, and hide it.
+    scikit-learn's ``SVC``, one classifier per pair of classes. Embeddings are not
+    standardised: that would enlarge the small remaining differences of an encoder that
+    has collapsed to a point, and hide the collapse.
 
     Arguments
     ---------
@@ -31,7 +31,7 @@ def linear_svm(
     train_labels : array_like
         M classes, ints or names.
     embeddings : array_like of float
-        What to classify, shape (N, D).
+        Embeddings to classify, shape (N, D).
     C : float
         Penalty of errors, above 0; choose it on validation data.
 
@@ -43,7 +43,8 @@ def linear_svm(
     Raises
     ------
     ValueError
-        When shapes do not fit, a value is not finite, or there is only one class.
+        If shapes do not fit together, a value is not finite, or there is only one
+        class.
 
     Example
     -------
@@ -58,11 +59,11 @@ def linear_svm(
 
 
 def recall_at_1(embeddings: ArrayLike, labels: ArrayLike) -> float:
-    """Compute the share of utterances whose nearest other one is of their class.
+    """Computes the fraction of utterances whose nearest neighbour has the same class.
 
-    The share is taken within each class and averaged over the classes. Distances are
-    Euclidean. Where several are equally near, the share of them that is of the class
-    counts, so that an encoder that maps everything to one point is at chance.
+    The fraction is computed per class and averaged over classes. Distances are
+    Euclidean. For several equally near neighbours the fraction with the same class
+    counts, so an encoder that maps everything to one point is at chance level.
 
     Arguments
     ---------
@@ -74,12 +75,12 @@ def recall_at_1(embeddings: ArrayLike, labels: ArrayLike) -> float:
     Returns
     -------
     recall : float
-        In [0, 1]. An utterance that is alone in its class cannot be found.
+        In [0, 1]. The only utterance of a class counts as not found.
 
     Raises
     ------
     ValueError
-        When shapes do not fit or a value is not finite.
+        If shapes do not fit together or a value is not finite.
 
     Example
     -------
@@ -103,11 +104,11 @@ def recall_at_1(embeddings: ArrayLike, labels: ArrayLike) -> float:
 def clustering_scores(
     embeddings: ArrayLike, labels: ArrayLike, seed: int = 0
 ) -> dict[str, float]:
-    """Clusters by k-means, with as many clusters as classes, against the classes.
+    """Compares k-means clusters, as many as classes, with the classes.
 
-    For F1, clusters are given to classes one to one such that as many utterances as
-    possible agree (Hungarian algorithm); F1 is then averaged over the classes. The
-    normalised mutual information is divided by the mean of both entropies.
+    For F1, clusters are matched one-to-one to classes so that most utterances agree
+    (Hungarian algorithm); F1 is averaged over the classes. The normalised mutual
+    information is divided by the mean of both entropies.
 
     Arguments
     ---------
@@ -116,7 +117,7 @@ def clustering_scores(
     labels : array_like
         N classes, ints or names; at least two different ones.
     seed : int
-        Of the ten starts of k-means, the best of which counts.
+        Seed of the ten starts of k-means; the best start is used.
 
     Returns
     -------
@@ -126,7 +127,7 @@ def clustering_scores(
     Raises
     ------
     ValueError
-        When shapes do not fit or a value is not finite.
+        If shapes do not fit together or a value is not finite.
 
     Example
     -------
@@ -140,7 +141,7 @@ def clustering_scores(
     embeddings, labels = _checked(embeddings, labels)
     n_classes = len(np.unique(labels))
     with warnings.catch_warnings():
-        # Fewer different points than clusters: some clusters stay empty.
+        # With fewer different points than clusters, some clusters stay empty.
         warnings.simplefilter("ignore", ConvergenceWarning)
         clusters = KMeans(n_classes, n_init=10, random_state=seed).fit_predict(
             embeddings
@@ -153,24 +154,24 @@ def clustering_scores(
 
 
 def matched_labels(clusters: ArrayLike, labels: ArrayLike) -> np.ndarray:
-    """Clusters, each renamed to a class of its own such that most utterances agree.
+    """Renames clusters to classes, one-to-one, so that most utterances agree.
 
     Arguments
     ---------
     clusters : array_like
-        N clusters; no more different ones than there are classes.
+        N clusters; at most as many different ones as classes.
     labels : array_like
         N classes.
 
     Returns
     -------
     matched : numpy.ndarray
-        For each utterance the class that its cluster was given to.
+        Class of each utterance's cluster.
 
     Raises
     ------
     ValueError
-        When there are more clusters than classes.
+        If there are more clusters than classes.
 
     Example
     -------

@@ -1,21 +1,21 @@
-"""How alike two representations of the same utterances are, up to a linear map."""
+"""Similarity of two representations of the same utterances, up to a linear map."""
 
 import warnings
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Errors of sums of products, in units of the precision of what they were computed in.
+# Rounding errors of sums of products, in units of the machine precision.
 _ROUNDING = 10
 
 
 def canonical_correlations(x: ArrayLike, y: ArrayLike) -> np.ndarray:
-    """Compute canonical correlations of two representations, the largest first.
+    """Computes canonical correlations of two representations, largest first.
 
     The singular values of U_x^T U_y, where the columns of U_x and U_y are orthonormal
-    bases of what the centred columns of x and y span (Björck and Golub 1973). The
-    bases are cut where singular values are no more than rounding errors, so neither
-    linearly dependent columns nor fewer utterances than dimensions do harm.
+    bases of the spans of the centred columns of x and y (Björck and Golub 1973).
+    Singular values at the level of rounding errors are dropped, so linearly dependent
+    columns and fewer utterances than dimensions are allowed.
 
     Arguments
     ---------
@@ -25,19 +25,19 @@ def canonical_correlations(x: ArrayLike, y: ArrayLike) -> np.ndarray:
     Returns
     -------
     correlations : numpy.ndarray
-        As many as the smaller of both ranks, in [0, 1].
+        As many as the smaller rank, in [0, 1].
 
     Raises
     ------
     ValueError
-        When shapes do not fit, a value is not finite, or a representation is the same
-        for all utterances.
+        If shapes do not fit together, a value is not finite, or a representation is
+        equal for all utterances.
 
     Warns
     -----
     UserWarning
-        When the ranks add up to more than N - 1: then some of the correlations are 1
-        whatever the data.
+        If the ranks add up to more than N - 1; some correlations are then 1 for any
+        data.
 
     Example
     -------
@@ -49,27 +49,27 @@ def canonical_correlations(x: ArrayLike, y: ArrayLike) -> np.ndarray:
 
 
 def pwcca(x: ArrayLike, y: ArrayLike) -> float:
-    r"""Compute projection-weighted canonical correlation analysis.
+    r"""Computes projection-weighted canonical correlation analysis.
 
     .. math::
         \rho = \frac{\sum_i \alpha_i \rho_i}{\sum_i \alpha_i}, \qquad
         \alpha_i = \sum_j |\langle h_i, x_j \rangle|
 
-    with the canonical correlations rho_i, the canonical variates h_i of x and the
-    centred columns x_j of x: correlations count by how much of x they account for.
-    Morcos, Raghu and Bengio, "Insights on representational similarity in neural
-    networks with canonical correlation", NeurIPS 2018, section 2.
+    with canonical correlations rho_i, canonical variates h_i of x and centred columns
+    x_j of x: correlations are weighted by the part of x that they explain. Morcos,
+    Raghu and Bengio, "Insights on representational similarity in neural networks with
+    canonical correlation", NeurIPS 2018, section 2.
 
-    It is not symmetric, as the weights are those of x. Invertible affine maps of y
-    change nothing; for x this holds of the correlations, and of the weights for
-    scaling, shifts and the order and sign of columns.
+    Not symmetric, because the weights are those of x. Invertible affine maps of y
+    change nothing. Those of x do not change the correlations; the weights are unchanged
+    for scaling, shifts, and order and sign of columns.
 
     Arguments
     ---------
     x, y : array_like of float
-        Representations of the same N utterances, (N, D_x) and (N, D_y). Take many
-        more utterances than dimensions: the squared correlations of independent
-        random representations add up to about D_x D_y / (N - 1).
+        Representations of the same N utterances, (N, D_x) and (N, D_y). Use many more
+        utterances than dimensions: the squared correlations of independent random
+        representations add up to about D_x D_y / (N - 1).
 
     Returns
     -------
@@ -79,7 +79,7 @@ def pwcca(x: ArrayLike, y: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        As :func:`canonical_correlations`, which also warns.
+        As in :func:`canonical_correlations`, which also warns.
 
     Example
     -------
@@ -94,7 +94,7 @@ def pwcca(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def _canonical(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Compute canonical correlations, and the canonical variates of x as columns."""
+    """Computes canonical correlations and the canonical variates of x as columns."""
     basis_x, basis_y = _basis(x, "x"), _basis(y, "y")
     rank_x, rank_y, n = basis_x.shape[1], basis_y.shape[1], len(x)
     if rank_x + rank_y > n - 1:
@@ -110,18 +110,19 @@ def _canonical(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _basis(x: np.ndarray, name: str) -> np.ndarray:
-    """Compute an orthonormal basis (N, rank) of the centred columns' span."""
+    """Computes an orthonormal basis (N, rank) of the centred columns' span."""
     rounding = _ROUNDING * np.finfo(x.dtype).eps * np.abs(x).max(axis=0)
     centred = _centred(x)
     deviation = centred.std(axis=0)
     real = deviation > 2 * rounding
     if not real.any():
         raise ValueError(f"{name} is the same for all utterances")
-    # Columns of one size, so that none is taken for a rounding error of another.
+    # Scales columns to equal size, so that none is mistaken for a rounding error of
+    # another.
     u, singular, _ = np.linalg.svd(
         centred[:, real] / deviation[real], full_matrices=False
     )
-    # The largest singular value that independent errors of that size have.
+    # Largest singular value of independent errors of that size.
     relative = (rounding[real] / deviation[real]).max()
     limit = relative * (np.sqrt(len(x)) + np.sqrt(real.sum()))
     return u[:, singular > limit]

@@ -1,4 +1,4 @@
-"""Intervals of any measure by resampling speakers, and tests between two settings."""
+"""Bootstrap intervals of any measure over speakers, and tests between two settings."""
 
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -9,30 +9,30 @@ from numpy.typing import NDArray
 from speechbrain_ser_cl.metrics.classification import MIN_GROUPS
 
 Floats = NDArray[np.float64]
-# Takes indices of utterances, gives named values.
+# From indices of utterances to named values.
 Measure = Callable[[NDArray[np.int64]], dict[str, float]]
 Interval = tuple[float, float]
 
 
 def members(units: Sequence[Hashable] | None, number: int) -> list[NDArray[np.int64]]:
-    """List the utterances of each unit that is resampled.
+    """Lists the utterances of each resampling unit.
 
     Arguments
     ---------
     units : sequence or None
-        One unit (speaker) per utterance; None: each utterance is one.
+        Unit (speaker) of each utterance. None: each utterance is a unit.
     number : int
-        Of utterances.
+        Number of utterances.
 
     Returns
     -------
     list of numpy.ndarray
-        Indices of utterances, one array per unit, in the order of the units' names.
+        Indices of utterances, one array per unit, sorted by the units' names.
 
     Raises
     ------
     ValueError
-        If there is not one unit for each utterance.
+        If the number of units differs from the number of utterances.
 
     Example
     -------
@@ -59,29 +59,29 @@ def intervals(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Interval | None]:
-    """Compute percentile bootstrap intervals of a measure over utterances or speakers.
+    """Computes percentile bootstrap intervals of a measure over utterances or speakers.
 
     Arguments
     ---------
     measure : callable
-        Takes indices of utterances (with repetitions), gives named values. NaN is a
-        value that is not defined for this resample, and left out.
+        From indices of utterances (with repetitions) to named values. NaN values are
+        undefined for this resample and left out.
     number : int
-        Of utterances.
+        Number of utterances.
     units : sequence, optional
-        One speaker per utterance, resampled with all their utterances. None:
-        utterances are resampled.
+        Speaker of each utterance; speakers are resampled with all their utterances.
+        None: utterances are resampled.
     n_resamples : int
-        At least 1.
+        Number of resamples, at least 1.
     confidence : float
         In (0, 1).
     seed : int
-        Of the resampling.
+        Seed of the resampling.
 
     Returns
     -------
     dict of str to (float, float) or None
-        None with fewer than 5 units, or where no resample has a value.
+        None with fewer than 5 units, or if no resample has a value.
 
     Raises
     ------
@@ -127,23 +127,23 @@ def paired_test(
     n_resamples: int = 999,
     seed: int = 0,
 ) -> float:
-    """Compare two settings by exchanging their predictions, speaker by speaker.
+    """Tests two settings by exchanging their predictions, speaker by speaker.
 
-    As :func:`~.significance.speaker_permutation_test`, for any measure of
+    Like :func:`~.significance.speaker_permutation_test`, for any measure of
     predictions.
 
     Arguments
     ---------
     measure : callable
-        Takes predictions in the shape of ``a``, gives a number.
+        From predictions in the shape of ``a`` to a number.
     a, b : numpy.ndarray
         Predictions of both settings for the same utterances (N, ...).
     units : sequence
-        One speaker per utterance.
+        Speaker of each utterance.
     n_resamples : int
-        At least 1. If there are no more than so many exchanges, all are gone through.
+        At least 1. If there are at most this many exchanges, all are used.
     seed : int
-        Of the draw.
+        Seed of the exchanges.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def paired_test(
     Raises
     ------
     ValueError
-        If the predictions are not of the same utterances.
+        If the predictions are of different utterances.
 
     Example
     -------
@@ -178,7 +178,7 @@ def paired_test(
     else:
         rng = np.random.default_rng(seed)
         swaps = rng.integers(0, 2, (n_resamples, n_units))
-        swaps[0] = 0  # what was observed is one of the possible exchanges
+        swaps[0] = 0  # the observed assignment is one of the exchanges
     differences = []
     swapped = np.empty(len(a), dtype=bool)
     for swap in swaps:
@@ -187,7 +187,7 @@ def paired_test(
         mask = swapped.reshape(-1, *[1] * (a.ndim - 1))
         first, second = np.where(mask, b, a), np.where(mask, a, b)
         differences.append(abs(measure(first) - measure(second)))
-    # A small tolerance: sums in another order differ in the last digit.
+    # A small tolerance, because sums in another order differ in the last digit.
     return float((np.asarray(differences) >= differences[0] - 1e-12).mean())
 
 
@@ -197,26 +197,26 @@ def entries(
     speakers: Sequence[Hashable] | None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Make the entries of ``results.json`` for each value of a measure.
+    """Makes the entries of ``results.json`` for each value of a measure.
 
     Arguments
     ---------
     measure : callable
-        As of :func:`intervals`.
+        As in :func:`intervals`.
     number : int
-        Of utterances.
+        Number of utterances.
     speakers : sequence or None
-        One per utterance; None: not known.
+        Speaker of each utterance. None: unknown.
     n_resamples : int
-        Of each bootstrap.
+        Number of resamples of each bootstrap.
 
     Returns
     -------
     dict
-        For each name ``value`` (None if it is not defined), 95 % ``interval`` over
-        utterances and ``interval_speakers``; ``utterances``, ``speakers`` (counts) and
-        ``interval_speakers_missing``: why there is none over speakers, or None. The
-        same form as that of :func:`~.classification.summary`.
+        For each name ``value`` (None if undefined), 95 % ``interval`` over utterances
+        and ``interval_speakers``; ``utterances``, ``speakers`` (counts) and
+        ``interval_speakers_missing``: why there is no interval over speakers, or None.
+        Same form as :func:`~.classification.summary`.
 
     Example
     -------

@@ -1,44 +1,44 @@
-"""Is one setting better than another, or was it luck?
+"""Significance tests between settings.
 
-Two questions, two tests. Over folds: would other training data and folds turn the
-difference round? Over speakers: would other test speakers? Several comparisons with
-one baseline are corrected by Holm's method.
+Tests over folds ask whether other training data and folds would reverse the difference;
+tests over speakers ask the same of other test speakers. Several comparisons with one
+baseline are corrected by Holm's method.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy  # imports its parts when they are used
+import scipy  # imports submodules when they are used
 from numpy.typing import ArrayLike
 
 from speechbrain_ser_cl.metrics.kinds import KINDS
 
-_MOST_EXACT = 9999  # so many permutations are gone through, rather than drawn
+_MOST_EXACT = 9999  # up to this number, all permutations are used
 
 
 def paired_fold_tests(a: ArrayLike, b: ArrayLike) -> dict[str, float | None]:
-    """Compare two settings fold by fold, two-sided.
+    """Tests two settings fold by fold, two-sided.
 
-    Folds share training data, so both p values are somewhat too small; and with n
-    folds that of the signed-rank test is never below 2^(1 - n).
+    Folds share training data, so both p values are somewhat too small. With n folds, p
+    of the signed-rank test is at least 2^(1 - n).
 
     Arguments
     ---------
     a, b : array_like of float
-        A metric of both settings on the same folds, shape (F,).
+        Metric of both settings on the same folds, shape (F,).
 
     Returns
     -------
     dict
         ``t_test``: p of the paired t-test (Student 1908); ``wilcoxon``: p of the
-        signed-rank test (Wilcoxon 1945), exact up to 13 folds. None where there are
-        fewer than 2 folds, or no two values differ.
+        signed-rank test (Wilcoxon 1945), exact up to 13 folds. None with fewer than 2
+        folds, or if all values are equal.
 
     Raises
     ------
     ValueError
-        If the folds are not the same number.
+        If the numbers of folds differ.
 
     Example
     -------
@@ -52,7 +52,7 @@ def paired_fold_tests(a: ArrayLike, b: ArrayLike) -> dict[str, float | None]:
             f"expected one value per fold of both settings, found shapes {a.shape} and "
             f"{b.shape}"
         )
-    # Rounded, so that equal metrics are equal and tied differences tied.
+    # Rounded, so that equal metrics and tied differences are exactly equal.
     difference = (a - b).round(12)
     if len(difference) < 2 or not difference.any():
         return {"t_test": None, "wilcoxon": None}
@@ -62,9 +62,9 @@ def paired_fold_tests(a: ArrayLike, b: ArrayLike) -> dict[str, float | None]:
 
 
 def _signed_rank(difference: np.ndarray) -> float:
-    """Compute p of the signed-rank test, zeros left out, exact whatever the ties."""
+    """Computes p of the signed-rank test without zeros, exact also with ties."""
     difference = difference[difference != 0]
-    if len(difference) == 1:  # scipy wants two; either sign is as likely
+    if len(difference) == 1:  # scipy needs two values; either sign is equally likely
         return 1.0
     if 2 ** len(difference) <= _MOST_EXACT:
         every = scipy.stats.PermutationMethod(n_resamples=_MOST_EXACT)
@@ -80,29 +80,30 @@ def speaker_permutation_test(
     seed: int = 0,
     kind: str = "classes",
 ) -> float:
-    """Compare two settings by exchanging their predictions, speaker by speaker.
+    """Compares two settings by exchanging their predictions, speaker by speaker.
 
-    If the settings were alike, which of the two a speaker's predictions are from
-    would not matter. So they are exchanged, for all utterances of a speaker at once
-    since these are not independent, and the metric's difference over all utterances is
-    computed anew: p is the share of exchanges that give a difference as large
-    (two-sided; Good 2005). All 2^S exchanges are gone through if they are no more
-    than ``n_resamples``; else so many are drawn, the observed one beside them.
+    If the settings are equivalent, the assignment of predictions to settings is
+    arbitrary. All utterances of a speaker are exchanged together, because they are not
+    independent, and the metric's difference over all utterances is computed again. p is
+    the fraction of exchanges with a difference at least as large (two-sided; Good
+    2005). All 2^S exchanges are used if they are at most ``n_resamples``; else that
+    many are drawn, and the observed one is added.
 
     Arguments
     ---------
     a, b : mapping
-        Speaker to confusion counts (C, C), true class first, of either setting on the
+        Speaker to confusion counts (C, C), true class first, of each setting on the
         same utterances.
     metric : str
         ``uar``, ``wa`` or ``macro_f1``.
     n_resamples : int
-        At least 1.
+        Number of exchanges, at least 1.
     seed : int
-        Of the draw.
+        Seed of the exchanges.
     kind : str
-        Of the results. Of others than classes ``a`` and ``b`` have sums, and the
-        metrics are theirs: see :mod:`~speechbrain_ser_cl.metrics.kinds`.
+        Kind of the results. For other kinds than classes, ``a`` and ``b`` contain sums
+        and ``metric`` is one of the kind's, see
+        :mod:`~speechbrain_ser_cl.metrics.kinds`.
 
     Returns
     -------
@@ -112,7 +113,7 @@ def speaker_permutation_test(
     Raises
     ------
     ValueError
-        If the speakers or their utterances are not the same, or the metric is unknown.
+        If the speakers or their utterances differ, or the metric is unknown.
 
     Example
     -------
@@ -142,31 +143,30 @@ def speaker_permutation_test(
     else:
         rng = np.random.default_rng(seed)
         exchanged = rng.integers(0, 2, (n_resamples, n_speakers))
-        exchanged[0] = 0  # what was observed is one of the possible exchanges
+        exchanged[0] = 0  # the observed assignment is one of the exchanges
     change = np.tensordot(exchanged, of_b - of_a, 1)
     difference = (
         known.measure(of_a.sum(0) + change)[metric]
         - known.measure(of_b.sum(0) - change)[metric]
     )
-    # A small tolerance: sums in another order differ in the last digit.
+    # A small tolerance, because sums in another order differ in the last digit.
     as_large = np.abs(difference) >= np.abs(difference[0]) - 1e-9
     return float(as_large.mean())
 
 
 def mean_interval(values: ArrayLike) -> tuple[float, float] | None:
-    """Compute the 95 % t-interval of a mean (Student 1908).
+    """Computes the 95 % t-interval of a mean (Student 1908).
 
     Arguments
     ---------
-    values : array_like of float
-        One per seed or fold, shape (N,). Folds share training data, so that their
-        interval is somewhat too narrow.
+    Value of each seed or fold, shape (N,). Folds share training data, so their interval
+    is somewhat too narrow.
 
     Returns
     -------
     (float, float) or None
-        Lower and upper bound; None for fewer than 3 values, of which it would say
-        next to nothing.
+        Lower and upper bound. None for fewer than 3 values, because the interval would
+        be too wide to be useful.
 
     Example
     -------
@@ -183,26 +183,26 @@ def mean_interval(values: ArrayLike) -> tuple[float, float] | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct p values for their number (Holm 1979).
+    """Corrects p values for multiple tests (Holm 1979).
 
-    The chance of any false alarm among them stays below the level that each is
-    compared with, whatever their dependence.
+    The probability of any false positive stays below the level to which each p value is
+    compared, for any dependence between the tests.
 
     Arguments
     ---------
     p_values : sequence of float or None
-        In [0, 1]; None is no test and not counted.
+        In [0, 1]. None: no test, not counted.
 
     Returns
     -------
     list of float or None
-        Adjusted p values, in the same order: with p sorted upwards, the largest of
-        min(1, (n - i) p_i) up to its own place, i from 0.
+        Adjusted p values in the given order: with p sorted increasingly, the maximum of
+        min(1, (n - i) p_i) up to the value's own rank, i from 0.
 
     Raises
     ------
     ValueError
-        For a value out of range.
+        If a value is out of range.
 
     Example
     -------
@@ -222,15 +222,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def rank_methods(values: ArrayLike, level: float = 0.05) -> dict[str, Any]:
-    r"""Rank methods over several data sets, and say which differ (Demsar 2006).
+    r"""Ranks methods over several data sets and tests their differences (Demsar 2006).
 
     With k methods and n data sets, the mean ranks of two methods differ significantly
-    if they are further apart than the critical difference of Nemenyi,
+    if their difference is larger than Nemenyi's critical difference,
 
     .. math::
         CD = q_{\alpha} \sqrt{\frac{k (k + 1)}{6 n}}
 
-    with q the quantile of the studentised range, divided by the root of 2.
+    with q the quantile of the studentised range, divided by the square root of 2.
 
     Arguments
     ---------
@@ -242,15 +242,16 @@ def rank_methods(values: ArrayLike, level: float = 0.05) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``mean_ranks``: of each method, 1 is best; ``friedman``: p of all being alike,
-        None for fewer than 3 methods or 2 data sets; ``critical_difference``: CD;
-        ``best``: place of the best method; ``against_best``: for each other method p
-        of the z test of both mean ranks, Holm-corrected, None for the best.
+        ``mean_ranks`` of the methods, 1 is best; ``friedman``: p of the hypothesis that
+        all methods are equal, None for fewer than 3 methods or 2 data sets;
+        ``critical_difference``: CD; ``best``: index of the best method;
+        ``against_best``: for each other method p of the z test of both mean ranks,
+        Holm-corrected; None for the best.
 
     Raises
     ------
     ValueError
-        If the values are not a matrix of finite numbers with two rows or more.
+        If the values are not a matrix of finite numbers with at least two rows.
 
     Example
     -------

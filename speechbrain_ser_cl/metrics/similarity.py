@@ -1,4 +1,4 @@
-"""How alike utterances of one emotion are, and of different ones, in each layer."""
+"""Similarities of utterances with equal and with different emotions, by layer."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from speechbrain_ser_cl.utils.files import replacing
 def pair_similarities(
     embeddings: ArrayLike, labels: Sequence[Any]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Compute mean cosine similarities of positive and of negative pairs, by layer.
+    """Computes mean cosine similarities of positive and negative pairs, by layer.
 
-    Positive pairs are any two utterances of one label, negative pairs any two of
-    different labels. Figure 4 of two-stage supervised contrastive fine-tuning (IEMOCAP
-    and CASIA).
+    Positive pairs are two utterances with the same label, negative pairs have different
+    labels. Figure 4 of two-stage supervised contrastive fine-tuning (IEMOCAP and
+    CASIA).
 
     Arguments
     ---------
     embeddings : array_like of float
-        A vector per layer and utterance, (L, N, D).
+        One vector per layer and utterance, (L, N, D).
     labels : sequence
         Label of each utterance (N,).
 
@@ -35,7 +35,7 @@ def pair_similarities(
     Raises
     ------
     ValueError
-        If shapes do not fit, or there is no positive or no negative pair.
+        If shapes do not fit together, or there is no positive or no negative pair.
 
     Example
     -------
@@ -72,14 +72,14 @@ def pair_similarities(
 def write_similarities(
     path: str | Path, similarities: Mapping[str, tuple[ArrayLike, ArrayLike]]
 ) -> None:
-    """Write similarities as CSV: ``model``, ``layer``, ``positive``, ``negative``.
+    """Writes similarities as CSV: ``model``, ``layer``, ``positive``, ``negative``.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     similarities : mapping
-        Name of a model to what ``pair_similarities`` returned for it.
+        Model name to the result of ``pair_similarities``.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Measures against the votes of listeners, and for several emotions at once."""
+"""Metrics against the votes of listeners, and multi-label metrics."""
 
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from scipy.special import rel_entr
 
 from speechbrain_ser_cl.metrics.resampling import Floats, entries
 
-_SMALLEST = 1e-12  # Probabilities below count as this in KL.
+_SMALLEST = 1e-12  # Lower bound of probabilities in KL.
 
 
 def _shares(name: str, values: ArrayLike) -> Floats:
-    """Rows with sum 1."""
+    """Checks rows and scales them to sum 1."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 2 or not array.size or not np.isfinite(array).all():
         raise ValueError(f"{name}: expected finite numbers (N, C), N at least 1")
@@ -25,9 +25,9 @@ def _shares(name: str, values: ArrayLike) -> Floats:
 
 
 def vote_metrics(votes: ArrayLike, probabilities: ArrayLike) -> dict[str, Floats]:
-    """Measure how far predicted probabilities are from the votes, by utterance.
+    """Compares predicted probabilities with the votes, by utterance.
 
-    With v the shares of the votes and p the probabilities::
+    v: shares of the votes; p: predicted probabilities::
 
         kl        = sum_c v log(v / p), p at least 1e-12
         js        = (KL(v, m) + KL(p, m)) / 2 / log 2, m = (v + p) / 2
@@ -45,8 +45,8 @@ def vote_metrics(votes: ArrayLike, probabilities: ArrayLike) -> dict[str, Floats
     Returns
     -------
     dict of str to numpy.ndarray
-        Each (N,): ``kl`` at least 0, ``js`` and ``cosine`` in [0, 1], ``brier`` in
-        [0, 2], ``majority`` 0 or 1, NaN where two classes have most votes.
+        Each (N,): ``kl`` at least 0, ``js`` and ``cosine`` in [0, 1], ``brier`` in [0,
+        2], ``majority`` 0 or 1, NaN if two classes have most votes.
 
     Raises
     ------
@@ -90,22 +90,22 @@ def vote_summary(
     speakers: Sequence[Hashable] | None = None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Summarise probabilities against votes for a run's results.
+    """Summarises probabilities against votes for a run's results.
 
     Arguments
     ---------
     votes, probabilities : array_like
         (N, C), see :func:`vote_metrics`.
     speakers : sequence, optional
-        One per utterance.
+        Speaker of each utterance.
     n_resamples : int
-        Of the bootstrap.
+        Number of bootstrap resamples.
 
     Returns
     -------
     dict
-        Ready for JSON: means of ``kl``, ``js``, ``cosine``, ``brier`` and ``majority``
-        (agreement, over utterances that have a majority), each with ``value``,
+        Plain values for JSON: means of ``kl``, ``js``, ``cosine``, ``brier`` and
+        ``majority`` (agreement, over utterances with a majority), each with ``value``,
         ``interval`` and ``interval_speakers``, and the counts of
         :func:`~.resampling.entries`.
 
@@ -137,25 +137,25 @@ def multilabel_summary(
     speakers: Sequence[Hashable] | None = None,
     n_resamples: int = 1000,
 ) -> dict[str, Any]:
-    """Compute F1 of several emotions at once, with intervals.
+    """Computes multi-label F1 scores with intervals.
 
     ``macro_f1`` is the mean over the emotions that occur in the labels, ``micro_f1``
-    that of all decisions together, ``sample_f1`` the mean over utterances (1 where
-    neither labels nor predictions have an emotion).
+    that of all decisions together, ``sample_f1`` the mean over utterances (1 if neither
+    labels nor predictions have an emotion).
 
     Arguments
     ---------
     labels, predictions : array_like of bool
-        (N, C): which emotions an utterance has.
+        (N, C): emotions of each utterance.
     speakers : sequence, optional
-        One per utterance.
+        Speaker of each utterance.
     n_resamples : int
-        Of the bootstrap.
+        Number of bootstrap resamples.
 
     Returns
     -------
     dict
-        Ready for JSON, as of :func:`vote_summary`.
+        Plain values for JSON, as in :func:`vote_summary`.
 
     Raises
     ------

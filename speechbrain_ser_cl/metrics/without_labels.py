@@ -1,7 +1,7 @@
-"""Choose a model or an epoch for speech of which no label is known.
+"""Selects a model or an epoch for speech without labels.
 
-Each criterion is larger for what it takes to be the better model. None is safe: their
-rank correlation with the true UAR stands beside the tables that use them.
+Each criterion is larger for models that it considers better. None is reliable: tables
+that use them also show their rank correlation with the true UAR.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ _MOST = 4096  # rows that are compared with each other
 
 
 def mutual_information(probabilities: ArrayLike) -> float:
-    r"""Measure how varied and how sure predictions are.
+    r"""Measures how varied and how confident predictions are.
 
     .. math::
         H\Big(\frac{1}{N} \sum_i p_i\Big) - \frac{1}{N} \sum_i H(p_i)
@@ -34,7 +34,7 @@ def mutual_information(probabilities: ArrayLike) -> float:
     Raises
     ------
     ValueError
-        If the rows are no probabilities.
+        If the rows are not probabilities.
 
     Example
     -------
@@ -48,24 +48,24 @@ def mutual_information(probabilities: ArrayLike) -> float:
 
 
 def neighborhood_density(probabilities: ArrayLike, temperature: float = 0.05) -> float:
-    r"""Measure how many near neighbours utterances have among the predictions.
+    r"""Measures how many near neighbours utterances have among the predictions.
 
-    The entropy of the similarities of each row with the others (Saito et al. 2021,
-    eq. 1 to 3: "Tune it the right way: unsupervised validation of domain adaptation
-    via soft neighborhood density"),
+    Entropy of the similarities of each row with the others (Saito et al. 2021, eq. 1 to
+    3: "Tune it the right way: unsupervised validation of domain adaptation via soft
+    neighborhood density"),
 
     .. math::
         -\frac{1}{N} \sum_i \sum_{j \neq i} P_{ij} \log P_{ij}, \quad
         P_{ij} = \frac{\exp(s_{ij} / \tau)}{\sum_{k \neq i} \exp(s_{ik} / \tau)}
 
-    with s the cosine of two rows of probabilities.
+    with s the cosine similarity of two rows of probabilities.
 
     Arguments
     ---------
     probabilities : array_like of float
-        (N, C), N at least 2. Of more than 4096 rows so many are taken, evenly spread.
+        (N, C), N at least 2. Of more than 4096 rows, 4096 evenly spaced ones are used.
     temperature : float
-        tau, above 0; the paper has 0.05.
+        tau, above 0; 0.05 in the paper.
 
     Returns
     -------
@@ -75,7 +75,7 @@ def neighborhood_density(probabilities: ArrayLike, temperature: float = 0.05) ->
     Raises
     ------
     ValueError
-        If the rows are no probabilities, or there is one only.
+        If the rows are not probabilities, or there is only one.
 
     Example
     -------
@@ -100,11 +100,11 @@ def neighborhood_density(probabilities: ArrayLike, temperature: float = 0.05) ->
 def weighted_risk(
     losses: ArrayLike, source: ArrayLike, target: ArrayLike, seed: int = 0
 ) -> float:
-    r"""Estimate the loss on the target from labelled source speech that is like it.
+    r"""Estimates the loss on the target from labelled source speech that resembles it.
 
-    Losses of source utterances that no model was trained on are weighed by the ratio
-    of densities, which a logistic regression between the domains gives, with a control
-    variate (You et al. 2019, eq. 8 and 9: "Towards accurate model selection in deep
+    Losses of source utterances outside the training data are weighted by the density
+    ratio, which a logistic regression between the domains gives, with a control variate
+    (You et al. 2019, eq. 8 and 9: "Towards accurate model selection in deep
     unsupervised domain adaptation"),
 
     .. math::
@@ -114,22 +114,22 @@ def weighted_risk(
     Arguments
     ---------
     losses : array_like of float
-        Of the N source utterances.
+        Losses of the N source utterances.
     source, target : array_like of float
         Embeddings (N, D) and (M, D).
     seed : int
-        Each utterance's weight is of a regression that was not fitted on it (two
-        halves), which are drawn by it.
+        Seed of the two halves: each utterance's weight comes from a regression on the
+        other half.
 
     Returns
     -------
     float
-        The estimate, negative, so that larger is better.
+        The estimate, negated, so that larger is better.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, or there are fewer than 4 rows of a domain.
+        If shapes do not fit together, or a domain has fewer than 4 rows.
 
     Example
     -------

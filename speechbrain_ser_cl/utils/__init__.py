@@ -1,1 +1,1 @@
-"""What every part may use: files, errors, audio at 16 kHz."""
+"""Functions that every part may use: files, errors, audio at 16 kHz."""

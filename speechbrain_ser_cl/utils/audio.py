@@ -1,4 +1,4 @@
-"""Load and cut audio files as 16 kHz mono."""
+"""Loads and cuts audio files as 16 kHz mono."""
 
 import hashlib
 import os
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     import torch
 
 SAMPLE_RATE = 16000
-# Limits of a file, whatever its header says.
-LONGEST = 6 * 3600.0  # s
-MOST_VALUES = 2**30  # of all channels, where they are kept apart; 4 GiB
+# Limits, independent of the file's header.
+LONGEST = 6 * 3600.0  # seconds
+MOST_VALUES = 2**30  # of all channels, if they are kept apart; 4 GiB
 RATES = (1000, 1_000_000)  # Hz
-LOUDEST = 1e6  # full scale is 1; files of 16-bit numbers that nobody divided have 32768
+LOUDEST = 1e6  # full scale is 1; integer samples that were not scaled reach 32768
 
-# How far (s) beyond a file's end a part of it may be said to reach: a frame.
+# How far (s) a part may reach beyond a file's end: one frame.
 _ROUNDING = 0.025
 _BLOCK_VALUES = 2**20
 _YEAR = 366 * 86400.0
-_UNKNOWN = 2**62  # libsndfile's number of frames where a header does not say it
+_UNKNOWN = 2**62  # libsndfile's number of frames if the header has none
 
 
 class AudioError(SERError):
@@ -37,10 +37,10 @@ class AudioError(SERError):
 
 
 class _Sequential(soundfile.SoundFile):  # type: ignore[misc]
-    """Read from front to back: soundfile would seek to the end it has just reached."""
+    """Reads from start to end only; soundfile would seek to the end otherwise."""
 
     def seekable(self) -> bool:
-        """Tell soundfile not to seek."""
+        """Returns False, so that soundfile does not seek."""
         return False
 
 
@@ -50,22 +50,22 @@ def load_audio(
     end: float | None = None,
     longest: float = LONGEST,
 ) -> "torch.Tensor":
-    """Load an audio file as 16 kHz mono.
+    """Loads an audio file as 16 kHz mono.
 
-    Channels are averaged; other sampling rates are converted by soxr. Memory grows
-    with the result and not with what the header claims.
+    Channels are averaged; other sampling rates are converted by soxr. Memory use
+    depends on the result, not on the length in the header.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        Any file that libsndfile reads: wav, flac, ogg, …; with the extra ``media``
-        avi, mp4, m4a, webm, … as well: their first audio track.
+        File that libsndfile reads: wav, flac, ogg, …; with the extra ``media`` also the
+        first audio track of avi, mp4, m4a, webm, ….
     start : float
-        Where to begin, in seconds.
+        Start in seconds.
     end : float, optional
-        Where to end, in seconds; by default where the file does.
+        End in seconds. Default: end of the file.
     longest : float
-        More seconds than that are refused.
+        Longest allowed audio in seconds.
 
     Returns
     -------
@@ -75,9 +75,9 @@ def load_audio(
     Raises
     ------
     AudioError
-        If the file is missing, corrupt, cut off, empty or too long, has a sampling
-        rate outside 1 kHz to 1 MHz, holds values that are not finite or beyond 1e6, is
-        shorter than one sample of 16 kHz, or does not reach from ``start`` to ``end``.
+        If the file is missing, corrupt, cut off, empty or too long, has a sampling rate
+        outside 1 kHz to 1 MHz, contains values that are not finite or beyond 1e6, is
+        shorter than one sample at 16 kHz, or does not contain ``start`` to ``end``.
 
     Example
     -------
@@ -86,7 +86,7 @@ def load_audio(
     >>> load_audio(path).shape
     torch.Size([16000])
     """
-    import torch  # two seconds that readers of corpora need not wait
+    import torch  # here, because importing it takes two seconds
 
     blocks = list(stream_audio(path, start, end, longest))
     whole = torch.from_numpy(numpy.concatenate(blocks))
@@ -103,22 +103,22 @@ def stream_audio(
     end: float | None = None,
     longest: float = LONGEST,
 ) -> Iterator[numpy.ndarray]:
-    """Read an audio file as 16 kHz mono, block by block.
+    """Reads an audio file as 16 kHz mono, block by block.
 
     Arguments
     ---------
     path, start, end, longest
-        As for ``load_audio``.
+        As in ``load_audio``.
 
     Yields
     ------
     numpy.ndarray
-        Float32, (T,), about a million samples at most.
+        Float32, (T,), at most about a million samples.
 
     Raises
     ------
     AudioError
-        As ``load_audio``, which joins the blocks.
+        As in ``load_audio``, which joins the blocks.
 
     Example
     -------
@@ -141,16 +141,16 @@ def stream_audio(
 def read_samples(
     path: str | Path, start: float = 0.0, end: float | None = None
 ) -> tuple[numpy.ndarray, int]:
-    """Load an audio file as it was recorded.
+    """Loads an audio file without resampling or mixing channels.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        Any file that libsndfile reads.
+        File that libsndfile reads.
     start : float
-        Where to begin, in seconds.
+        Start in seconds.
     end : float, optional
-        Where to end, in seconds; by default where the file does.
+        End in seconds. Default: end of the file.
 
     Returns
     -------
@@ -162,7 +162,7 @@ def read_samples(
     Raises
     ------
     AudioError
-        As ``load_audio`` does, or if all channels together have more than 2**30 values.
+        As in ``load_audio``, or if all channels together have more than 2**30 values.
 
     Example
     -------
@@ -185,14 +185,14 @@ def read_samples(
 def _blocks(
     path: str | Path, start: float, end: float | None, longest: float
 ) -> Iterator[tuple[numpy.ndarray, int]]:
-    """Yields checked samples (T, channels), at least one, and their rate."""
-    if not Path(path).is_file():  # of which libsndfile says: System error.
+    """Yields checked samples (T, channels), at least one block, and their rate."""
+    if not Path(path).is_file():  # libsndfile's message would be: System error.
         what = f"a folder; name its files, such as {Path(path, '*.wav')}"
         what = what if Path(path).is_dir() else "no audio file"
         found = f"this is {what}" if Path(path).exists() else "there is no such file"
         raise AudioError(f"{path}: {found}")
     try:
-        # As bytes: a name need not be UTF-8.
+        # As bytes, because a name need not be UTF-8.
         name = os.fsencode(path) if os.name == "posix" else path
         media = Path(path).suffix.lower() in MEDIA
         with MediaFile(path) if media else _Sequential(name) as file:
@@ -217,7 +217,7 @@ def _blocks_of(
         raise AudioError(
             f"{path}: the sampling rate is {rate} Hz, expected {RATES[0]} to {RATES[1]}"
         )
-    # No file is longer than a year; infinity is no number of samples.
+    # Longest file: a year; infinity is not a number of samples.
     first = round(min(start, _YEAR) * rate)
     last = total if end is None else round(min(end, _YEAR) * rate)
     if total and not 0 <= first < min(last, total) <= last <= total + _ROUNDING * rate:
@@ -236,7 +236,7 @@ def _blocks_of(
         samples = file.read(size, dtype="float32", always_2d=True)
         if len(samples) == 0:
             break
-        # The largest is inf or NaN where any is.
+        # The largest is inf or NaN if any value is.
         loudest = float(numpy.abs(samples).max())
         if not loudest <= LOUDEST:
             raise AudioError(
@@ -250,7 +250,7 @@ def _blocks_of(
     if found == 0:
         raise AudioError(f"{path}: the audio file is empty")
     missing = promised - found
-    if total >= _UNKNOWN:  # a stream; only what was asked for has to be there
+    if total >= _UNKNOWN:  # a stream; only the requested part must exist
         missing = 0 if end is None else missing - _ROUNDING * rate
     if missing > 0:
         raise AudioError(
@@ -265,29 +265,29 @@ def _duration(seconds: float) -> str:
 def cut_audio(
     path: str | Path, start: float, end: float | None, folder: str | Path
 ) -> Path:
-    """Write a part of an audio file as 16 kHz mono FLAC, unless it is there already.
+    """Writes a part of an audio file as 16 kHz mono FLAC, unless it exists.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The whole file.
+        Source file.
     start : float
-        Where the part begins, in seconds.
+        Start in seconds.
     end : float or None
-        Where it ends, in seconds; None: where the file does.
+        End in seconds. None: end of the file.
     folder : str or pathlib.Path
-        Where to.
+        Output folder.
 
     Returns
     -------
     pathlib.Path
-        The part. A file that changes (size or time of modification), and other times,
-        make another one.
+        The part. Other times, or another size or modification time of the source, give
+        another file.
 
     Raises
     ------
     AudioError
-        As ``load_audio`` does.
+        As in ``load_audio``.
 
     Example
     -------
@@ -305,7 +305,7 @@ def cut_audio(
 
 
 def write_flac(target: Path, samples: "torch.Tensor") -> None:
-    """Write 16 kHz samples (T,) as 16-bit FLAC, whole or not at all."""
+    """Writes 16 kHz samples (T,) as 16-bit FLAC, whole or not at all."""
     with replacing(target) as part:
         soundfile.write(
             part, samples.numpy(), SAMPLE_RATE, subtype="PCM_16", format="FLAC"
@@ -313,7 +313,7 @@ def write_flac(target: Path, samples: "torch.Tensor") -> None:
 
 
 def cache_name(path: Path, name: str, *settings: object) -> str:
-    """Make a safe file name for a source; a changed source gets another name."""
+    """Makes a safe file name for a source; a modified source has another name."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Full disks, told with the disk, the file and how much is needed."""
+"""Errors on full disks, with the disk, the file and the space needed."""
 
 import errno
 import shutil
@@ -9,13 +9,13 @@ from pathlib import Path
 from speechbrain_ser_cl.utils.errors import FileError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# Of libraries that do not say why they could not write.
+# Messages of libraries that do not say why writing failed.
 _UNSAID = ("inline_container", "PytorchStreamWriter", "System error", "write failed")
-_LITTLE = 2**22  # bytes; with less a disk counts as full
+_LITTLE = 2**22  # bytes; with less free space a disk counts as full
 
 
 class DiskFullError(FileError):
-    """A disk that has no room for a file.
+    """A disk that is too full for a file.
 
     Example
     -------
@@ -26,21 +26,21 @@ class DiskFullError(FileError):
 
 @contextmanager
 def full_disk_told(path: str | Path, needed: float | None = None) -> Iterator[None]:
-    """Say of a write that fails on a full disk which file, which disk and how much.
+    """Converts errors of writing on a full disk to a clear error.
 
-    Other errors pass.
+    Other errors are not changed.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        What is written.
+        File that is written.
     needed : float, optional
-        Bytes, where that is known; by default more than was written.
+        Bytes needed, if known.
 
     Raises
     ------
     DiskFullError
-        In place of an OSError, libsndfile's "System error" or the error of torch.
+        In place of an OSError, libsndfile's "System error" or torch's error.
 
     Example
     -------
@@ -66,14 +66,14 @@ def full_disk_told(path: str | Path, needed: float | None = None) -> Iterator[No
 
 
 def refuse_small_disk(path: str | Path, needed: float) -> None:
-    """Raise an error if a disk has less room than something is going to need.
+    """Raises an error if a disk has less free space than needed.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        What is going to be written, there or not.
+        File or folder to be written; may not exist.
     needed : float
-        Bytes.
+        Bytes needed.
 
     Raises
     ------
@@ -92,7 +92,7 @@ def refuse_small_disk(path: str | Path, needed: float) -> None:
 
 
 def _there(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """Returns the path, or its nearest existing parent."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 

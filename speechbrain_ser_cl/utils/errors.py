@@ -13,10 +13,9 @@ E = TypeVar("E", bound="FileError")
 
 
 class SERError(ValueError):
-    """Base of the package's errors: input that the user can correct.
+    """Base class of errors caused by input that the user can correct.
 
-    The message is complete without a traceback; the command lines print it as one
-    line.
+    The message is complete without a traceback; command lines print it as one line.
 
     Example
     -------
@@ -43,25 +42,25 @@ class FileError(SERError):
         expected: str,
         advice: str = "",
     ) -> E:
-        """Make the error of one value.
+        """Makes the error for one value.
 
         Arguments
         ---------
         file : str or pathlib.Path
-            Where it stands.
+            File with the value.
         key : str
-            Path of its keys: ``rows[2].name``.
+            Path of keys: ``rows[2].name``.
         found : object
-            The value.
+            Value that was found.
         expected : str
-            What should stand there.
+            Description of the expected value.
         advice : str
-            What to do, where that is more than to correct the value.
+            What to do, if the value alone does not tell.
 
         Returns
         -------
         FileError
-            With all of this in one line.
+            Error whose message has all of this in one line.
         """
         return cls(
             f"{file}: {key} is {shown(found)}, expected {expected}"
@@ -70,7 +69,7 @@ class FileError(SERError):
 
 
 def shown(value: object) -> str:
-    """Write a value for a message, as JSON and at most 80 characters long.
+    """Formats a value for a message, as JSON with at most 80 characters.
 
     Arguments
     ---------
@@ -96,17 +95,17 @@ def shown(value: object) -> str:
 
 
 def offenders(names: Iterable[object]) -> str:
-    """Name up to ten offenders, and say how many there are in all.
+    """Formats up to ten names of offenders, with the total number.
 
     Arguments
     ---------
     names : iterable
-        What is wrong, one entry each.
+        Names of offenders.
 
     Returns
     -------
     str
-        The count and the first ten in sorted order.
+        The number and the first ten names, sorted.
 
     Example
     -------
@@ -123,19 +122,19 @@ def offenders(names: Iterable[object]) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known names, to stand in an error.
+    """Returns a hint at the nearest known name, for an error message.
 
     Arguments
     ---------
     name : str
-        What was found.
+        Name that was found.
     known : iterable of str
-        What there is.
+        Known names.
 
     Returns
     -------
     str
-        ``"did you mean 'happy'? "``, or nothing where no name is near.
+        ``"did you mean 'happy'? "``, or an empty text if no name is similar.
 
     Example
     -------

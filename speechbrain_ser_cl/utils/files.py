@@ -1,4 +1,4 @@
-"""Read files, and write them whole or not at all."""
+"""Reads files, and writes them whole or not at all."""
 
 import csv
 import io
@@ -19,17 +19,17 @@ BASELINE = "baseline"
 
 
 def without_links(paths: Iterable[str | Path]) -> list[str]:
-    """Resolve symbolic links of many files, each folder once.
+    """Resolves symbolic links of many files, each folder once.
 
     Arguments
     ---------
     paths : iterable of str or pathlib.Path
-        Files, there or not.
+        Files, which need not exist.
 
     Returns
     -------
     list of str
-        Absolute paths without links, as ``Path.resolve`` gives them.
+        Absolute paths without links, as from ``Path.resolve``.
 
     Example
     -------
@@ -59,18 +59,18 @@ def without_links(paths: Iterable[str | Path]) -> list[str]:
 
 
 def walk(folder: str | Path) -> Iterator[str]:
-    """List the files at any depth, also in linked folders, without hidden ones.
+    """Lists files at any depth, also in linked folders, without hidden files.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to look. A folder that links lead to again, perhaps from within itself, is
-        looked into once.
+        Folder to search. A folder that several links lead to, possibly in a cycle, is
+        searched once.
 
     Yields
     ------
     str
-        Absolute paths, in order.
+        Absolute paths, sorted.
 
     Example
     -------
@@ -104,17 +104,17 @@ def _identity(path: str) -> tuple[int, int]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Write a file under a temporary name; give it its own name when it is complete.
+    """Writes a file under a temporary name and renames it when it is complete.
 
     Arguments
     ---------
     path : pathlib.Path
-        The file's own name.
+        Final path of the file.
 
     Yields
     ------
     pathlib.Path
-        The temporary name, in the same folder.
+        Temporary path in the same folder.
 
     Raises
     ------
@@ -139,14 +139,14 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def clear_unfinished(folder: str | Path, age: float = 600.0) -> None:
-    """Delete what killed processes left of ``replacing``.
+    """Deletes temporary files of ``replacing`` that killed processes left.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where they wrote.
+        Folder of the files.
     age : float
-        Seconds since the last write: a process of another machine may still run.
+        Seconds since the last write; younger files may belong to a running process.
 
     Example
     -------
@@ -165,17 +165,17 @@ def clear_unfinished(folder: str | Path, age: float = 600.0) -> None:
 
 
 def free_name(folder: str | Path) -> Path:
-    """Offer the name of a folder that is not there yet.
+    """Suggests a name for a new folder.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        One that is there.
+        Existing folder.
 
     Returns
     -------
     pathlib.Path
-        With a number at its end.
+        Its path with a number at the end.
 
     Example
     -------
@@ -192,17 +192,17 @@ _HELD: dict[Path, IO[str]] = {}
 
 
 def hold_folder(folder: str | Path) -> None:
-    """Keep a folder for this process until it ends, however it ends.
+    """Locks a folder for this process until the process ends.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Made where it is not there. Its file ``.lock`` names the process.
+        Created if needed. Its file ``.lock`` names the process.
 
     Raises
     ------
     FileError
-        If another process has it.
+        If another process has locked it.
 
     Example
     -------
@@ -211,7 +211,7 @@ def hold_folder(folder: str | Path) -> None:
     >>> (folder / ".lock").read_text() == str(os.getpid())
     True
     """
-    import fcntl  # of Linux and macOS
+    import fcntl  # Linux and macOS only
 
     path = Path(folder).absolute() / ".lock"
     if path in _HELD:
@@ -235,7 +235,7 @@ def hold_folder(folder: str | Path) -> None:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """Read a file that has to be a regular one.
+    """Reads a file, which must be a regular file.
 
     Arguments
     ---------
@@ -252,7 +252,7 @@ def read_bytes(path: str | Path) -> bytes:
     FileError
         For a folder, and for a pipe or device, which might never end.
     OSError
-        If it is not there or may not be read.
+        If the file does not exist or may not be read.
 
     Example
     -------
@@ -268,7 +268,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def read_text(path: str | Path) -> str:
-    r"""Read a regular file of UTF-8 text.
+    r"""Reads a regular file of UTF-8 text.
 
     Arguments
     ---------
@@ -283,7 +283,7 @@ def read_text(path: str | Path) -> str:
     Raises
     ------
     FileError
-        As ``read_bytes``, and for other bytes than UTF-8.
+        As in ``read_bytes``, and for bytes that are not UTF-8.
 
     Example
     -------
@@ -303,7 +303,7 @@ def read_text(path: str | Path) -> str:
 
 
 def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a JSON object of its pairs, as ``object_pairs_hook`` of ``json.loads``.
+    """Makes a JSON object of its pairs, for ``object_pairs_hook`` of ``json.loads``.
 
     Arguments
     ---------
@@ -313,12 +313,12 @@ def each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     Returns
     -------
     dict
-        The same.
+        Key to value.
 
     Raises
     ------
     ValueError
-        For a key that occurs twice, of which json would take the last.
+        For a repeated key; json itself would use the last value.
 
     Example
     -------
@@ -338,17 +338,17 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Raise an error if a file is only Git LFS's note of where the content lies.
+    """Raises an error if a file is a Git LFS pointer instead of the content.
 
     Arguments
     ---------
     path : pathlib.Path
-        The file; one that cannot be read is left to whoever reads it.
+        The file; a file that cannot be read is not checked.
 
     Raises
     ------
     FileError
-        Says what to run.
+        The message has the command to run.
 
     Example
     -------
@@ -359,7 +359,7 @@ def refuse_lfs_pointer(path: Path) -> None:
         ...
     speechbrain_ser_cl.utils.errors.FileError: ...: a Git LFS pointer and not ...
     """
-    if not path.is_file():  # a pipe would wait for a writer
+    if not path.is_file():  # opening a pipe would wait for a writer
         return
     try:
         with open(path, "rb") as file:
@@ -376,26 +376,26 @@ def refuse_lfs_pointer(path: Path) -> None:
 def read_csv(
     path: str | Path, columns: Sequence[str]
 ) -> Iterator[tuple[str, list[str]]]:
-    r"""Read a CSV file whose first columns are known, row by row.
+    r"""Reads a CSV file whose first columns are known, row by row.
 
     Arguments
     ---------
     path : str or pathlib.Path
         The file.
     columns : sequence of str
-        Names of the first columns, in their order.
+        Names of the first columns, in order.
 
     Yields
     ------
     where : str
-        The file and the line, for messages; first those of the header.
+        File and line, for messages; first those of the header.
     row : list of str
-        The cells; first the header.
+        Cells; first the header.
 
     Raises
     ------
     FileError
-        For other columns, a row of another length, and what is not CSV.
+        For other columns, a row of another length, and files that are not CSV.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Read the sound of videos, and audio unknown to libsndfile, by PyAV."""
+"""Reads the audio of videos and of formats unknown to libsndfile, by PyAV."""
 
 from pathlib import Path
 from types import ModuleType
@@ -19,7 +19,7 @@ MEDIA = {
     ".3gp",
     ".flv",
 }
-"""Suffixes of what PyAV reads and libsndfile does not."""
+"""Suffixes of formats that PyAV reads and libsndfile does not."""
 
 
 def _av() -> ModuleType:
@@ -34,23 +34,23 @@ def _av() -> ModuleType:
 
 
 def media_seconds(path: str | Path) -> float:
-    """Read how long the sound of a video is, without decoding it.
+    """Reads the duration of a video's audio without decoding it.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        A file of one of ``MEDIA``.
+        File with a suffix in ``MEDIA``.
 
     Returns
     -------
     float
-        Seconds; 0 where it cannot be read or has no sound. Where the header does not
-        say, as in webm from a browser, the sound is decoded.
+        Seconds; 0 if it cannot be read or has no audio. Audio without a duration in the
+        header, as in webm from a browser, is decoded.
 
     Raises
     ------
     ImportError
-        Without the extra ``media``.
+        If the extra ``media`` is not installed.
 
     Example
     -------
@@ -74,12 +74,12 @@ def media_seconds(path: str | Path) -> float:
 
 
 def read_media(path: str | Path) -> tuple[numpy.ndarray, int]:
-    """Decode the sound of a video: its first audio track.
+    """Decodes the first audio track of a video.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        Any file that FFmpeg reads.
+        File that FFmpeg reads.
 
     Returns
     -------
@@ -91,9 +91,9 @@ def read_media(path: str | Path) -> tuple[numpy.ndarray, int]:
     Raises
     ------
     ImportError
-        Without the extra ``media``.
+        If the extra ``media`` is not installed.
     OSError
-        If the file cannot be read or has no sound.
+        If the file cannot be read or has no audio.
 
     Example
     -------
@@ -116,7 +116,7 @@ def read_media(path: str | Path) -> tuple[numpy.ndarray, int]:
                 for block in resampler.resample(frame)
             ]
     except av.error.FFmpegError as error:
-        # Some of its errors are OSErrors, others, such as of broken data, are not.
+        # Some PyAV errors are OSErrors; others, such as for broken data, are not.
         raise error if isinstance(error, OSError) else OSError(str(error)) from error
     if not blocks:
         return numpy.zeros((0, 1), dtype=numpy.float32), rate
@@ -124,12 +124,13 @@ def read_media(path: str | Path) -> tuple[numpy.ndarray, int]:
 
 
 class MediaFile:
-    """The sound of a video, with what is used of ``soundfile.SoundFile``.
+    """The audio of a video, with the methods of ``soundfile.SoundFile`` that are used
+    here.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        As for ``read_media``, which decodes it whole.
+        As in ``read_media``, which decodes the whole file.
 
     Example
     -------
@@ -149,11 +150,11 @@ class MediaFile:
         pass
 
     def seek(self, frame: int) -> None:
-        """Go to a frame."""
+        """Moves to a frame."""
         self._at = frame
 
     def read(self, frames: int, **_: object) -> numpy.ndarray:
-        """The next frames, float32, (T, channels)."""
+        """Returns the next frames, float32, (T, channels)."""
         found = self._samples[self._at : self._at + frames]
         self._at += len(found)
         return found

@@ -1,7 +1,7 @@
-"""Files of JSON with a schema: checked when they are written and when they are read.
+"""JSON files with a schema, which is checked on writing and on reading.
 
-``utils.schemas`` has the kinds. pydantic checks them, for it tells where a value stands
-and what it is; numbers that are not finite are written as null.
+``utils.schemas`` defines the kinds. pydantic checks them, because its errors give key
+and value. Numbers that are not finite are written as null.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class RecordError(FileError):
-    """A file that is damaged, or is not of the kind that it should be."""
+    """A file that is damaged, or of another kind than expected."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Kind(Generic[T_co]):
     Arguments
     ---------
     name : str
-        What it is called in messages.
+        Name for messages.
     schema : type
-        What it holds.
+        Type of the contents.
     advice : str
-        What to do with one that cannot be read.
+        What to do with a file that cannot be read.
     format : int or None
-        Its version, if the file carries it.
+        Version, if the file contains it.
 
     Example
     -------
@@ -61,31 +61,32 @@ expected an object. ...
 
     @cached_property
     def checker(self) -> "TypeAdapter[T_co]":
-        """What checks a value."""
+        """pydantic's validator of the schema."""
         return TypeAdapter(self.schema)
 
 
 def read(path: str | Path, kind: Kind[T]) -> T:
-    """Read a file of a kind.
+    """Reads a file of a kind.
 
     Arguments
     ---------
     path : str or pathlib.Path
         The file.
     kind : Kind
-        What it should be.
+        Expected kind.
 
     Returns
     -------
     dict or list
-        Its contents, checked.
+        Contents, checked.
 
     Raises
     ------
     RecordError
-        With the file, the path of the key, what was found and expected, what to do.
+        The message has the file, the path of the key, what was found and expected, and
+        what to do.
     OSError
-        If it is not there.
+        If the file does not exist.
 
     Example
     -------
@@ -99,32 +100,32 @@ def read(path: str | Path, kind: Kind[T]) -> T:
 
 
 def parse(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
-    """Parse the text of a file of a kind.
+    """Parses the text of a file of a kind.
 
     Arguments
     ---------
     text : str or bytes
-        JSON.
+        JSON text.
     kind : Kind
-        What it should be.
+        Expected kind.
     where : str or pathlib.Path
-        For the message.
+        Name of the file, for the message.
 
     Returns
     -------
     dict or list
-        Its contents, checked.
+        Contents, checked.
 
     Raises
     ------
     RecordError
-        As ``read`` does.
+        As in ``read``.
     """
     with contextlib.suppress(RecursionError, UnicodeDecodeError, json.JSONDecodeError):
         try:
             json.loads(text, object_pairs_hook=_no_key_twice)
         except (json.JSONDecodeError, UnicodeDecodeError):
-            raise  # pydantic tells it
+            raise  # pydantic reports the error
         except ValueError as error:
             raise RecordError(
                 f"{where}: {error}, expected once. {kind.advice}"
@@ -136,31 +137,31 @@ def parse(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
-    """Keep nothing, which is soon done and small."""
+    """Returns nothing, which is fast; a repeated key raises an error."""
     each_key_once(pairs)
 
 
 def check(value: Any, kind: Kind[T], where: str | Path) -> T:
-    """Check a value that was read in another way.
+    """Checks a value that was read elsewhere.
 
     Arguments
     ---------
     value : object
-        Of JSON.
+        JSON value.
     kind : Kind
-        What it should be.
+        Expected kind.
     where : str or pathlib.Path
-        For the message.
+        Name of the file, for the message.
 
     Returns
     -------
     dict or list
-        The same, checked.
+        The value, checked.
 
     Raises
     ------
     RecordError
-        As ``read`` does.
+        As in ``read``.
     """
     try:
         return kind.checker.validate_python(value)
@@ -174,23 +175,23 @@ def write(
     record: Mapping[str, Any] | list[Any],
     rows: str = "",
 ) -> None:
-    """Write a file of a kind, whole or not at all.
+    """Writes a file of a kind, whole or not at all.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; its folder is made if it is not there.
+        Output file; its folder is created if needed.
     kind : Kind
-        What it is.
+        Kind of the file.
     record : mapping or list
-        Its contents; ``format`` is added. Numbers that are not finite become null.
+        Contents; ``format`` is added. Numbers that are not finite become null.
     rows : str
-        A key whose list has a line per entry, and comes last.
+        Key of a list that is written last, with one line per entry.
 
     Raises
     ------
     RecordError
-        If it is not of the kind.
+        If the contents are not of the kind.
     """
     if kind.format is not None and isinstance(record, Mapping):
         record = {"format": kind.format, **record}
@@ -213,17 +214,17 @@ def write(
 
 
 def finite(value: Any) -> Any:
-    """Replace numbers that are not finite by None, as JSON has no others.
+    """Replaces numbers that are not finite by None, because JSON has none.
 
     Arguments
     ---------
     value : object
-        Mappings, sequences, numbers, texts, in each other.
+        Nested mappings, sequences, numbers and texts.
 
     Returns
     -------
     object
-        A copy in dictionaries and lists.
+        Copy made of dictionaries and lists.
 
     Example
     -------
@@ -240,7 +241,7 @@ def finite(value: Any) -> Any:
 
 
 def checksum(path: str | Path) -> str:
-    """Compute the SHA-256 of a file.
+    """Computes the SHA-256 hash of a file.
 
     Arguments
     ---------
@@ -269,22 +270,22 @@ def checksum(path: str | Path) -> str:
 def check_files(
     folder: str | Path, known: Mapping[str, str], names: Sequence[str]
 ) -> None:
-    """Refuse files of a run that were changed after it wrote them.
+    """Refuses files of a run that were changed after the run wrote them.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The run's folder.
+        Folder of the run.
     known : mapping
-        Name to checksum: ``files`` of its ``results.json``. What is not in it, as of
-        earlier versions, is not checked.
+        Name to checksum: ``files`` of the run's ``results.json``. Files without a
+        checksum (earlier versions) are not checked.
     names : sequence of str
-        Files that are about to be read; missing ones are ignored.
+        Files that will be read; missing files are ignored.
 
     Raises
     ------
     RecordError
-        With the file's name.
+        The message names the file.
     """
     for name in names:
         path = Path(folder) / name
@@ -297,7 +298,7 @@ def check_files(
 
 
 def _error(error: ValidationError, kind: Kind[Any], where: str | Path) -> RecordError:
-    """The first thing that is wrong, in the package's form."""
+    """Makes the error for the first problem, in the package's form."""
     all_wrong = error.errors(include_url=False)
     first = all_wrong[0]
     reason, found = first["type"], first["input"]

@@ -1,9 +1,9 @@
-"""What each kind of JSON file holds that is written and read back, with its version.
+"""Schemas and versions of all JSON files that are written and read back.
 
-Kinds whose ``format`` is a key carry their version; files from before the first
-version lack it and are read as version 1. ``history.json`` and manifests are in forms
-that others read (a list of rows, SpeechBrain's manifest) and carry none. The files of a
-run are named in its ``results.json``, with checksums.
+Kinds with a key ``format`` contain their version; files from before the first version
+lack it and are read as version 1. ``history.json`` and manifests have formats that
+other programs read (a list of rows, SpeechBrain's manifest), without a version.
+``results.json`` lists the files of a run with checksums.
 """
 
 import math
@@ -34,7 +34,7 @@ def _different(names: list[str]) -> list[str]:
 
 
 def _or_none(value: object) -> object:
-    """NaN, as earlier versions wrote it, is no number."""
+    """Converts NaN, which earlier versions wrote, to None."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -53,7 +53,7 @@ Numbers = dict[str, Number]
 
 @_open
 class Protocol(TypedDict):
-    """A protocol as ``resolve_protocol`` returns it."""
+    """Protocol from ``resolve_protocol``."""
 
     kind: NotRequired[Text]
     group: NotRequired[Text]
@@ -65,7 +65,7 @@ class Protocol(TypedDict):
 
 @_closed
 class SplitRecord(TypedDict):
-    """A split file: one fold."""
+    """Split file with one fold."""
 
     format: NotRequired[Literal[1]]
     train: Texts
@@ -108,7 +108,7 @@ class ManifestEntry(TypedDict):
 
 @_open
 class Metric(TypedDict):
-    """A measure of the test."""
+    """A metric of the test."""
 
     value: Share
     interval: NotRequired[Bounds | None]
@@ -117,7 +117,7 @@ class Metric(TypedDict):
 
 @_open
 class Scores(TypedDict):
-    """What ``metrics.classification.summary`` returns."""
+    """Result of ``metrics.classification.summary``."""
 
     uar: NotRequired[Metric]
     wa: NotRequired[Metric]
@@ -132,7 +132,7 @@ class Scores(TypedDict):
 
 @_open
 class PartRecord(TypedDict):
-    """What ``data.splits.describe_part`` returns."""
+    """Result of ``data.splits.describe_part``."""
 
     utterances: Count
     speakers: NotRequired[Count | None]
@@ -142,7 +142,7 @@ class PartRecord(TypedDict):
 
 @_open
 class DataRecord(TypedDict):
-    """What a run was trained and tested on."""
+    """Data of a run's training and test."""
 
     parts: NotRequired[dict[str, PartRecord]]
     fingerprint: NotRequired[str | None]
@@ -153,7 +153,7 @@ class DataRecord(TypedDict):
 
 @_open
 class Machine(TypedDict):
-    """What ``training.record.machine`` returns."""
+    """Result of ``training.record.machine``."""
 
     processor: str
     cores: Count | None
@@ -166,7 +166,7 @@ Versions = dict[str, str]
 
 @_closed
 class Terms(TypedDict):
-    """Terms of a corpus, as ``corpora.Licence``."""
+    """Licence of a corpus, as in ``corpora.Licence``."""
 
     name: str
     share_audio: bool
@@ -185,7 +185,7 @@ class Terms(TypedDict):
 
 @_open
 class Results(TypedDict):
-    """``results.json``: what a run was and what came out of it."""
+    """``results.json``: settings and results of a run."""
 
     format: NotRequired[Literal[1]]
     recipe: NotRequired[str]
@@ -200,11 +200,11 @@ class Results(TypedDict):
     fold: NotRequired[Count]
     protocol: NotRequired[Protocol]
     data: NotRequired[DataRecord]
-    licences: NotRequired[dict[str, Terms]]  # of corpora with a card of one's own
+    licences: NotRequired[dict[str, Terms]]  # corpora with a card of the user's
     stages: NotRequired[dict[str, Numbers]]
     layer_weights: NotRequired[list[float] | None]
     class_names: NotRequired[Names]
-    # dimensions or emotions; without it: classes.
+    # dimensions or emotions; missing: classes
     kind: NotRequired[Text]
     test: NotRequired[Scores]
     valid: NotRequired[Numbers | None]
@@ -231,9 +231,9 @@ class Epoch(TypedDict):
 
 @_open
 class CrossvalRun(TypedDict):
-    """A run of a cross-validation: sums by corpus and speaker.
+    """A run of a cross-validation, as sums by corpus and speaker.
 
-    ``counts`` are confusion counts; ``sums`` those of other kinds of results.
+    ``counts`` are confusion counts; ``sums`` are those of other kinds of results.
     """
 
     fold: Count | None
@@ -247,7 +247,7 @@ class CrossvalRun(TypedDict):
 
 
 class MissingRun(TypedDict):
-    """A run that was planned and has no result."""
+    """A planned run without a result."""
 
     fold: Count | None
     seed: Seed
@@ -255,7 +255,7 @@ class MissingRun(TypedDict):
 
 @_open
 class Cost(TypedDict):
-    """Time and memory of the runs of a cross-validation."""
+    """Time and memory of a cross-validation's runs."""
 
     runs: NotRequired[Annotated[Count, Field(ge=1)]]
     training_seconds: NotRequired[Number]
@@ -273,7 +273,7 @@ def _priced(cost: Cost) -> Cost:
 
 @_open
 class Crossval(TypedDict):
-    """``crossval.json``: a cross-validated setting."""
+    """``crossval.json``: results of a cross-validated setting."""
 
     format: NotRequired[Literal[1]]
     missing: NotRequired[list[MissingRun]]
@@ -317,7 +317,7 @@ def _one_size(record: Crossval) -> Crossval:
 
 @_closed
 class CrossvalRunNote(TypedDict):
-    """``crossval_run.json``: what runs in a folder and, at the end, its results."""
+    """``crossval_run.json``: the run in a folder and, once finished, its results."""
 
     format: NotRequired[Literal[1]]
     settings: dict[str, Any]
@@ -326,7 +326,7 @@ class CrossvalRunNote(TypedDict):
 
 @_open
 class About(TypedDict):
-    """What an experiment with several views is."""
+    """Description of an experiment with several views."""
 
     recipe: NotRequired[str]
     encoder: str
@@ -351,7 +351,7 @@ class FewLabelsRow(TypedDict):
 
 @_closed
 class FewLabels(TypedDict):
-    """``few_labels.json``: the trainings with few labels of one fold."""
+    """``few_labels.json``: trainings with few labels of one fold."""
 
     format: NotRequired[Literal[1]]
     about: About
@@ -368,7 +368,7 @@ def _same_pairs(models: dict[str, Numbers]) -> dict[str, Numbers]:
 
 @_closed
 class Alignment(TypedDict):
-    """``alignment.json``: how alike the views' embeddings are."""
+    """``alignment.json``: similarity of the views' embeddings."""
 
     format: NotRequired[Literal[1]]
     about: About
@@ -381,7 +381,7 @@ class Alignment(TypedDict):
 
 @_open
 class PaperRow(TypedDict):
-    """A printed figure."""
+    """A number from a paper."""
 
     setting: Text
     note: str
@@ -389,7 +389,7 @@ class PaperRow(TypedDict):
 
 @_open
 class Paper(TypedDict):
-    """``paper.json``: figures that a paper prints."""
+    """``paper.json``: numbers from a paper."""
 
     format: NotRequired[Literal[1]]
     rows: NotRequired[list[PaperRow]]
@@ -397,7 +397,7 @@ class Paper(TypedDict):
 
 @_open
 class Measured(TypedDict):
-    """A file of measured results: records of the kinds above, what they share once."""
+    """Measured results: records of the kinds above, with shared values stored once."""
 
     measured: Literal[1]
 
@@ -410,7 +410,7 @@ def _printable(names: list[str]) -> list[str]:
 
 @_closed
 class ModelPart(TypedDict):
-    """A part of a model: its registered name and its arguments."""
+    """A part of a model: registered name and arguments."""
 
     name: str
     arguments: dict[str, Any]
@@ -418,7 +418,7 @@ class ModelPart(TypedDict):
 
 @_closed
 class ModelRecord(TypedDict):
-    """``model.json``: how to build a model, and the checksum of its weights."""
+    """``model.json``: parts of a model, and the checksum of its weights."""
 
     format: Literal[1]
     classes: Annotated[
@@ -426,9 +426,9 @@ class ModelRecord(TypedDict):
     ]
     sample_rate: Literal[16000]
     domain: Annotated[int, Field(ge=0)] | None
-    # What logits are divided by; fitted on validation data.
+    # Divisor of the logits, fitted on validation data.
     temperature: NotRequired[Annotated[float, Field(gt=0, le=1000)]]
-    # Without it: classes.
+    # missing: classes
     kind: NotRequired[Literal["emotions", "dimensions"]]
     mean: NotRequired[list[float]]
     scale: NotRequired[list[float]]
@@ -474,7 +474,7 @@ class SyntheticUtterance(TypedDict):
 
 @_open
 class SyntheticSettings(TypedDict):
-    """What a synthetic corpus was made with."""
+    """Settings of a synthetic corpus."""
 
     corpus: Text
 
@@ -495,7 +495,7 @@ MANIFEST: Kind[dict[str, ManifestEntry]] = Kind(
     "manifest", dict[Text, ManifestEntry], "Write the manifest again", None
 )
 RESULTS: Kind[Results] = Kind("results.json", Results, _AGAIN)
-# Of a run, beside its results.json, which has their checksums.
+# Files beside a run's results.json, which has their checksums.
 FILES = (
     *("predictions.csv", "utterances.csv", "embeddings.npz", "history.json"),
     *("dimensions.csv", "emotions.csv", "votes.csv"),
@@ -503,14 +503,14 @@ FILES = (
 
 
 def check_kind(path: str | Path, results: Mapping[str, Any]) -> str:
-    """Give the kind of a run's results, or refuse one that is not known.
+    """Returns the kind of a run's results; refuses unknown kinds.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        Of the file.
+        Path of the file.
     results : mapping
-        What it says.
+        Contents of the file.
 
     Returns
     -------
@@ -520,7 +520,7 @@ def check_kind(path: str | Path, results: Mapping[str, Any]) -> str:
     Raises
     ------
     RecordError
-        For another kind.
+        For an unknown kind.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Settings in YAML: read, overridden and checked before anything is built."""
+"""Settings in YAML, read, overridden and checked before objects are built."""
 
 import io
 import math
@@ -18,7 +18,8 @@ from ruamel.yaml.error import MarkedYAMLError
 from speechbrain_ser_cl.utils.errors import FileError, did_you_mean
 from speechbrain_ser_cl.utils.files import read_text
 
-# Values of a file with anchors may be far more than its characters, or endless.
+# A file with anchors may expand to many more values than characters, or to infinitely
+# many.
 _MOST_VALUES = 1_000_000
 _DEEPEST = 100
 # Endings of keys whose value is a path.
@@ -30,7 +31,7 @@ OF_A_MACHINE = frozenset(
         *("loader_options", "num_workers", "pin_memory"),
     }
 )
-"""Keys that a resumed run may change: no result depends on them."""
+"""Keys that a resumed run may change, because no result depends on them."""
 
 
 class SettingsError(FileError):
@@ -38,7 +39,7 @@ class SettingsError(FileError):
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    r"""Read a YAML file that is a mapping.
+    r"""Reads a YAML file that is a mapping.
 
     Arguments
     ---------
@@ -48,14 +49,14 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        Its values, nothing built: a value with a tag such as ``!new:`` or ``!ref`` is
-        a node of ruamel.yaml that keeps it.
+        Its values. Nothing is built: a value with a tag such as ``!new:`` or ``!ref``
+        is a node of ruamel.yaml.
 
     Raises
     ------
     SettingsError
-        For wrong syntax or a key that occurs twice, with the line; for an empty file
-        and for one that is no mapping.
+        For wrong syntax or a repeated key, with the line; for an empty file, and for a
+        file that is not a mapping.
 
     Example
     -------
@@ -68,9 +69,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return deepcopy(_mapping(read_text(path), str(path)))
 
 
-@lru_cache(maxsize=8)  # the rows of a table read one file again and again
+@lru_cache(maxsize=8)  # the rows of a table read one file many times
 def _mapping(text: str, path: str) -> CommentedMap:
-    """The values of a YAML that is a mapping; not to be changed."""
+    """Returns the values of a YAML mapping, which must not be modified."""
     values = _load(text, path, YAML())
     if not isinstance(values, CommentedMap):
         found = "nothing" if values is None else f"a {_kind(values)}"
@@ -84,12 +85,12 @@ def _mapping(text: str, path: str) -> CommentedMap:
 
 
 def split_overrides(words: Sequence[str]) -> dict[str, str]:
-    """Split ``--key value`` and ``--key=value`` of a command line.
+    """Splits ``--key value`` and ``--key=value`` of a command line.
 
     Arguments
     ---------
     words : sequence of str
-        As typed.
+        Words of the command line.
 
     Returns
     -------
@@ -99,7 +100,7 @@ def split_overrides(words: Sequence[str]) -> dict[str, str]:
     Raises
     ------
     SettingsError
-        For a word that is neither key nor value, and for a key given twice.
+        For a word that is neither key nor value, and for a repeated key.
 
     Example
     -------
@@ -127,20 +128,19 @@ def split_overrides(words: Sequence[str]) -> dict[str, str]:
 def parse_overrides(
     given: Mapping[str, str], usual: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
-    r"""Parse values that were typed to replace those of a YAML.
+    r"""Parses values of a command line that replace values of a YAML.
 
-    ``null`` and nothing at all are None. For a key that ends in ``folder``, ``file``,
-    ``source`` or ``revision``, and has no number or truth value in the YAML, anything
-    else is text, whatever characters it holds.
-    Where the YAML's own value is text, a number, a truth value, ``{…}`` and ``[…]`` are
-    what they look like, and anything else is text as typed.
+    ``null`` and an empty value are None. Values of keys that end in ``folder``,
+    ``file``, ``source`` or ``revision``, and are not numbers or truth values in the
+    YAML, are text. If the YAML's value is text, only numbers, truth values, ``{…}`` and
+    ``[…]`` are parsed, and anything else is text.
 
     Arguments
     ---------
     given : mapping of str to str
-        Key to value as typed.
+        Key to value as text.
     usual : mapping
-        The YAML's own values, of ``read_yaml``.
+        Values of the YAML, from ``read_yaml``.
 
     Returns
     -------
@@ -187,36 +187,36 @@ def _parsed(key: str, text: str, own: object) -> Any:
 
 
 def _own(node: Any) -> object:
-    """Give a reference's text or a plain value; None for objects to be built."""
+    """Returns a reference's text or a plain value; None for objects to be built."""
     if not _tagged(node):
         return node
-    # A reference to one value may be of any type; what is put together is text.
+    # A reference to one value may have any type; a composed value is text.
     if node.tag.value != "!ref" or re.fullmatch(r"<[^<>]*>", node.value):
         return None
     return node.value
 
 
 def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
-    r"""Read a HyperPyYAML file with overrides, resolve its references and check it.
+    r"""Reads a HyperPyYAML file with overrides, resolves its references and checks it.
 
     Arguments
     ---------
     hparams_file : str or pathlib.Path
         The file.
     overrides : mapping
-        Values that replace those of the file, mappings as a whole; as
-        ``parse_overrides`` returns them.
+        Values that replace those of the file, from ``parse_overrides``. A mapping
+        replaces the whole mapping.
 
     Returns
     -------
     str
-        YAML with its tags; nothing is built.
+        YAML with its tags; no object is built.
 
     Raises
     ------
     SettingsError
-        As ``read_yaml`` and ``check_settings`` do; for an override of a key that is
-        not there, and for a reference to nothing.
+        As in ``read_yaml`` and ``check_settings``; for an override of an unknown key,
+        and for a reference to an unknown key.
 
     Example
     -------
@@ -234,7 +234,7 @@ def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
 def _resolved(
     hparams_file: str | Path, overrides: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """The text with references resolved, and its values."""
+    """Returns the text with references resolved, and its values."""
     plain = _mapping(read_text(hparams_file), str(hparams_file)).copy()
     for key in overrides:
         if key not in plain:
@@ -249,7 +249,7 @@ def _resolved(
     stream.seek(0)
     try:
         text = resolve_references(stream).getvalue()
-    except Exception as error:  # HyperPyYAML does not say what it raises
+    except Exception as error:  # HyperPyYAML does not document its exceptions
         words = " ".join(map(str, error.args)) or type(error).__name__
         words = " ".join(words.split())
         raise SettingsError(f"{hparams_file}: {words:.300}") from error
@@ -261,17 +261,17 @@ def _resolved(
 def resolve_settings(
     hparams_file: str | Path, overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    r"""Read the values of a HyperPyYAML file with overrides, references resolved.
+    r"""Reads the values of a HyperPyYAML file with overrides and resolved references.
 
     Arguments
     ---------
     hparams_file, overrides
-        As for ``resolve_text``, which says what it raises.
+        As in ``resolve_text``, which raises the same errors.
 
     Returns
     -------
     dict
-        As ``read_yaml`` returns it; nothing is built.
+        Values as in ``read_yaml``; no object is built.
 
     Example
     -------
@@ -284,20 +284,20 @@ def resolve_settings(
 
 
 def check_settings(values: Mapping[str, Any], file: str | Path) -> None:
-    """Refuse settings of a wrong type, of the keys that all recipes have.
+    """Checks the types of settings that all recipes have.
 
     Arguments
     ---------
     values : mapping
-        Of a recipe, references resolved. What is still to be built, and keys that are
-        not known here, are not looked at.
+        Settings of a recipe, with resolved references. Unknown keys and objects that
+        are still to be built are not checked.
     file : str or pathlib.Path
-        Where they stand, for the message.
+        File of the settings, for the message.
 
     Raises
     ------
     SettingsError
-        With the file, the key, what was found and what was expected.
+        The message has the file, the key, what was found and what was expected.
 
     Example
     -------
@@ -316,7 +316,7 @@ def check_settings(values: Mapping[str, Any], file: str | Path) -> None:
 
 
 def _inner(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Entries of corpora and of emotion_map, each with the path of its keys."""
+    """Yields entries of corpora and of emotion_map, each with its key path."""
     found = []
     for name in ("corpora", "emotion_map"):
         top = values.get(name)
@@ -329,7 +329,7 @@ def _inner(values: Mapping[str, Any]) -> list[tuple[str, Any]]:
 
 
 def read_plain_yaml(path: str | Path) -> Any:
-    """Read a YAML file without tags.
+    """Reads a YAML file without tags.
 
     Arguments
     ---------
@@ -339,12 +339,12 @@ def read_plain_yaml(path: str | Path) -> Any:
     Returns
     -------
     object
-        What it holds, in Python's own types.
+        Contents in Python's own types.
 
     Raises
     ------
     SettingsError
-        For wrong syntax, a key that occurs twice and tags, with the line.
+        For wrong syntax, a repeated key and tags, with the line.
 
     Example
     -------
@@ -357,11 +357,11 @@ def read_plain_yaml(path: str | Path) -> Any:
 
 
 def _load(text: str, where: str, yaml: YAML) -> Any:
-    if re.search(r"(?:[{\[]\s*|\?\s+){9}", text):  # time doubles with each
+    if re.search(r"(?:[{\[]\s*|\?\s+){9}", text):  # time doubles with each level
         raise SettingsError(
             f"{where}: not valid YAML: keys or lists within each other, nine deep"
         )
-    depth = 0  # of which ruamel.yaml's time is the square
+    depth = 0  # ruamel.yaml's time is quadratic in them
     for bracket in re.findall(r"[][{}]", text):
         depth = max(depth + (1 if bracket in "[{" else -1), 0)
         if depth > _DEEPEST:
@@ -376,7 +376,7 @@ def _load(text: str, where: str, yaml: YAML) -> Any:
         verb = " is" if where.startswith("--") else f"{line}:"
         why = " ".join(str(error.problem or error.context).split())
         raise SettingsError(f"{where}{verb} not valid YAML: {why:.300}") from None
-    except Exception as error:  # ruamel.yaml ends in many ways on what is no YAML
+    except Exception as error:  # ruamel.yaml has many exceptions
         raise SettingsError(
             f"{where}: not valid YAML ({type(error).__name__}: {error!s:.300})"
         ) from None
@@ -447,7 +447,7 @@ _PROTOCOL = (
     "the name of a protocol, or a mapping such as {kind: speaker_kfold, n_folds: 5}",
     lambda value: _is_text(value) or _is_map(value),
 )
-# Key to what is expected, in words and as a function.
+# Key to a description of the expected value, and a function that checks it.
 _KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "seed": ("a whole number from 0 to 4294967295", _is_count(0, 2**32 - 1)),
     "fold": ("a whole number from 0", _is_count(0)),
