@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--write-exclude",
         type=Path,
         metavar="FILE",
-        help="write the ids to leave out to remove errors and repetitions, one per line",
+        help="write the ids to exclude to remove errors and copies, one per line",
     )
 
 

@@ -1,4 +1,4 @@
-"""Losses, one file per loss. They need nothing but PyTorch."""
+"""Losses, one file per loss. They need only PyTorch."""
 
 from speechbrain_ser_cl.losses.barlow_twins import BarlowTwinsLoss
 from speechbrain_ser_cl.losses.binary_emotions import BinaryEmotionsLoss

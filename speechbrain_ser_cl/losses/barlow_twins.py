@@ -1,4 +1,4 @@
-"""Barlow Twins."""
+"""Barlow Twins loss."""
 
 import math
 
@@ -11,25 +11,25 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("barlow_twins")
 class BarlowTwinsLoss(ViewLoss):
-    r"""Each dimension agrees between the views, and with no other dimension.
+    r"""Makes each dimension equal in both views and uncorrelated with other dimensions.
 
     .. math::
         L = \sum_i (1 - C_{ii})^2 + \lambda \sum_i \sum_{j \neq i} C_{ij}^2,
         \qquad C = \frac{1}{N} \hat Z_a^T \hat Z_b
 
-    where each dimension of the two views is standardised over the batch, (z -
-    mean) / sqrt(var + 1e-5) with the biased variance; 1e-5 is that of the batch
-    normalisation in the authors' code. No scaling of single embeddings to length 1.
+    where each dimension of the two views is standardised over the batch, (z - mean) /
+    sqrt(var + 1e-5) with the biased variance; 1e-5 is the value of the batch
+    normalisation in the authors' code. Embeddings are not scaled to length 1.
 
-    A constant dimension correlates with nothing and costs 1. NaN or infinity in
-    an embedding gives NaN. There are no labels.
+    A constant dimension has correlation 0 and costs 1. NaN or infinity in an embedding
+    gives NaN. Labels are not used.
 
     Arguments
     ---------
     lambda_offdiag : float
-        lambda, finite and at least 0.
+        lambda, finite, at least 0.
     gather : bool
-        Statistics over the utterances of all processes.
+        Whether to compute statistics over the utterances of all processes.
 
     Raises
     ------

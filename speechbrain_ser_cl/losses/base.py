@@ -1,4 +1,4 @@
-"""What the losses share: checks of the input, unit vectors, tiles of anchors."""
+"""Base classes and helpers of losses: input checks, unit vectors, tiles of anchors."""
 
 import math
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from torch.autograd.function import once_differentiable
 from speechbrain_ser_cl.losses.distances import Compared, dot_products
 from speechbrain_ser_cl.losses.gather import gather_rows
 
-UNKNOWN = -1  # The label of a row whose class nobody knows.
+UNKNOWN = -1  # Label of a row whose class is unknown.
 
 
 def check_above_zero(name: str, value: float) -> None:
-    """Refuses a value that is not a finite number above 0.
+    """Raises an error unless a value is a finite number above 0.
 
     Arguments
     ---------
     name : str
-        What the value is, for the message.
+        Name of the value, for the message.
     value : float
-        The value.
+        Value to check.
 
     Raises
     ------
@@ -41,14 +41,14 @@ def check_above_zero(name: str, value: float) -> None:
 
 
 def check_embeddings(name: str, embeddings: Tensor) -> None:
-    """Refuses what is not a matrix of floating-point numbers.
+    """Raises an error unless embeddings are a matrix of floating-point numbers.
 
     Arguments
     ---------
     name : str
-        What the embeddings are, for the message.
+        Name of the embeddings, for the message.
     embeddings : torch.Tensor
-        Should be (N, D).
+        Expected shape (N, D).
 
     Raises
     ------
@@ -75,20 +75,19 @@ def check_embeddings(name: str, embeddings: Tensor) -> None:
 
 
 def check_pair(names: str, first: Tensor, second: Tensor) -> None:
-    """Refuses two sets of embeddings that cannot be compared.
+    """Raises an error unless two sets of embeddings can be compared.
 
     Arguments
     ---------
     names : str
-        What the two are, for the message.
+        Names of the two, for the message.
     first, second : torch.Tensor
-        Should be (N, D) and (M, D), on one device.
+        Expected shapes (N, D) and (M, D), on one device.
 
     Raises
     ------
     ValueError
-        If one is not a matrix of floating-point numbers, or D or the device
-        differ.
+        If one is not a matrix of floating-point numbers, or D or the devices differ.
 
     Example
     -------
@@ -111,19 +110,19 @@ def check_pair(names: str, first: Tensor, second: Tensor) -> None:
 
 
 def check_some(names: str, *tensors: Tensor) -> None:
-    """Refuses an empty batch.
+    """Raises an error for an empty batch.
 
     Arguments
     ---------
     names : str
-        What the tensors are, for the message.
+        Names of the tensors, for the message.
     *tensors : torch.Tensor
-        Their first dimension counts.
+        Tensors whose first dimension is checked.
 
     Raises
     ------
     ValueError
-        If one has no row.
+        If a tensor has no rows.
 
     Example
     -------
@@ -140,17 +139,17 @@ def check_some(names: str, *tensors: Tensor) -> None:
 
 
 def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Tensors in one type of at least float32.
+    """Converts tensors to one type of at least float32.
 
     Arguments
     ---------
     *tensors : torch.Tensor
-        Of any floating-point types.
+        Tensors of any floating-point types.
 
     Returns
     -------
     tuple of torch.Tensor
-        In float64 if one of them is float64, else in float32.
+        Tensors in float64 if one of them is float64, else in float32.
 
     Example
     -------
@@ -166,26 +165,26 @@ def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
 def as_tensor(
     name: str, values: Tensor | Sequence[Any], device: torch.device
 ) -> Tensor:
-    """Makes a tensor of a list or array; refuses a tensor of another device.
+    """Converts a list or array to a tensor; refuses a tensor on another device.
 
     Arguments
     ---------
     name : str
-        What the values are, for the message.
+        Name of the values, for the message.
     values : torch.Tensor, sequence or array
         Numbers or booleans.
     device : torch.device
-        Of the embeddings.
+        Device of the embeddings.
 
     Returns
     -------
     torch.Tensor
-        On this device.
+        Tensor on this device.
 
     Raises
     ------
     ValueError
-        If the values are no numbers, ragged, or a tensor elsewhere.
+        If the values are not numbers, are ragged, or are a tensor on another device.
 
     Example
     -------
@@ -213,28 +212,28 @@ def as_tensor(
 def check_one_each(
     name: str, values: Tensor, number: int, of: str = "embeddings"
 ) -> Tensor:
-    """Refuses values that are not one for each row.
+    """Raises an error unless there is one value per row.
 
     Arguments
     ---------
     name : str
-        What the values are, for the message.
+        Name of the values, for the message.
     values : torch.Tensor
-        Should be (N,) or (N, 1).
+        Expected shape (N,) or (N, 1).
     number : int
-        N.
+        Number of rows N.
     of : str
-        What the rows are, for the message.
+        Name of the rows, for the message.
 
     Returns
     -------
     torch.Tensor
-        The values (N,).
+        Values (N,).
 
     Raises
     ------
     ValueError
-        If the shape is another.
+        If the shape is wrong.
 
     Example
     -------
@@ -253,26 +252,26 @@ def check_one_each(
 
 
 def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor:
-    """Refuses labels that are not one integer for each row.
+    """Raises an error unless labels are one integer per row.
 
     Arguments
     ---------
     labels : torch.Tensor
-        Should be integers or booleans (N,) or (N, 1).
+        Expected: integers or booleans (N,) or (N, 1).
     number : int
-        N.
+        Number of rows N.
     of : str
-        What the rows are, for the message.
+        Name of the rows, for the message.
 
     Returns
     -------
     torch.Tensor
-        The labels (N,), int64.
+        Labels (N,), int64.
 
     Raises
     ------
     ValueError
-        If type or shape are wrong.
+        If type or shape is wrong.
 
     Example
     -------
@@ -285,25 +284,25 @@ def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor
 
 
 class _Unit(torch.autograd.Function):
-    """Rows of length 1; see :func:`unit`."""
+    """Scales rows to length 1; see :func:`unit`."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
-        """Rows over their length, by way of their largest number."""
+        """Divides rows by their length, computed relative to their largest number."""
         largest = z.abs().amax(dim=1, keepdim=True)
         largest = largest.masked_fill(largest < torch.finfo(z.dtype).tiny, 1)
         z = z / largest
         length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
         length = length.masked_fill(length == 0, 1)
         z = z / length
-        # Not multiplied with each other, which could overflow.
+        # Two divisions, because the product of both divisors could overflow.
         ctx.save_for_backward(z, length, largest)
         return z
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Tensor:
-        """Divides the part of the gradient across a row by the row's length."""
+        """Projects the gradient orthogonally to each row; divides by the row's length."""
         z, length, largest = ctx.saved_tensors
         along = (outer * z).sum(dim=1, keepdim=True)
         across: Tensor = torch.addcmul(outer, z, along, value=-1)
@@ -312,11 +311,11 @@ class _Unit(torch.autograd.Function):
 
 
 def unit(z: Tensor) -> Tensor:
-    """Rows of length 1.
+    """Scales rows to length 1.
 
-    Unlike ``torch.nn.functional.normalize``, whose gradient at a zero vector is
-    multiplied by 1e12, a zero vector stays 0 and hands its gradient on as it is.
-    Squares of very large or small numbers do not overflow or vanish.
+    Unlike in ``torch.nn.functional.normalize``, whose gradient at a zero vector is
+    multiplied by 1e12, a zero vector stays 0 and its gradient is passed on unchanged.
+    Squares of very large or small numbers do not overflow or underflow.
 
     Arguments
     ---------
@@ -326,7 +325,7 @@ def unit(z: Tensor) -> Tensor:
     Returns
     -------
     torch.Tensor
-        The same over their Euclidean length, (N, D).
+        Embeddings divided by their Euclidean length, (N, D).
 
     Example
     -------
@@ -339,10 +338,10 @@ def unit(z: Tensor) -> Tensor:
 
 
 def zero_or_nan(z: Tensor) -> Tensor:
-    """Gives 0 with a graph; NaN if the embeddings hold NaN or infinity.
+    """Returns 0 with a graph, or NaN if the embeddings contain NaN or infinity.
 
-    Added to a loss it keeps ``backward()`` possible where no pair took part, and
-    keeps masks from hiding a broken embedding.
+    Added to a loss, it allows ``backward()`` if no pair took part, and makes NaN
+    embeddings visible that masks would hide.
 
     Arguments
     ---------
@@ -363,19 +362,19 @@ def zero_or_nan(z: Tensor) -> Tensor:
 
 
 def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
-    """Takes the exponentials of a matrix in place, each row relative to its largest.
+    """Computes exponentials in place, each row relative to its largest value.
 
     Arguments
     ---------
     s : torch.Tensor
-        A matrix (A, N), overwritten; -infinity where an entry is left out.
+        Matrix (A, N), overwritten; -infinity for excluded entries.
 
     Returns
     -------
     logsumexp : torch.Tensor
-        Of each row (A,); -infinity where all entries are left out.
+        Log-sum-exp of each row (A,); -infinity if all entries are excluded.
     total : torch.Tensor
-        By what a row of ``s`` has to be divided to be a softmax, (A, 1), above 0.
+        Divisor that makes a row of ``s`` a softmax, (A, 1), above 0.
 
     Example
     -------
@@ -392,7 +391,7 @@ def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Lists the columns that are True in each row of a mask, moved to the left.
+    """Lists the columns that are True in each row of a mask, left-aligned.
 
     Arguments
     ---------
@@ -402,9 +401,9 @@ def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     columns : torch.Tensor
-        (A, K), K the most that a row names; 0 where a row names fewer.
+        (A, K), K: largest number of columns in a row; 0 in unused places.
     valid : torch.Tensor
-        Booleans (A, K): False where a row names fewer.
+        Booleans (A, K): False in unused places.
 
     Example
     -------
@@ -422,16 +421,16 @@ def pack(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Tile:
-    """Some anchors of a batch, to be compared with all of its rows.
+    """Some anchors of a batch, which are compared with all of its rows.
 
     Arguments
     ---------
     rows : torch.Tensor
-        The anchors' places in the batch (A,).
+        Indices of the anchors in the batch (A,).
     labels : torch.Tensor
-        The batch's labels (N, ...).
+        Labels of the batch (N, ...).
     start : int or None
-        Where the anchors begin if they stand in one row. None: anywhere.
+        First index, if the anchors are consecutive rows. None: any rows.
 
     Example
     -------
@@ -447,7 +446,7 @@ class Tile:
         self.here = labels[some]
 
     def fill_own_(self, matrix: Tensor, value: float) -> Tensor:
-        """Sets what stands between an anchor and itself in a matrix (A, N)."""
+        """Sets the entries between an anchor and itself in a matrix (A, N)."""
         if self.start is None:
             matrix[torch.arange(len(matrix), device=matrix.device), self.rows] = value
         else:
@@ -455,16 +454,16 @@ class Tile:
         return matrix
 
     def same(self) -> Tensor:
-        """Booleans (A, N): which rows have the anchor's label, itself included."""
+        """Booleans (A, N): rows with the anchor's label, including itself."""
         return self.here[:, None] == self.labels
 
     def positives(self) -> Tensor:
-        """Booleans (A, N): which other rows have the anchor's label."""
+        """Booleans (A, N): other rows with the anchor's label."""
         return self.fill_own_(self.same(), False)
 
 
 class _MeanOverTiles(torch.autograd.Function):
-    """A loss and its gradient in one pass over tiles of anchors."""
+    """Computes a loss and its gradient in one pass over tiles of anchors."""
 
     @staticmethod
     def forward(
@@ -475,13 +474,13 @@ class _MeanOverTiles(torch.autograd.Function):
         keys: Tensor,
         *rows: Tensor,
     ) -> Tensor:
-        """Computes the loss, and keeps the gradients of queries and keys."""
+        """Computes the loss and stores the gradients of queries and keys."""
         labels, *anchors = rows
         places = torch.arange(len(keys), device=keys.device)
         if anchors:
             places = anchors[0].nonzero().squeeze(1)
         most = loss.tile or (2**20 if keys.device.type == "cpu" else 2**26)
-        # Fewer anchors than this would spend the time on the keys' gradient.
+        # With fewer anchors per tile, the keys' gradient would take most of the time.
         step = max(1 if loss.tile else 128, most // len(keys))
         if needed and (anchors or step < len(keys)):
             of_queries, of_keys = torch.zeros_like(queries), torch.zeros_like(keys)
@@ -502,7 +501,7 @@ class _MeanOverTiles(torch.autograd.Function):
                 of_keys += of_others
                 of_queries[some] = of_part
         count.clamp_(min=1)
-        # Not those that were written to: a compiler would keep what they were before.
+        # New tensors: a compiler would otherwise use the values before the writes.
         if needed:
             ctx.save_for_backward(of_queries / count, of_keys / count)
         return total / count
@@ -510,27 +509,27 @@ class _MeanOverTiles(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        """Scales the gradients that the forward pass has left."""
+        """Scales the gradients that the forward pass stored."""
         of_queries, of_keys = ctx.saved_tensors
         rows = (None,) * (len(ctx.needs_input_grad) - 4)
         return None, None, outer * of_queries, outer * of_keys, *rows
 
 
 class PairLoss(nn.Module):
-    """Base of the losses that compare each embedding of a batch with all others.
+    """Base class of losses that compare each embedding of a batch with all others.
 
-    The loss is a total over anchors, divided by a count. A subclass says in
-    :meth:`terms` what some anchors add to both, and gives the gradient with respect
-    to the similarities along with them. So forward and backward are one pass over
-    tiles of anchors: no matrix of all pairs is held, and memory is linear in N. That
-    gradient cannot be differentiated again.
+    The loss is a sum over anchors divided by a count. :meth:`terms` of a subclass
+    returns what some anchors add to both, and the gradient with respect to the
+    similarities. Forward and backward are therefore one pass over tiles of anchors: no
+    matrix of all pairs is stored, and memory is linear in N. The gradient cannot be
+    differentiated again.
 
     Arguments
     ---------
     normalize : bool
-        Scale embeddings to length 1 first, so that dot products are cosines.
+        Whether to scale embeddings to length 1 first, so that dot products are cosines.
     gather : bool
-        Compare across all processes, see :func:`~.gather.gather_rows`.
+        Whether to compare across all processes, see :func:`~.gather.gather_rows`.
 
     Example
     -------
@@ -543,8 +542,8 @@ class PairLoss(nn.Module):
     1.0
     """
 
-    # The most elements of a matrix between anchors and batch, if the batch is no
-    # longer than that. None: what stays in a processor's cache, or fills a GPU.
+    # Most elements of a matrix between anchors and batch, unless the batch is longer.
+    # None: the size of a processor's cache, or a size that fills a GPU.
     tile: int | None = None
 
     def __init__(self, normalize: bool = True, gather: bool = False) -> None:
@@ -565,23 +564,23 @@ class PairLoss(nn.Module):
         embeddings : torch.Tensor
             (N, D), of any floating-point type.
         labels : torch.Tensor or sequence
-            One per row; what they are is said above. Rows with an unknown label are
-            left out altogether.
+            One label per row, as described above. Rows with an unknown label are left
+            out.
         anchors : torch.Tensor or None
-            Booleans (N,): the rows that look for their positives. The others are
-            still positives and negatives. None: every row is an anchor.
+            Booleans (N,): rows that are anchors. Other rows are only positives and
+            negatives. None: every row is an anchor.
 
         Returns
         -------
         torch.Tensor
-            The loss, a scalar in float32 (float64 for float64 embeddings). 0
-            that can be differentiated where nothing can be compared; NaN if an
-            embedding holds NaN or infinity.
+            The loss, a scalar in float32 (float64 for float64 embeddings). 0 with
+            gradient 0 if nothing can be compared; NaN if an embedding contains NaN or
+            infinity.
 
         Raises
         ------
         ValueError
-            If shapes, types or devices do not fit, or the batch is empty.
+            If shapes, types or devices do not fit together, or the batch is empty.
         """
         check_embeddings("embeddings", embeddings)
         labels = as_tensor("labels", labels, embeddings.device)
@@ -612,7 +611,7 @@ class PairLoss(nn.Module):
             elif not len(z):
                 return broken
             queries, keys = self.sides(z)
-            # One tensor given twice would lose half of its gradient in compilers.
+            # The same tensor twice would lose half of its gradient in compilers.
             keys = keys.view_as(keys)
             learned = torch.is_grad_enabled() and (
                 queries.requires_grad or keys.requires_grad
@@ -623,14 +622,14 @@ class PairLoss(nn.Module):
             return loss if broken is None else loss + broken
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Labels in the type that :meth:`terms` wants, and which rows are known.
+        """Converts labels to the type that :meth:`terms` needs, and finds unknown ones.
 
         Arguments
         ---------
         labels : torch.Tensor
-            As handed over.
+            Labels given by the caller.
         number : int
-            How many there should be.
+            Expected number.
 
         Returns
         -------
@@ -640,12 +639,12 @@ class PairLoss(nn.Module):
         Raises
         ------
         ValueError
-            If type or shape are wrong.
+            If type or shape is wrong.
         """
         raise NotImplementedError
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the two sides to compare: by default for cosines over a temperature.
+        """Returns the two sides to compare; default: for cosines over a temperature.
 
         Arguments
         ---------
@@ -655,13 +654,13 @@ class PairLoss(nn.Module):
         Returns
         -------
         queries, keys : torch.Tensor
-            (N, E) both.
+            Both (N, E).
         """
         temperature = getattr(self, "temperature", None)
         return z if temperature is None else z / temperature, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
-        """Compares some anchors with the batch: by dot products unless overridden.
+        """Compares some anchors with the batch; default: by dot products.
 
         Arguments
         ---------
@@ -673,52 +672,52 @@ class PairLoss(nn.Module):
         matrix : torch.Tensor
             (A, N).
         pull_back : callable
-            Takes a gradient of the matrix; gives those of queries and keys.
+            Converts a gradient of the matrix to those of queries and keys.
         """
         return dot_products(queries, keys)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Computes what some of the anchors add to the loss; each subclass has its own.
+        """Computes what some of the anchors add to the loss.
 
         Arguments
         ---------
         s : torch.Tensor
-            What ``compare`` gave (A, N); may be overwritten.
+            Result of ``compare`` (A, N); may be overwritten.
         tile : Tile
-            Which anchors these are, and the labels.
+            The anchors, and the labels.
 
         Returns
         -------
         total, count : torch.Tensor
-            Two scalars: a sum, and by how much it is to be divided.
+            Two scalars: a sum, and its divisor.
         gradient : torch.Tensor
-            Of the total with respect to ``s``, (A, N).
+            Gradient of the total with respect to ``s``, (A, N).
         """
         raise NotImplementedError
 
 
 class LabelLoss(PairLoss):
-    """Base of the losses that compare embeddings by their classes.
+    """Base class of losses that compare embeddings by their classes.
 
-    Labels are integers (N,) or (N, 1), as a tensor or a list. Several views of one
-    utterance are rows with the same label. -1 is an unknown label.
+    Labels are integers (N,) or (N, 1), as a tensor or a list. Several views of an
+    utterance are rows with the same label. Label -1 is unknown.
     """
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Integers, see :func:`check_classes`."""
+        """Returns integers, see :func:`check_classes`."""
         labels = check_classes(labels, number)
         return labels, labels != UNKNOWN
 
 
 class ValueLoss(PairLoss):
-    """Base of the losses that compare embeddings by values of their labels.
+    """Base class of losses that compare embeddings by numeric labels.
 
-    Labels are numbers (N,) or (N, K), such as arousal and valence. A row with NaN is
+    Labels are numbers (N,) or (N, K), such as arousal and valence. Rows with NaN are
     unknown.
     """
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Numbers (N, K), and the rows without NaN."""
+        """Returns numbers (N, K), and which rows have no NaN."""
         if labels.dim() not in (1, 2) or len(labels) != number:
             raise ValueError(
                 f"labels must be numbers, (N,) or (N, K), for each of the {number} "
@@ -730,16 +729,16 @@ class ValueLoss(PairLoss):
 
 
 class ViewLoss(nn.Module):
-    """Base of the losses between two views of the same utterances.
+    """Base class of losses between two views of the same utterances.
 
-    A subclass has a method ``compare(z_a, z_b)`` that gives the loss.
+    A subclass has a method ``compare(z_a, z_b)`` that returns the loss.
 
     Arguments
     ---------
     normalize : bool
-        Scale embeddings to length 1 first, so that dot products are cosines.
+        Whether to scale embeddings to length 1 first, so that dot products are cosines.
     gather : bool
-        Compare across all processes, see :func:`~.gather.gather_rows`.
+        Whether to compare across all processes, see :func:`~.gather.gather_rows`.
 
     Example
     -------
@@ -762,20 +761,20 @@ class ViewLoss(nn.Module):
         Arguments
         ---------
         z_a, z_b : torch.Tensor
-            Embeddings of the two views (N, D), of any floating-point types. Row
-            i of both comes from the same utterance.
+            Embeddings of the two views (N, D), of any floating-point types. Row i of
+            both belongs to the same utterance.
 
         Returns
         -------
         torch.Tensor
-            The loss, a scalar in float32 (float64 if a view is float64); NaN if
-            an embedding holds NaN or infinity.
+            The loss, a scalar in float32 (float64 if a view is float64); NaN if an
+            embedding contains NaN or infinity.
 
         Raises
         ------
         ValueError
-            If the shapes differ or are not (N, D), the batch is empty, a type is
-            not floating-point, or the devices differ.
+            If the shapes differ or are not (N, D), the batch is empty, a type is not
+            floating-point, or the devices differ.
         """
         check_pair("z_a and z_b", z_a, z_b)
         if len(z_a) != len(z_b):
@@ -793,7 +792,7 @@ class ViewLoss(nn.Module):
             return self.compare(*views)
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Computes the loss of prepared views; each subclass has its own.
+        """Computes the loss of prepared views.
 
         Arguments
         ---------
@@ -811,23 +810,23 @@ class ViewLoss(nn.Module):
 def check_distributions(
     name: str, votes: Tensor, number: int, classes: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Makes shares of votes; refuses what are no votes.
+    """Converts votes to shares; raises an error for invalid votes.
 
     Arguments
     ---------
     name : str
-        What the votes are, for the message.
+        Name of the votes, for the message.
     votes : torch.Tensor
-        Should be (N, C), at least 0 or unknown: NaN, -1 or without a vote.
+        Expected shape (N, C), at least 0. Unknown: NaN, -1 or no vote.
     number : int
-        N.
+        Number of rows N.
     classes : int or None
-        C; None: any.
+        Number of classes C. None: any.
 
     Returns
     -------
     shares, known : torch.Tensor
-        (N, C), each row with sum 1, and booleans (N,).
+        (N, C), rows sum to 1, and booleans (N,).
 
     Raises
     ------
@@ -858,9 +857,9 @@ def check_distributions(
 
 
 class LogitLoss(nn.Module):
-    """Base of the losses of a classifier's logits: a mean over known labels.
+    """Base class of losses on a classifier's logits: a mean over known labels.
 
-    A subclass has methods ``checked(labels, logits)``, that gives the labels and which
+    A subclass has methods ``checked(labels, logits)``, which returns labels and which
     of them are known, and ``row_losses(logits, labels)``.
 
     Example
@@ -878,7 +877,7 @@ class LogitLoss(nn.Module):
         logits : torch.Tensor
             (N, C), of any floating-point type.
         labels : torch.Tensor or sequence
-            What they are is said above.
+            Labels, as described above.
 
         Returns
         -------
@@ -888,7 +887,8 @@ class LogitLoss(nn.Module):
         Raises
         ------
         ValueError
-            If shapes, types, values or devices do not fit, or the batch is empty.
+            If shapes, types, values or devices do not fit together, or the batch is
+            empty.
         """
         check_embeddings("logits", logits)
         check_some("logits", logits)
@@ -901,7 +901,7 @@ class LogitLoss(nn.Module):
             return total / known.sum().clamp(min=1) + zero_or_nan(x)
 
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels in the type that ``row_losses`` wants, and which are known."""
+        """Converts labels to the type of ``row_losses`` and finds unknown ones."""
         raise NotImplementedError
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -910,10 +910,10 @@ class LogitLoss(nn.Module):
 
 
 class ClassLoss(LogitLoss):
-    """Base of the losses of a classifier's logits against classes (N,)."""
+    """Base class of losses on a classifier's logits with classes (N,) as labels."""
 
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes (N,), and which are known."""
+        """Returns classes (N,), and which are known."""
         labels = check_classes(labels, len(logits), "logits")
         low, high = labels.aminmax()
         if low < UNKNOWN or high >= logits.shape[1]:

@@ -1,4 +1,4 @@
-"""Binary cross-entropy for several emotions at once."""
+"""Binary cross-entropy for several emotions per utterance."""
 
 import torch
 from torch import Tensor
@@ -10,14 +10,14 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("binary_emotions")
 class BinaryEmotionsLoss(LogitLoss):
-    r"""Each emotion is there or not, whatever the others are.
+    r"""Binary cross-entropy of each emotion, independent of the others.
 
     .. math::
         L = \frac{1}{|K|} \sum_{(i, c) \in K}
             -y_{ic} \log \sigma(x_{ic}) - (1 - y_{ic}) \log(1 - \sigma(x_{ic}))
 
     with x the logits and K the known labels. Labels (N, C) are in [0, 1]; -1 or NaN is
-    unknown and left out; without any other the loss is 0 with gradient 0. NaN or
+    unknown and left out. Without known labels the loss is 0 with gradient 0. NaN or
     infinity in a logit gives NaN.
 
     References
@@ -34,7 +34,7 @@ class BinaryEmotionsLoss(LogitLoss):
     """
 
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers (N, C), and which are known."""
+        """Returns numbers (N, C), and which are known."""
         if labels.shape != logits.shape:
             raise ValueError(
                 "labels must have the shape of the logits (N, C), found "

@@ -1,4 +1,4 @@
-"""Concordance correlation as a loss, per emotional dimension."""
+"""Concordance correlation loss for emotional dimensions."""
 
 import math
 from collections.abc import Sequence
@@ -20,28 +20,29 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("ccc")
 class CCCLoss(nn.Module):
-    r"""Predictions of each dimension agree with the labels in shape, mean and scale.
+    r"""One minus the concordance correlation (CCC) of predictions and labels.
 
     .. math::
         L = \frac{\sum_k w_k (1 - \mathrm{CCC}_k)}{\sum_k w_k}, \qquad
         \mathrm{CCC} = \frac{2 \, Cov(x, y)}
             {Var(x) + Var(y) + (\bar x - \bar y)^2}
 
-    with variances over N, not N - 1. On a small batch the value is noisy. The mean of
-    several processes' values is not the value of all their rows: ``gather`` computes
+    with variances over N, not N - 1. The value is noisy for small batches. The mean of
+    several processes' values is not the value of all their rows; ``gather`` computes
     that.
 
-    A label of NaN is unknown: it is left out of its dimension, and a dimension
-    without a known label is left out of the mean; without any the loss is 0 with
-    gradient 0. Where all predictions or all labels of a dimension are equal (N = 1
-    too) its CCC is 0. NaN or infinity in a prediction gives NaN.
+    NaN labels are unknown and left out of their dimension; dimensions without known
+    labels are left out of the mean. Without known labels the loss is 0 with gradient 0.
+    If all predictions or all labels of a dimension are equal (also for N = 1), its CCC
+    is 0. NaN or infinity in a prediction gives NaN.
 
     Arguments
     ---------
     weights : sequence of float, optional
-        w, one per dimension, at least 0, one of them above. None: all the same.
+        w, one per dimension, at least 0, at least one above 0. None: all equal.
     gather : bool
-        Statistics over the rows of all processes, see :func:`~.gather.gather_rows`.
+        Whether to compute statistics over the rows of all processes, see
+        :func:`~.gather.gather_rows`.
 
     Raises
     ------
@@ -86,7 +87,7 @@ class CCCLoss(nn.Module):
         predictions : torch.Tensor
             (N, K), one column per dimension, or (N,); of any floating-point type.
         targets : torch.Tensor or sequence
-            The labels, of the same shape; NaN is unknown.
+            Labels of the same shape; NaN is unknown.
 
         Returns
         -------
@@ -96,7 +97,7 @@ class CCCLoss(nn.Module):
         Raises
         ------
         ValueError
-            If shapes, types or devices do not fit, or the batch is empty.
+            If shapes, types or devices do not fit together, or the batch is empty.
         """
         if isinstance(predictions, Tensor) and predictions.dim() == 1:
             predictions = predictions[:, None]
@@ -136,7 +137,7 @@ class CCCLoss(nn.Module):
 
 
 def _centred(values: Tensor, mean: Tensor, known: Tensor) -> Tensor:
-    """Values less their mean; exactly 0 where all are equal, with the gradient kept."""
+    """Subtracts the mean; exactly 0 if all values are equal, with the gradient kept."""
     highest = values.masked_fill(~known, -torch.inf).amax(dim=0)
     flat = highest == values.masked_fill(~known, torch.inf).amin(dim=0)
     values = values - mean

@@ -1,4 +1,4 @@
-"""Cross-entropy for classes of unequal size: by weights, or by logits."""
+"""Cross-entropy losses for classes of unequal size."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 
 class _CountsLoss(ClassLoss):
-    """Base of the two: a number for each class, from how many utterances it has."""
+    """Base class of losses that need the number of utterances of each class."""
 
     of_class: Tensor
 
@@ -25,7 +25,7 @@ class _CountsLoss(ClassLoss):
             )
 
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Classes (N,), and which are known."""
+        """Returns classes (N,), and which are known."""
         if logits.shape[1] != len(self.of_class):
             raise ValueError(
                 f"class_counts has {len(self.of_class)} classes, the logits have "
@@ -36,18 +36,17 @@ class _CountsLoss(ClassLoss):
 
 @LOSSES.register("class_balanced")
 class ClassBalancedLoss(_CountsLoss):
-    r"""Cross-entropy with rare classes weighed more, by their effective number.
+    r"""Cross-entropy with larger weights for rare classes, by their effective number.
 
     .. math::
         L = \frac{1}{N} \sum_i -w_{y_i} \log p_{i y_i}, \qquad
         w_c \propto \frac{1 - \beta}{1 - \beta^{n_c}}, \quad \sum_c w_c = C
 
-    with p the softmax of the logits and n_c the training utterances of class c.
-    beta = 0 weighs all classes alike; towards 1, as 1 / n_c.
+    with p the softmax of the logits and n_c the number of training utterances of class
+    c. beta = 0 gives equal weights; beta near 1 gives weights near 1 / n_c.
 
-    Labels are integers (N,), as a tensor or a list. -1 is unknown and left out;
-    without any other the loss is 0 with gradient 0. NaN or infinity in a logit gives
-    NaN.
+    Labels are integers (N,), as a tensor or a list. -1 is unknown and left out. Without
+    known labels the loss is 0 with gradient 0. NaN or infinity in a logit gives NaN.
 
     Arguments
     ---------
@@ -90,27 +89,26 @@ class ClassBalancedLoss(_CountsLoss):
 
 @LOSSES.register("logit_adjusted")
 class LogitAdjustedLoss(_CountsLoss):
-    r"""Cross-entropy of logits to which the classes' shares are added.
+    r"""Cross-entropy of logits plus the log-frequencies of the classes.
 
     .. math::
         L = \frac{1}{N} \sum_i -\log
             \frac{\exp(x_{i y_i} + \tau \log \pi_{y_i})}
                  {\sum_c \exp(x_{ic} + \tau \log \pi_c)}
 
-    with x the logits and pi the classes' shares of the training utterances. So the
-    logits themselves, with which one predicts, learn what is left when all classes are
-    equally frequent: they aim at unweighted average recall.
+    with x the logits and pi the classes' shares of the training utterances. The logits
+    themselves, which are used for prediction, then fit equal class frequencies: they
+    aim at unweighted average recall.
 
-    Labels are integers (N,), as a tensor or a list. -1 is unknown and left out;
-    without any other the loss is 0 with gradient 0. NaN or infinity in a logit gives
-    NaN.
+    Labels are integers (N,), as a tensor or a list. -1 is unknown and left out. Without
+    known labels the loss is 0 with gradient 0. NaN or infinity in a logit gives NaN.
 
     Arguments
     ---------
     class_counts : sequence of int
-        Training utterances of each class, at least 1.
+        Number of training utterances of each class, at least 1.
     tau : float
-        At least 0; 0 is cross-entropy.
+        At least 0; 0 gives cross-entropy.
 
     Raises
     ------

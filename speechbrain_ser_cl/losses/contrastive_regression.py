@@ -1,4 +1,4 @@
-"""Contrast whose positives are weighed by how near their labels are."""
+"""Contrastive loss with positives weighted by the similarity of their labels."""
 
 import torch
 from torch import Tensor
@@ -10,7 +10,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("contrastive_regression")
 class ContrastiveRegressionLoss(ValueLoss):
-    r"""Each other row is a positive, the more the nearer its label.
+    r"""Contrasts each anchor with all other rows, weighted by label similarity.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} \sum_{p \neq a}
@@ -20,11 +20,10 @@ class ContrastiveRegressionLoss(ValueLoss):
 
     with s the cosine.
 
-    Labels are numbers (N,) or (N, K). Rows with NaN among them are left out. Anchors
-    whose weights are all 0 in floating point (labels many bandwidths away) are left
-    out of the mean; if none is left (N = 1 too) the loss is 0 with gradient 0. All
-    embeddings equal give log(N - 1). NaN or infinity in an embedding gives NaN.
-    Memory is linear in N.
+    Labels are numbers (N,) or (N, K). Rows with NaN are left out. Anchors whose weights
+    are all 0 in floating point (labels many bandwidths away) are left out of the mean;
+    without anchors (also for N = 1) the loss is 0 with gradient 0. All embeddings equal
+    give log(N - 1). NaN or infinity in an embedding gives NaN. Memory is linear in N.
 
     Arguments
     ---------
@@ -33,9 +32,9 @@ class ContrastiveRegressionLoss(ValueLoss):
     bandwidth : float
         sigma, above 0, in units of the labels.
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -70,7 +69,7 @@ class ContrastiveRegressionLoss(ValueLoss):
         self.bandwidth = bandwidth
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums the anchors' losses, and counts the anchors with positives."""
+        """Sums the anchors' losses and counts the anchors with positives."""
         apart = torch.cdist(tile.here, tile.labels).div_(self.bandwidth)
         weights = apart.square_().mul_(-0.5).exp_().to(s.dtype)
         return contrast_(s, tile, tile.fill_own_(weights, 0))

@@ -1,4 +1,4 @@
-"""The gradient of one large contrastive batch with the memory of a small one."""
+"""Gradient of a large contrastive batch with the memory of a small one."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -13,33 +13,32 @@ def contrastive_step(
     batches: Sequence[Tensor | tuple[Any, ...]],
     loss: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Adds the gradient of a contrastive loss over several batches at once.
+    """Adds the gradient of a contrastive loss over several batches together.
 
-    The embeddings of all batches are computed without a graph, then the loss and
-    its gradient with respect to them, then each batch once more to hand its part
-    of that gradient on to the parameters: Gao et al., "Scaling deep contrastive
-    learning batch size under memory limited setup", arXiv:2101.06983. The same
-    gradient as from all batches in one, for one more forward pass. Both passes
-    draw the same random numbers (dropout) and see the same buffers.
+    First the embeddings of all batches are computed without a graph, then the loss and
+    its gradient with respect to them, then each batch again to pass its part of that
+    gradient to the parameters: Gao et al., "Scaling deep contrastive learning batch
+    size under memory limited setup", arXiv:2101.06983. The gradient equals that of one
+    large batch, at the cost of one more forward pass. Both passes use the same random
+    numbers (dropout) and the same buffers.
 
-    Layers that compare the rows of a batch, such as batch normalisation in
-    training mode, see the small batches, not the large one. For an autocast
-    region, put the call into it.
+    Layers that compare the rows of a batch, such as batch normalisation in training
+    mode, use the small batches. For autocast, make the call within its region.
 
-    Under ``DistributedDataParallel`` gradients travel with the last batch only;
-    with a loss that gathers they are those of all processes' batches. If the
-    encoder has buffers, each process must then give as many batches, because
-    buffers travel with each.
+    Under ``DistributedDataParallel`` only the last batch synchronises gradients; with a
+    loss that gathers they are those of all processes' batches. If the encoder has
+    buffers, each process needs the same number of batches, because each batch
+    synchronises buffers.
 
     Arguments
     ---------
     encoder : torch.nn.Module
-        Gives embeddings (N, D). Its gradients are added to, not set.
+        Returns embeddings (N, D). Gradients are added to its parameters' ``grad``.
     batches : sequence of torch.Tensor or tuple
-        The encoder's input per batch; a tuple holds several arguments.
+        Encoder input of each batch; a tuple contains several arguments.
     loss : callable
-        Takes the embeddings of all batches in their order (sum of all N, D) and
-        gives a scalar. Labels belong into it: ``lambda z: supcon(z, labels)``.
+        From the embeddings of all batches in order (sum of all N, D) to a scalar. It
+        contains the labels: ``lambda z: supcon(z, labels)``.
 
     Returns
     -------
@@ -72,7 +71,8 @@ def contrastive_step(
             parts.append(_encode(encoder, batch))
         for buffer, before in buffers:
             buffer.copy_(before)
-    # Weights that autocast cast without a graph must not serve the second pass.
+    # Weights that autocast converted without a graph must not be used in the second
+    # pass.
     torch.clear_autocast_cache()
 
     z = torch.cat(parts).requires_grad_()

@@ -1,4 +1,4 @@
-"""CORAL: the same covariance in two domains."""
+"""CORAL: distance between the covariances of two domains."""
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,15 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("coral")
 class CORALLoss(nn.Module):
-    r"""Distance between the covariance of the source and that of the target.
+    r"""Distance between the covariances of source and target embeddings.
 
     .. math::
         L = \frac{1}{4 D^2} \| C_S - C_T \|_F^2
 
-    with C the unbiased covariance over a domain's batch.
+    with C the unbiased covariance of a domain's batch.
 
-    The means of the domains play no part. NaN or infinity in an embedding gives
-    NaN. There are no labels.
+    The means of the domains have no influence. NaN or infinity in an embedding gives
+    NaN. Labels are not used.
 
     References
     ----------
@@ -48,7 +48,7 @@ class CORALLoss(nn.Module):
         Raises
         ------
         ValueError
-            If shapes, types or devices do not fit, or a domain has fewer than
+            If shapes, types or devices do not fit together, or a domain has fewer than
             two rows.
         """
         check_pair("source and target", source, target)

@@ -17,35 +17,34 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("cosine_margin")
 class CosineMarginLoss(nn.Module):
-    r"""Pairs of positives alike, positives and negatives not too much so.
+    r"""Pulls pairs of positives together and pushes negatives below a cosine margin.
 
     .. math::
         L = \frac{1}{P} \sum_{p=1}^{P} \left[ \alpha (1 - s(x_p, x'_p))
             + \frac{1}{K} \sum_{n=1}^{K} \max(0, s(x_p, x_n) - m) \right]
 
-    with s the cosine. The 2P positives are split into two halves, x and x', row
-    p of one going with row p of the other. In the paper it is the equation before
-    the total (5). Which negatives go with x_p is not printed there: here it is all
-    K, averaged.
+    with s the cosine. The 2P positives are split into halves x and x'; row p of one is
+    paired with row p of the other. This is the equation before the total (5) of the
+    paper, which does not say which negatives belong to x_p: here all K, averaged.
 
-    The samples of other emotions are all there is of labels: the drawn emotion's
-    rows are the positives. Without negatives (K = 0) the second part is 0, and
-    without positives (P = 0) the loss is 0 with gradient 0. NaN or infinity in
-    an embedding gives NaN.
+    Labels are not needed: the rows of the drawn emotion are the positives, rows of
+    other emotions the negatives. Without negatives (K = 0) the second part is 0;
+    without positives (P = 0) the loss is 0 with gradient 0. NaN or infinity in an
+    embedding gives NaN.
 
     Arguments
     ---------
     alpha : float
         Weight of the first part, at least 0.
     margin : float
-        m, the cosine up to which a negative costs nothing, in [-1, 1].
+        m, the largest cosine at which a negative costs nothing, in [-1, 1].
     gather : bool
-        Compare the rows of all processes, see :func:`~.gather.gather_rows`.
+        Whether to compare the rows of all processes, see :func:`~.gather.gather_rows`.
 
     Raises
     ------
     ValueError
-        If alpha is negative or not finite, or the margin is no cosine.
+        If alpha is negative or not finite, or the margin is not in [-1, 1].
 
     References
     ----------
@@ -74,7 +73,7 @@ class CosineMarginLoss(nn.Module):
         self.gather = gather
 
     def forward(self, positives: Tensor, negatives: Tensor) -> Tensor:
-        """Compares the rows of the drawn emotion with each other and the rest.
+        """Compares the rows of the drawn emotion with each other and with the rest.
 
         Arguments
         ---------
@@ -91,8 +90,8 @@ class CosineMarginLoss(nn.Module):
         Raises
         ------
         ValueError
-            If shapes, types or devices do not fit, or the positives are not even
-            in number.
+            If shapes, types or devices do not fit together, or the number of positives
+            is odd.
         """
         check_pair("positives and negatives", positives, negatives)
         with torch.autocast(positives.device.type, enabled=False):
@@ -113,5 +112,5 @@ class CosineMarginLoss(nn.Module):
 
 
 def _mean(values: Tensor) -> Tensor:
-    """Computes the mean; 0 if there is nothing."""
+    """Computes the mean; 0 for no values."""
     return values.sum() / max(1, values.numel())

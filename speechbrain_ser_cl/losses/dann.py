@@ -17,51 +17,51 @@ from speechbrain_ser_cl.registry import LOSSES
 
 
 class _ReverseGradient(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by minus a factor."""
+    """Identity whose gradient is multiplied by minus a factor."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, factor: Tensor) -> Tensor:
-        """Hands the embeddings on as they are."""
+        """Returns the embeddings unchanged."""
         ctx.factor = factor
         return z.view_as(z)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Turns the gradient round."""
+        """Multiplies the gradient by minus the factor."""
         return -ctx.factor * gradient, None
 
 
 @LOSSES.register("dann")
 class DomainAdversarialLoss(nn.Module):
-    r"""The classifier learns to tell the domains, the encoder to prevent it.
+    r"""Trains a domain classifier, and the encoder against it by a reversed gradient.
 
     .. math::
         L = \frac{1}{2} \left[ \frac{1}{N} \sum_i -\log \sigma(g(s_i))
             + \frac{1}{M} \sum_j -\log (1 - \sigma(g(t_j))) \right]
 
-    with g a classifier of one hidden layer that is part of this loss (give its
-    parameters to the optimiser too). The gradient that goes on to the embeddings
-    is multiplied by -lambda, which grows with the share of the training that is done:
+    with g a classifier with one hidden layer that is part of this loss (its parameters
+    must be given to the optimiser). The gradient of the embeddings is multiplied by
+    -lambda, which grows with the training progress:
 
     .. math::
         \lambda = \frac{2}{1 + \exp(-\gamma \min(1, step / steps))} - 1
 
-    Each call in training mode is a step. The count is part of ``state_dict()``,
-    so that a resumed training goes on where it was.
+    Each call in training mode is a step. The count is part of ``state_dict()``, so that
+    a resumed training continues with it.
 
-    The value is log 2 where the domains cannot be told apart. A domain may have a
-    single row. NaN or infinity in an embedding gives NaN. There are no labels.
+    The value is log 2 if the classifier cannot separate the domains. A domain may have
+    a single row. NaN or infinity in an embedding gives NaN. Labels are not used.
 
     Arguments
     ---------
     input_size : int
         Size D of an embedding.
     steps : int
-        Calls in the whole training, after which lambda stays at its end.
+        Number of calls in the whole training, after which lambda is constant.
     hidden_size : int
-        Units of the hidden layer.
+        Number of units of the hidden layer.
     gamma : float
-        How early lambda grows, above 0.
+        Speed of the growth of lambda, above 0.
 
     Raises
     ------
@@ -109,7 +109,7 @@ class DomainAdversarialLoss(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def reversal(self) -> Tensor:
-        """Lambda, by which the gradient is multiplied now.
+        """Current lambda, the factor of the reversed gradient.
 
         Returns
         -------
@@ -135,7 +135,7 @@ class DomainAdversarialLoss(nn.Module):
         Raises
         ------
         ValueError
-            If shapes, types or devices do not fit, or a domain is empty.
+            If shapes, types or devices do not fit together, or a domain is empty.
         """
         check_pair("source and target", source, target)
         check_some("source and target", source, target)

@@ -5,24 +5,24 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-# A matrix (A, B) and what turns its gradient into those of (A, D) and (B, D).
+# A matrix (A, B), and a function from its gradient to those of (A, D) and (B, D).
 Compared = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
 
 DISTANCES = ("cosine", "euclidean")
 
 
 def check_distance(distance: str) -> None:
-    """Refuses a name that is no distance.
+    """Raises an error for an unknown distance.
 
     Arguments
     ---------
     distance : str
-        Should be ``"cosine"`` or ``"euclidean"``.
+        Expected: ``"cosine"`` or ``"euclidean"``.
 
     Raises
     ------
     ValueError
-        If it is another.
+        If the name is unknown.
 
     Example
     -------
@@ -50,7 +50,7 @@ def dot_products(a: Tensor, b: Tensor) -> Compared:
     matrix : torch.Tensor
         (A, B).
     pull_back : callable
-        Takes a gradient of the matrix; gives those of a and b.
+        Converts a gradient of the matrix to those of a and b.
 
     Example
     -------
@@ -63,27 +63,26 @@ def dot_products(a: Tensor, b: Tensor) -> Compared:
 
 
 def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
-    """Distances between the rows of two matrices.
+    """Computes distances between the rows of two matrices.
 
-    Euclidean ones come from a matrix product, several times as fast as from
-    differences. Where so small a distance remains that it is made of rounding errors,
-    it is computed anew from the difference, so that equal rows are at distance 0
-    exactly, with gradient 0.
+    Euclidean distances come from a matrix product, which is several times faster than
+    differences. Distances as small as rounding errors are computed again from the
+    difference, so that equal rows have distance exactly 0, with gradient 0.
 
     Arguments
     ---------
     a, b : torch.Tensor
         Embeddings (A, D) and (B, D).
     distance : str
-        ``"cosine"``: 1 minus the dot product, so that the rows should have
-        length 1. ``"euclidean"``.
+        ``"cosine"``: 1 minus the dot product, so rows should have length 1. Or
+        ``"euclidean"``.
 
     Returns
     -------
     matrix : torch.Tensor
         (A, B).
     pull_back : callable
-        Takes a gradient of the matrix; gives those of a and b.
+        Converts a gradient of the matrix to those of a and b.
 
     Example
     -------
@@ -93,12 +92,12 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
     """
     if distance == "cosine":
         return (a @ b.T).neg_().add_(1), lambda g: (-(g @ b), -(g.T @ a))
-    # What all rows share would only cost digits.
+    # The common mean only costs precision.
     centre = b.mean(dim=0)
     a, b = a - centre, b - centre
     lengths = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)
     d = torch.addmm(lengths, a, b.T, alpha=-2)
-    # Not less or equal: NaN is not small.
+    # Not less or equal, so that NaN is not small.
     row, column = (d < lengths.mul_(torch.finfo(d.dtype).eps ** 0.5)).nonzero().T
     few = max(1, d.numel() // a.shape[1])
     d.clamp_(min=0).sqrt_()
@@ -128,9 +127,9 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """Computes squared Euclidean distances between the rows of two matrices.
 
-    By one matrix product, several times as fast as the square of
-    :func:`distances`. Equal rows are at a distance of rounding errors, which is
-    no matter where no root is taken.
+    By one matrix product, several times faster than the square of :func:`distances`.
+    Distances of equal rows are rounding errors, which is acceptable because no root is
+    taken.
 
     Arguments
     ---------
@@ -148,7 +147,7 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     tensor([[0., 2.],
             [2., 0.]])
     """
-    # What all rows share would only cost digits.
+    # The common mean only costs precision.
     centre = b.detach().mean(dim=0)
     a, b = a - centre, b - centre
     lengths = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)

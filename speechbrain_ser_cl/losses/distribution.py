@@ -1,4 +1,4 @@
-"""Cross-entropy and Kullback-Leibler divergence against the votes of listeners."""
+"""Cross-entropy and Kullback-Leibler divergence to the votes of listeners."""
 
 import torch
 from torch import Tensor
@@ -9,17 +9,17 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("distribution_cross_entropy")
 class DistributionCrossEntropyLoss(LogitLoss):
-    r"""The model gives each class the share of the votes that listeners gave it.
+    r"""Cross-entropy of the predicted distribution and the listeners' votes.
 
     .. math::
         L = \frac{1}{N} \sum_i \sum_c -v_{ic} \log p_{ic}
 
-    with p the softmax of the logits and v the shares of the votes. Its gradient is
-    that of :class:`DistributionKLLoss`; with one vote each it is cross-entropy.
+    with p the softmax of the logits and v the shares of the votes. Its gradient is that
+    of :class:`DistributionKLLoss`; with one vote per row it is cross-entropy.
 
-    Labels are votes or shares (N, C), at least 0, scaled to sum 1. Rows without a
-    vote, with NaN or with -1 are unknown and left out; without any other the loss is 0
-    with gradient 0. NaN or infinity in a logit gives NaN.
+    Labels are votes or shares (N, C), at least 0, scaled to sum 1. Rows without votes,
+    with NaN or with -1 are unknown and left out. Without known rows the loss is 0 with
+    gradient 0. NaN or infinity in a logit gives NaN.
 
     References
     ----------
@@ -35,7 +35,7 @@ class DistributionCrossEntropyLoss(LogitLoss):
     """
 
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Shares (N, C), and the rows with votes."""
+        """Returns shares (N, C), and which rows have votes."""
         return check_distributions("labels", labels, len(logits), logits.shape[1])
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -46,13 +46,13 @@ class DistributionCrossEntropyLoss(LogitLoss):
 
 @LOSSES.register("distribution_kl")
 class DistributionKLLoss(DistributionCrossEntropyLoss):
-    r"""How far the model is from the votes: 0 where it gives their shares.
+    r"""Kullback-Leibler divergence of the listeners' votes and the prediction.
 
     .. math::
         L = \frac{1}{N} \sum_i \sum_c v_{ic} \log \frac{v_{ic}}{p_{ic}}
 
-    with p the softmax of the logits and v the shares of the votes: cross-entropy
-    less the entropy of the votes. Labels, unknown ones and edges: see
+    with p the softmax of the logits and v the shares of the votes: cross-entropy minus
+    the entropy of the votes. For labels, unknown rows and edge cases see
     :class:`DistributionCrossEntropyLoss`.
 
     References

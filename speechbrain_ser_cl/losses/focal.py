@@ -11,16 +11,15 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("focal")
 class FocalLoss(ClassLoss):
-    r"""Cross-entropy that counts well-classified utterances less.
+    r"""Cross-entropy with smaller weights for well-classified utterances.
 
     .. math::
         L = \frac{1}{N} \sum_i -(1 - p_{i y_i})^\gamma \log p_{i y_i}
 
     with p the softmax of the logits. gamma = 0 is cross-entropy.
 
-    Labels are integers (N,), as a tensor or a list. -1 is unknown and left out;
-    without any other the loss is 0 with gradient 0. NaN or infinity in a logit gives
-    NaN.
+    Labels are integers (N,), as a tensor or a list. -1 is unknown and left out. Without
+    known labels the loss is 0 with gradient 0. NaN or infinity in a logit gives NaN.
 
     Arguments
     ---------
@@ -55,7 +54,7 @@ class FocalLoss(ClassLoss):
         of_label = log_p.gather(1, labels[:, None]).squeeze(1)
         if self.gamma == 0:
             return -of_label
-        # log(1 - p) from the other classes: 1 - p has no digits left near p = 1.
+        # log(1 - p) from the other classes, because 1 - p has no precision near p = 1.
         others = log_p.scatter(1, labels[:, None], -torch.inf)
         if others.shape[1] == 1:
             return -of_label * 0

@@ -1,4 +1,4 @@
-"""One batch out of the batches of all processes, exact for gradients too."""
+"""Joins the batches of all processes to one, with exact gradients."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class _GatherRows(torch.autograd.Function):
-    """Rows of every process; see :func:`gather_rows` for the gradient."""
+    """Rows of all processes; see :func:`gather_rows` for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
-        """Collects all rows: padded to one size for the collective, then cut again."""
+        """Collects all rows: padded to equal size for the collective, then cut."""
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
@@ -23,35 +23,34 @@ class _GatherRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Gives this process' rows of the gradient, times the number of processes."""
+        """Returns this process' rows of the gradient, times the number of processes."""
         return gradient[ctx.own] * dist.get_world_size(), None
 
 
 def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Collects the rows of all processes, in the order of their ranks.
 
-    Meant for a loss that every process then computes on the same whole batch.
-    The gradient with respect to a process's own rows is then complete without
-    any more communication. It comes back multiplied by the number of processes,
-    because DistributedDataParallel takes the *mean* over processes: the
-    gradient of its parameters is that of one process with the whole batch. The
-    processes may hold different numbers of rows, also none. Without a process
-    group, or with one process, the tensors come back as they are.
+    For a loss that every process computes on the same whole batch. The gradient with
+    respect to a process' own rows is then complete without more communication. It is
+    multiplied by the number of processes, because DistributedDataParallel computes the
+    *mean* over processes: the gradient of its parameters is that of one process with
+    the whole batch. Processes may have different numbers of rows, including none.
+    Without a process group, or with one process, the tensors are returned unchanged.
 
     Arguments
     ---------
     *tensors : torch.Tensor
-        Tensors (N, ...), all with the same N in one process.
+        Tensors (N, ...), with the same N within a process.
 
     Returns
     -------
     tuple of torch.Tensor
-        One tensor (sum of all N, ...) for each one given.
+        One tensor (sum of all N, ...) per given tensor.
 
     Raises
     ------
     ValueError
-        In every process, if the rows of two processes differ in size.
+        In every process, if row sizes differ between processes.
 
     Example
     -------
@@ -78,7 +77,7 @@ def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
             )
 
     def gathered(rows: Tensor) -> Tensor:
-        if rows.dtype == torch.bool:  # Not every backend sends booleans.
+        if rows.dtype == torch.bool:  # Some backends cannot send booleans.
             return gathered(rows.to(torch.uint8)).bool()
         together: Tensor = _GatherRows.apply(rows, sizes)  # type: ignore[no-untyped-call]
         return together

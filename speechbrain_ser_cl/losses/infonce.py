@@ -10,31 +10,31 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("infonce")
 class InfoNCELoss(ViewLoss):
-    r"""Each utterance has to find its other view among those of the whole batch.
+    r"""Identifies each utterance's other view among the views of the whole batch.
 
     .. math::
         L = \frac{1}{N} \sum_i -\log
             \frac{\exp(\cos(z_i, z'_i) / \tau)}{\sum_j \exp(\cos(z_i, z'_j) / \tau)}
 
-    j runs over the other view only: the rest of an anchor's own view is no
-    negative. Ahn et al.'s print lost the minus logarithm.
+    j runs over the other view only: rows of an anchor's own view are not negatives. In
+    the printed equation of Ahn et al. the minus logarithm is missing.
 
     Similarities and log-sum-exp are computed in float32 (in float64 for float64
-    embeddings), under autocast too. A single pair (N = 1) has no negatives: its
-    loss and its gradient are 0. NaN or infinity in an embedding gives NaN. A
-    zero vector has cosine 0 with everything.
+    embeddings), also under autocast. A single pair (N = 1) has no negatives: loss and
+    gradient are 0. NaN or infinity in an embedding gives NaN. A zero vector has cosine
+    0 with all rows.
 
     Arguments
     ---------
     temperature : float
-        tau, above 0. The smaller, the more the hardest negatives count.
+        tau, above 0. Smaller values increase the weight of hard negatives.
     symmetric : bool
-        False, as printed: anchors come from the first view. True: the mean of
-        both directions, as each view's utterances look for the other's.
+        False, as in the paper: anchors come from the first view. True: mean of both
+        directions.
     normalize : bool
-        Scale embeddings to length 1 first. False: dot products as they are.
+        Whether to scale embeddings to length 1 first. False: plain dot products.
     gather : bool
-        Compare the utterances of all processes.
+        Whether to compare the utterances of all processes.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Information maximisation: each prediction sure, all together varied."""
+"""Information maximisation: confident and varied predictions."""
 
 import math
 
@@ -21,16 +21,15 @@ def _log_probabilities(logits: Tensor) -> Tensor:
 
 @LOSSES.register("entropy")
 class EntropyLoss(nn.Module):
-    r"""Mean entropy of the predictions: small when each one is sure.
+    r"""Mean entropy of the predictions: small if each prediction is confident.
 
     .. math::
         L = -\frac{1}{N} \sum_n \sum_c p_{nc} \log p_{nc}
 
-    with p the softmax of the logits. On its own its optimum is one class for
-    everything.
+    with p the softmax of the logits. Used alone, its optimum is one class for all rows.
 
     Between 0 and log C. Computed in float32 (float64 for float64 logits). NaN or
-    infinity among the logits gives NaN.
+    infinity in a logit gives NaN.
 
     References
     ----------
@@ -67,7 +66,7 @@ class EntropyLoss(nn.Module):
 
 @LOSSES.register("diversity")
 class DiversityLoss(nn.Module):
-    r"""Negative entropy of the mean prediction: small when all classes are used.
+    r"""Negative entropy of the mean prediction: small if all classes are used.
 
     .. math::
         L = \sum_c \hat p_c \log \hat p_c,
@@ -75,8 +74,8 @@ class DiversityLoss(nn.Module):
 
     with p the softmax of the logits.
 
-    Between -log C and 0. Computed in float32 (float64 for float64 logits). NaN
-    or +infinity among the logits gives NaN, -infinity is a probability of 0.
+    Between -log C and 0. Computed in float32 (float64 for float64 logits). NaN or
+    +infinity in a logit gives NaN; -infinity is a probability of 0.
 
     References
     ----------
@@ -115,19 +114,18 @@ class DiversityLoss(nn.Module):
 
 @LOSSES.register("information_maximization")
 class InformationMaximizationLoss(nn.Module):
-    r"""Makes each prediction sure and the batch's predictions varied.
+    r"""Makes each prediction confident and the predictions of the batch varied.
 
     .. math::
         L = -\frac{1}{N} \sum_n \sum_c p_{nc} \log p_{nc}
             + \sum_c \hat p_c \log \hat p_c,
         \qquad \hat p_c = \frac{1}{N} \sum_n p_{nc}
 
-    It is minus the mutual information between input and predicted class, and
-    needs no labels. :class:`EntropyLoss` plus :class:`DiversityLoss`.
+    Equals minus the mutual information between input and predicted class:
+    :class:`EntropyLoss` plus :class:`DiversityLoss`. Labels are not used.
 
-    Between -log C and 0; with N = 1 the two halves cancel to 0. Computed in
-    float32 (float64 for float64 logits). NaN or infinity among the logits gives
-    NaN.
+    Between -log C and 0; for N = 1 the two parts cancel to 0. Computed in float32
+    (float64 for float64 logits). NaN or infinity in a logit gives NaN.
 
     References
     ----------

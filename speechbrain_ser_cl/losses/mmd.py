@@ -17,7 +17,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("mmd")
 class MMDLoss(nn.Module):
-    r"""How well kernels tell the source's embeddings from the target's.
+    r"""Distance between the distributions of source and target embeddings, by kernels.
 
     .. math::
         L = \frac{1}{N^2} \sum_{ij} k(s_i, s_j) + \frac{1}{M^2} \sum_{ij} k(t_i, t_j)
@@ -25,19 +25,18 @@ class MMDLoss(nn.Module):
         \qquad k(x, y) = \frac{1}{K} \sum_{r=1}^{K}
             \exp\left(-\frac{\|x - y\|^2}{b_r \bar d}\right)
 
-    the squared, biased estimate (never below 0) of Gretton et al. with a mean of
-    several Gaussian kernels as in Long et al. The scale d is the mean squared
-    distance between two different rows of the two batches together; it takes no
-    part in the gradient.
+    the squared, biased estimate (at least 0) of Gretton et al. with a mean of several
+    Gaussian kernels as in Long et al. The scale d is the mean squared distance between
+    two different rows of both batches together; it has no gradient.
 
-    Equal domains give 0, one row each (N = M = 1) works. If all rows of both are
-    equal the loss is 0 with gradient 0. NaN or infinity in an embedding gives
-    NaN. There are no labels.
+    Equal domains give 0; one row each (N = M = 1) is allowed. If all rows of both
+    domains are equal, the loss is 0 with gradient 0. NaN or infinity in an embedding
+    gives NaN. Labels are not used.
 
     Arguments
     ---------
     kernels : sequence of float
-        The widths b of the kernels in units of d, each above 0.
+        Widths b of the kernels in units of d, each above 0.
 
     Raises
     ------
@@ -82,7 +81,7 @@ class MMDLoss(nn.Module):
         Raises
         ------
         ValueError
-            If shapes, types or devices do not fit, or a domain is empty.
+            If shapes, types or devices do not fit together, or a domain is empty.
         """
         check_pair("source and target", source, target)
         check_some("source and target", source, target)
@@ -93,7 +92,7 @@ class MMDLoss(nn.Module):
             scale = squared.detach().sum() / (number * (number - 1))
             scale = scale.masked_fill(scale == 0, 1)
             kernel = sum(torch.exp(-squared / (b * scale)) for b in self.kernels)
-            # +1/N for the source, -1/M for the target: the three sums in one.
+            # +1/N for the source, -1/M for the target: all three sums in one.
             sign = both.new_full((number,), 1 / len(source))
             sign[len(source) :] = -1 / len(target)
             return sign @ kernel @ sign / len(self.kernels)

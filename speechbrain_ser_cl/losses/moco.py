@@ -1,4 +1,4 @@
-"""Momentum contrast: a queue of keys from earlier batches as negatives."""
+"""Momentum contrast: keys of earlier batches as negatives."""
 
 import torch
 from torch import Tensor, nn
@@ -13,38 +13,39 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("moco")
 class MoCoQueue(ViewLoss):
-    r"""Each query has to find its key among the keys of earlier batches.
+    r"""Identifies each query's key among the keys of earlier batches.
 
     .. math::
         L = \frac{1}{N} \sum_i -\log \frac{\exp(s(q_i, k_i) / \tau)}
             {\exp(s(q_i, k_i) / \tau) + \sum_{j=1}^{Q} \exp(s(q_i, k^-_j) / \tau)}
 
-    with s the cosine and k^- the Q keys in the queue, the oldest of which make
-    room for this batch's (equation 1). Keys come from a second encoder that follows
-    the first, equation 2, by :meth:`update_key_encoder`. Keys get no gradient.
+    with s the cosine and k^- the Q keys in the queue, the oldest of which are replaced
+    by this batch's (equation 1). Keys come from a second encoder, which
+    :meth:`update_key_encoder` moves towards the first (equation 2). Keys get no
+    gradient.
 
-    While the queue holds fewer than ``size`` keys, Q is how many it holds; the
-    very first batch has none, so that its loss and gradient are 0 (the authors
-    begin with random keys). The queue grows in training mode only. It is part of
-    ``state_dict()``, so that checkpoints keep it. Nothing of a batch with NaN or
-    infinity, whose loss is NaN, enters the queue.
+    While the queue contains fewer than ``size`` keys, Q is their number; the first
+    batch has no negatives, so its loss and gradient are 0 (the authors start with
+    random keys). The queue grows in training mode only. It is part of ``state_dict()``
+    and so of checkpoints. A batch with NaN or infinity, whose loss is NaN, is not added
+    to the queue.
 
     Arguments
     ---------
     size : int
-        The most keys that the queue holds, at least 1. Of a larger batch the
-        last ``size`` keys are kept.
+        Largest number of keys in the queue, at least 1. Only the last ``size`` keys of
+        a larger batch are kept.
     dim : int
         Size D of an embedding.
     momentum : float
-        How much of itself the key encoder keeps in an update, in [0, 1].
+        Weight of the old parameters in an update of the key encoder, in [0, 1].
     temperature : float
         tau, above 0.
     normalize : bool
-        Scale embeddings to length 1 first. False: s is the dot product.
+        Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Loss and queue over all processes, with the same queue in each. Without
-        it each process has a queue of its own.
+        Whether loss and queue cover all processes, with equal queues. Otherwise each
+        process has its own queue.
 
     Raises
     ------
@@ -92,12 +93,13 @@ class MoCoQueue(ViewLoss):
         self.momentum = momentum
         self.temperature = temperature
         self.register_buffer("queue", torch.zeros(size, dim))
-        # How many rows of the queue hold keys, and the row to write next.
+        # Number of rows with keys, and index of the next row to write.
         self.register_buffer("filled", torch.zeros((), dtype=torch.long))
         self.register_buffer("next_row", torch.zeros((), dtype=torch.long))
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Queries against their keys and the queue; then the keys are queued.
+        """Compares queries with their keys and the queue, then adds the keys to the
+        queue.
 
         Arguments
         ---------
@@ -114,7 +116,7 @@ class MoCoQueue(ViewLoss):
         Raises
         ------
         ValueError
-            If D is not that of the queue.
+            If D differs from the queue's.
         """
         size, dim = self.queue.shape
         if z_b.shape[1] != dim:
@@ -123,7 +125,7 @@ class MoCoQueue(ViewLoss):
             )
         keys = z_b.detach()
         own = (z_a * keys).sum(dim=1, keepdim=True)
-        # A copy: the queue changes below, before the backward pass.
+        # A copy, because the queue changes before the backward pass.
         others = z_a @ self.queue.to(z_a.dtype, copy=True).T
         empty = torch.arange(size, device=z_a.device) >= self.filled
         others = others.masked_fill(empty, -torch.inf)
@@ -139,7 +141,7 @@ class MoCoQueue(ViewLoss):
         size = len(self.queue)
         keys = keys[-size:].to(self.queue.dtype)
         rows = (self.next_row + torch.arange(len(keys), device=keys.device)) % size
-        # No branch on `sound`: that would wait for the GPU.
+        # No branch on `sound`, which would wait for the GPU.
         self.queue[rows] = torch.where(sound, keys, self.queue[rows])
         added = len(keys) * sound
         self.next_row.copy_((self.next_row + added) % size)
@@ -147,18 +149,18 @@ class MoCoQueue(ViewLoss):
 
     @torch.no_grad()
     def update_key_encoder(self, encoder: nn.Module, key_encoder: nn.Module) -> None:
-        """Moves the key encoder a little towards the encoder.
+        """Moves the key encoder towards the encoder.
 
-        Each parameter becomes momentum times itself plus (1 - momentum) times
-        the encoder's, equation 2; buffers are copied. Called after each
-        optimiser step; the key encoder begins as a ``copy.deepcopy``.
+        Each parameter becomes momentum times itself plus (1 - momentum) times the
+        encoder's, equation 2; buffers are copied. Call this after each optimiser step.
+        The key encoder starts as a ``copy.deepcopy`` of the encoder.
 
         Arguments
         ---------
         encoder : torch.nn.Module
-            The encoder that is trained.
+            Encoder that is trained.
         key_encoder : torch.nn.Module
-            A second one of the same shape, changed in place.
+            Second encoder of the same shape, modified in place.
         """
         for ours, theirs in zip(
             key_encoder.parameters(), encoder.parameters(), strict=True

@@ -10,18 +10,18 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("multitask")
 class MultitaskLoss(nn.Module):
-    """Weighs named terms, adds them up, and hands each back for the log.
+    """Computes a weighted sum of named terms, and returns each term for the log.
 
     total = sum over names of weight[name] * term[name]
 
-    The paper's weights are ``{"emotion": 1.0, "augmentation": 0.1, "contrastive":
-    0.5, "information_maximization": 0.5}``. A weight of 0 is an ablation: the term
-    is then never needed, so ask :meth:`active` before computing it.
+    The paper's weights are ``{"emotion": 1.0, "augmentation": 0.1, "contrastive": 0.5,
+    "information_maximization": 0.5}``. A term with weight 0 is not needed;
+    :meth:`active` tells before it is computed.
 
     Arguments
     ---------
     weights : dict of str to float
-        Weight of each term, finite and at least 0; at least one above 0.
+        Weight of each term, finite, at least 0; at least one above 0.
 
     Raises
     ------
@@ -55,7 +55,7 @@ class MultitaskLoss(nn.Module):
         self.weights = dict(weights)
 
     def active(self, name: str) -> bool:
-        """Tells whether a term counts and so has to be computed.
+        """Returns whether a term has a weight above 0 and has to be computed.
 
         Arguments
         ---------
@@ -78,28 +78,28 @@ class MultitaskLoss(nn.Module):
     def forward(
         self, terms: Mapping[str, Tensor | None]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Adds up the terms of a batch.
+        """Computes the weighted sum for a batch.
 
         Arguments
         ---------
         terms : dict of str to torch.Tensor or None
-            One scalar per active term. None says that this batch has no such
-            term, as emotion cross-entropy where there are no labels. A term of
-            weight 0 may be left out; if it is given it is handed back but takes
-            no part in the sum, so that not even its NaN reaches the total.
+            One scalar per active term. None: this batch has no such term, such as
+            emotion cross-entropy without labels. A term with weight 0 may be left out;
+            if given, it is returned but not added, so that its NaN does not affect the
+            total.
 
         Returns
         -------
         total : torch.Tensor
-            The weighted sum, a scalar.
+            Weighted sum, a scalar.
         values : dict of str to torch.Tensor
-            The terms that were given, unweighted and detached.
+            The given terms, unweighted and detached.
 
         Raises
         ------
         ValueError
-            If a name is unknown, an active term is missing, or every active one
-            is None.
+            If a name is unknown, an active term is missing, or all active terms are
+            None.
         """
         self._check_known(terms)
         active = [name for name in self.weights if self.active(name)]

@@ -6,28 +6,29 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("npair")
 class NPairLoss(SupervisedNTXentLoss):
-    r"""Each positive has to stand out from all negatives, by plain dot products.
+    r"""Contrasts each positive with all negatives, by plain dot products.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} \frac{1}{|P(a)|} \sum_{p \in P(a)} -\log
             \frac{\exp(z_a \cdot z_p)}
                  {\exp(z_a \cdot z_p) + \sum_{n \in N(a)} \exp(z_a \cdot z_n)}
 
-    with P(a) the other rows of a's label and N(a) those of other labels, averaged
-    as printed below the thesis's equation. :class:`SupervisedNTXentLoss` without a
-    temperature and, by default, without scaling to length 1; anchors without
-    positives, a single label, N = 1, NaN and infinity: see there.
+    with P(a) the other rows with a's label and N(a) the rows with other labels,
+    averaged as in the text below the thesis' equation. Equals
+    :class:`SupervisedNTXentLoss` without a temperature and, by default, without scaling
+    to length 1; see there for anchors without positives, a single label, N = 1, NaN and
+    infinity.
 
-    Sohn draws two rows per class and takes from each other class only the second of
-    them as a negative. That is ``InfoNCELoss(temperature=1.0, normalize=False)``
-    between all first and all second rows.
+    Sohn draws two rows per class and uses only the second row of each other class as a
+    negative. That is ``InfoNCELoss(temperature=1.0, normalize=False)`` between all
+    first and all second rows.
 
     Arguments
     ---------
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     References
     ----------

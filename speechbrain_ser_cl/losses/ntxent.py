@@ -10,29 +10,28 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("ntxent")
 class NTXentLoss(ViewLoss):
-    r"""Each of 2N views has to find its partner among all the others.
+    r"""Identifies each of 2N views' partner among all other views.
 
     .. math::
         L = \frac{1}{2N} \sum_{i=1}^{2N} -\log
             \frac{\exp(s_{i, j(i)} / \tau)}
                  {\sum_{k \neq i} \exp(s_{ik} / \tau)}
 
-    over the 2N rows of both views, with s the cosine and j(i) the other view of
-    the same utterance. Unlike :class:`InfoNCELoss` the rows of an anchor's own view
-    are negatives too. It is :class:`SupConLoss` with each utterance as its own label.
+    over the 2N rows of both views, with s the cosine and j(i) the other view of the
+    same utterance. Unlike in :class:`InfoNCELoss`, rows of an anchor's own view are
+    negatives too. Equals :class:`SupConLoss` with each utterance as its own label.
 
-    A single pair (N = 1) has no negatives: 0 with gradient 0. All embeddings
-    equal give log(2N - 1). NaN or infinity in an embedding gives NaN. Memory is
-    linear in N.
+    A single pair (N = 1) has no negatives: 0 with gradient 0. All embeddings equal give
+    log(2N - 1). NaN or infinity in an embedding gives NaN. Memory is linear in N.
 
     Arguments
     ---------
     temperature : float
         tau, above 0.
     normalize : bool
-        Scale embeddings to length 1 first. False: s is the dot product.
+        Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Compare the utterances of all processes.
+        Whether to compare the utterances of all processes.
 
     Raises
     ------
@@ -57,11 +56,11 @@ class NTXentLoss(ViewLoss):
         self, temperature: float = 0.5, normalize: bool = True, gather: bool = False
     ) -> None:
         super().__init__(normalize, gather)
-        # The views arrive in compare() prepared.
+        # compare() gets prepared views.
         self.supcon = SupConLoss(temperature, normalize=False)
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Compares each row with its other view, among all others."""
+        """Compares each row with its other view, among all other rows."""
         utterance = torch.arange(len(z_a), device=z_a.device)
         loss: Tensor = self.supcon(torch.cat([z_a, z_b]), utterance.repeat(2))
         return loss

@@ -1,4 +1,4 @@
-"""Triplet loss whose triplets are ordered by the distance of their labels."""
+"""Triplet loss with triplets ordered by label distance."""
 
 import torch
 from torch import Tensor
@@ -7,27 +7,27 @@ from speechbrain_ser_cl.losses.base import Tile, ValueLoss, check_above_zero
 from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
 from speechbrain_ser_cl.registry import LOSSES
 
-# Triplets that are held at once: 4 MB in float32.
+# Number of triplets held at once: 4 MB in float32.
 TILE = 2**20
 
 
 @LOSSES.register("ordinal_triplet")
 class OrdinalTripletLoss(ValueLoss):
-    r"""Of two others, the one with the nearer label has to be nearer.
+    r"""Pulls rows with nearer labels closer to the anchor than rows with farther
+    labels.
 
     .. math::
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T}
             \max(0, d_{ap} - d_{an} + m (\delta_{an} - \delta_{ap}))
 
     with delta the sum over the label's dimensions of absolute differences, and T all
-    triplets with delta_ap < delta_an whose term is above zero. The margin grows with
-    how much farther the second label is. With two values of the label, 0 and 1, it is
+    triplets with delta_ap < delta_an and a positive term. The margin is proportional to
+    the difference of the label distances. With the labels 0 and 1 it equals
     :class:`TripletLoss`.
 
-    Labels are numbers (N,) or (N, K). Rows with NaN among them are left out. Without
-    any triplet in T (N below 3, one value of the label, all in order) the loss is 0
-    with gradient 0. NaN or infinity in an embedding gives NaN. Exact; time is that of
-    all triplets, O(N³), memory is linear in N.
+    Labels are numbers (N,) or (N, K). Rows with NaN are left out. Without triplets in T
+    (N below 3, equal labels, correct order) the loss is 0 with gradient 0. NaN or
+    infinity in an embedding gives NaN. Exact; time is O(N³), memory linear in N.
 
     Arguments
     ---------
@@ -36,9 +36,9 @@ class OrdinalTripletLoss(ValueLoss):
     distance : str
         ``"cosine"`` or ``"euclidean"``.
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -72,7 +72,7 @@ class OrdinalTripletLoss(ValueLoss):
         self.distance = distance
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the embeddings themselves."""
+        """Returns the embeddings unchanged."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
@@ -80,10 +80,10 @@ class OrdinalTripletLoss(ValueLoss):
         return distances(queries, keys, self.distance)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the anchors' triplets, and counts them."""
+        """Sums the losses of the anchors' triplets and counts them."""
         apart = torch.cdist(tile.here, tile.labels, p=1).to(s.dtype)
         behind = s.sub_(apart, alpha=self.margin)
-        # Neither below nor above anything: an anchor is not its own positive.
+        # An anchor is neither positive nor negative of itself.
         tile.fill_own_(apart, torch.nan)
         gradient = torch.zeros_like(s)
         total, count = s.new_zeros(()), s.new_zeros(())

@@ -1,4 +1,4 @@
-"""Pairwise-CL: a contrastive loss between each two of several views."""
+"""Pairwise-CL: a contrastive loss between each pair of several views."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -13,7 +13,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("pairwise_view")
 class PairwiseViewLoss(nn.Module):
-    r"""Each utterance has to find its other views, two views at a time.
+    r"""Identifies each utterance's other views, for all pairs of views.
 
     .. math::
         L = \binom{V}{2}^{-1} \sum_{u < v} \frac{1}{2N} \sum_{i=1}^{N}
@@ -21,13 +21,13 @@ class PairwiseViewLoss(nn.Module):
         \qquad \ell(a, b) = -\log
             \frac{\exp(s(a, b) / \tau)}{\sum_k \exp(s(a, k) / \tau)}
 
-    with s the cosine. The paper's equation 1 is lost in the text we have; what k
-    runs over is a choice:
+    with s the cosine. The paper's equation 1 is missing in our copy of the text. The
+    range of k is an option:
 
-    - ``"both_views"``: all rows of both views but the anchor, 2N - 1, as in
-      SimCLR (:class:`NTXentLoss`);
+    - ``"both_views"``: all rows of both views except the anchor, 2N - 1, as in SimCLR
+    (:class:`NTXentLoss`);
     - ``"cross_view"``: the N rows of the other view, as in Contrastive Multiview
-      Coding, arXiv:1906.05849 (:class:`InfoNCELoss`, symmetric).
+    Coding, arXiv:1906.05849 (:class:`InfoNCELoss`, symmetric).
 
     A single utterance (N = 1) has no negatives: 0 with gradient 0. NaN or
     infinity in an embedding gives NaN.
@@ -35,19 +35,18 @@ class PairwiseViewLoss(nn.Module):
     Arguments
     ---------
     temperature : float
-        tau, above 0. The paper's best of 0.1, 0.25, 0.5 and 1 is 0.5.
+        tau, above 0. The paper's best value of 0.1, 0.25, 0.5 and 1 is 0.5.
     negatives : str
         ``"both_views"`` or ``"cross_view"``.
     normalize : bool
-        Scale embeddings to length 1 first. False: s is the dot product.
+        Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Compare the utterances of all processes.
+        Whether to compare the utterances of all processes.
 
     Raises
     ------
     ValueError
-        If the temperature is not a finite number above 0, or the name of the
-        negatives unknown.
+        If the temperature is not a finite number above 0, or ``negatives`` is unknown.
 
     References
     ----------
@@ -84,13 +83,13 @@ class PairwiseViewLoss(nn.Module):
             )
 
     def forward(self, views: Mapping[str, Tensor]) -> Tensor:
-        """Compares each view with each other one.
+        """Compares each pair of views.
 
         Arguments
         ---------
         views : dict of str to torch.Tensor
-            Two or more views by name, each (N, D), with the same utterance in
-            row i of all.
+            Name of each of two or more views to its embeddings (N, D), with the same
+            utterance in row i of all.
 
         Returns
         -------
@@ -100,7 +99,7 @@ class PairwiseViewLoss(nn.Module):
         Raises
         ------
         ValueError
-            If there are fewer than two views, or two do not fit together.
+            If there are fewer than two views, or their shapes differ.
         """
         if len(views) < 2:
             raise ValueError(f"expected at least two views, found {list(views)}")

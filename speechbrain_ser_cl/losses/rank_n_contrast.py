@@ -1,4 +1,4 @@
-"""Rank-N-Contrast: embeddings in the order of their labels."""
+"""Rank-N-Contrast: embeddings ordered by their labels."""
 
 import torch
 from torch import Tensor
@@ -10,34 +10,33 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("rank_n_contrast")
 class RankNContrastLoss(ValueLoss):
-    r"""Of an anchor's others, those with nearer labels have to be nearer.
+    r"""Orders embeddings so that distances to an anchor follow label distances.
 
     .. math::
         L = \frac{1}{N (N - 1)} \sum_i \sum_{j \neq i} -\log
             \frac{\exp(s_{ij} / \tau)}{\sum_{k \in S_{ij}} \exp(s_{ik} / \tau)},
         \qquad S_{ij} = \{k \neq i: |y_i - y_k| \geq |y_i - y_j|\}
 
-    with s minus the Euclidean distance of the embeddings and \|y\| the sum over the
+    with s the negative Euclidean distance of the embeddings and \|y\| the sum over the
     dimensions of the labels. Two views of an utterance are two rows with the same
     label, as in the authors' code, which does not scale to length 1 either.
 
-    Exact in O(N² log N): each anchor's others are sorted by label, far to near, so
-    that every denominator is a place of one running log-sum-exp. Equal label
-    distances share a denominator. Memory is linear in N.
+    Exact in O(N² log N): each anchor's other rows are sorted by label distance,
+    farthest first, so that every denominator is a value of one cumulative log-sum-exp.
+    Equal label distances share a denominator. Memory is linear in N.
 
-    Labels are numbers (N,) or (N, K). Rows with NaN among them are left out. N = 1
-    has no pair: 0 with gradient 0. All embeddings equal and all label distances
-    different give the mean of log 1 to log(N - 1). NaN or infinity in an embedding
-    gives NaN.
+    Labels are numbers (N,) or (N, K). Rows with NaN are left out. N = 1 has no pair: 0
+    with gradient 0. All embeddings equal and all label distances different give the
+    mean of log 1 to log(N - 1). NaN or infinity in an embedding gives NaN.
 
     Arguments
     ---------
     temperature : float
         tau, above 0, in units of a distance.
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -65,7 +64,7 @@ class RankNContrastLoss(ValueLoss):
         self.temperature = temperature
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the embeddings themselves."""
+        """Returns the embeddings unchanged."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
@@ -73,20 +72,20 @@ class RankNContrastLoss(ValueLoss):
         return distances(queries, keys, "euclidean")
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the anchors' pairs, and counts them."""
-        # Minus the label distance, far to near; an anchor itself is the last.
+        """Sums the losses of the anchors' pairs and counts them."""
+        # Minus the label distance, farthest first; the anchor itself is last.
         nearness = torch.cdist(tile.here, tile.labels, p=1).neg_()
         nearness, order = tile.fill_own_(nearness, torch.inf).sort(dim=1)
         nearness, order = nearness[:, :-1].contiguous(), order[:, :-1]
         ordered = s.gather(1, order).div_(-self.temperature)
         if not ordered.numel():
             return s.new_zeros(()), s.new_zeros(()), torch.zeros_like(s)
-        # The first and the last place with the same label distance.
+        # First and last position with the same label distance.
         first = torch.searchsorted(nearness, nearness)
         last = torch.searchsorted(nearness, nearness, right=True).sub_(1)
         against = ordered.logcumsumexp(dim=1).gather(1, last)
         total = (against - ordered).sum()
-        # s_k is in the denominators of all j that are no farther than k.
+        # s_k is in the denominators of all j that are not farther than k.
         inside = against.neg_().flip(1).logcumsumexp(dim=1).flip(1).gather(1, first)
         share = ordered.add_(inside).exp_().sub_(1).div_(-self.temperature)
         gradient = torch.zeros_like(s).scatter_(1, order, share)

@@ -10,7 +10,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("siamese")
 class SiameseLoss(LabelLoss):
-    r"""Same label: near. Different labels: at least a margin apart.
+    r"""Pulls rows with equal labels together and pushes others a margin apart.
 
     .. math::
         L = \frac{1}{|A| (|A| - 1)} \sum_{i} \sum_{j \neq i}
@@ -20,9 +20,9 @@ class SiameseLoss(LabelLoss):
     1 minus the cosine (the dot product without ``normalize``), or the Euclidean
     distance.
 
-    Every pair counts: anchors without positives have their negatives, a single
-    label gives the mean distance. N = 1 has no pair: 0 with gradient 0. NaN or
-    infinity in an embedding gives NaN. Memory is linear in N.
+    All pairs count: anchors without positives have negatives; a single label gives the
+    mean distance. N = 1 has no pair: 0 with gradient 0. NaN or infinity in an embedding
+    gives NaN. Memory is linear in N.
 
     Arguments
     ---------
@@ -31,9 +31,9 @@ class SiameseLoss(LabelLoss):
     distance : str
         ``"cosine"`` or ``"euclidean"``.
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -68,7 +68,7 @@ class SiameseLoss(LabelLoss):
         self.distance = distance
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the embeddings themselves."""
+        """Returns the embeddings unchanged."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
@@ -76,7 +76,7 @@ class SiameseLoss(LabelLoss):
         return distances(queries, keys, self.distance)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the anchors' pairs, and counts them."""
+        """Sums the losses of the anchors' pairs and counts them."""
         positives = tile.same()
         apart = self.margin - s
         gradient = (apart > 0).to(s.dtype).neg_().masked_fill_(positives, 1)

@@ -1,4 +1,4 @@
-"""Smooth triplet loss over every triplet of the batch, a tile at a time."""
+"""Smooth triplet loss over all triplets of the batch."""
 
 import math
 
@@ -8,13 +8,13 @@ from torch import Tensor
 from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero, pack
 from speechbrain_ser_cl.registry import LOSSES
 
-# Triplets that are held at once: 4 MB in float32.
+# Number of triplets held at once: 4 MB in float32.
 TILE = 2**20
 
 
 @LOSSES.register("smooth_triplet")
 class SmoothTripletLoss(LabelLoss):
-    r"""The triplet loss with a soft step in place of the margin.
+    r"""Triplet loss with a smooth step instead of the margin.
 
     .. math::
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T}
@@ -22,21 +22,20 @@ class SmoothTripletLoss(LabelLoss):
 
     with s the cosine, p of a's label, n of another, and T every such triplet.
 
-    Exact. Time is that of all triplets, O(N³), memory is not: triplets are
-    summed up a tile at a time, their gradient with them. That gradient cannot be
-    differentiated once more.
+    Exact. Time is O(N³), but memory is not: triplets and their gradient are summed tile
+    by tile. That gradient cannot be differentiated again.
 
-    Without any triplet (no positives, a single label, N = 1) the loss is 0 with
-    gradient 0. NaN or infinity in an embedding gives NaN.
+    Without triplets (no positives, a single label, N = 1) the loss is 0 with gradient
+    0. NaN or infinity in an embedding gives NaN.
 
     Arguments
     ---------
     temperature : float
         tau, above 0.
     normalize : bool
-        Scale embeddings to length 1 first. False: s is the dot product.
+        Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -63,21 +62,21 @@ class SmoothTripletLoss(LabelLoss):
         self.temperature = temperature
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the anchors' triplets, and counts them."""
+        """Sums the losses of the anchors' triplets and counts them."""
         same = tile.same()
         n_columns, n_valid = pack(~same)
         p_columns, p_valid = pack(tile.fill_own_(same, False))
         gradient = torch.zeros_like(s)
-        # softplus(-infinity) = 0 wherever p or n is filling.
+        # softplus(-infinity) = 0 for unused places of p or n.
         s_ap = s.gather(1, p_columns).masked_fill(~p_valid, torch.inf)
         s_an = s.gather(1, n_columns).masked_fill(~n_valid, -torch.inf)
-        # Anchors per tile, or if one has too many triplets, positives per tile.
+        # Anchors per tile, or positives per tile if one anchor has too many triplets.
         width = max(1, s_an.shape[1])
         pairs = max(1, TILE // width)
         height = max(1, min(pairs, s_ap.shape[1]))
         step = pairs // height
-        # Every tile in the same memory: what is given back in between is not always
-        # found again by the next, and memory would grow with the number of tiles.
+        # All tiles reuse the same memory, because freed memory is not always reused and
+        # would grow with the number of tiles.
         memory = s.new_empty(2, min(step, max(1, len(s))) * height * width)
         total = s.new_zeros(())
         for first in range(0, len(s), step):

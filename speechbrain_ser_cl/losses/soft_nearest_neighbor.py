@@ -10,27 +10,27 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("soft_nearest_neighbor")
 class SoftNearestNeighborLoss(LabelLoss):
-    r"""A neighbour drawn at random, near ones sooner, should have the same label.
+    r"""Maximises the probability that a random near neighbour has the same label.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} -\log
             \frac{\sum_{p \in P(a)} \exp(-\|z_a - z_p\|^2 / T)}
                  {\sum_{k \neq a} \exp(-\|z_a - z_k\|^2 / T)}
 
-    with P(a) the other rows of a's label. Frosst et al. do not scale to length 1.
+    with P(a) the other rows with a's label. Frosst et al. do not scale to length 1.
 
-    Anchors without positives are left out of the mean; if none is left (N = 1
-    too) the loss is 0 with gradient 0. With a single label every neighbour is
-    right: 0. NaN or infinity in an embedding gives NaN. Memory is linear in N.
+    Anchors without positives are left out of the mean; without anchors (also for N = 1)
+    the loss is 0 with gradient 0. With a single label every neighbour is correct: 0.
+    NaN or infinity in an embedding gives NaN. Memory is linear in N.
 
     Arguments
     ---------
     temperature : float
         T, above 0, in units of a squared distance.
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -60,8 +60,8 @@ class SoftNearestNeighborLoss(LabelLoss):
         self.temperature = temperature
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows whose dot products are -d² / T, up to what an anchor's terms share."""
-        # What all rows share would only cost digits.
+        """Returns rows whose dot products are -d² / T plus a constant per anchor."""
+        # The common mean only costs precision.
         z = z - z.detach().mean(dim=0)
         lengths = z.square().sum(dim=1, keepdim=True)
         one = torch.ones_like(lengths)
@@ -69,7 +69,7 @@ class SoftNearestNeighborLoss(LabelLoss):
         return torch.cat([z, one], dim=1), keys
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums the anchors' losses, and counts the anchors with positives."""
+        """Sums the anchors' losses and counts the anchors with positives."""
         positives = tile.positives()
         losses, gradient = stand_out_(s, tile, positives)
         return losses.sum(), positives.any(dim=1).sum(), gradient

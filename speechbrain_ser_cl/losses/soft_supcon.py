@@ -1,4 +1,4 @@
-"""Supervised contrastive loss whose labels are the votes of several listeners."""
+"""Supervised contrastive loss with the votes of several listeners as labels."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ SIMILARITIES = ("bhattacharyya", "jensen_shannon")
 
 @LOSSES.register("soft_supcon")
 class SoftSupConLoss(PairLoss):
-    r"""Each other row is a positive, the more the more its votes are the anchor's.
+    r"""Contrasts each anchor with all other rows, weighted by the similarity of votes.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} \sum_{p \neq a}
@@ -30,13 +30,13 @@ class SoftSupConLoss(PairLoss):
     - ``"jensen_shannon"``: 1 minus the Jensen-Shannon distance, the root of the
       divergence to the base 2.
 
-    Both are 1 for equal votes and 0 for votes without a common class: with one vote
-    each it is :class:`SupConLoss`.
+    Both are 1 for equal votes and 0 for votes without a common class; with one vote per
+    row the loss equals :class:`SupConLoss`.
 
-    Labels are votes or shares (N, C), at least 0. Rows without a vote, with NaN or
-    with -1 are unknown and left out. Anchors that share no class with another row
-    are left out of the mean; if none is left (N = 1 too) the loss is 0 with gradient
-    0. NaN or infinity in an embedding gives NaN. Memory is linear in N.
+    Labels are votes or shares (N, C), at least 0. Rows without votes, with NaN or with
+    -1 are unknown and left out. Anchors that share no class with another row are left
+    out of the mean; without anchors (also for N = 1) the loss is 0 with gradient 0. NaN
+    or infinity in an embedding gives NaN. Memory is linear in N.
 
     Arguments
     ---------
@@ -45,14 +45,14 @@ class SoftSupConLoss(PairLoss):
     similarity : str
         ``"bhattacharyya"`` or ``"jensen_shannon"``.
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
     ValueError
-        If the temperature is not a finite number above 0, or the name is unknown.
+        If the temperature is not a finite number above 0, or ``similarity`` is unknown.
 
     References
     ----------
@@ -85,11 +85,11 @@ class SoftSupConLoss(PairLoss):
         self.similarity = similarity
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Shares (N, C), and the rows with votes."""
+        """Returns shares (N, C), and which rows have votes."""
         return check_distributions("labels", labels, number)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums the anchors' losses, and counts the anchors with positives."""
+        """Sums the anchors' losses and counts the anchors with positives."""
         if self.similarity == "bhattacharyya":
             weights = tile.here.sqrt() @ tile.labels.sqrt().T
         else:
@@ -105,7 +105,7 @@ def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
         return terms
 
     both = -(information(p).sum(dim=1)[:, None] + information(q).sum(dim=1)) / 2
-    # A class at a time: no array (A, N, C).
+    # One class at a time, without an array (A, N, C).
     for of_p, of_q in zip(p.T, q.T, strict=True):
         both += information((of_p[:, None] + of_q) / 2)
     return 1 - (both.neg_() / torch.log(both.new_tensor(2.0))).clamp_(0, 1).sqrt_()

@@ -1,4 +1,4 @@
-"""Supervised contrastive loss of Khosla et al., the mean outside the logarithm."""
+"""Supervised contrastive loss of Khosla et al., with the mean outside the logarithm."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,37 +17,35 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("supcon")
 class SupConLoss(LabelLoss):
-    r"""Each positive of an anchor has to stand out from the whole batch.
+    r"""Contrasts each positive of an anchor with all other rows of the batch.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} \frac{1}{|P(a)|} \sum_{p \in P(a)} -\log
             \frac{\exp(s_{ap} / \tau)}{\sum_{k \neq a} \exp(s_{ak} / \tau)}
 
-    with s the cosine and P(a) the other rows of a's label. The mean over
-    positives stands outside the logarithm: it is L_out. Paper and thesis print a sum
-    over the anchors; this is the mean, as in the authors' code. That code also
-    multiplies by tau over a base temperature of 0.07: ``base_temperature=0.07`` does
-    the same.
+    with s the cosine and P(a) the other rows with a's label. The mean over positives is
+    outside the logarithm: L_out. Paper and thesis print a sum over the anchors; this is
+    the mean, as in the authors' code. That code also multiplies by tau over a base
+    temperature of 0.07, as ``base_temperature=0.07`` does here.
 
-    For several views give them as rows with the same label; A then is all rows.
-    Memory is linear in N.
+    Several views are rows with the same label; A is then all rows. Memory is linear in
+    N.
 
-    Anchors without positives are left out of the mean (the authors' code counts
-    them as 0, which makes the loss smaller the more there are); if none is left
-    (N = 1 too) the loss is 0 with gradient 0. With a single label the other rows
-    are the denominator all the same: log(N - 1) if all are equal. NaN or
-    infinity in an embedding gives NaN.
+    Anchors without positives are left out of the mean (the authors' code counts them as
+    0, which decreases the loss); without anchors (also for N = 1) the loss is 0 with
+    gradient 0. With a single label the other rows are still the denominator: log(N - 1)
+    if all embeddings are equal. NaN or infinity in an embedding gives NaN.
 
     Arguments
     ---------
     temperature : float
         tau, above 0.
     base_temperature : float or None
-        Multiply the loss by tau over this. None: leave it.
+        If given, the loss is multiplied by tau over this value.
     normalize : bool
-        Scale embeddings to length 1 first. False: s is the dot product.
+        Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -98,26 +96,26 @@ class SupConLoss(LabelLoss):
         return loss * (self.temperature / self.base_temperature)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums the anchors' losses, and counts the anchors with positives."""
+        """Sums the anchors' losses and counts the anchors with positives."""
         return contrast_(s, tile, tile.positives().to(s.dtype))
 
 
 def contrast_(s: Tensor, tile: Tile, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Computes the contrast of some anchors, each positive with its weight.
+    """Computes the contrastive losses of some anchors, with weighted positives.
 
     Arguments
     ---------
     s : torch.Tensor
         Similarities over the temperature (A, N), overwritten.
     tile : Tile
-        Which anchors these are.
+        The anchors.
     weights : torch.Tensor
-        At least 0 (A, N), 0 between an anchor and itself; overwritten.
+        (A, N), at least 0, 0 between an anchor and itself; overwritten.
 
     Returns
     -------
     total, count, gradient : torch.Tensor
-        As of :meth:`~.base.PairLoss.terms`; anchors whose weights are all 0 do not
+        As in :meth:`~.base.PairLoss.terms`; anchors whose weights are all 0 do not
         count.
 
     Example

@@ -1,4 +1,4 @@
-"""Supervised contrastive loss of Khosla et al., the mean inside the logarithm."""
+"""Supervised contrastive loss of Khosla et al., with the mean inside the logarithm."""
 
 import torch
 from torch import Tensor
@@ -14,27 +14,27 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("supcon_in")
 class SupConInLoss(LabelLoss):
-    r"""An anchor's positives together have to stand out from the whole batch.
+    r"""Contrasts an anchor's positives together with all other rows of the batch.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} -\log \left(
             \frac{1}{|P(a)|} \sum_{p \in P(a)}
             \frac{\exp(s_{ap} / \tau)}{\sum_{k \neq a} \exp(s_{ak} / \tau)}\right)
 
-    The mean over positives stands inside the logarithm: it is L_in. Never above
-    :class:`SupConLoss`; one near positive satisfies it. As there, the mean over
-    the anchors is taken, those without positives are left out, and if none is
-    left (N = 1 too) the loss is 0 with gradient 0; with a single label all equal
-    embeddings give log(N - 1). NaN or infinity in an embedding gives NaN.
+    The mean over positives is inside the logarithm: L_in. Never larger than
+    :class:`SupConLoss`; one near positive is enough for a small loss. As there, the
+    loss is the mean over anchors, anchors without positives are left out, and without
+    anchors (also for N = 1) the loss is 0 with gradient 0; equal embeddings with a
+    single label give log(N - 1). NaN or infinity in an embedding gives NaN.
 
     Arguments
     ---------
     temperature : float
         tau, above 0.
     normalize : bool
-        Scale embeddings to length 1 first. False: s is the dot product.
+        Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -62,7 +62,7 @@ class SupConInLoss(LabelLoss):
         self.temperature = temperature
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums the anchors' losses, and counts the anchors with positives."""
+        """Sums the anchors' losses and counts the anchors with positives."""
         positives = tile.positives()
         number = positives.sum(dim=1)
         losses, gradient = stand_out_(s, tile, positives)
@@ -71,24 +71,24 @@ class SupConInLoss(LabelLoss):
 
 
 def stand_out_(s: Tensor, tile: Tile, positives: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes the log-ratio between all pairs and the positives of some anchors.
+    """Computes log-sum-exp over all rows minus that over positives, for some anchors.
 
     Arguments
     ---------
     s : torch.Tensor
         Similarities over the temperature (A, N), overwritten.
     tile : Tile
-        Which anchors these are.
+        The anchors.
     positives : torch.Tensor
         Booleans (A, N).
 
     Returns
     -------
     losses : torch.Tensor
-        Log-sum-exp over all others minus that over the positives (A,); 0 for anchors
-        without positives.
+        Log-sum-exp over all other rows minus that over the positives (A,); 0 for
+        anchors without positives.
     gradient : torch.Tensor
-        Of their sum (A, N).
+        Gradient of their sum (A, N).
 
     Example
     -------

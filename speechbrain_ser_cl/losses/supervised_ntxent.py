@@ -1,4 +1,4 @@
-"""NT-Xent with labels: each positive against the negatives alone."""
+"""NT-Xent with labels: each positive is contrasted with negatives only."""
 
 import torch
 from torch import Tensor
@@ -15,33 +15,33 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("supervised_ntxent")
 class SupervisedNTXentLoss(LabelLoss):
-    r"""Each positive of an anchor has to stand out from all its negatives.
+    r"""Contrasts each positive of an anchor with all of its negatives.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} \frac{1}{|P(a)|} \sum_{p \in P(a)} -\log
             \frac{\exp(s_{ap} / \tau)}
                  {\exp(s_{ap} / \tau) + \sum_{n \in N(a)} \exp(s_{an} / \tau)}
 
-    with s the cosine, P(a) the other rows of a's label, N(a) those of other
-    labels. An anchor's other positives are not in the denominator, which is what
-    separates it from :class:`SupConLoss`. With ``anchors`` naming the positives of
-    the drawn emotion it is Xiang's contrast of the first stage.
+    with s the cosine, P(a) the other rows with a's label, N(a) the rows with other
+    labels. Unlike in :class:`SupConLoss`, an anchor's other positives are not in the
+    denominator. With the drawn emotion's rows as ``anchors`` it equals Xiang's
+    contrastive loss of the first stage.
 
-    One log-sum-exp over the negatives per anchor, then one addition per
-    positive: O(N²) time, memory linear in N.
+    One log-sum-exp over the negatives per anchor, then one addition per positive: O(N²)
+    time, memory linear in N.
 
-    Anchors without positives are left out of the mean; if none is left (N = 1
-    too) the loss is 0 with gradient 0. With a single label there is nothing to
-    stand out from: 0 by the formula. NaN or infinity in an embedding gives NaN.
+    Anchors without positives are left out of the mean; without anchors (also for N = 1)
+    the loss is 0 with gradient 0. With a single label there are no negatives: 0. NaN or
+    infinity in an embedding gives NaN.
 
     Arguments
     ---------
     temperature : float
         tau, above 0.
     normalize : bool
-        Scale embeddings to length 1 first. False: s is the dot product.
+        Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -73,7 +73,7 @@ class SupervisedNTXentLoss(LabelLoss):
         self.temperature = temperature
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums the anchors' losses, and counts the anchors with positives."""
+        """Sums the anchors' losses and counts the anchors with positives."""
         same = tile.same()
         gradient = s.masked_fill(same, -torch.inf)
         against, total = exponentials_(gradient)
@@ -82,7 +82,7 @@ class SupervisedNTXentLoss(LabelLoss):
         s.masked_fill_(~tile.fill_own_(same, False), -torch.inf)
         number = same.sum(dim=1, keepdim=True)
         weights = 1 / number.clamp(min=1).to(s.dtype)
-        # The threshold above which softplus(x) is x is 20 by default, too low for
+        # softplus(x) returns x above a threshold, by default 20, which is too low for
         # float64.
         losses = F.softplus(s, threshold=40).sum(dim=1, keepdim=True) * weights
         missed = s.sigmoid_().mul_(weights)

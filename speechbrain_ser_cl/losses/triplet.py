@@ -1,4 +1,4 @@
-"""Triplet loss over every triplet of the batch, without listing them."""
+"""Triplet loss over all triplets of the batch, without listing them."""
 
 import torch
 from torch import Tensor
@@ -17,13 +17,13 @@ MINING = ("all", "semihard", "hard")
 
 @LOSSES.register("triplet")
 class TripletLoss(LabelLoss):
-    r"""A positive has to be nearer to the anchor than each negative, by a margin.
+    r"""Makes each positive nearer to the anchor than each negative, by a margin.
 
     .. math::
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T} \max(0, d_{ap} - d_{an} + m)
 
-    with p of a's label, n of another, and T all such triplets whose term is above
-    zero. ``mining`` keeps a part of T:
+    with p a row with a's label, n a row with another label, and T all such triplets
+    with a positive term. ``mining`` selects a part of T:
 
     - ``"all"``: d_an < d_ap + m;
     - ``"semihard"``: d_ap < d_an < d_ap + m;
@@ -32,28 +32,28 @@ class TripletLoss(LabelLoss):
     d is 1 minus the cosine (the dot product without ``normalize``), or the
     Euclidean distance.
 
-    Exact over all triplets in O(N² log N): each anchor's negatives are sorted,
-    so that the negatives that one positive meets are a range of them, and how
-    often each distance counts follows from the ends of these ranges. The
-    triplets themselves, O(N³), are never held; memory is linear in N.
+    Exact over all triplets in O(N² log N): each anchor's negatives are sorted, so that
+    the negatives in triplets with one positive are a range, and the ends of these
+    ranges tell how often each distance counts. The O(N³) triplets are never stored;
+    memory is linear in N.
 
-    Without any triplet in T (no positives, a single label, N = 1, or all
-    separated by the margin) the loss is 0 with gradient 0. Ties (d_an equal to a
-    limit) are not in T. NaN or infinity in an embedding gives NaN.
+    Without triplets in T (no positives, a single label, N = 1, or all separated by the
+    margin) the loss is 0 with gradient 0. Ties (d_an equal to a limit) are not in T.
+    NaN or infinity in an embedding gives NaN.
 
     Arguments
     ---------
     margin : float
         m, above 0.
     mining : str
-        ``"all"``, ``"semihard"`` or ``"hard"``. May be set again later, for a
-        curriculum: ``loss.mining = "hard"``.
+        ``"all"``, ``"semihard"`` or ``"hard"``. Can be changed later, for a curriculum:
+        ``loss.mining = "hard"``.
     distance : str
         ``"cosine"`` or ``"euclidean"``.
     normalize : bool
-        Scale embeddings to length 1 first.
+        Whether to scale embeddings to length 1 first.
     gather : bool
-        Compare the rows of all processes.
+        Whether to compare the rows of all processes.
 
     Raises
     ------
@@ -94,7 +94,7 @@ class TripletLoss(LabelLoss):
         self.distance = distance
 
     def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Gives the embeddings themselves."""
+        """Returns the embeddings unchanged."""
         return z, z
 
     def compare(self, queries: Tensor, keys: Tensor) -> Compared:
@@ -102,25 +102,25 @@ class TripletLoss(LabelLoss):
         return distances(queries, keys, self.distance)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over the anchors' triplets, and counts them."""
+        """Sums the losses of the anchors' triplets and counts them."""
         same = tile.same()
         negatives = ~same
         weights, count = self._weights(s, tile.fill_own_(same, False), negatives)
-        # Each distance is added as often as it is in a triplet: its gradient.
+        # The gradient: how often each distance is added in a triplet.
         total = torch.linalg.vecdot(weights, s).sum()
         return total + self.margin * count.to(s.dtype), count, weights
 
     def _weights(
         self, d: Tensor, positives: Tensor, negatives: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Counts how often each distance is added (minus: subtracted), and |T|."""
+        """Counts how often each distance is added (negative: subtracted), and |T|."""
         columns, valid = pack(negatives)
         values, order = d.gather(1, columns).masked_fill(~valid, torch.inf).sort(dim=1)
         negative_columns = columns.gather(1, order)
         positive_columns, valid = pack(positives)
         d_ap = d.gather(1, positive_columns)
 
-        # Positive p meets the negatives at start <= place < stop.
+        # Positive p has triplets with the negatives at start <= place < stop.
         start = torch.zeros_like(positive_columns)
         if self.mining == "hard":
             stop = torch.searchsorted(values, d_ap)
@@ -130,7 +130,7 @@ class TripletLoss(LabelLoss):
                 start = torch.searchsorted(values, d_ap, right=True)
         met = (stop - start).clamp(min=0).masked_fill(~valid, 0)
 
-        # The same ranges from the negatives' side: how many cover each place.
+        # The same ranges seen from the negatives: number of ranges at each place.
         inside = (met > 0).to(d.dtype)
         ends = d.new_zeros(len(d), values.shape[1] + 1)
         ends.scatter_add_(1, start, inside).scatter_add_(1, stop, -inside)

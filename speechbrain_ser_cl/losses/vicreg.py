@@ -12,7 +12,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("vicreg")
 class VICRegLoss(ViewLoss):
-    r"""The views agree, each dimension varies, and no two vary together.
+    r"""Makes views equal, each dimension varied, and dimensions uncorrelated.
 
     .. math::
         L = \lambda \frac{1}{N D} \sum_i \|z_i - z'_i\|^2
@@ -22,19 +22,18 @@ class VICRegLoss(ViewLoss):
         v(Z) = \frac{1}{D} \sum_d \max(0, 1 - \sqrt{Var(z_{\cdot d}) + 10^{-4}}),
         \qquad c(Z) = \frac{1}{D} \sum_{d \neq e} Cov(Z)_{de}^2
 
-    with unbiased variance and covariance. The two divisions that equation 6 does
-    not have (the mean over D in the first part, the half in the second) are
-    those of the authors' code, to which their weights 25, 25, 1 belong. No
-    scaling of single embeddings to length 1.
+    with unbiased variance and covariance. Two divisions are not in equation 6 (the mean
+    over D in the first part, the half in the second); they are in the authors' code, to
+    which the weights 25, 25, 1 belong. Embeddings are not scaled to length 1.
 
-    NaN or infinity in an embedding gives NaN. There are no labels.
+    NaN or infinity in an embedding gives NaN. Labels are not used.
 
     Arguments
     ---------
     invariance, variance, covariance : float
         lambda, mu and nu, finite and at least 0.
     gather : bool
-        Statistics over the utterances of all processes.
+        Whether to compute statistics over the utterances of all processes.
 
     Raises
     ------
