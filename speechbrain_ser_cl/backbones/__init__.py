@@ -1,4 +1,4 @@
-"""Encoders: waveform to frames (B, T, D), or to one vector (B, D)."""
+"""Encoders: waveforms to frames (B, T, D), or to one vector (B, D)."""
 
 from speechbrain_ser_cl.backbones.ecapa import ECAPAEncoder
 from speechbrain_ser_cl.backbones.features import (

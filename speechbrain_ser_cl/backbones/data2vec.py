@@ -8,10 +8,10 @@ from speechbrain_ser_cl.backbones.wav2vec2 import WaveformEncoder
 
 
 class Data2VecEncoder(WaveformEncoder):
-    """data2vec for speech, whose position embedding is a stack of convolutions.
+    """data2vec for speech, with a stack of convolutions as position embedding.
 
-    Padding is set to 0 before each of them. In transformers what the first makes of the
-    padding gets into the second.
+    Padding is set to 0 before each of them. In transformers the first convolution
+    writes into the padding, and the second reads it.
     """
 
     @override

@@ -1,4 +1,4 @@
-"""Speaker embeddings of ECAPA-TDNN as an utterance encoder, frozen."""
+"""Frozen speaker embeddings of ECAPA-TDNN as an utterance encoder."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,36 +27,37 @@ _LARGEST = 8192
 
 @BACKBONES.register("ecapa")
 class ECAPAEncoder(nn.Module):
-    """ECAPA-TDNN embeddings (Desplanques et al. 2020), as SpeechBrain trains them.
+    """Encodes utterances by ECAPA-TDNN (Desplanques et al. 2020), as trained by
+    SpeechBrain.
 
-    Embeddings of speakers tell of the voice, and of emotion by that: a baseline, and a
-    way to see how much of a result is who speaks. Nothing of it is trained: it stays in
-    evaluation mode, and each utterance is encoded alone, so that padding has no
-    influence at all. It has no time: use it without a pooling.
+    Speaker embeddings describe the voice, and so partly emotion: a baseline that shows
+    how much of a result depends on the speaker. The encoder is frozen and in evaluation
+    mode; each utterance is encoded alone, so padding has no influence. The output has
+    no time dimension: use it without a pooling.
 
     Arguments
     ---------
     source : str or pathlib.Path or dict
         Hub id, such as ``speechbrain/spkrec-ecapa-voxceleb``, or local folder with
-        ``embedding_model.ckpt``; or sizes of a random one, where they differ from the
-        published: ``n_mels``, ``channels``, ``kernel_sizes``, ``attention_channels``,
-        ``size``.
+        ``embedding_model.ckpt``; or sizes of a random model where they differ from the
+        published ones: ``n_mels``, ``channels``, ``kernel_sizes``,
+        ``attention_channels``, ``size``.
     revision : str, optional
         Commit, tag or branch on the hub.
     save_path : str or pathlib.Path, optional
-        Folder for downloads. None: the hub's own cache.
+        Folder for downloads. None: the hub's cache.
 
     Attributes
     ----------
     output_size : int
-        Size of the embedding, 192 as published.
+        Size of the embedding; 192 in the published model.
     hop : None
-        There is one vector per utterance.
+        None, because there is one vector per utterance.
 
     Raises
     ------
     ValueError
-        If there are no such weights, or they are not of an ECAPA-TDNN.
+        If the weights do not exist, or are not those of an ECAPA-TDNN.
 
     Example
     -------
@@ -104,18 +105,18 @@ class ECAPAEncoder(nn.Module):
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "ECAPAEncoder":
-        """Builds an untrained one from what :meth:`arguments` says, no more."""
+        """Builds an untrained encoder from what :meth:`arguments` returned."""
         source = arguments.get("source")
         if set(arguments) != {"source"} or not isinstance(source, Mapping):
             raise ValueError("expected a 'source' with the sizes of an ECAPA-TDNN")
         return cls(source)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {"source": self.sizes}
 
     def train(self, mode: bool = True) -> "ECAPAEncoder":
-        """Stays in evaluation mode: it is frozen."""
+        """Stays in evaluation mode, because the encoder is frozen."""
         super().train(False)
         return self
 
@@ -141,7 +142,7 @@ class ECAPAEncoder(nn.Module):
         rows = []
         for wav, count in zip(wavs.float(), counts, strict=True):
             x = self.features(wav[None, : int(count)])
-            # SpeechBrain's normalisation of a sentence, without its deviation.
+            # SpeechBrain's sentence normalisation, without division by the deviation.
             rows.append(self.model(x - x.mean(dim=1, keepdim=True))[:, 0])
         return torch.cat(rows)
 
@@ -149,14 +150,14 @@ class ECAPAEncoder(nn.Module):
 def _read(
     source: str | Path, revision: str | None, save_path: str | Path | None
 ) -> dict[str, Tensor]:
-    """The state of the model; of a pickle only tensors are taken."""
+    """Returns the state of the model; only tensors are read from a pickle."""
     try:
         path = cached_file(
             str(source), WEIGHTS, revision=revision or "main", cache_dir=save_path
         )
         state = torch.load(str(path), map_location="cpu", weights_only=True)
         return {str(name): tensor.float() for name, tensor in state.items()}
-    except Exception as error:  # whatever a reader makes of a damaged file
+    except Exception as error:  # damaged files may raise anything
         why = " ".join(str(error).split())
         raise ValueError(
             f"could not load {WEIGHTS} of {source}: {why:.300}. Expected a folder with "
@@ -165,7 +166,7 @@ def _read(
 
 
 def _sizes(source: object, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes by the shapes of the weights; dilations are those published."""
+    """Returns sizes from the weights' shapes; dilations are the published ones."""
     try:
         first, last = (
             weights[f"{name}.conv.conv.weight"].shape for name in ("blocks.0", "mfa")

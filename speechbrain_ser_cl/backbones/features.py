@@ -1,7 +1,7 @@
-"""Front ends of the small encoders: waveform to what the encoder reads.
+"""Front ends of the small encoders: waveforms to the encoders' input.
 
-Each has ``forward(wavs, lengths=None)`` as a backbone has, and can be left out:
-the encoders' ``encode`` takes features that were computed before.
+Each front end has ``forward(wavs, lengths=None)`` like a backbone. The encoders'
+``encode`` takes features that were computed before.
 """
 
 import functools
@@ -17,23 +17,23 @@ from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 
 
 def check_input(name: str, x: Tensor, lengths: Tensor | None, *shape: int) -> None:
-    """Refuses a batch of another shape than an encoder reads.
+    """Raises an error unless a batch has the shape that an encoder needs.
 
     Arguments
     ---------
     name : str
-        Who reads it, for the message.
+        Name of the encoder, for the message.
     x : torch.Tensor
-        The batch.
+        Batch to check.
     lengths : torch.Tensor or None
-        Should be (B,).
+        Expected shape (B,).
     *shape : int
-        The dimensions of one utterance, -1 for time.
+        Expected dimensions of one utterance, -1 for time.
 
     Raises
     ------
     ValueError
-        If a shape differs, or there is nothing in the batch.
+        If a shape is wrong, or the batch is empty.
 
     Example
     -------
@@ -54,21 +54,20 @@ def check_input(name: str, x: Tensor, lengths: Tensor | None, *shape: int) -> No
 
 
 class ShortTimeSpectrum(nn.Module):
-    """What the two spectrograms share: windows, power, lengths.
+    """Base class of the two spectrograms: windows, power, lengths.
 
     Windows of 25 ms every 10 ms (Hann, periodic), Fourier transform of 512 points.
-    Frame t is of the samples 160 t to 160 t + 399 and nothing is mirrored at the
-    ends, so that no valid frame sees padding. Shorter than one window, an utterance
-    is padded with zeros.
+    Frame t covers the samples 160 t to 160 t + 399. Ends are not mirrored, so no valid
+    frame contains padding. Utterances shorter than one window are padded with zeros.
 
     Attributes
     ----------
     output_size : int
         Size of a frame.
     hop : int
-        Samples from one frame to the next, 160.
+        Samples between frames, 160.
     receptive_field : int
-        Samples of one window, 400.
+        Samples of a window, 400.
     """
 
     hop = 160
@@ -84,7 +83,7 @@ class ShortTimeSpectrum(nn.Module):
         self.register_buffer("window", window, persistent=False)
 
     def n_frames(self, n_samples: Tensor) -> Tensor:
-        """Counts the frames of waveforms of so many samples, at least 1."""
+        """Counts the frames of waveforms of this length, at least 1."""
         return ((n_samples - self.receptive_field) // self.hop + 1).clamp(min=1)
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
@@ -100,7 +99,7 @@ class ShortTimeSpectrum(nn.Module):
         Returns
         -------
         torch.Tensor
-            Valid frames over all frames (B,), in (0, 1].
+            Number of valid frames divided by number of frames (B,), in (0, 1].
         """
         counts = valid_counts(lengths, n_samples)
         return self.n_frames(counts) / self.n_frames(torch.full_like(counts, n_samples))
@@ -123,7 +122,7 @@ class ShortTimeSpectrum(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above.
+            If a shape is wrong.
         """
         check_input(type(self).__name__, wavs, lengths, -1)
         if lengths is None:
@@ -141,7 +140,7 @@ class ShortTimeSpectrum(nn.Module):
             return frames.masked_fill(padding.unsqueeze(-1), 0)
 
     def bands(self, power: Tensor) -> Tensor:
-        """Computes the values whose logarithm is taken.
+        """Computes the values whose logarithm is returned.
 
         Arguments
         ---------
@@ -159,10 +158,10 @@ class ShortTimeSpectrum(nn.Module):
 class LogSpectrogram(ShortTimeSpectrum):
     """Log-spectrogram of the NTUA thesis on contrastive losses, section 4.3.1.
 
-    25 ms windows every 10 ms, 512 points and no normalisation are printed. Ours: the
-    Hann window, the natural logarithm of the power (of the magnitude it is half as
-    much, which the encoder's batch normalisation takes out), at least 1e-10, which is
-    below the noise of 16 bits.
+    The thesis gives windows of 25 ms every 10 ms, 512 points and no normalisation. Our
+    choices: Hann window; natural logarithm of the power (half of it would be the
+    magnitude's, a difference that the encoder's batch normalisation removes), at least
+    1e-10, which is below 16-bit noise.
 
     Example
     -------
@@ -178,11 +177,11 @@ class LogSpectrogram(ShortTimeSpectrum):
 class LogMel(ShortTimeSpectrum):
     """Log-mel spectrogram of Khaertdinov et al., section 3.2.
 
-    64 bands from 60 to 7800 Hz, 25 ms windows every 10 ms ("Exploring self-supervised
-    multi-view contrastive learning for speech emotion recognition with limited
-    annotations", 2024). Not printed and ours: the Hann window, 512 points, triangles
-    of height 1 that are straight in Hz with corners evenly spaced on HTK's mel scale,
-    2595 log10(1 + f / 700), and the natural logarithm of the power, at least 1e-10.
+    64 bands from 60 to 7800 Hz, windows of 25 ms every 10 ms ("Exploring
+    self-supervised multi-view contrastive learning for speech emotion recognition with
+    limited annotations", 2024). Our choices: Hann window, 512 points, triangles of
+    height 1 that are linear in Hz with corners evenly spaced on HTK's mel scale, 2595
+    log10(1 + f / 700), and the natural logarithm of the power, at least 1e-10.
 
     Example
     -------
@@ -225,12 +224,12 @@ class LogMel(ShortTimeSpectrum):
 
 
 class EGeMAPS(nn.Module):
-    """The 88 functionals of eGeMAPS v02, one vector per utterance, by openSMILE.
+    """Computes the 88 functionals of eGeMAPS v02 per utterance, by openSMILE.
 
     Eyben et al., "The Geneva minimalistic acoustic parameter set (GeMAPS) for voice
     research and affective computing", IEEE Transactions on Affective Computing 7(2),
-    2016. On the CPU, one utterance after the other, without gradient: for more than a
-    look, compute them once and hand them to ``EGeMAPSMLP.encode``.
+    2016. Runs on the CPU, one utterance at a time, without gradient: for training,
+    compute them once and pass them to ``EGeMAPSMLP.encode``.
 
     Needs the extra ``egemaps``; openSMILE is free for research only.
 
@@ -260,8 +259,8 @@ class EGeMAPS(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above, or openSMILE finds no number for a functional,
-            as in an utterance of less than a window.
+            If a shape is wrong, or openSMILE returns NaN for a functional, as for an
+            utterance shorter than a window.
         ImportError
             If openSMILE is not installed.
         """
@@ -283,7 +282,7 @@ class EGeMAPS(nn.Module):
 
     @staticmethod
     def names() -> list[str]:
-        """openSMILE's names of the functionals.
+        """Returns openSMILE's names of the functionals.
 
         Returns
         -------
@@ -314,13 +313,13 @@ def _smile() -> Any:
 
 
 class VocalFunctionals(nn.Module):
-    """Statistics of SpeechBrain's vocal features, one vector per utterance.
+    """Computes statistics of SpeechBrain's vocal features per utterance.
 
-    A stand-in for :class:`EGeMAPS` that may be used for anything: pitch, harmonicity,
+    An alternative to :class:`EGeMAPS` without licence restrictions: pitch, harmonicity,
     jitter, shimmer, glottal noise, the shape of the spectrum and four MFCCs every 10 ms
-    (``speechbrain.lobes.features.VocalFeatures``, itself after openSMILE), of each its
-    mean, standard deviation and 20th, 50th and 80th percentile over the utterance.
-    Numbers are not those of eGeMAPS, nor are results.
+    (``speechbrain.lobes.features.VocalFeatures``, itself after openSMILE), and of each
+    its mean, standard deviation and 20th, 50th and 80th percentile over the utterance.
+    Values and results differ from eGeMAPS.
 
     Attributes
     ----------
@@ -334,7 +333,7 @@ class VocalFunctionals(nn.Module):
     """
 
     output_size = 85
-    # In VocalFeatures' order.
+    # In the order of VocalFeatures.
     _features = (
         *("f0", "hnr", "jitter", "shimmer", "gne", "centroid", "spread", "skew"),
         *("kurtosis", "entropy", "flatness", "crest", "flux"),
@@ -360,8 +359,7 @@ class VocalFunctionals(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above, or an utterance is shorter than a window of
-            50 ms.
+            If a shape is wrong, or an utterance is shorter than a window of 50 ms.
         """
         check_input("VocalFunctionals", wavs, lengths, -1)
         if lengths is None:
@@ -385,7 +383,7 @@ class VocalFunctionals(nn.Module):
 
     @classmethod
     def names(cls) -> list[str]:
-        """What each functional is, such as ``"f0 mean"``; 85 names."""
+        """Returns the names of the 85 functionals, such as ``"f0 mean"``."""
         kinds = ["mean", "std", *(f"{100 * q:.0f} %" for q in cls._quantiles)]
         return [f"{feature} {kind}" for kind in kinds for feature in cls._features]
 

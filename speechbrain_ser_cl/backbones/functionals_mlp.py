@@ -16,27 +16,27 @@ from speechbrain_ser_cl.registry import BACKBONES
 class FunctionalsMLP(nn.Module):
     """Fully connected layers over functionals, ReLU after each.
 
-    Functionals are in units from Hz to dB: each one is normalised over the utterances
-    of the batch in training, by the mean of those statistics over all batches
-    afterwards. It adds no parameters.
+    Functionals have units from Hz to dB, so each is normalised: in training over the
+    utterances of the batch, in evaluation by the mean of these statistics over all
+    batches. This adds no trained parameters.
 
     Arguments
     ---------
     features : EGeMAPS or VocalFunctionals
-        The front end, waveforms to functionals (B, ``features.output_size``).
+        Front end, waveforms to functionals (B, ``features.output_size``).
     hidden_sizes : sequence of int
-        Units of each layer.
+        Number of units of each layer.
     dropout : float
-        Before each layer but the first.
+        Dropout probability before each layer except the first.
 
     Attributes
     ----------
     features : torch.nn.Module
-        The front end.
+        Front end.
     output_size : int
         Size of the vector.
     hop : None
-        There is one vector per utterance.
+        None, because there is one vector per utterance.
     """
 
     hop = None
@@ -61,7 +61,7 @@ class FunctionalsMLP(nn.Module):
         self.output_size = hidden_sizes[-1]
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -82,15 +82,14 @@ class FunctionalsMLP(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above, or an utterance is too short for the front
-            end.
+            If a shape is wrong, or an utterance is too short for the front end.
         ImportError
-            If what the front end needs is not installed.
+            If a package of the front end is not installed.
         """
         return self.encode(self.features(wavs, lengths))
 
     def encode(self, functionals: Tensor) -> Tensor:
-        """Encodes functionals, for instance computed before.
+        """Encodes functionals that were computed before.
 
         Arguments
         ---------
@@ -106,7 +105,7 @@ class FunctionalsMLP(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is not as above; in training, if B is 1.
+            If the shape is wrong; in training, if B is 1.
         """
         size = self.features.output_size
         check_input(type(self).__name__, functionals, None, size)
@@ -121,21 +120,21 @@ class EGeMAPSMLP(FunctionalsMLP):
 
     The eGeMAPS-88 view of Khaertdinov et al., "Exploring self-supervised multi-view
     contrastive learning for speech emotion recognition with limited annotations"
-    (2024). Its Table 5 and its text disagree. The table's 0.011 M parameters are
-    those of one layer 88-128 (11 392), the default here, and its head's 0.018 M have
-    no round number to fit: ``ClassifierHead(128, 4, hidden_size=136)`` is near it. The
-    text, section 3.2, has two layers of 256 and 128, ``hidden_sizes=(256, 128)``
-    (55 680), and section 3.3 a linear head, ``ClassifierHead(128, 4)``.
+    (2024). Its Table 5 and its text disagree. The table's 0.011 M parameters fit one
+    layer 88-128 (11 392), the default here; its head's 0.018 M fit no round number,
+    ``ClassifierHead(128, 4, hidden_size=136)`` is close. The text, section 3.2, has two
+    layers of 256 and 128, ``hidden_sizes=(256, 128)`` (55 680), and section 3.3 a
+    linear head, ``ClassifierHead(128, 4)``.
 
-    Not printed and ours: ReLU after each layer, and how the functionals are
-    normalised, see :class:`FunctionalsMLP`.
+    Our choices: ReLU after each layer, and the normalisation of the functionals, see
+    :class:`FunctionalsMLP`.
 
     Arguments
     ---------
     hidden_sizes : sequence of int
-        Units of each layer.
+        Number of units of each layer.
     dropout : float
-        Before each layer but the first.
+        Dropout probability before each layer except the first.
 
     Example
     -------
@@ -158,15 +157,14 @@ class EGeMAPSMLP(FunctionalsMLP):
 class VocalMLP(FunctionalsMLP):
     """Fully connected layers over functionals of SpeechBrain's vocal features.
 
-    In place of :class:`EGeMAPSMLP` where openSMILE may not be used: it is free for
-    research only.
+    An alternative to :class:`EGeMAPSMLP`, whose openSMILE is free for research only.
 
     Arguments
     ---------
     hidden_sizes : sequence of int
-        Units of each layer.
+        Number of units of each layer.
     dropout : float
-        Before each layer but the first.
+        Dropout probability before each layer except the first.
 
     Example
     -------

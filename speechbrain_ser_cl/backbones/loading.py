@@ -1,4 +1,4 @@
-"""Pretrained speech encoders from the hub, a folder, or a configuration."""
+"""Loads pretrained speech encoders from the hub, a folder, or a configuration."""
 
 import logging
 import math
@@ -55,11 +55,11 @@ _FAMILIES = {
     "sew": _Family(SEWModel, SEWEncoder),
     "wav2vec2-bert": _Family(Wav2Vec2BertModel, FilterbankEncoder),
 }
-# What one second of speech may take, far above what any published model does: XLS-R of
-# 2 billion weights needs 1.1e11 products.
+# Limits for one second of speech, much higher than any published model needs: XLS-R
+# with 2 billion weights needs 1.1e11 products.
 _MOST_PRODUCTS = 1e12
 _MOST_VALUES = 2**26  # of one tensor; 256 MiB in float32
-_MOST_POSITIONS = 2000  # frames that the position embedding's convolution looks at
+_MOST_POSITIONS = 2000  # frames in the convolution of the position embedding
 
 
 def load_encoder(
@@ -67,38 +67,38 @@ def load_encoder(
     revision: str | None = None,
     save_path: str | Path | None = None,
 ) -> SpeechEncoder:
-    """Loads or builds a speech encoder, in float32.
+    """Loads or builds a speech encoder in float32.
 
-    Whether waveforms are normalised is read from ``preprocessor_config.json``
-    (``do_normalize``). Where there is none, as for a model built from a dict, models
-    with ``feat_extract_norm: layer``, and data2vec, are given normalised waveforms and
-    others not, which is how they were trained.
+    ``preprocessor_config.json`` says whether waveforms are normalised
+    (``do_normalize``). Without it, as for a model built from a dict, waveforms are
+    normalised for models with ``feat_extract_norm: layer`` and data2vec, and not for
+    others, as in their training.
 
-    A checkpoint may have more than the encoder: a decoder, a head for CTC or for
-    classification. That is left out, and a line of the log (``WARNING``) says so.
+    Parts of a checkpoint that are not the encoder, such as a decoder or a head for CTC
+    or classification, are ignored, with a ``WARNING`` in the log.
 
     Arguments
     ---------
     source : str or pathlib.Path or dict
-        Hub id, local folder, or the configuration of a model to be initialised at
-        random: ``model_type``, whatever differs from that type's defaults, and
-        ``do_normalize`` where that differs from the above.
+        Hub id, local folder, or the configuration of a randomly initialised model:
+        ``model_type``, options that differ from that type's defaults, and
+        ``do_normalize`` if it differs from the above.
     revision : str, optional
-        Commit, tag or branch on the hub. Of no effect on the other two.
+        Commit, tag or branch on the hub. Only used with a hub id.
     save_path : str or pathlib.Path, optional
-        Folder for downloads. None: the hub's own cache.
+        Folder for downloads. None: the hub's cache.
 
     Returns
     -------
     SpeechEncoder
-        In training mode, all parameters trainable.
+        Encoder in training mode, all parameters trainable.
 
     Raises
     ------
     ValueError
         If the source cannot be found or read, the model type is not supported, one
-        second of speech would take too much time or memory, or weights are missing in
-        the checkpoint, of another size, or more than the configuration knows.
+        second of speech would need too much time or memory, or weights of the
+        checkpoint are missing, have another size, or are not in the configuration.
 
     Example
     -------
@@ -115,7 +115,7 @@ def load_encoder(
             config = AutoConfig.for_model(**described)
             _check_work(config)
             model = family.model(config)
-        except Exception as error:  # whatever comes of a value of the wrong kind
+        except Exception as error:  # a value of a wrong type may raise anything
             raise ValueError(_why_no_model(error)) from error
     else:
         model, normalize = _load_pretrained(source, revision, save_path)
@@ -128,7 +128,7 @@ def load_encoder(
 
 
 def _why_no_model(error: Exception) -> str:
-    """Says in one line why a configuration makes no model."""
+    """Explains in one line why a configuration is invalid."""
     why = " ".join(str(error).split())
     if type(error) is ValueError:
         return why
@@ -136,17 +136,17 @@ def _why_no_model(error: Exception) -> str:
 
 
 def architecture(encoder: SpeechEncoder) -> dict[str, Any]:
-    """Describes an encoder so that :func:`load_encoder` builds the same, untrained.
+    """Describes an encoder so that :func:`load_encoder` builds an untrained copy.
 
     Arguments
     ---------
     encoder : SpeechEncoder
-        Built or loaded by :func:`load_encoder`.
+        Encoder from :func:`load_encoder`.
 
     Returns
     -------
     dict
-        Of plain JSON values: ``model_type`` and all that belongs to its architecture.
+        Plain JSON values: ``model_type`` and the options of its architecture.
 
     Example
     -------
@@ -164,21 +164,21 @@ def architecture(encoder: SpeechEncoder) -> dict[str, Any]:
 
 
 def check_architecture(config: object) -> None:
-    """Refuses a configuration that says more than what the encoder's shape is.
+    """Refuses a configuration that contains more than the architecture of an encoder.
 
-    Whoever builds a model from somebody else's description calls this first: keys
-    outside the architecture can make transformers fetch and run code.
+    Call this before building a model from an untrusted description: other keys can make
+    transformers download and run code.
 
     Arguments
     ---------
     config : mapping
-        As :func:`architecture` gives it.
+        As returned by :func:`architecture`.
 
     Raises
     ------
     ValueError
-        For an unknown model type or key, or if it is no mapping but, for instance, the
-        name of a place to load from.
+        For an unknown model type or key, or if it is not a mapping but, for example,
+        the name of a model to load.
 
     Example
     -------
@@ -204,7 +204,7 @@ def check_architecture(config: object) -> None:
 
 
 def _architecture_keys(model_type: Any) -> set[str]:
-    """Lists the keys of this type's configuration that not all of transformers have."""
+    """Lists the configuration keys of a model type that are not common to all types."""
     return set(AutoConfig.for_model(model_type).to_dict()) - set(
         PretrainedConfig().to_dict()
     )
@@ -220,7 +220,7 @@ def _family(model_type: object) -> _Family:
 
 
 def _check_work(config: Any) -> None:
-    """Refuses a configuration by which one second of speech takes too much."""
+    """Refuses a configuration with which a second of speech needs too much work."""
     steps, products, largest = SAMPLE_RATE, 0, 0
     if hasattr(config, "conv_kernel"):
         field = hop = size = 1
@@ -252,7 +252,7 @@ def _check_work(config: Any) -> None:
             * config.hidden_size**2
             // (config.num_conv_pos_embedding_groups or 1)
         )
-    else:  # log-mel spectrograms of 10 ms steps, two to a frame
+    else:  # log-mel spectrograms with steps of 10 ms, two per frame
         steps = SAMPLE_RATE // 320
     for key, value in config.to_dict().items():
         if isinstance(value, float) and not math.isfinite(value):
@@ -276,7 +276,7 @@ def _check_work(config: Any) -> None:
 def _load_pretrained(
     source: str | Path, revision: str | None, save_path: str | Path | None
 ) -> tuple[PreTrainedModel, bool | None]:
-    """Loads a pretrained model, and its ``do_normalize`` if that is given."""
+    """Loads a pretrained model, and its ``do_normalize`` if given."""
     if _is_path(source):
         source = Path(source).expanduser()
         if not source.is_dir():
@@ -304,7 +304,8 @@ def _load_pretrained(
             loaded: Any = model_class.from_pretrained(
                 source,
                 dtype=torch.float32,
-                # A full Whisper checkpoint calls its encoder's weights model.encoder.…
+                # Names of the encoder's weights in a full Whisper checkpoint:
+                # model.encoder.…
                 key_mapping={r"^(model\.)?encoder\.": ""}
                 if model_class is WhisperEncoder
                 else None,
@@ -312,7 +313,7 @@ def _load_pretrained(
                 ignore_mismatched_sizes=True,
                 **hub,
             )
-    except Exception as error:  # whatever a reader makes of a damaged file
+    except Exception as error:  # damaged files may raise anything
         raise _not_loaded(source, error) from error
     model, report = loaded
     _check_report(source, model, report)
@@ -336,7 +337,7 @@ def _not_loaded(source: str | Path, error: Exception) -> ValueError:
 
 @contextmanager
 def _without_load_report() -> Iterator[None]:
-    """Keeps transformers from printing a table of all weights it did not take."""
+    """Keeps transformers from printing a table of unused weights."""
 
     def is_other(record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
@@ -352,11 +353,7 @@ def _without_load_report() -> Iterator[None]:
 def _check_report(
     source: str | Path, model: PreTrainedModel, report: Mapping[str, Any]
 ) -> None:
-    """Refuses weights that are not those of the configuration; tells what is left out.
-
-    Weights that are not the encoder's have names outside its modules: ``lm_head``,
-    ``classifier``, ``decoder``. More weights inside are of another configuration.
-    """
+    """Refuses weights that do not fit the configuration; logs what is ignored."""
     model_type = model.config.model_type
     hint = "does its config.json belong to it?"
     for name, found, expected in sorted(report["mismatched_keys"])[:1]:
@@ -376,7 +373,7 @@ def _check_report(
     own, other = f"{model.base_model_prefix}.", []
     modules = {name for name, _ in model.named_children()}
     for name in sorted(report["unexpected_keys"]):
-        # The head of an x-vector model has a linear layer of this name.
+        # An x-vector model's head has a linear layer with this name.
         is_head = name.rpartition(".")[0] == "feature_extractor"
         if name.removeprefix(own).split(".")[0] in modules and not is_head:
             raise ValueError(
@@ -399,7 +396,7 @@ def _check_report(
 
 
 def _is_path(source: str | Path) -> bool:
-    """Tells whether a source names a folder rather than a hub id."""
+    """Returns whether a source is a folder and not a hub id."""
     text = str(source)
     looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1
     return isinstance(source, Path) or looks_local or Path(text).is_dir()

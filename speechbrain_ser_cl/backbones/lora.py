@@ -6,38 +6,38 @@ from typing import Any
 
 from torch import nn
 
-# Those that Hu et al. update, after a comparison (section 7.1).
+# The layers that Hu et al. update after a comparison (section 7.1).
 DEFAULT_TARGETS = ("q_proj", "v_proj")
 
 
 def add_lora(
     model: nn.Module, parts: Iterable[nn.Module], options: Mapping[str, Any]
 ) -> None:
-    r"""Gives linear layers a trained update of low rank, in place.
+    r"""Adds a trained low-rank update to linear layers, in place.
 
     .. math::
         W' = W + \frac{\alpha}{r} B A
 
-    with W frozen, A (r, inputs) random and B (outputs, r) zero, so that nothing changes
-    at first. Hu et al., "LoRA", arXiv:2106.09685, section 4.1.
+    with W frozen, A (r, inputs) random and B (outputs, r) zero, so that the output is
+    initially unchanged. Hu et al., "LoRA", arXiv:2106.09685, section 4.1.
 
     Arguments
     ---------
     model : torch.nn.Module
-        Frozen by this.
+        Model, which becomes frozen.
     parts : iterable of torch.nn.Module
-        Those of the model's modules in which layers are updated.
+        Modules of the model whose layers get updates.
     options : mapping
         Keyword arguments of ``peft.LoraConfig``: ``r`` (8), ``lora_alpha`` (8),
-        ``lora_dropout`` (0) and others. ``target_modules`` are the last names of the
-        linear layers: q_proj and v_proj unless given.
+        ``lora_dropout`` (0) and others. ``target_modules`` are the last parts of the
+        linear layers' names; default: q_proj and v_proj.
 
     Raises
     ------
     ImportError
         If peft is not installed.
     ValueError
-        If peft has no such option, or the parts no such layer.
+        If peft has no such option, or the modules no such layer.
 
     Example
     -------
@@ -82,12 +82,12 @@ def add_lora(
 
 
 def merge_lora(model: nn.Module) -> None:
-    """Adds the updates to the weights and takes them out.
+    """Adds the updates to the weights and removes the update layers.
 
     Arguments
     ---------
     model : torch.nn.Module
-        With updates from :func:`add_lora`; one without stays as it is.
+        Model with updates from :func:`add_lora`; without updates it is not changed.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Batch normalisation that does not count padding."""
+"""Batch normalisation that ignores padding."""
 
 from collections.abc import Callable
 
@@ -8,22 +8,22 @@ from typing_extensions import override
 
 
 class MaskedBatchNorm(nn.BatchNorm1d):
-    """Batch normalisation whose statistics leave padding out.
+    """Batch normalisation whose statistics ignore padding.
 
-    Without padding it is ``torch.nn.BatchNorm1d`` or ``BatchNorm2d``. Statistics are
-    of one process, not of all in distributed training.
+    Without padding it equals ``torch.nn.BatchNorm1d`` or ``BatchNorm2d``. In
+    distributed training each process computes its own statistics.
 
     Arguments
     ---------
     num_features : int
-        Number C of channels.
+        Number of channels C.
     eps : float
         Added to the variance.
     momentum : float, optional
-        Share of a new batch in the running statistics. None: their plain mean over
-        all batches so far.
+        Weight of a new batch in the running statistics. None: their mean over all
+        batches.
     affine : bool
-        Whether a scale and a shift are learned.
+        Whether to learn a scale and a shift.
 
     Example
     -------
@@ -43,24 +43,24 @@ class MaskedBatchNorm(nn.BatchNorm1d):
         super().__init__(num_features, eps, momentum, affine)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Normalises.
+        """Normalises features.
 
         Arguments
         ---------
         x : torch.Tensor
             (B, C, T) or (B, C, F, T).
         mask : torch.Tensor, optional
-            Booleans (B, T), True for valid frames. None: all are.
+            Booleans (B, T), True for valid frames. None: all are valid.
 
         Returns
         -------
         torch.Tensor
-            Of the shape of x. What stands in the padding is of no meaning.
+            Same shape as x. Values in the padding are meaningless.
 
         Raises
         ------
         ValueError
-            In training, if there is only one value of a channel.
+            In training, if a channel has only one value.
         """
         if not self.training or mask is None or mask.all():
             return super().forward(x)
@@ -75,15 +75,16 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 
 
 class InputNorm(MaskedBatchNorm):
-    """Batch normalisation of features in units of their own, without an affine part.
+    """Batch normalisation of input features, without an affine part.
 
-    Statistics are the plain mean over all batches. They stay in float32 when the model
-    is cast to half precision, which ends at 65504: the variance of Hz does not.
+    Statistics are means over all batches. They stay in float32 when the model is
+    converted to half precision, whose largest number, 65504, is too small for the
+    variance of frequencies in Hz.
 
     Arguments
     ---------
     num_features : int
-        Number C of channels.
+        Number of channels C.
 
     Example
     -------

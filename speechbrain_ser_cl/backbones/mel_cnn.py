@@ -14,38 +14,38 @@ from speechbrain_ser_cl.registry import BACKBONES
 
 @BACKBONES.register("mel_cnn")
 class MelCNN(nn.Module):
-    """Three convolutions over the time of a log-mel spectrogram.
+    """Encodes log-mel spectrograms by three convolutions over time.
 
     The spectral view of Khaertdinov et al., "Exploring self-supervised multi-view
     contrastive learning for speech emotion recognition with limited annotations"
-    (2024), section 3.2. "A CNN backbone with three layers" and the 0.035 M parameters
-    of its Table 5 are all that is printed of it. Ours: 35 008 parameters in kernels
-    of 3 frames with stride 2 and no bias, mel bands as the first one's channels,
-    each followed by batch normalisation and ReLU. That table's head, 0.026 M, has no
-    round number to fit: ``ClassifierHead(128, 4, hidden_size=192)`` after a mean over
-    time is near it; the text's is linear, ``ClassifierHead(128, 4)``.
+    (2024), section 3.2. The paper gives only "a CNN backbone with three layers" and, in
+    Table 5, 0.035 M parameters. Our choices: 35 008 parameters in kernels of 3 frames
+    with stride 2 and without bias, mel bands as input channels, each followed by batch
+    normalisation and ReLU. The table's head, 0.026 M, fits no round number:
+    ``ClassifierHead(128, 4, hidden_size=192)`` after a mean over time is close; the
+    text's head is linear, ``ClassifierHead(128, 4)``.
 
-    Each band is normalised over the frames of the batch in training, by the mean of
-    those statistics over all batches afterwards; it adds no parameters.
+    Each band is normalised: in training over the frames of the batch, in evaluation by
+    the mean of these statistics over all batches. This adds no trained parameters.
 
-    Padding does not change the frames of an utterance: it is 0 before each
-    convolution, as the border is, and in training left out of the statistics.
+    Padding does not change the frames of an utterance: it is 0 before each convolution,
+    like the border, and is not part of the statistics.
 
     Arguments
     ---------
     channels : sequence of int
-        Outputs of each convolution.
+        Output channels of each convolution.
     dropout : float
-        Before each convolution but the first.
+        Dropout probability before each convolution except the first.
 
     Attributes
     ----------
     features : LogMel
-        The front end.
+        Front end.
     output_size : int
         Size of a frame, 128.
     hop : int
-        Samples from one frame to the next, 1280.
+        Samples between frames, 1280.
 
     Example
     -------
@@ -76,7 +76,7 @@ class MelCNN(nn.Module):
         self.hop = self.features.hop * 2 ** len(channels)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         channels = [conv.out_channels for conv in self.convs]
         return {"channels": channels, "dropout": self.dropout.p}
 
@@ -98,7 +98,7 @@ class MelCNN(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above.
+            If a shape is wrong.
         """
         mels = self.features(wavs, lengths)
         if lengths is not None:
@@ -106,7 +106,7 @@ class MelCNN(nn.Module):
         return self.encode(mels, lengths)
 
     def encode(self, mels: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes log-mel spectrograms, for instance computed before.
+        """Encodes log-mel spectrograms that were computed before.
 
         Arguments
         ---------
@@ -123,14 +123,14 @@ class MelCNN(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above.
+            If a shape is wrong.
         """
         check_input("MelCNN", mels, lengths, -1, self.features.output_size)
         if lengths is None:
             lengths = torch.ones(len(mels), device=mels.device)
         counts = valid_counts(lengths, mels.shape[1])
         mask = steps_mask(counts, mels.shape[1])
-        # Whatever was stored, the statistics are of float32.
+        # Statistics are in float32 for any stored type.
         x = self.input_norm(mels.mT, mask).masked_fill(~mask.unsqueeze(1), 0)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if i > 0:
@@ -143,7 +143,7 @@ class MelCNN(nn.Module):
         return frames
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Converts relative lengths to frames, for a pooling over the output.
+        """Converts relative lengths from samples to output frames, for a pooling.
 
         Arguments
         ---------
@@ -155,14 +155,14 @@ class MelCNN(nn.Module):
         Returns
         -------
         torch.Tensor
-            Valid frames over all frames (B,), in (0, 1].
+            Number of valid frames divided by number of frames (B,), in (0, 1].
         """
         n_steps = int(self.features.n_frames(torch.tensor(n_samples)))
         lengths = self.features.frame_lengths(lengths, n_samples)
         return self.encoded_lengths(lengths, n_steps)
 
     def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
-        """Gives the relative lengths of the output of :meth:`encode`.
+        """Returns the relative lengths of the output of :meth:`encode`.
 
         Arguments
         ---------
@@ -174,7 +174,7 @@ class MelCNN(nn.Module):
         Returns
         -------
         torch.Tensor
-            Valid frames over all frames (B,), in (0, 1].
+            Number of valid frames divided by number of frames (B,), in (0, 1].
         """
         counts = valid_counts(lengths, n_steps)
         longest = torch.full_like(counts, n_steps)
@@ -184,5 +184,5 @@ class MelCNN(nn.Module):
 
 
 def _halve(counts: Tensor) -> Tensor:
-    """Steps after a convolution with stride 2 that looks one step to each side."""
+    """Counts the steps after a convolution with kernel 3, stride 2 and padding 1."""
     return (counts + 1) // 2

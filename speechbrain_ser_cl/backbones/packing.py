@@ -1,8 +1,9 @@
 """Batches without their padding.
 
-What treats every frame by itself, such as a linear layer, is given the valid frames of
-all utterances one after the other, (N, D). What looks along time, such as a convolution
-or attention, is given groups of utterances of like length, each a small padded batch.
+Modules that process each frame alone, such as linear layers, get the valid frames of
+all utterances concatenated, (N, D). Modules that use several frames, such as
+convolutions or attention, get groups of utterances of similar length, each a small
+padded batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,24 +19,24 @@ from speechbrain_ser_cl.nnet.lengths import steps_mask
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# What one more group costs, in frames of padding that cost as much: a group is many
-# small operations, which a GPU waits for and a CPU does not. The number for GPUs is an
-# estimate for wav2vec2-base: 750 launches of 5 µs, 2 µs for a frame.
+# Cost of one more group, in frames of padding: a group needs many small operations,
+# which delay a GPU but not a CPU. The number for GPUs is an estimate for wav2vec2-base:
+# 750 launches of 5 µs, 2 µs per frame.
 _GROUP_COST = {"cpu": 10, "cuda": 2000}
 
 
 def uncompiled(function: _Function) -> _Function:
-    """Lets ``torch.compile`` run a function as it is, whose shapes differ each time."""
+    """Makes ``torch.compile`` leave a function as it is, because its shapes vary."""
     kept: _Function = torch.compiler.disable(function)
     return kept
 
 
 def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
-    """Computes a function; what its gradient needs is computed again, not kept.
+    """Computes a function and recomputes its intermediate values in the backward pass.
 
-    Only the arguments are kept. In the backward pass the function runs again, up to
-    where the last tensor that a gradient needs is there: a linear layer or convolution
-    at its end does not run again.
+    Only the arguments are stored. In the backward pass the function runs again, until
+    the last tensor that a gradient needs; a linear layer or convolution at its end does
+    not run again.
 
     Example
     -------
@@ -44,7 +45,7 @@ def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
     >>> torch.equal(recomputed(lambda x: layer(F.gelu(x)), x), layer(F.gelu(x)))
     True
     """
-    # A compiler decides on its own what it keeps.
+    # A compiler decides itself what is stored.
     if torch.compiler.is_compiling() or not torch.is_grad_enabled():
         return function(*arguments)
     value: Tensor = checkpoint(function, *arguments, use_reentrant=False)
@@ -52,25 +53,25 @@ def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
-    """Sets a share of the elements to 0 and scales up the others.
+    """Sets a fraction of the elements to 0 and scales up the others.
 
-    On a CPU four elements share a random number, 16 bits each, where torch draws one
-    for each: that takes as long as a tenth of a training step. There p is rounded to a
-    multiple of 1 / 65536.
+    On a CPU four elements share a random number, 16 bits each; torch draws one per
+    element, which takes a tenth of a training step. p is there rounded to a multiple of
+    1 / 65536.
 
     Arguments
     ---------
     x : torch.Tensor
-        Of any shape.
+        Tensor of any shape.
     p : float
-        Share, from 0 to 1.
+        Fraction, from 0 to 1.
     training : bool
-        False: x as it is.
+        False: x is returned unchanged.
 
     Returns
     -------
     torch.Tensor
-        Of the shape of x; its mean is the mean of x.
+        Same shape as x, with the same expected value.
 
     Example
     -------
@@ -90,21 +91,21 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
 
 
 def masked_group_norm(x: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Normalises each channel over the valid steps only (GroupNorm, a group each).
+    """Normalises each channel over the valid steps only (GroupNorm, one group each).
 
     Arguments
     ---------
     x : torch.Tensor
-        Batch, channels, steps (B, C, T).
+        Batch (B, C, T): utterances, channels, steps.
     counts : torch.Tensor
-        Valid steps of each (B,).
+        Number of valid steps per utterance (B,).
     norm : torch.nn.GroupNorm
-        With as many groups as channels.
+        Norm with as many groups as channels.
 
     Returns
     -------
     torch.Tensor
-        (B, C, T), of the type of x, in the valid steps what ``norm`` gives of these
+        (B, C, T), in the type of x; the valid steps equal ``norm`` of these steps
         alone.
 
     Example
@@ -125,25 +126,25 @@ def masked_group_norm(x: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 class Group:
-    """Utterances of like length.
+    """A group of utterances of similar length.
 
     Arguments
     ---------
     rows : list of int
-        Where they are in the batch.
+        Indices of the utterances in the batch.
     counts : list of int
-        Valid steps of each.
+        Number of valid steps of each.
     device : torch.device
-        Of the tensors.
+        Device of the tensors.
 
     Attributes
     ----------
     n_steps : int
-        Steps t of the longest.
+        Number of steps t of the longest utterance.
     size : int
-        Valid steps of all.
+        Number of valid steps of all utterances.
     mask : torch.Tensor or None
-        Valid steps (n, t); None: all are.
+        Valid steps (n, t). None: all are valid.
 
     Example
     -------
@@ -169,41 +170,41 @@ class Group:
             self.mask = mask.to(device)
 
     def padded(self, x: Tensor) -> Tensor:
-        """Steps one after the other (size, …) as a batch (n, t, …), padding is 0."""
+        """Converts concatenated steps (size, …) to a batch (n, t, …) padded with 0."""
         if self.mask is not None:
             rows = x.new_zeros(self.mask.numel(), *x.shape[1:])
             x = rows.index_copy(0, self._index, x)
         return x.view(len(self.rows), self.n_steps, *x.shape[1:])
 
     def valid(self, x: Tensor) -> Tensor:
-        """Joins the valid steps of a batch (n, t, …) to one sequence (size, …)."""
+        """Concatenates the valid steps of a batch (n, t, …) to (size, …)."""
         x = x.flatten(0, 1)
         return x if self.mask is None else x.index_select(0, self._index)
 
 
 class Packing:
-    """Where the valid frames of a padded batch are, sorted by the utterances' length.
+    """Positions of the valid frames of a padded batch, sorted by utterance length.
 
     Arguments
     ---------
     counts : sequence of int
-        Valid frames of each utterance, at least 1.
+        Number of valid frames of each utterance, at least 1.
     n_steps : int
-        Frames T' of the padded batch.
+        Number of frames T' of the padded batch.
     device : torch.device
-        Of the tensors.
+        Device of the tensors.
     group_cost : int, optional
-        A group more is worth this many frames of padding less: 0 makes a group of each
-        utterance. None: by the device.
+        Number of padding frames that one more group must save. 0: a group per
+        utterance. None: depends on the device.
 
     Attributes
     ----------
     counts : list of int
-        Valid frames of each utterance.
+        Number of valid frames of each utterance.
     rows : list of int
-        The utterances' places in the batch, in the order in which their frames are.
+        Indices of the utterances in the batch, in the order of their frames.
     groups : list of Group
-        Shortest first.
+        Groups, shortest utterances first.
 
     Example
     -------
@@ -240,27 +241,27 @@ class Packing:
             self._index = torch.cat(index).to(device)
 
     def pack(self, x: Tensor) -> Tensor:
-        """Joins the valid frames of a batch (B, T', D) to one sequence (N, D)."""
+        """Concatenates the valid frames of a batch (B, T', D) to (N, D)."""
         x = x.flatten(0, 1)
         return x if self._index is None else x.index_select(0, self._index)
 
     @uncompiled
     def unpack(self, x: Tensor) -> Tensor:
-        """Frames (N, D) as a batch (B, T', D), padding is 0."""
+        """Converts frames (N, D) to a batch (B, T', D) padded with 0."""
         if self._index is not None:
             rows = x.new_zeros(self.shape[0] * self.shape[1], x.shape[1])
             x = rows.index_copy(0, self._index, x)
         return x.view(*self.shape, x.shape[1])
 
     def by_group(self, *tensors: Tensor | None) -> Iterator[tuple[Any, ...]]:
-        """Yields each group, with its part of each tensor (N, …)."""
+        """Yields each group with its part of each tensor (N, …)."""
         sizes = [group.size for group in self.groups]
         parts = [repeat(None) if x is None else x.split(sizes) for x in tensors]
         return zip(self.groups, *parts, strict=False)
 
     @uncompiled
     def map_padded(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """Applies a function of batches (n, t, D), with zeros as padding, to (N, D)."""
+        """Applies a function on zero-padded batches (n, t, D) to frames (N, D)."""
         return torch.cat(
             [group.valid(function(group.padded(x))) for group, x in self.by_group(x)]
         )
@@ -277,20 +278,20 @@ class Packing:
     ) -> Tensor:
         """Computes softmax self-attention of each utterance, by fused kernels.
 
-        Scores that a kernel would keep for its gradient, which are of size H × t × t
-        for each utterance, are computed again in the backward pass.
+        The backward pass recomputes the scores, H × t × t values per utterance, instead
+        of storing them.
 
         Arguments
         ---------
         queries, keys, values : torch.Tensor
             (N, H, D / H).
         p : float
-            Share of the attention weights that are set to 0.
+            Dropout probability of the attention weights.
         gates : torch.Tensor, optional
-            What each query brings along for what is added to its scores (N, H, …).
+            Value per query from which its bias is computed (N, H, …).
         biases : sequence of callable, optional
-            With ``gates``: for each group a function of its gates, padded (n, t, H, …),
-            to what is added to the scores (n, H, t, t).
+            With ``gates``: for each group a function from its gates, padded (n, t, H,
+            …), to a bias that is added to the scores (n, H, t, t).
 
         Returns
         -------
@@ -345,7 +346,7 @@ def _attention(
 def _attention_with_dropout(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float
 ) -> Tensor:
-    """Computes attention by its formula: torch has no CPU kernel with dropout."""
+    """Computes attention by its formula; torch has no CPU kernel with dropout."""
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if mask is not None and mask.dtype == torch.bool:
         scores = scores.masked_fill(~mask, -torch.inf)
@@ -355,7 +356,7 @@ def _attention_with_dropout(
 
 
 def _cheapest_groups(counts: list[int], group_cost: int) -> list[tuple[int, int]]:
-    """Cuts ascending counts into runs with the least padding plus cost of groups."""
+    """Divides sorted counts into runs with the least padding plus cost of groups."""
     cost, starts = [0], []
     for stop, longest in enumerate(counts, start=1):
         best = min(

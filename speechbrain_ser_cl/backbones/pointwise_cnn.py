@@ -16,29 +16,29 @@ from speechbrain_ser_cl.registry import BACKBONES
 
 
 class AllLayers(nn.Module):
-    """The representations of all layers of a frozen encoder.
+    """Computes the representations of all layers of a frozen encoder.
 
     Arguments
     ---------
     source : str or pathlib.Path or dict
-        The encoder, as :class:`WeightedSSL` takes it.
+        The encoder, as for :class:`WeightedSSL`.
     revision : str, optional
-        Of a model of the hub.
+        Revision of a model on the hub.
     average : int
-        How many frames in a row are replaced by their mean; the last mean of an
-        utterance may be of fewer. 1: none are. Emotions change slowly: means of some
-        tenths of a second are a fraction of the work.
+        Number of consecutive frames that are averaged; the last mean of an utterance
+        may have fewer. 1: no averaging. Emotions change slowly, and means over some
+        tenths of a second need much less work.
 
     Attributes
     ----------
     ssl : WeightedSSL
-        The frozen encoder.
+        Frozen encoder.
     output_size : int
         Size D of a frame.
     n_layers : int
-        Number L of its transformer layers.
+        Number L of the encoder's transformer layers.
     hop : int
-        Samples from one frame to the next.
+        Samples between frames.
 
     Example
     -------
@@ -65,7 +65,7 @@ class AllLayers(nn.Module):
         self.hop = self.ssl.hop * average
 
     def arguments(self) -> dict[str, Any]:
-        """What there is to know of it besides the encoder's weights."""
+        """Options of the front end, without the encoder's weights."""
         return {"source": architecture(self.ssl.encoder), "average": self.average}
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -86,7 +86,7 @@ class AllLayers(nn.Module):
         return torch.stack(list(self.each(wavs, lengths)), dim=1)
 
     def each(self, wavs: Tensor, lengths: Tensor | None = None) -> Iterator[Tensor]:
-        """Yields the representations (B, T', D) one by one, to take less memory.
+        """Yields the representations (B, T', D) one at a time, to use less memory.
 
         Arguments
         ---------
@@ -103,7 +103,7 @@ class AllLayers(nn.Module):
         for state in states:
             mask = steps_mask(valid_counts(lengths, state.shape[1]), state.shape[1])
             mask = _groups(mask.unsqueeze(-1).to(state.dtype), self.average)
-            # Means of valid frames; groups without any become 0.
+            # Means of valid frames; groups without valid frames become 0.
             total = (_groups(state, self.average) * mask).sum(dim=2)
             yield total / mask.sum(dim=2).clamp(min=1)
 
@@ -125,7 +125,8 @@ def _groups(x: Tensor, size: int) -> Tensor:
 
 @BACKBONES.register("pointwise_cnn")
 class PointwiseCNN(nn.Module):
-    r"""Learned sum of a frozen encoder's layers, then two pointwise convolutions.
+    r"""Encodes a learned sum of a frozen encoder's layers by two pointwise
+    convolutions.
 
     .. math::
         x = \sum_{l=0}^{L} \mathrm{softmax}(w)_l \, h_l, \qquad
@@ -134,54 +135,54 @@ class PointwiseCNN(nn.Module):
     The wav2vec 2.0 view of Khaertdinov et al., "Exploring self-supervised multi-view
     contrastive learning for speech emotion recognition with limited annotations"
     (2024), section 3.2, after Pepino et al., "Emotion recognition from speech using
-    wav2vec 2.0 embeddings", Interspeech 2021. With a base model's 13 representations
-    of 768 it trains 114 957 numbers, the 0.115 M of its Table 5. That table's head,
-    0.017 M, is ``ClassifierHead(128, 4, hidden_size=128)`` after a mean over time; the
-    text's is linear, ``ClassifierHead(128, 4)``.
+    wav2vec 2.0 embeddings", Interspeech 2021. With a base model's 13 representations of
+    size 768 it has 114 957 trained parameters, the 0.115 M of the paper's Table 5. The
+    table's head, 0.017 M, is ``ClassifierHead(128, 4, hidden_size=128)`` after a mean
+    over time; the text's head is linear, ``ClassifierHead(128, 4)``.
 
-    Not printed and ours: 128 channels in the first convolution too (the only round
-    number that fits the table), ReLU after both, and that the sum's weights are a
-    softmax (Pepino et al. divide by the sum of the weights).
+    Our choices: 128 channels in the first convolution too (the only round number that
+    fits the table), ReLU after both, and a softmax for the weights of the sum (Pepino
+    et al. divide by the sum of the weights).
 
-    A frame depends on its own time alone, so padding cannot change it where it
-    does not change the encoder's, see :class:`WeightedSSL`. With ``batch_norm`` the
-    padding is left out of the statistics.
+    An output frame depends only on its own input frame, so padding does not change it
+    unless it changes the encoder's frames, see :class:`WeightedSSL`. With
+    ``batch_norm`` the statistics ignore padding.
 
     Arguments
     ---------
     source : str or pathlib.Path or dict, optional
-        The frozen encoder, as :class:`WeightedSSL` takes it. None: there is none, and
-        :meth:`encode` is fed with what was computed before.
+        Frozen encoder, as for :class:`WeightedSSL`. None: no encoder; use
+        :meth:`encode` with stored representations.
     input_size : int
-        Size D of the encoder's frames. With a source, the source says it.
+        Size D of the encoder's frames. Taken from ``source`` if given.
     n_layers : int
-        Number L of the encoder's transformer layers; likewise.
+        Number L of the encoder's transformer layers. Taken from ``source`` if given.
     channels : sequence of int
-        Outputs of each convolution.
+        Output channels of each convolution.
     dropout : float
-        Before each convolution.
+        Dropout probability before each convolution.
     revision : str, optional
-        Of a source on the hub.
+        Revision of a source on the hub.
     average : int
-        With a source, how many of its frames are replaced by their mean.
+        With a source: number of consecutive frames that are averaged.
     batch_norm : bool
-        Standardise the sum first (batch normalisation without its affine part, so that
-        it adds no parameters; not the paper's). The frames of some encoders, Whisper
-        among them, are nearly the same for all utterances: their mean is far larger
-        than what sets them apart.
+        Whether to standardise the sum first (batch normalisation without its affine
+        part, so without trained parameters; not in the paper). The frames of some
+        encoders, such as Whisper, are nearly equal for all utterances: their mean is
+        much larger than their differences.
 
     Attributes
     ----------
     features : AllLayers or None
-        The front end.
+        Front end.
     ssl : WeightedSSL or None
-        The frozen encoder in it. Its own layer weights are not used.
+        Frozen encoder in the front end. Its own layer weights are not used.
     layer_weights : torch.nn.Parameter
         w (L + 1,), before the softmax.
     output_size : int
         Size of a frame, 128.
     hop : int or None
-        Samples from one frame to the next; None without a source.
+        Samples between frames; None without a source.
 
     Example
     -------
@@ -216,7 +217,7 @@ class PointwiseCNN(nn.Module):
         self.output_size = channels[-1]
         self.layer_weights = nn.Parameter(torch.zeros(n_layers + 1))
         self.norm = MaskedBatchNorm(input_size, affine=False) if batch_norm else None
-        # A convolution of one step is a linear layer on each frame.
+        # A convolution with kernel 1 is a linear layer on each frame.
         layers = []
         for n_in, n_out in zip((input_size, *channels), channels, strict=False):
             layers += [nn.Dropout(dropout), nn.Linear(n_in, n_out), nn.ReLU()]
@@ -224,22 +225,22 @@ class PointwiseCNN(nn.Module):
 
     @property
     def ssl(self) -> WeightedSSL | None:
-        """The frozen encoder, if there is one."""
+        """Frozen encoder, if there is one."""
         return None if self.features is None else self.features.ssl
 
     @property
     def weights(self) -> Tensor:
-        """Share of each representation in the sum (n_layers + 1,), adding up to 1."""
+        """Weights of the representations in the sum (n_layers + 1,), with sum 1."""
         return self.layer_weights.softmax(dim=0)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this, the weights apart.
+        """Keyword arguments that build a module like this one, with other weights.
 
         Returns
         -------
         dict
-            Of plain JSON values. ``source`` is the encoder's architecture, so that
-            neither the hub nor the folder it came from is needed.
+            Plain JSON values. ``source`` is the encoder's architecture, so that neither
+            the hub nor the original folder is needed.
         """
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         front = {"source": None} if self.features is None else self.features.arguments()
@@ -254,22 +255,22 @@ class PointwiseCNN(nn.Module):
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "PointwiseCNN":
-        """Builds one from what :meth:`arguments` gave, and from nothing else.
+        """Builds a module only from what :meth:`arguments` returned.
 
         Arguments
         ---------
         arguments : mapping
-            Not trusted: may come with a model that somebody else made.
+            Not trusted: may come with a model from elsewhere.
 
         Returns
         -------
         PointwiseCNN
-            With random weights.
+            Module with random weights.
 
         Raises
         ------
         ValueError
-            If ``source`` is a place to load from instead of an architecture.
+            If ``source`` is a model to load instead of an architecture.
         """
         source = arguments.get("source")
         if source is not None:
@@ -289,13 +290,13 @@ class PointwiseCNN(nn.Module):
         Returns
         -------
         torch.Tensor
-            Frames (B, T', output_size). How many belong to each utterance says
-            :meth:`frame_lengths`; those after are of no meaning.
+            Frames (B, T', output_size). :meth:`frame_lengths` gives the number of valid
+            frames; the others are meaningless.
 
         Raises
         ------
         ValueError
-            If a shape is not as above, or there is no source.
+            If a shape is wrong, or there is no source.
         """
         hidden_states = self._source().each(wavs, lengths)
         if lengths is not None:
@@ -310,11 +311,11 @@ class PointwiseCNN(nn.Module):
         Arguments
         ---------
         hidden_states : torch.Tensor or iterable of torch.Tensor
-            All n_layers + 1 of them, (B, n_layers + 1, T', D) or one (B, T', D) after
-            the other, of any floating-point type.
+            All n_layers + 1 representations: (B, n_layers + 1, T', D), or an iterable
+            of (B, T', D), of any floating-point type.
         lengths : torch.Tensor, optional
-            Relative lengths in frames (B,), of no effect without ``batch_norm``. None:
-            no padding.
+            Relative lengths in frames (B,), used only with ``batch_norm``. None: no
+            padding.
 
         Returns
         -------
@@ -324,14 +325,14 @@ class PointwiseCNN(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above.
+            If a shape is wrong.
         """
         weights = self.weights
         if isinstance(hidden_states, Tensor):
             shape = (len(weights), -1, self.input_size)
             check_input("PointwiseCNN", hidden_states, None, *shape)
             hidden_states = hidden_states.to(weights.dtype)
-            # One product, and not a copy per layer.
+            # One product, without a copy per layer.
             x = (weights @ hidden_states.flatten(2)).view_as(hidden_states[:, 0])
         else:
             layers = zip(weights, hidden_states, strict=True)
@@ -343,11 +344,11 @@ class PointwiseCNN(nn.Module):
         return y
 
     def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
-        """Gives relative lengths of the output of :meth:`encode`: the same."""
+        """Returns the relative lengths of the output of :meth:`encode`: the same."""
         return lengths
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Converts relative lengths to frames, for a pooling over the output.
+        """Converts relative lengths from samples to output frames, for a pooling.
 
         Arguments
         ---------
@@ -359,7 +360,7 @@ class PointwiseCNN(nn.Module):
         Returns
         -------
         torch.Tensor
-            Valid frames over all frames (B,), in (0, 1].
+            Number of valid frames divided by number of frames (B,), in (0, 1].
 
         Raises
         ------

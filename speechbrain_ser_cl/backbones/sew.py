@@ -13,9 +13,9 @@ from speechbrain_ser_cl.backbones.wav2vec2 import WaveformEncoder
 class SEWEncoder(WaveformEncoder):
     """SEW, whose transformer layers run on a fraction of the frames.
 
-    Frames are those of the layers, one for two of wav2vec 2.0's: ``hop`` is 640 for
-    the published models. The up-sampling after the last layer, which only brings back
-    the number of frames, is left out. Wu et al., "Performance-efficiency trade-offs in
+    Frames are those of the layers, half as many as wav2vec 2.0's: ``hop`` is 640 for
+    the published models. The up-sampling after the last layer, which only restores the
+    number of frames, is left out. Wu et al., "Performance-efficiency trade-offs in
     unsupervised pre-training for speech recognition", ICASSP 2022, section 4.4.
     """
 
@@ -50,7 +50,7 @@ class SEWEncoder(WaveformEncoder):
 
     @override
     def _positioned(self, x: Tensor, packing: Packing) -> tuple[Tensor, Packing]:
-        """Adds the mean of every few frames and a convolution of that stride."""
+        """Adds the mean of several frames and a convolution with that stride."""
         body = self.model.encoder
         frames = packing.unpack(x).transpose(1, 2)
         pooled, positions = body.pool(frames), body.pos_conv_embed(frames)

@@ -1,4 +1,4 @@
-"""Convolutions of spectrograms with large kernels and stride 2."""
+"""Strided convolutions of spectrograms with large kernels."""
 
 import functools
 import math
@@ -12,24 +12,24 @@ from torch.nn import functional as F
 def strided_conv(x: Tensor, weight: Tensor) -> Tensor:
     r"""Convolves with stride 2 in both directions, without padding or bias.
 
-    The same sums as ``torch.nn.functional.conv2d(..., stride=2)``, in another order:
-    along the first axis a convolution is a product of Fourier transforms, so that a
-    kernel of K steps there costs about as much as one of 2 steps. What is left are
-    matrix products, one for each Fourier coefficient; so is its gradient. With the
+    Equals ``torch.nn.functional.conv2d(..., stride=2)`` with another order of sums:
+    along the first axis the convolution is a product of Fourier transforms, so a kernel
+    with K steps costs about as much as one with 2 steps. The remaining work is one
+    matrix product per Fourier coefficient, also for the gradient. Because of the
     stride, even and odd steps are convolved with even and odd taps of the kernel:
 
     .. math::
         y_j = \sum_i w_{2i} x_{2(j + i)} + \sum_i w_{2i+1} x_{2(j + i) + 1}
 
-    It pays on a CPU with kernels of about 10 steps or more. Computed in the type of x;
-    in bfloat16 the error is a few times that of a direct convolution in bfloat16.
+    Faster on a CPU for kernels of about 10 steps or more. Computed in the type of x; in
+    bfloat16 the error is a few times that of a direct convolution.
 
     Arguments
     ---------
     x : torch.Tensor
         (F, T, B, C): frequency, time, batch, channel.
     weight : torch.Tensor
-        (O, C, K, L) as ``torch.nn.Conv2d`` has it, K over frequency, L over time.
+        (O, C, K, L) as in ``torch.nn.Conv2d``, K over frequency, L over time.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def strided_conv(x: Tensor, weight: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        If the kernel is larger than x, or channels do not fit.
+        If the kernel is larger than x, or channels differ.
 
     Example
     -------
@@ -66,11 +66,11 @@ def strided_conv(x: Tensor, weight: Tensor) -> Tensor:
 def _transforms(
     n: int, n_out: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Builds the matrices (2K, n) of a real Fourier transform and of its inverse."""
+    """Builds the matrices (2K, n) of a real Fourier transform and its inverse."""
     turns = torch.arange(n // 2 + 1, dtype=torch.float64)[:, None] / n
     angles = 2 * math.pi * turns * torch.arange(n, dtype=torch.float64)
     forward = torch.cat([angles.cos(), -angles.sin()]) / math.sqrt(n)
-    # The other half of the coefficients are these ones' conjugates.
+    # The other half of the coefficients are the conjugates of these.
     twice = torch.where((turns == 0) | (turns == 0.5), 1.0, 2.0)
     inverse = torch.cat([twice * angles.cos(), -twice * angles.sin()]) / math.sqrt(n)
     inverse = inverse.T[:n_out].contiguous()
@@ -99,7 +99,7 @@ def _kernel_spectrum(weight: Tensor, n: int) -> Tensor:
 
 
 def _windows(x: Tensor, pairs: int, rows: int, step: int) -> Tensor:
-    """Rows of (time x batch, D), each with those of the next pairs of steps."""
+    """Returns rows (time x batch, D), each with those of the next pairs of steps."""
     width = x.shape[1]
     strides = (width, step * width, 1)
     windows = x.as_strided((rows, pairs, width), strides, x.storage_offset())
@@ -107,7 +107,7 @@ def _windows(x: Tensor, pairs: int, rows: int, step: int) -> Tensor:
 
 
 class _SpectralConv(torch.autograd.Function):
-    """Transform, a matrix product for each coefficient, inverse transform."""
+    """Computes transform, matrix product per coefficient, and inverse transform."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, k: int, length: int) -> Tensor:
@@ -118,7 +118,7 @@ class _SpectralConv(torch.autograd.Function):
         pairs, o = (length + 1) // 2, kernel.shape[2] // 2
         forward, inverse = _transforms(n, f_out, x.dtype, x.device)
         x = F.pad(x, (0, 0, 0, 0, 0, t % 2, 0, f % 2))
-        # Parity in frequency first; in time it becomes a part of the channels.
+        # Parity in frequency first; parity in time becomes a part of the channels.
         x = x.view(n, 2, half_t, 2, b, c).permute(1, 0, 2, 4, 3, 5)
         x = forward @ x.reshape(2, n, -1)
         x = x.view(2, 2, -1, half_t, b, 2 * c).permute(2, 3, 4, 0, 1, 5)

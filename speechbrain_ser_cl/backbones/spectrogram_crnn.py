@@ -16,41 +16,40 @@ from speechbrain_ser_cl.registry import BACKBONES
 
 @BACKBONES.register("spectrogram_crnn")
 class SpectrogramCRNN(nn.Module):
-    """Two convolutions, two bidirectional GRU layers, one transformer layer.
+    """Encodes spectrograms by two convolutions, two GRU layers and a transformer layer.
 
     The sequence encoder of the NTUA thesis on contrastive losses for speech emotion
     recognition, section 4.3.2, after Li et al., "Improved end-to-end speech emotion
     recognition using self attention mechanism and multitask learning", Interspeech
     2019: Conv2d(64, (41, 21), stride 2), batch normalisation, Hardtanh(0, 20),
-    Conv2d(64, (21, 11), stride 2), batch normalisation, Hardtanh(0, 20), 2 x
-    BiGRU(128, dropout 0.2), TransformerEncoderLayer(256, feed-forward 512, 8 heads).
-    Kernels are frequency x time. It gives frames; how the thesis pools them is not
-    printed, nor is a number of parameters.
+    Conv2d(64, (21, 11), stride 2), batch normalisation, Hardtanh(0, 20), 2 x BiGRU(128,
+    dropout 0.2), TransformerEncoderLayer(256, feed-forward 512, 8 heads). Kernels are
+    frequency x time. The output is frames; the thesis gives neither the pooling nor the
+    number of parameters.
 
-    Not printed and ours: no padding of the convolutions, as in their PyTorch
-    defaults, which are all the table leaves out; the transformer layer's dropout of
-    0.1, likewise.
+    Our choices, from PyTorch's defaults: no padding of the convolutions, and a dropout
+    of 0.1 in the transformer layer.
 
-    Padding does not change the frames of an utterance: a frame is of valid frames
-    alone, the GRU's way back starts at the utterance's end, and in training the
-    batch normalisation's statistics leave padding out. An utterance of less than 41
-    spectrogram frames (0.425 s) is padded with zeros to that, and so has one frame.
+    Padding does not change the frames of an utterance: an output frame depends on valid
+    frames only, the backward GRU starts at the utterance's end, and the batch
+    normalisation's statistics ignore padding. An utterance shorter than 41 spectrogram
+    frames (0.425 s) is padded with zeros to one output frame.
 
     Arguments
     ---------
     dropout : float
-        Between the GRU layers.
+        Dropout probability between the GRU layers.
     transformer_dropout : float
-        In the transformer layer.
+        Dropout probability in the transformer layer.
 
     Attributes
     ----------
     features : LogSpectrogram
-        The front end.
+        Front end.
     output_size : int
         Size of a frame, 256.
     hop : int
-        Samples from one frame to the next, 640.
+        Samples between frames, 640.
 
     Example
     -------
@@ -91,12 +90,12 @@ class SpectrogramCRNN(nn.Module):
         )
         self.output_size = 256
         self.hop = 4 * self.features.hop
-        # Spectrogram frames that one frame is of.
+        # Number of spectrogram frames per output frame.
         self.receptive_field = self.conv1.kernel_size[1]
         self.receptive_field += 2 * (self.conv2.kernel_size[1] - 1)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this."""
+        """Keyword arguments that build a module like this one."""
         return {
             "dropout": self.gru.dropout,
             "transformer_dropout": self.transformer.dropout.p,
@@ -115,13 +114,13 @@ class SpectrogramCRNN(nn.Module):
         Returns
         -------
         torch.Tensor
-            Frames (B, T', 256). How many belong to each utterance says
-            :meth:`frame_lengths`; those after are of no meaning.
+            Frames (B, T', 256). :meth:`frame_lengths` gives the number of valid frames;
+            the others are meaningless.
 
         Raises
         ------
         ValueError
-            If a shape is not as above.
+            If a shape is wrong.
         """
         spectrograms = self.features(wavs, lengths)
         if lengths is not None:
@@ -129,7 +128,7 @@ class SpectrogramCRNN(nn.Module):
         return self.encode(spectrograms, lengths)
 
     def encode(self, spectrograms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes spectrograms, for instance computed before.
+        """Encodes spectrograms that were computed before.
 
         Arguments
         ---------
@@ -146,7 +145,7 @@ class SpectrogramCRNN(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above.
+            If a shape is wrong.
         """
         n_bins = self.features.output_size
         check_input("SpectrogramCRNN", spectrograms, lengths, -1, n_bins)
@@ -163,7 +162,7 @@ class SpectrogramCRNN(nn.Module):
         else:
             x, mask = self._convolutions(x, counts)
         counts = _n_steps(self.conv2, _n_steps(self.conv1, counts))
-        # Autocast has no GRU for every type.
+        # Autocast does not support the GRU in every type.
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(next(self.gru.parameters()).dtype)
             packed = pack_padded_sequence(x, counts.cpu(), True, enforce_sorted=False)
@@ -174,7 +173,7 @@ class SpectrogramCRNN(nn.Module):
         return y
 
     def _convolutions(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Convolves (B, T, F) to (B, T', 64 F'); also tells which frames are valid."""
+        """Convolves (B, T, F) to (B, T', 64 F'); also returns the valid frames."""
         x = x.mT.unsqueeze(1)
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
             x, counts = conv(x), _n_steps(conv, counts)
@@ -183,7 +182,7 @@ class SpectrogramCRNN(nn.Module):
         return x.permute(0, 3, 1, 2).flatten(2), mask
 
     def _convolutions_on_cpu(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Does the same by matrix products, up to rounding; several times as fast."""
+        """Same by matrix products, up to rounding; several times faster on a CPU."""
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
         x = x.permute(2, 1, 0).unsqueeze(-1)  # frequency, time, batch, channel
@@ -203,7 +202,7 @@ class SpectrogramCRNN(nn.Module):
         return x.permute(2, 1, 3, 0).flatten(2), mask
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Converts relative lengths to frames, for a pooling over the output.
+        """Converts relative lengths from samples to output frames, for a pooling.
 
         Arguments
         ---------
@@ -215,7 +214,7 @@ class SpectrogramCRNN(nn.Module):
         Returns
         -------
         torch.Tensor
-            Valid frames over all frames (B,), in (0, 1].
+            Number of valid frames divided by number of frames (B,), in (0, 1].
         """
         n_frames = int(self.features.n_frames(torch.tensor(n_samples)))
         return self.encoded_lengths(
@@ -223,7 +222,7 @@ class SpectrogramCRNN(nn.Module):
         )
 
     def encoded_lengths(self, lengths: Tensor, n_frames: int) -> Tensor:
-        """Gives the relative lengths, in frames, of the output of :meth:`encode`.
+        """Returns the relative lengths, in frames, of the output of :meth:`encode`.
 
         Arguments
         ---------
@@ -235,7 +234,7 @@ class SpectrogramCRNN(nn.Module):
         Returns
         -------
         torch.Tensor
-            Valid frames over all frames (B,), in (0, 1].
+            Number of valid frames divided by number of frames (B,), in (0, 1].
         """
         counts = valid_counts(lengths, n_frames)
         return self._n_frames(counts) / self._n_frames(
@@ -248,12 +247,12 @@ class SpectrogramCRNN(nn.Module):
 
 
 def _n_steps(conv: nn.Conv2d, counts: Tensor) -> Tensor:
-    """Steps in time after a convolution."""
+    """Counts the steps in time after a convolution."""
     return (counts - conv.kernel_size[1]) // conv.stride[1] + 1
 
 
 class _Take(torch.autograd.Function):
-    """Some rows of the second dimension, each at most once."""
+    """Selects rows of the second dimension, each at most once."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
@@ -263,12 +262,12 @@ class _Take(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
-        """Adds each gradient to the column that it came from."""
+        """Adds each gradient to its source column."""
         return _Put.apply(outer, ctx.rows, ctx.count), None  # type: ignore[no-untyped-call]
 
 
 class _Put(torch.autograd.Function):
-    """Puts rows into their places among zeros."""
+    """Writes rows to their positions among zeros."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, count: int) -> Tensor:

@@ -1,17 +1,17 @@
-"""What all pretrained encoders of transformers have in common here.
+"""Base class of all pretrained encoders of transformers.
 
 An encoder has ``stages``, ``embed`` and ``layers_above``. A stage is the list of
-modules that one representation needs beyond the one before it: stage 0 is the front
-end, stage 1 the position embedding and the first transformer layer, stage i
-transformer layer i. ``embed`` gives the input of the first layer, ``layers_above``
-yields the output of each, one at a time, so that nobody has to hold all.
-Representations are the valid frames of all utterances one after the other, (N, D),
-which a :class:`~speechbrain_ser_cl.backbones.packing.Packing` makes a batch of.
+modules that one representation needs in addition to the previous one: stage 0 is the
+front end, stage 1 the position embedding and the first transformer layer, stage i
+transformer layer i. ``embed`` returns the input of the first layer; ``layers_above``
+yields the output of each layer, so that they need not be in memory together.
+Representations are the concatenated valid frames of all utterances, (N, D), which
+:class:`~speechbrain_ser_cl.backbones.packing.Packing` converts to a batch.
 
-Weights and modules are those of transformers; what runs them is here. The models' own
-``forward`` computes the padding too, returns all hidden states in a tuple, has no fused
-attention for WavLM and wants 30 seconds for Whisper. LayerDrop, which it brings along
-in training, is left out.
+Weights and modules come from transformers; the forward pass is implemented here. The
+models' own ``forward`` also computes padding, returns all hidden states in a tuple, has
+no fused attention for WavLM and needs 30 seconds for Whisper. LayerDrop in training is
+not implemented.
 """
 
 from abc import abstractmethod
@@ -24,33 +24,33 @@ from torch.utils.checkpoint import checkpoint
 
 from speechbrain_ser_cl.backbones.packing import Packing, dropout, recomputed
 
-# What is added to the attention scores of one group of utterances (n, H, t, t), from
-# what its queries bring along (n, t, H, …).
+# Bias of the attention scores of one group of utterances (n, H, t, t), from a value per
+# query (n, t, H, …).
 Bias = Callable[[Tensor], Tensor]
 
 
 class SpeechEncoder(nn.Module):
-    """A pretrained encoder, one representation at a time, with padding made invisible.
+    """A pretrained encoder that returns one representation at a time, without padding.
 
     Arguments
     ---------
     model : transformers.PreTrainedModel
-        Its weights and modules.
+        Weights and modules.
     normalize : bool
-        Whether the model wants waveforms of zero mean and unit variance.
+        Whether the model needs waveforms with zero mean and unit variance.
 
     Attributes
     ----------
     output_size : int
         Size D of a frame.
     hop : int
-        Samples from one frame to the next.
+        Samples between frames.
     receptive_field : int
-        Samples that one frame needs.
+        Number of samples that one frame needs.
     max_seconds : float or None
-        The longest utterance; None: there is no limit.
+        Longest utterance. None: no limit.
     padded_group_norm : bool
-        Whether a GroupNorm in the front end counts padding, as in transformers.
+        Whether a GroupNorm in the front end includes padding, as in transformers.
     spec_augment : bool
         Whether the input of the layers is masked in training.
     """
@@ -80,7 +80,7 @@ class SpeechEncoder(nn.Module):
 
     @abstractmethod
     def n_frames(self, n_samples: Any) -> Any:
-        """Counts the frames, at least 1, of waveforms of so many samples.
+        """Counts the frames of waveforms of this length, at least 1.
 
         Arguments
         ---------
@@ -90,7 +90,7 @@ class SpeechEncoder(nn.Module):
         Returns
         -------
         torch.Tensor or int
-            As the samples were given.
+            Same type as ``n_samples``.
         """
 
     @abstractmethod
@@ -109,7 +109,7 @@ class SpeechEncoder(nn.Module):
         torch.Tensor
             Frames (N, D).
         Packing
-            Whose frames they are.
+            Positions of the frames.
 
         Raises
         ------
@@ -121,30 +121,30 @@ class SpeechEncoder(nn.Module):
     def _layer(
         self, number: int, x: Tensor, packing: Packing, biases: Sequence[Bias] | None
     ) -> Tensor:
-        """Runs a transformer layer (from 0) on its input (N, D)."""
+        """Runs a transformer layer (number from 0) on its input (N, D)."""
 
     def _position_biases(self, packing: Packing) -> Sequence[Bias] | None:
-        """Computes what all layers add to the scores of each group."""
+        """Computes the attention bias of each group, which all layers share."""
         return None
 
     def layers_above(
         self, number: int, x: Tensor, packing: Packing
     ) -> Iterator[Tensor]:
-        """Yields the representations that come after one.
+        """Yields the representations above a given one.
 
         Arguments
         ---------
         number : int
-            Number of that representation, from 0.
+            Number of the given representation, from 0.
         x : torch.Tensor
             The representation (N, D).
         packing : Packing
-            Whose frames they are.
+            Positions of the frames.
 
         Yields
         ------
         torch.Tensor
-            Frames (N, D) of representation ``number`` + 1 and all others above: the
+            Frames (N, D) of representation ``number`` + 1 and all above: the
             ``hidden_states`` of transformers 5.
         """
         biases = self._position_biases(packing)
@@ -158,10 +158,7 @@ class SpeechEncoder(nn.Module):
             yield x
 
     def _masked(self, x: Tensor, packing: Packing) -> Tensor:
-        """Applies SpecAugment by the configuration, where the first layer is trained.
-
-        Of channels (``mask_feature_prob``) each utterance has its own masked.
-        """
+        """Applies SpecAugment by the configuration, if the first layer is trained."""
         config = self.model.config
         if not (self.spec_augment and self.model.encoder.dropout.training):
             return x
@@ -173,7 +170,8 @@ class SpeechEncoder(nn.Module):
                 config.mask_time_length,
                 config.mask_time_min_masks,
             )
-            # Also where nothing was drawn: its gradient must be there in any batch.
+            # Also without masked frames, because its gradient must exist in every
+            # batch.
             embedding = self.model.masked_spec_embed.to(x.dtype)
             steps = torch.cat([row[:n] for row, n in zip(mask, counts, strict=True)])
             x = torch.where(steps.to(x.device)[:, None], embedding, x)
@@ -191,9 +189,10 @@ class SpeechEncoder(nn.Module):
     def _packing(
         self, wavs: Tensor, counts: Tensor, n_frames: Callable[[Any], Any]
     ) -> Packing:
-        """Finds where the frames of the waveforms are."""
+        """Computes the positions of the frames of waveforms."""
         if torch.compiler.is_exporting():
-            # A graph is of one utterance, whose length it must not take for a constant.
+            # An exported graph has one utterance, whose length must not become a
+            # constant.
             n_steps = n_frames(wavs.shape[1])
             return Packing([n_steps], n_steps, wavs.device)
         counts = torch.cat([counts, torch.tensor([wavs.shape[1]])])
@@ -226,7 +225,7 @@ def self_attention(
 
 
 def feed_forward(module: Any, x: Tensor) -> Tensor:
-    """Runs a feed-forward module; of what is wide only one tensor is kept."""
+    """Runs a feed-forward module; stores only one of its wide tensors."""
 
     def second(x: Tensor) -> Tensor:
         x = run_dropout(module.intermediate_dropout, module.intermediate_act_fn(x))
@@ -238,31 +237,30 @@ def feed_forward(module: Any, x: Tensor) -> Tensor:
 
 
 def run_dropout(module: Any, x: Tensor) -> Tensor:
-    """Runs a dropout module by the faster kernel of ``packing``."""
+    """Runs a dropout module by the faster function in ``packing``."""
     return dropout(x, module.p, module.training)
 
 
 def masked_spans(
     counts: Sequence[int], share: float, length: int, fewest: int
 ) -> Tensor:
-    """Draws which frames SpecAugment masks.
+    """Draws the frames that SpecAugment masks.
 
-    Spans of ``length`` frames begin at different frames of the utterance, all equally
-    likely, and may overlap. There are share × frames / length of them, rounded up or
-    down at random so that this is the mean, and at least ``fewest``, as far as they
-    fit. Park et al., "SpecAugment", Interspeech 2019; Baevski et al., "wav2vec 2.0",
-    2020, section 3.1.
+    Spans of ``length`` frames start at different, uniformly drawn frames of the
+    utterance and may overlap. Their number is share × frames / length, rounded up or
+    down at random with this mean, and at least ``fewest`` if they fit. Park et al.,
+    "SpecAugment", Interspeech 2019; Baevski et al., "wav2vec 2.0", 2020, section 3.1.
 
     Arguments
     ---------
     counts : sequence of int
-        Valid frames of each utterance.
+        Number of valid frames of each utterance.
     share : float
-        Of the frames, if no spans overlapped.
+        Fraction of masked frames, if no spans overlapped.
     length : int
-        Frames of a span.
+        Number of frames of a span.
     fewest : int
-        Spans of an utterance.
+        Smallest number of spans per utterance.
 
     Returns
     -------

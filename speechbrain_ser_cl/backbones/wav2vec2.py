@@ -26,21 +26,21 @@ from speechbrain_ser_cl.nnet.lengths import steps_mask
 
 
 class WaveformEncoder(SpeechEncoder):
-    """wav2vec 2.0 and models that differ from it in their training.
+    """wav2vec 2.0, and models that differ from it in their training only.
 
-    Each waveform is normalised to zero mean and unit variance over its own samples
-    (if the model was trained so), and so is the first layer of models with
-    ``feat_extract_norm: group``. Padding is left out of what is computed. The last
-    representation of models with ``do_stable_layer_norm`` is taken before the final
-    LayerNorm, as in transformers.
+    Each waveform is normalised to zero mean and unit variance over its own samples (if
+    the model was trained so), and so is the first layer of models with
+    ``feat_extract_norm: group``. Padding is not computed. The last representation of
+    models with ``do_stable_layer_norm`` is that before the final LayerNorm, as in
+    transformers.
 
     Arguments
     ---------
     model : transformers.PreTrainedModel
         ``Wav2Vec2Model``, ``HubertModel``, ``UniSpeechModel``, ``UniSpeechSatModel``
-        or, by the classes below, another.
+        or, for subclasses, another.
     normalize : bool
-        Whether the model wants normalised waveforms.
+        Whether the model needs normalised waveforms.
 
     Example
     -------
@@ -91,7 +91,7 @@ class WaveformEncoder(SpeechEncoder):
         return self._n_convolved(n_samples)
 
     def _n_convolved(self, n_samples: Any) -> Any:
-        """Counts the frames that the convolutions give."""
+        """Counts the frames after the convolutions."""
         return at_least_one((n_samples - self.receptive_field) // self.hop + 1)
 
     @uncompiled
@@ -99,7 +99,7 @@ class WaveformEncoder(SpeechEncoder):
     def embed(self, wavs: Tensor, counts: Tensor) -> tuple[Tensor, Packing]:
         body = self.model.encoder
         wavs = self._waveform(wavs, counts.to(wavs.device))
-        # What is shorter has been given zeros, of which one frame is made.
+        # Shorter waveforms were padded with zeros to one frame.
         counts = counts.clamp(min=self.receptive_field)
         packing = self._packing(wavs, counts, self._n_convolved)
         x = self._projected(self._convolved(wavs, counts, packing))
@@ -110,7 +110,7 @@ class WaveformEncoder(SpeechEncoder):
         return run_dropout(body.dropout, x), packing
 
     def _waveform(self, wavs: Tensor, counts: Tensor) -> Tensor:
-        """Sets padding to 0 and, if the model wants it, normalises what is speech."""
+        """Sets padding to 0 and, if the model needs it, normalises valid samples."""
         mask = steps_mask(counts, wavs.shape[1])
         wavs = wavs.float().masked_fill(~mask, 0)
         if self.normalize:
@@ -122,13 +122,13 @@ class WaveformEncoder(SpeechEncoder):
         return wavs.to(self.model.dtype)
 
     def _projected(self, x: Tensor) -> Tensor:
-        """Frames of the convolutions (N, D') to (N, D)."""
+        """Projects frames of the convolutions, (N, D') to (N, D)."""
         y: Tensor | tuple[Tensor, ...] = self.model.feature_projection(x)
-        return y[0] if isinstance(y, tuple) else y  # most hand back their input as well
+        return y[0] if isinstance(y, tuple) else y  # most models return their input too
 
     def _positioned(self, x: Tensor, packing: Packing) -> tuple[Tensor, Packing]:
         """Adds the position embedding, a convolution over the frames."""
-        with parametrize.cached():  # the weights of the convolution, for all groups
+        with parametrize.cached():  # weights of the convolution, for all groups
             return x + packing.map_padded(self.model.encoder.pos_conv_embed, x), packing
 
     def _convolved(self, wavs: Tensor, counts: Tensor, packing: Packing) -> Tensor:
@@ -145,11 +145,11 @@ class WaveformEncoder(SpeechEncoder):
         return torch.cat(parts)
 
     def _convolutions(self, wavs: Tensor, counts: Tensor | None) -> Tensor:
-        """Convolves (n, T) to (n, t, D'); counts (n,) make the padding invisible."""
+        """Convolves (n, T) to (n, t, D'); with counts (n,) padding has no influence."""
         layers = self.model.feature_extractor.conv_layers
         x = wavs
-        # Of all that is between two convolutions only the first one's output is kept,
-        # and of the first, which is cheap but has the largest output, the waveform.
+        # Between two convolutions only the first one's output is stored, and for the
+        # first, which is fast but has the largest output, the waveform.
         for number, layer in enumerate(layers[1:]):
             x = recomputed(self._next_convolution, layer, number, x, counts)
         return self._activated(len(layers) - 1, x, counts).transpose(1, 2)
@@ -195,5 +195,5 @@ class WaveformEncoder(SpeechEncoder):
         return x if adapter is None else x + adapter(x)
 
     def _gates(self, attention: Any, x: Tensor) -> Tensor:
-        """Computes what each query adds to the biases (N, H, …)."""
+        """Computes the value of each query for the attention bias (N, H, …)."""
         raise NotImplementedError

@@ -23,21 +23,22 @@ from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 
 
 class FilterbankEncoder(SpeechEncoder):
-    """wav2vec2-BERT: log-mel filterbanks as Kaldi's, then conformer layers.
+    """wav2vec2-BERT: log-mel filterbanks as in Kaldi, then conformer layers.
 
-    Of each utterance every mel bin is normalised over its own frames; two frames of
-    10 ms make one. The convolutions of the layers look back only, so that padding is
-    never seen. Barrault et al., "Seamless", arXiv:2312.05187, section 3.2.1.
+    Each mel bin is normalised over the utterance's own frames; two frames of 10 ms are
+    joined to one. The convolutions of the layers are causal, so padding has no
+    influence. Barrault et al., "Seamless", arXiv:2312.05187, section 3.2.1.
 
     Arguments
     ---------
     model : Wav2Vec2BertModel
-        With position embeddings of type ``relative_key``, as published, or none.
+        Model with position embeddings of type ``relative_key``, as published, or
+        without.
 
     Raises
     ------
     ValueError
-        If its position embeddings are of another type.
+        If its position embeddings have another type.
 
     Example
     -------
@@ -103,9 +104,9 @@ class FilterbankEncoder(SpeechEncoder):
         return (n_samples - self.window_length) // self.mel_hop + 1
 
     def filterbanks(self, wavs: Tensor, counts: Tensor) -> Tensor:
-        """Computes the normalised log-mel filterbanks, each utterance by itself.
+        """Computes the normalised log-mel filterbanks, each utterance alone.
 
-        Those of ``SeamlessM4TFeatureExtractor``, in float64 inside.
+        Equal to ``SeamlessM4TFeatureExtractor``, computed in float64.
 
         Arguments
         ---------
@@ -144,7 +145,7 @@ class FilterbankEncoder(SpeechEncoder):
         packing = self._packing(wavs, counts, self.n_frames)
         mask = steps_mask(counts.to(wavs.device), wavs.shape[1])
         wavs = wavs.masked_fill(~mask, 0)
-        # What is shorter has been given zeros, of which one frame is made.
+        # Shorter waveforms were padded with zeros to one frame.
         counts = counts.clamp(min=self.receptive_field).to(wavs.device)
         x = packing.pack(self.filterbanks(wavs, counts).to(self.model.dtype))
         x, _ = self.model.feature_projection(x)
@@ -193,7 +194,7 @@ class FilterbankEncoder(SpeechEncoder):
             )
         )
         gates = None
-        if biases is not None:  # of a query for every distance
+        if biases is not None:  # scores of a query for every distance
             gates = queries @ attention.distance_embedding.weight.T * attention.scaling
         p = attention.dropout.p if attention.training else 0.0
         y: Tensor = attention.linear_out(

@@ -13,14 +13,14 @@ from speechbrain_ser_cl.backbones.wav2vec2 import WaveformEncoder
 
 
 class WavLMEncoder(WaveformEncoder):
-    r"""WavLM, whose attention adds a gated bias of relative positions to its scores.
+    r"""WavLM, whose attention scores have a gated bias of relative positions.
 
     .. math::
         s_{ij} = \frac{q_i \cdot k_j}{\sqrt{d}} + g_i \, b_{j - i}
 
-    b is the same in all layers, the gates are of each. Chen et al., "WavLM", IEEE
-    JSTSP 2022, section III-A. transformers computes and keeps all scores; here they are
-    added within a fused kernel.
+    b is shared by all layers, the gates are per layer. Chen et al., "WavLM", IEEE JSTSP
+    2022, section III-A. transformers stores all scores; here the bias is added in a
+    fused kernel.
     """
 
     @override
@@ -43,5 +43,5 @@ class WavLMEncoder(WaveformEncoder):
 
 
 def _gated(bias: Tensor, gates: Tensor) -> Tensor:
-    """Multiplies biases (H, t, t) with gates (n, t, H): (n, H, t, t)."""
+    """Multiplies biases (H, t, t) by gates (n, t, H): (n, H, t, t)."""
     return gates.transpose(1, 2).unsqueeze(-1) * bias

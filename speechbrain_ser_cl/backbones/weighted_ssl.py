@@ -1,4 +1,4 @@
-"""Pretrained speech encoder whose layers are mixed by learned weights."""
+"""Pretrained speech encoder with a learned weighted sum of its layers."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,98 +23,97 @@ from speechbrain_ser_cl.registry import BACKBONES
 
 @BACKBONES.register("weighted_ssl")
 class WeightedSSL(nn.Module):
-    r"""A pretrained speech encoder with a learned sum of its layers.
+    r"""Encodes speech by a pretrained encoder with a learned sum of its layers.
 
-    wav2vec 2.0 (MMS and XLS-R too), HuBERT, WavLM, Whisper, data2vec-audio, UniSpeech,
-    UniSpeech-SAT, SEW and wav2vec2-BERT.
+    Supports wav2vec 2.0 (also MMS and XLS-R), HuBERT, WavLM, Whisper, data2vec-audio,
+    UniSpeech, UniSpeech-SAT, SEW and wav2vec2-BERT.
 
     .. math::
         h = \sum_{l=0}^{L} \mathrm{softmax}(w)_l \, h_l
 
-    h_0 is the input of the first of L transformer layers and h_l the output of
-    layer l, exactly the ``hidden_states`` of transformers (13 for a base model);
-    w starts at 0, the plain mean. Yang et al., "SUPERB", Interspeech 2021. The sum
-    runs along with the layers, so that without gradients one layer at a time is in
-    memory. With gradients autograd keeps each h_l once, for the weights. ``layers``
-    sums some of them only, or takes one; what lies above the highest never runs.
+    h_0 is the input of the first of L transformer layers and h_l the output of layer l,
+    equal to the ``hidden_states`` of transformers (13 for a base model). w starts at 0,
+    the mean. Yang et al., "SUPERB", Interspeech 2021. The sum is updated layer by
+    layer, so that without gradients one layer is in memory at a time; with gradients
+    autograd stores each h_l once, for the weights. ``layers`` selects some of them;
+    layers above the highest selected one do not run.
 
-    Padding does not change the frames of an utterance: what an encoder normalises
-    over time (the waveform; in models with ``feat_extract_norm: group``, such as
-    wav2vec2-base, hubert-base and wavlm-base, the first layer) is normalised over
-    the utterance's own samples.
+    Padding does not change the frames of an utterance: normalisations over time (the
+    waveform; the first layer of models with ``feat_extract_norm: group``, such as
+    wav2vec2-base, hubert-base and wavlm-base) use the utterance's own samples only.
 
-    What is frozen stays in evaluation mode, whatever ``train()`` is called with, and
-    keeps no gradients: no dropout, the same output at every call. The layer weights
-    are trained even so. LayerDrop is off, and SpecAugment unless asked for.
+    Frozen parts stay in evaluation mode for any ``train()`` call and store no
+    gradients: no dropout, the same output in every call. The layer weights are always
+    trained. LayerDrop is not used, SpecAugment only if requested.
 
-    What frozen layers give need not be computed in every epoch: :meth:`frozen_states`
-    is that part, and ``forward`` goes on from there.
+    The output of frozen layers need not be computed in every epoch:
+    :meth:`frozen_states` computes it, and ``forward`` accepts it as input.
 
     Arguments
     ---------
     source : str or pathlib.Path or dict
-        Hub id, local folder, or the configuration of a model to be initialised at
-        random: ``model_type`` (wav2vec2, hubert, wavlm, whisper, data2vec-audio,
-        unispeech, unispeech-sat, sew, wav2vec2-bert) and whatever differs from that
-        type's defaults.
+        Hub id, local folder, or the configuration of a randomly initialised model:
+        ``model_type`` (wav2vec2, hubert, wavlm, whisper, data2vec-audio, unispeech,
+        unispeech-sat, sew, wav2vec2-bert) and options that differ from that type's
+        defaults.
     revision : str, optional
-        Commit, tag or branch on the hub; pin it for runs to be repeatable.
+        Commit, tag or branch on the hub; set it to make runs repeatable.
     save_path : str or pathlib.Path, optional
-        Folder for downloads. None: the hub's own cache.
+        Folder for downloads. None: the hub's cache.
     freeze : str or int
-        ``"none"``; ``"frontend"``: the convolutions and, but for Whisper, the feature
-        projection; an int n: the front end and the n lowest transformer layers (with
-        n of at least 1 the position embedding too), so that 0 is ``"frontend"``;
+        ``"none"``; ``"frontend"``: the convolutions and, except for Whisper, the
+        feature projection; an int n: the front end and the n lowest transformer layers
+        (for n of at least 1 the position embedding too), so 0 is ``"frontend"``;
         ``"all"``.
     layers : sequence of int, optional
-        Which representations are summed: 0 to L, negative ones from the end. [-1] is
-        the last layer alone. None: all.
+        Numbers of the representations in the sum: 0 to L, negative ones from the end.
+        [-1] is the last layer alone. None: all.
     lora : mapping, optional
-        Trains updates of low rank instead of the weights, in the layers that ``freeze``
-        leaves: keyword arguments of ``peft.LoraConfig`` such as ``{"r": 8}``.
-        ``target_modules`` are q_proj and v_proj unless given; see
+        Trains low-rank updates instead of the weights, in the layers that are not
+        frozen: keyword arguments of ``peft.LoraConfig`` such as ``{"r": 8}``. Default
+        ``target_modules``: q_proj and v_proj; see
         :func:`~speechbrain_ser_cl.backbones.lora.add_lora`. Needs the extra ``peft``.
     padded_group_norm : bool
-        True: in models with ``feat_extract_norm: group`` the first layer is normalised
-        over the padding too, as transformers does, so that an utterance's frames
-        depend on the batch. Of no effect on other models.
+        True: in models with ``feat_extract_norm: group`` the normalisation of the first
+        layer includes the padding, as in transformers, so an utterance's frames depend
+        on the batch. No effect on other models.
     gradient_checkpointing : bool
-        True: of each trained transformer layer only the input is kept for the backward
-        pass, and the rest computed again. Less memory, about a third more time. The
-        same as ``encoder.model.gradient_checkpointing_enable()``.
+        True: only the input of each trained transformer layer is stored for the
+        backward pass, and the rest is computed again. Less memory, about a third more
+        time. Same as ``encoder.model.gradient_checkpointing_enable()``.
     spec_augment : bool
-        True: in training, spans of the input of the lowest transformer layer (of
-        Whisper: of the spectrogram) are masked, by ``mask_time_prob``,
-        ``mask_feature_prob`` and the like of the encoder's configuration. Of no effect
-        where that layer (that front end) is frozen.
+        True: in training, spans of the input of the lowest transformer layer (for
+        Whisper: of the spectrogram) are masked by the options ``mask_time_prob``,
+        ``mask_feature_prob`` etc. of the encoder's configuration. No effect if that
+        layer (that front end) is frozen.
 
     Attributes
     ----------
     output_size : int
         Size D of a frame.
     hop : int
-        Samples from one frame to the next, 320 for all published models.
+        Samples between frames, 320 for all published models.
     n_layers : int
         Number L of transformer layers.
     layers : list of int
         Numbers of the representations that are summed, sorted.
     kept : list of int
-        Numbers of the representations in :meth:`frozen_states`; empty if the encoder
-        is trained from below the first transformer layer.
+        Numbers of the representations in :meth:`frozen_states`; empty if no transformer
+        layer is frozen.
     max_seconds : float or None
-        The longest utterance that the encoder takes; None: no limit.
+        Longest utterance that the encoder accepts. None: no limit.
     stages : list of list of torch.nn.Module
-        Front end, then what each transformer layer adds.
+        Modules of the front end, then those that each transformer layer adds.
     layer_weights : torch.nn.Parameter
-        w (L + 1,), or of as many as there are ``layers``, before the softmax.
+        w (L + 1,), or one per entry of ``layers``, before the softmax.
 
     Raises
     ------
     ValueError
         If the source cannot be loaded, see
-        :func:`~speechbrain_ser_cl.backbones.loading.load_encoder`, or ``freeze``,
-        ``layers`` or ``lora`` is none of the above, or ``spec_augment`` is asked for
-        and the configuration masks nothing.
+        :func:`~speechbrain_ser_cl.backbones.loading.load_encoder`; if ``freeze``,
+        ``layers`` or ``lora`` is not as above; or if ``spec_augment`` is True and the
+        configuration masks nothing.
     ImportError
         If ``lora`` is given and peft is not installed.
 
@@ -165,17 +164,17 @@ class WeightedSSL(nn.Module):
 
         self.freeze, self.lora = freeze, lora
         self._n_frozen_stages = self._frozen_stages(freeze)
-        if lora is not None:  # has no updates in the front end
+        if lora is not None:  # the front end has no updates
             self._n_frozen_stages = max(1, self._n_frozen_stages)
         top = self.layers[-1]
         self.kept = []
-        # Representation 0 needs the position embedding, which is of stage 1.
+        # Representation 0 needs the position embedding, which is in stage 1.
         if self._n_frozen_stages > 1:
             frozen = range(self._n_frozen_stages)
             self.kept = [n for n in self.layers if n in frozen]
             if top not in frozen and frozen[-1] not in self.kept:
                 self.kept.append(frozen[-1])
-        # Trained is what a stage says; parameters that no hidden state needs (such as
+        # Stages define what is trained; parameters that no hidden state needs (such as
         # SpecAugment's mask vector) would make DistributedDataParallel fail.
         self.encoder.requires_grad_(False)
         if lora is not None:
@@ -191,23 +190,23 @@ class WeightedSSL(nn.Module):
 
     @property
     def stages(self) -> list[list[nn.Module]]:
-        """The encoder's modules: front end, then those of each transformer layer."""
+        """Modules of the encoder: front end, then those of each transformer layer."""
         return self.encoder.stages
 
     @property
     def weights(self) -> Tensor:
-        """Share of each of the ``layers`` in the sum, adding up to 1."""
+        """Weights of the ``layers`` in the sum, with sum 1."""
         return self.layer_weights.softmax(dim=0)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build another one like this, the weights apart.
+        """Keyword arguments that build a module like this one, with other weights.
 
         Returns
         -------
         dict
-            Of plain JSON values. ``source`` is the encoder's architecture, so that
-            neither the hub nor the folder it came from is needed. Of one with LoRA
-            they build what :meth:`merge_lora` makes of it.
+            Plain JSON values. ``source`` is the encoder's architecture, so that neither
+            the hub nor the original folder is needed. With LoRA they build the result
+            of :meth:`merge_lora`.
         """
         return {
             "source": architecture(self.encoder),
@@ -218,23 +217,23 @@ class WeightedSSL(nn.Module):
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "WeightedSSL":
-        """Builds one from what :meth:`arguments` gave, and from nothing else.
+        """Builds a module only from what :meth:`arguments` returned.
 
         Arguments
         ---------
         arguments : mapping
-            Not trusted: may come with a model that somebody else made.
+            Not trusted: may come with a model from elsewhere.
 
         Returns
         -------
         WeightedSSL
-            With random weights.
+            Module with random weights.
 
         Raises
         ------
         ValueError
-            If ``source`` is a place to load from instead of an architecture, or
-            there is more than :meth:`arguments` gives.
+            If ``source`` is a model to load instead of an architecture, or there are
+            other keys than :meth:`arguments` returns.
         """
         expected = {"source", "freeze", "layers", "padded_group_norm"}
         if set(arguments) != expected:
@@ -251,9 +250,9 @@ class WeightedSSL(nn.Module):
         Arguments
         ---------
         speech : torch.Tensor
-            Waveforms (B, T), 16 kHz. Shorter than the receptive field (400 samples),
-            they are padded with zeros, with a warning the first time. Or what
-            :meth:`frozen_states` made of them (B, K, T', D).
+            Waveforms (B, T), 16 kHz. Waveforms shorter than the receptive field (400
+            samples) are padded with zeros, with a warning the first time. Or the result
+            of :meth:`frozen_states` (B, K, T', D).
         lengths : torch.Tensor, optional
             Relative lengths (B,), in (0, 1]: in samples for waveforms, in frames for
             states. None: no padding.
@@ -261,13 +260,13 @@ class WeightedSSL(nn.Module):
         Returns
         -------
         torch.Tensor
-            Frames (B, T', D). How many belong to each utterance of waveforms says
-            :meth:`frame_lengths`; those after are of no meaning.
+            Frames (B, T', D). :meth:`frame_lengths` gives the number of valid frames of
+            waveforms; the others are meaningless.
 
         Raises
         ------
         ValueError
-            If a shape is not as above, or a Whisper model is given more than 30 s.
+            If a shape is wrong, or a Whisper model gets more than 30 s.
         """
         if speech.dim() == 4:
             packing, states = self._from_kept(speech, lengths)
@@ -285,12 +284,12 @@ class WeightedSSL(nn.Module):
                 )
             if number == self.layers[-1]:
                 break
-        assert frames is not None  # there is at least one of the layers
+        assert frames is not None  # at least one of the layers exists
         return packing.unpack(frames)
 
     @torch.no_grad()
     def frozen_states(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Computes what ``forward`` needs of the frozen layers, to be kept.
+        """Computes the output of the frozen layers that ``forward`` needs, for storage.
 
         Arguments
         ---------
@@ -302,13 +301,13 @@ class WeightedSSL(nn.Module):
         Returns
         -------
         torch.Tensor
-            Representations ``kept`` (B, K, T', D): those of the sum that are frozen,
-            and the input of the lowest trained layer.
+            Representations ``kept`` (B, K, T', D): the frozen ones in the sum, and the
+            input of the lowest trained layer.
 
         Raises
         ------
         ValueError
-            If not even one transformer layer is frozen, or a shape is not as above.
+            If no transformer layer is frozen, or a shape is wrong.
 
         Example
         -------
@@ -335,7 +334,7 @@ class WeightedSSL(nn.Module):
     def hidden_states(
         self, wavs: Tensor, lengths: Tensor | None = None
     ) -> Iterator[Tensor]:
-        """Yields the representations one by one, for instance to probe each layer.
+        """Yields the representations one at a time, for example to probe each layer.
 
         Arguments
         ---------
@@ -352,7 +351,7 @@ class WeightedSSL(nn.Module):
         Raises
         ------
         ValueError
-            If a shape is not as above, or a Whisper model is given more than 30 s.
+            If a shape is wrong, or a Whisper model gets more than 30 s.
 
         Example
         -------
@@ -367,10 +366,10 @@ class WeightedSSL(nn.Module):
             yield packing.unpack(state)
 
     def merge_lora(self) -> None:
-        """Adds what LoRA has learned to the weights, for instance to export them.
+        """Adds LoRA's updates to the weights, for example for export.
 
         Afterwards the encoder is an ordinary one of transformers with other weights,
-        all of them frozen, and the state dict that of a model without ``lora``.
+        all of them frozen, and its state dict is that of a model without ``lora``.
 
         Example
         -------
@@ -389,11 +388,11 @@ class WeightedSSL(nn.Module):
         self.lora = None
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Converts relative lengths to frames, for a pooling over the output.
+        """Converts relative lengths from samples to frames, for a pooling over the
+        output.
 
-        The relative lengths of the waveforms say exactly how many samples are valid,
-        but not how many frames: samples at the end of an utterance and of the batch
-        that fill no frame are counted in them.
+        Relative lengths of waveforms give the exact number of valid samples, but not of
+        frames, because samples at the end that fill no frame are included.
 
         Arguments
         ---------
@@ -405,7 +404,7 @@ class WeightedSSL(nn.Module):
         Returns
         -------
         torch.Tensor
-            Valid frames of each utterance, as the encoder's attention counts them,
+            Number of valid frames of each utterance, as in the encoder's attention,
             divided by the number of frames T' (B,).
         """
         counts = valid_counts(lengths, n_samples)
@@ -416,7 +415,7 @@ class WeightedSSL(nn.Module):
     def _from_waveforms(
         self, wavs: Tensor, lengths: Tensor | None
     ) -> tuple[Packing, Iterator[tuple[int, Tensor]]]:
-        """Numbers and frames (N, D) of all representations, and whose frames."""
+        """Returns numbers, frames (N, D) and positions of all representations."""
         if wavs.dim() != 2 or (lengths is not None and lengths.shape != wavs.shape[:1]):
             found = None if lengths is None else tuple(lengths.shape)
             raise ValueError(
@@ -425,7 +424,7 @@ class WeightedSSL(nn.Module):
             )
         if lengths is None:
             lengths = torch.ones(len(wavs))
-        # On the CPU: what is padding decides what is computed.
+        # On the CPU, because the padding determines what is computed.
         counts = valid_counts(lengths.cpu(), wavs.shape[1])
         needed = self.encoder.receptive_field
         warned = self._warned or torch.compiler.is_exporting()
@@ -438,8 +437,7 @@ class WeightedSSL(nn.Module):
             )
         wavs = F.pad(wavs, (0, max(0, needed - wavs.shape[1])))
         if self._n_frozen_stages > 0:
-            # Only a waveform that wants a gradient could still make frozen stages
-            # build a graph.
+            # Frozen stages build no graph, unless the waveform needs a gradient.
             wavs = wavs.detach()
         x, packing = self.encoder.embed(wavs, counts)
         above = self.encoder.layers_above(0, x, packing)
@@ -448,7 +446,7 @@ class WeightedSSL(nn.Module):
     def _from_kept(
         self, kept: Tensor, lengths: Tensor | None
     ) -> tuple[Packing, Iterator[tuple[int, Tensor]]]:
-        """Computes the same from kept representations and the layers above them."""
+        """Same, from stored representations and the layers above them."""
         if kept.shape[1] != len(self.kept):
             raise ValueError(
                 f"states (B, K, T', D) must be of the representations {self.kept}, "
@@ -467,7 +465,7 @@ class WeightedSSL(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "WeightedSSL":
-        """Sets training mode for what is trained; what is frozen stays in eval mode.
+        """Sets the mode of the trained parts; frozen parts stay in evaluation mode.
 
         Arguments
         ---------
@@ -477,7 +475,7 @@ class WeightedSSL(nn.Module):
         Returns
         -------
         WeightedSSL
-            The backbone itself.
+            This module.
         """
         super().train(mode)
         self.encoder.eval()
@@ -490,7 +488,7 @@ class WeightedSSL(nn.Module):
             yield from stage
 
     def _summed_layers(self, layers: Sequence[int] | None) -> list[int]:
-        """Numbers of the representations in the sum, from 0, sorted."""
+        """Returns the numbers of the representations in the sum, from 0, sorted."""
         count = self.n_layers + 1
         if layers is None:
             return list(range(count))
@@ -503,7 +501,7 @@ class WeightedSSL(nn.Module):
         return numbers
 
     def _frozen_stages(self, freeze: str | int) -> int:
-        """Counts the frozen stages of the encoder, from the lowest on."""
+        """Counts the frozen stages of the encoder, from the lowest."""
         named = {"none": 0, "frontend": 1, "all": self.n_layers + 1}
         if isinstance(freeze, str) and freeze in named:
             return named[freeze]
@@ -517,14 +515,14 @@ class WeightedSSL(nn.Module):
 
 
 def write_untrained_encoder(config: Mapping[str, Any], folder: str | Path) -> None:
-    """Write a randomly initialised encoder as a folder that ``WeightedSSL`` loads.
+    """Writes a randomly initialised encoder as a folder that ``WeightedSSL`` loads.
 
     Arguments
     ---------
     config : mapping
-        As ``source`` of ``WeightedSSL``.
+        ``source`` of ``WeightedSSL``.
     folder : str or pathlib.Path
-        Where to. It appears whole or not at all; one that is there is left alone.
+        Output folder, written whole or not at all. An existing folder is not changed.
 
     Example
     -------

@@ -31,14 +31,14 @@ from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 class WhisperLogMelEncoder(SpeechEncoder):
     """Whisper's encoder at the length of the batch instead of 30 seconds.
 
-    Mel frames of padding are set to 0 before each convolution and hidden from the
-    attention, so that an utterance gets what it would get without padding. That
-    is not what Whisper computes on 30 seconds, where speech attends to silence.
+    Mel frames of padding are set to 0 before each convolution and masked in the
+    attention, so padding does not change an utterance's output. The output differs from
+    Whisper's on 30 seconds, where speech attends to silence.
 
     Arguments
     ---------
     model : WhisperEncoder
-        The encoder half of a Whisper model.
+        Encoder of a Whisper model.
 
     Example
     -------
@@ -107,11 +107,11 @@ class WhisperLogMelEncoder(SpeechEncoder):
         return at_least_one(n_samples // self.mel_hop)
 
     def log_mel(self, wavs: Tensor, counts: Tensor) -> Tensor:
-        """Computes Whisper's log-mel spectrogram, each utterance by itself.
+        """Computes Whisper's log-mel spectrogram, each utterance alone.
 
-        Equal to that of ``WhisperFeatureExtractor`` on the utterance's frames. The
-        maximum, from which it keeps 8 powers of ten downwards, is that of the
-        valid frames. Radford et al., arXiv:2212.04356, section 2.2.
+        Equal to ``WhisperFeatureExtractor`` on the utterance's frames. Values are
+        limited to 8 powers of ten below the maximum, which is that of the valid frames.
+        Radford et al., arXiv:2212.04356, section 2.2.
 
         Arguments
         ---------
@@ -128,8 +128,8 @@ class WhisperLogMelEncoder(SpeechEncoder):
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float()
             wavs = wavs.masked_fill(~steps_mask(counts, wavs.shape[1]), 0)
-            # The start is mirrored, as in Whisper. The end is followed by zeros,
-            # as it is in Whisper's 30 s, and so is the same in every batch.
+            # The start is mirrored, as in Whisper. Zeros follow the end, as in
+            # Whisper's 30 s, so the result does not depend on the batch.
             half = self.window_length // 2
             wavs = torch.cat([wavs[:, 1 : half + 1].flip(1), wavs], dim=1)
             spectrum = torch.stft(
@@ -172,7 +172,7 @@ class WhisperLogMelEncoder(SpeechEncoder):
         return run_dropout(self.dropout, packing.pack(x)), packing
 
     def _masked_spectrogram(self, x: Tensor, counts: Tensor) -> Tensor:
-        """Applies SpecAugment by the configuration, where the front end is trained."""
+        """Applies SpecAugment by the configuration, if the front end is trained."""
         config = self.model.config
         if not (self.spec_augment and self.model.conv1.training):
             return x

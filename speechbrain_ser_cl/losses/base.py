@@ -302,7 +302,7 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Tensor:
-        """Projects the gradient orthogonally to each row; divides by the row's length."""
+        """Projects the gradient orthogonally to each row; divides by the row's norm."""
         z, length, largest = ctx.saved_tensors
         along = (outer * z).sum(dim=1, keepdim=True)
         across: Tensor = torch.addcmul(outer, z, along, value=-1)
