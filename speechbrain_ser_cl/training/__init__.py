@@ -1,4 +1,4 @@
-"""What the Brains of several recipes share."""
+"""Training code that several recipes share."""
 
 from speechbrain_ser_cl.data.dataset import waveform
 from speechbrain_ser_cl.training.baseline import (

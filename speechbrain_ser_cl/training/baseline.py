@@ -1,9 +1,9 @@
-"""The simple baseline of a run, and a training that begins where it ends.
+"""Tests a run's simple baseline, and starts a training from it.
 
-A linear probe of the frozen encoder on the very same split. Kumar et al. (2022),
-"Fine-tuning can distort pretrained features and underperform out-of-distribution":
-a classifier that begins as the probe keeps what the encoder knows, where a random one
-first changes it.
+The baseline is a linear probe of the frozen encoder on the same split. Kumar et al.
+(2022), "Fine-tuning can distort pretrained features and underperform
+out-of-distribution": a classifier that starts as the probe keeps the encoder's
+features, which a random classifier changes first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,42 +32,43 @@ _POOLINGS = {MeanPooling: "mean", StatisticsPooling: "statistics"}
 
 
 def names_weighted_ssl(values: Mapping[str, Any]) -> bool:
-    """Tell whether a YAML's ``backbone`` is a ``WeightedSSL``.
+    """Returns whether a YAML's ``backbone`` is a ``WeightedSSL``.
 
     Arguments
     ---------
     values : mapping
-        The YAML's values, no object made.
+        Values of the YAML, without building objects.
 
     Returns
     -------
     bool
-        False for an encoder of one's own, which no probe loads.
+        False for a user's own encoder, which a probe cannot load.
     """
     tag = getattr(values.get("backbone"), "tag", None)
     return str(getattr(tag, "value", tag)).endswith(f".{WeightedSSL.__name__}")
 
 
 def run_probe(values: Mapping[str, Any], experiment: Experiment) -> Probed:
-    """Test a logistic regression on the frozen encoder that a YAML names.
+    """Tests a logistic regression on the frozen encoder that a YAML names.
 
     Arguments
     ---------
     values : mapping
-        The YAML's ``ssl_source``; perhaps ``ssl_revision`` and ``features_folder``.
+        Values of the YAML: ``ssl_source``; optionally ``ssl_revision`` and
+        ``features_folder``.
     experiment : Experiment
-        Its parts train, valid and test; of domain adaptation those of the source, and
+        Its parts train, valid and test; for domain adaptation those of the source, and
         the target's test part.
 
     Returns
     -------
     Probed
-        What was chosen, fitted and predicted.
+        Choice, fit and predictions of the probe.
 
     Raises
     ------
     ValueError
-        If there is no encoder to load, and as ``LinearProbe.run`` does.
+        If there is no encoder to load, and from ``LinearProbe.run``.
     """
     source = values.get("ssl_source")
     if source is None:
@@ -83,29 +84,29 @@ def run_probe(values: Mapping[str, Any], experiment: Experiment) -> Probed:
 def write_baseline(
     launch: Launch, experiment: Experiment, found: Probed | None = None
 ) -> dict[str, Any] | None:
-    """Write what a run leaves of its simple baseline, where its YAML asks for one.
+    """Writes the results of a run's simple baseline, if its YAML asks for one.
 
-    Into ``baseline`` in the run's folder, as a run of its own, so that reports and
-    tables have it as their first row.
+    They are written into ``baseline`` in the run's folder, as a separate run, so that
+    reports and tables show them in their first row.
 
     Arguments
     ---------
     launch : Launch
-        Its YAML's key ``baseline`` is null or ``probe``.
+        Launch whose YAML has ``baseline``: null or ``probe``.
     experiment : Experiment
-        What the run is trained and tested on.
+        Data of the run.
     found : Probed, optional
-        Where it is known already.
+        Result of the probe, if it exists already.
 
     Returns
     -------
     dict or None
-        The contents of its ``results.json``, on the main process.
+        Contents of its ``results.json``, in the main process.
 
     Raises
     ------
     ValueError
-        For another value of the key, and as :func:`run_probe` does.
+        For another value of the key, and from :func:`run_probe`.
     """
     check_choices({"baseline": launch.values.get("baseline")}, baseline=(None, "probe"))
     if launch.values.get("baseline") is None or not if_main_process():
@@ -136,23 +137,24 @@ def begin_with(
     items: Sequence[Labelled],
     class_names: Sequence[str],
 ) -> None:
-    """Give a classifier the head that a probe fits on some utterances.
+    """Gives a classifier the head that a probe fits on some utterances.
 
     Arguments
     ---------
     model : EmotionClassifier
-        A ``WeightedSSL`` with one layer, mean or statistics pooling, and a linear head.
+        Model with a ``WeightedSSL`` and one layer, mean or statistics pooling, and a
+        linear head.
     found : Probed
-        Strength of the logistic regression; its features.
+        Probe whose features and regularisation are used.
     items : sequence of Labelled
-        What to fit on.
+        Utterances to fit on.
     class_names : sequence of str
         Names of the classes 0, 1, …
 
     Raises
     ------
     ValueError
-        For another model.
+        If the model is different.
     """
     encoder, heads = model.encoder, list[Any](model.head.heads)
     pooling, layers = type(encoder.pooling), encoder.backbone.layers
@@ -173,7 +175,7 @@ def begin_with(
 
 
 def _parts(experiment: Experiment) -> dict[str, Sequence[Labelled]]:
-    """Parts train, valid and test."""
+    """Returns the parts train, valid and test."""
     domains = ("source_train", "source_valid", "target_test")
     parts = experiment.parts
     if all(name in parts for name in domains):

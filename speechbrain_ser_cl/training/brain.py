@@ -1,4 +1,4 @@
-"""The bookkeeping that all recipes' Brains share."""
+"""The Brain that all recipes extend."""
 
 import math
 import time
@@ -31,25 +31,25 @@ from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups
 
 MONITORS = (*METRICS, "loss", "recall_at_1", *CRITERIA)
-"""What can choose an epoch."""
+"""Scores by which an epoch can be selected."""
 
 
 class SERBrain(sb.Brain):
-    """A Brain for classifying emotions whose runs can be killed and go on exactly.
+    """Trains an emotion classifier; killed runs can be resumed exactly.
 
-    A recipe's subclass writes ``compute_forward``, which returns a dict with
-    ``"logits"`` (N, C) at validation and test and may return ``"embeddings"`` (N, D),
-    and ``compute_objectives``, which returns a loss and hands its terms to
-    :meth:`log_terms`. The rest is here:
+    A recipe's subclass implements ``compute_forward``, which returns a dict with
+    ``"logits"`` (N, C) at validation and test and optionally ``"embeddings"`` (N, D),
+    and ``compute_objectives``, which returns a loss and passes its terms to
+    :meth:`log_terms`. This class implements:
 
-    - one optimiser with a group per key of ``hparams.learning_rates``, clipped over
-      all groups at once (SpeechBrain clips the first group only);
-    - a batch whose gradient is not finite changes nothing and is counted; too many in
-      a row are an error;
-    - every step starts from a random state that depends on seed, epoch, step and rank
-      alone, so that a run resumed at any step ends like one never killed;
-    - validation scores, learning rate schedule, early stop, history and checkpoints at
-      the end of each epoch.
+    - one optimiser with a group per key of ``hparams.learning_rates``, with gradients
+    clipped over all groups together (SpeechBrain clips the first group only);
+    - skipping and counting of batches whose gradient is not finite; too many in a row
+    are an error;
+    - a random state per step that depends only on seed, epoch, step and rank, so that a
+    run resumed at any step ends like one that was not killed;
+    - validation scores, learning rate schedule, early stopping, history and checkpoints
+    at the end of each epoch.
 
     Arguments
     ---------
@@ -59,34 +59,34 @@ class SERBrain(sb.Brain):
         Batch sampler of the training loader, with ``set_epoch``, ``first_batch`` and
         ``phase_name``.
     epoch_counter : RoundCounter
-        Told the score of each epoch.
+        Receives the score of each epoch.
     learning_rates : mapping of str to float
         See :func:`~speechbrain_ser_cl.training.parameter_groups`.
     lr_scheduler : callable
-        Makes a torch scheduler from an optimiser; it steps after each epoch, and
-        ``ReduceLROnPlateau`` is told the score.
+        Makes a torch scheduler for an optimiser. It steps after each epoch;
+        ``ReduceLROnPlateau`` receives the score.
     valid_metric : str
-        The score: ``uar``, ``wa`` or ``macro_f1`` of the validation set; or, where no
-        classifier is trained, its ``loss``, lower being better, or ``recall_at_1`` of
-        the embeddings; or one of ``metrics.without_labels.CRITERIA`` of the utterances
-        without a label that are in the validation set.
+        The score: ``uar``, ``wa`` or ``macro_f1`` of the validation set; without a
+        classifier its ``loss`` (lower is better) or ``recall_at_1`` of the embeddings;
+        or one of ``metrics.without_labels.CRITERIA`` on the validation utterances
+        without labels.
     train_logger : speechbrain.utils.train_logger.TrainLogger
-        Gets a line per epoch.
+        Receives the statistics of each epoch.
     **kwargs
-        Of ``speechbrain.Brain``; ``hparams`` has the ``seed``.
+        Arguments of ``speechbrain.Brain``; ``hparams`` contains the ``seed``.
 
     Raises
     ------
     ValueError
-        If ``valid_metric`` is none of these.
+        For another ``valid_metric``.
 
     Attributes
     ----------
     history : History
-        What happened so far; goes into the checkpoints. A row has the temperature
-        that calibrates the epoch's classifier best on the validation data.
+        Past epochs; saved in the checkpoints. Each row has the temperature that best
+        calibrates the epoch's classifier on the validation data.
     calibrated : bool
-        Whether a temperature is fitted: not where logits are no scores of the classes.
+        Whether to fit a temperature; False if logits are not class scores.
     """
 
     calibrated = True
@@ -122,8 +122,8 @@ class SERBrain(sb.Brain):
 
     @override
     def _wrap_distributed(self) -> None:
-        # SpeechBrain makes a SyncBatchNorm of every batch norm: that works on GPUs
-        # only, and would take the mask from those that leave padding out.
+        # SpeechBrain converts every batch norm to SyncBatchNorm, which works only on
+        # GPUs and would remove the mask from batch norms that ignore padding.
         if not self.distributed_launch:
             super()._wrap_distributed()
             return
@@ -149,22 +149,23 @@ class SERBrain(sb.Brain):
         self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
     def score_start(self, valid: Iterable[SpeechBatch]) -> None:
-        """Scores what training begins with, as epoch 0, which can be what is tested.
+        """Scores the initial parameters as epoch 0, which can then be selected for the
+        test.
 
-        For a training that begins with something good. Call it before ``fit``; in a
-        run that is resumed it does nothing. Of equal scores the earlier epoch wins.
+        Useful if training starts from a good model. Call it before ``fit``; in a
+        resumed run it does nothing. Of equal scores the earlier epoch is selected.
 
         Arguments
         ---------
         valid : iterable of SpeechBatch
-            The validation part.
+            Validation batches.
         """
         if self.checkpointer.find_checkpoint() is None:
             self.init_optimizers()
             self._fit_valid(valid, epoch=0, enable=False)
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Continues the epoch where a killed run ended; clears old predictions."""
+        """Continues the epoch of a killed run; clears old predictions."""
         self._stage_start = time.time()
         if stage == sb.Stage.TRAIN:
             assert self.train_sampler is not None
@@ -182,23 +183,23 @@ class SERBrain(sb.Brain):
         self._step_is_finite = True
 
     def check_loss_isfinite(self, loss: Tensor) -> None:
-        """Does nothing: :meth:`optimizers_step` checks the gradients of all ranks."""
+        """Does nothing; :meth:`optimizers_step` checks the gradients of all ranks."""
 
     def optimizers_step(self) -> None:
-        """Clips over all groups and steps, or skips a gradient that is not finite."""
+        """Clips gradients and steps, or skips gradients that are not finite."""
         optimizer = self.optimizer
         self.scaler.unscale_(optimizer)
         params = [p for group in optimizer.param_groups for p in group["params"]]
         limit = self.max_grad_norm if self.max_grad_norm >= 0 else math.inf
         norm = torch.nn.utils.clip_grad_norm_(params, limit)
-        # Gradients are averaged over ranks, so all ranks decide alike.
+        # Gradients are averaged over ranks, so all ranks take the same branch.
         self._step_is_finite = bool(torch.isfinite(norm))
         if self._step_is_finite:
             self.scaler.step(optimizer)
             self._skipped_in_a_row = 0
         else:
             self.history.nonfinite_batches += 1
-            # Overflows are expected while the loss scale is still too high.
+            # Overflows are expected while the loss scale is too high.
             if not self.scaler.is_enabled() or self.scaler.get_scale() <= 1:
                 self._skipped_in_a_row += 1
         self.scaler.update()
@@ -213,12 +214,12 @@ class SERBrain(sb.Brain):
             )
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
-        """Notes the loss terms of the current batch.
+        """Stores the loss terms of the current batch.
 
         Arguments
         ---------
         terms : dict of str to Tensor
-            Detached scalars by name.
+            Name to detached scalar.
         """
         self._terms = terms
 
@@ -235,7 +236,7 @@ class SERBrain(sb.Brain):
     def _should_save_intra_epoch_ckpt(
         self, last_ckpt_time: float, steps_since_ckpt: int
     ) -> bool:
-        """Refuses to save between accumulated gradients: no checkpoint holds them."""
+        """Prevents a checkpoint between accumulated gradients, which it would lose."""
         between_steps = self.step % self.grad_accumulation_factor
         return not between_steps and super()._should_save_intra_epoch_ckpt(
             last_ckpt_time, steps_since_ckpt
@@ -257,7 +258,7 @@ class SERBrain(sb.Brain):
 
     @torch.no_grad()
     def evaluate_batch(self, batch: PaddedBatch, stage: sb.Stage) -> Tensor:
-        """Computes outputs and loss; keeps logits, and embeddings if there are any."""
+        """Computes outputs and loss; stores logits, and embeddings if there are any."""
         with self.evaluation_ctx:
             outputs = self.compute_forward(batch, stage)
             loss = self.compute_objectives(outputs, batch, stage)
@@ -276,7 +277,7 @@ class SERBrain(sb.Brain):
         -------
         dict
             ``"id"`` (list of N str), ``"label"`` (N,), ``"prediction"`` (N,),
-            ``"probability"`` (N, C) and, of a model that returns them, ``"embeddings"``
+            ``"probability"`` (N, C) and, if the model returns them, ``"embeddings"``
             (N, D), as numpy arrays.
         """
         logits = torch.cat(self._collected["logits"])
@@ -298,7 +299,7 @@ class SERBrain(sb.Brain):
         Arguments
         ---------
         encoder : UtteranceEncoder
-            Its ``norm`` is a ``DomainNorm``.
+            Encoder whose ``norm`` is a ``DomainNorm``.
         loaders : mapping
             Number of the domain to batches of its utterances.
         """
@@ -322,19 +323,19 @@ class SERBrain(sb.Brain):
         return fit_temperature(logits[known].numpy(), labels[known].numpy())
 
     def score_epoch(self, loss: float) -> tuple[dict[str, float], float]:
-        """Scores the epoch after its validation.
+        """Computes the score of the epoch after its validation.
 
         Arguments
         ---------
         loss : float
-            Mean loss of the validation.
+            Mean validation loss.
 
         Returns
         -------
         valid : dict
             Numbers for the log and the history.
         score : float
-            Decides on checkpoints and the early stop; higher is better.
+            Score for checkpoints and early stopping; higher is better.
         """
         if self.valid_metric == "loss":
             return {"loss": loss}, -loss
@@ -358,7 +359,7 @@ class SERBrain(sb.Brain):
         if stage != sb.Stage.VALID:
             return
         valid, score = self.score_epoch(float(stage_loss))
-        # All ranks need the same score, else one could stop and the others wait.
+        # All ranks need the same score; otherwise some would stop while others wait.
         score = ddp_broadcast(score)
         rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -382,7 +383,8 @@ class SERBrain(sb.Brain):
             train_stats=row["train"],
             valid_stats=valid,
         )
-        # Of equal scores the later checkpoint wins, unless the start is one of them.
+        # Of equal scores the later checkpoint is selected, unless one is the initial
+        # state.
         handicap = 0.0 if self.history.epochs[0]["epoch"] else 1e-9 * epoch
         self.checkpointer.save_and_keep_only(
             meta={"score": score - handicap, "epoch": epoch}, max_keys=["score"]
@@ -392,7 +394,7 @@ class SERBrain(sb.Brain):
 def _without_labels(
     criterion: str, seen: Mapping[str, Any], known: NDArray[np.bool_]
 ) -> dict[str, float]:
-    """One of ``CRITERIA``, of the utterances whose label is not known."""
+    """Computes one of ``CRITERIA`` on the utterances without labels."""
     if known.all():
         raise ValueError(
             f"valid_metric is {criterion}, and no utterance of the validation set is "
@@ -409,7 +411,7 @@ def _without_labels(
 
 
 def _synchronised(module: torch.nn.Module) -> torch.nn.Module:
-    """Plain batch norms take the statistics of all processes; others stay."""
+    """Makes plain batch norms use the statistics of all processes, not others."""
     if type(module) in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
         synchronised: torch.nn.Module
         synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
@@ -420,7 +422,7 @@ def _synchronised(module: torch.nn.Module) -> torch.nn.Module:
 
 
 def unwrap(module: torch.nn.Module) -> torch.nn.Module:
-    """Removes DistributedDataParallel from around a module."""
+    """Returns a module without its DistributedDataParallel wrapper."""
     if isinstance(module, torch.nn.parallel.DistributedDataParallel):
         inner: torch.nn.Module = module.module
         return inner

@@ -28,11 +28,11 @@ _UNFINISHED = "unfinished+"
 
 
 class AtomicCheckpointer(Checkpointer):
-    """SpeechBrain's Checkpointer, safe against a kill in the middle of a save.
+    """SpeechBrain's Checkpointer, made safe against kills during a save.
 
-    A checkpoint is written into a folder that is not yet a checkpoint's by its name
-    and renamed when everything is in it. The next save deletes what a killed one left.
-    Arguments are those of ``speechbrain.utils.checkpoints.Checkpointer``.
+    A checkpoint is written into a folder with a temporary name, which is renamed when
+    it is complete. The next save deletes unfinished folders. Arguments are those of
+    ``speechbrain.utils.checkpoints.Checkpointer``.
 
     Example
     -------
@@ -54,11 +54,11 @@ class AtomicCheckpointer(Checkpointer):
         name: str | None = None,
         verbosity: int = logging.INFO,
     ) -> Checkpoint | None:
-        """Saves all recoverables; a folder appears only when it is complete."""
+        """Saves all recoverables; a folder is visible only when it is complete."""
         if if_main_process():
             for leftover in self.checkpoints_dir.glob(f"{_UNFINISHED}*"):
                 shutil.rmtree(leftover)
-        # What is newest is told by the time of the save; a clock may be put back.
+        # The newest checkpoint is found by its time, but the clock may be set back.
         saves = [one.meta["unixtime"] for one in self.list_checkpoints()]
         now = {"unixtime": max([time.time(), *(save + 1e-3 for save in saves)])}
         with full_disk_told(self.checkpoints_dir, self.size()):
@@ -67,7 +67,7 @@ class AtomicCheckpointer(Checkpointer):
             )
         if saved is not None:
             final = saved.path.with_name(saved.path.name.removeprefix(_UNFINISHED))
-            if final.exists():  # a checkpoint of the same name
+            if final.exists():  # an older checkpoint with this name
                 shutil.rmtree(final)
             saved.path.rename(final)
             files = {key: final / path.name for key, path in saved.paramfiles.items()}
@@ -77,9 +77,7 @@ class AtomicCheckpointer(Checkpointer):
         return saved
 
     def size(self) -> float:
-        """Estimates the bytes of a checkpoint: the weights, and two moments of each
-        that is trained.
-        """
+        """Estimates the bytes of a checkpoint: weights, and two moments for each."""
         modules = [m for m in self.recoverables.values() if isinstance(m, Module)]
         weights = {id(p): p for module in modules for p in module.parameters()}
         return sum(
@@ -93,16 +91,17 @@ class AtomicCheckpointer(Checkpointer):
         importance_keys: Sequence[Callable[..., Any]] = (),
         **kwargs: Any,
     ) -> None:
-        """Saves, then deletes the least important; see SpeechBrain's method.
+        """Saves, then deletes the least important checkpoints; see SpeechBrain's
+        method.
 
         Arguments
         ---------
         *args, **kwargs
-            Of SpeechBrain's method.
+            Arguments of SpeechBrain's method.
         importance_keys : sequence of callable
-            What else to keep checkpoints by. SpeechBrain's default is one list for
-            all calls that grows with each, so that every save takes longer than the
-            one before.
+            Further criteria for keeping checkpoints. SpeechBrain's default is a shared
+            list that grows with each call, so every save would be slower than the
+            previous one.
         """
         super().save_and_keep_only(
             *args, importance_keys=list(importance_keys), **kwargs
@@ -126,7 +125,7 @@ class AtomicCheckpointer(Checkpointer):
 
     @staticmethod
     def _construct_checkpoint_objects(folders: Iterable[Path]) -> list[Checkpoint]:
-        """As SpeechBrain's; raises a FileError that names a damaged file."""
+        """Like SpeechBrain's; raises a FileError that names a damaged file."""
         found: list[Checkpoint] = []
         for folder in folders:
             path = folder / METAFNAME
@@ -158,7 +157,7 @@ def _unfinished(path: Path) -> Path:
 
 
 def _naming(load: Callable[[Any, Path, bool], None]) -> Callable[..., None]:
-    """Wrap a loading hook so that its errors name the file."""
+    """Wraps a loading hook so that its errors name the file."""
 
     def load_or_name(obj: Any, path: Path, end_of_epoch: bool) -> None:
         try:

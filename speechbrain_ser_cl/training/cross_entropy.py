@@ -1,4 +1,4 @@
-"""Cross-entropy of those utterances that have a label."""
+"""Cross-entropy over the labelled utterances."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from speechbrain_ser_cl.data.dataset import UNLABELLED
 def labelled_cross_entropy(
     logits: Tensor, labels: Tensor, weight: Tensor | None = None
 ) -> Tensor | None:
-    """Computes the cross-entropy over the utterances that have a label.
+    """Computes the cross-entropy over the labelled utterances.
 
     Arguments
     ---------
@@ -21,12 +21,12 @@ def labelled_cross_entropy(
     labels : torch.Tensor
         (N,); −1: no label.
     weight : torch.Tensor, optional
-        Of each class (C,).
+        Weights of the classes (C,).
 
     Returns
     -------
     torch.Tensor or None
-        A scalar; None where no utterance has a label, as ``MultitaskLoss`` takes it.
+        Scalar; None if no utterance has a label, as ``MultitaskLoss`` accepts.
 
     Example
     -------
@@ -40,19 +40,19 @@ def labelled_cross_entropy(
 
 
 def class_weights(labels: Sequence[int], n_classes: int) -> Tensor:
-    """Weighs classes so that rare ones count as much as frequent ones.
+    """Computes class weights with which rare classes count as much as frequent ones.
 
     Arguments
     ---------
     labels : sequence of int
-        Of the training utterances; −1 does not count.
+        Labels of the training utterances; −1 does not count.
     n_classes : int
         Number C of classes.
 
     Returns
     -------
     torch.Tensor
-        (C,): N / (C n_c), which is 1 on average over the utterances.
+        (C,): N / (C n_c), whose mean over the utterances is 1.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Tests of the embeddings that a training ends with."""
+"""Tests of the embeddings at the end of a training."""
 
 import logging
 import time
@@ -38,31 +38,32 @@ def write_embedding_test(
     about: Mapping[str, Any],
     read: Read = waveform,
 ) -> dict[str, Any]:
-    """Tests embeddings after the last stage and writes what the run leaves behind.
+    """Tests embeddings after the last stage and writes the run's files.
 
-    Recognition by the classifier, if there is one, and by a linear SVM, retrieval and
-    clustering: NTUA thesis, section 4.3.2.2. With ``tsne`` in the YAML a figure.
+    Classification by the classifier, if there is one, and by a linear SVM, retrieval
+    and clustering: NTUA thesis, section 4.3.2.2. With ``tsne`` in the YAML also a
+    figure.
 
     Arguments
     ---------
     launch : Launch
-        What was asked for. Used of its values: ``svm_C``, ``tsne``, ``seed``,
-        ``test_batch_size`` and ``loader_options``.
+        The launch. Of its values ``svm_C``, ``tsne``, ``seed``, ``test_batch_size`` and
+        ``loader_options`` are used.
     experiment : Experiment
-        Its parts are ``train``, ``valid`` and ``test``.
+        Experiment with the parts ``train``, ``valid`` and ``test``.
     brain : SERBrain
-        With its best epoch. Its ``history`` gets the seconds of all stages.
+        Brain with its best epoch. Its ``history`` gets the seconds of all stages.
     model : EmotionClassifier or None
-        What is exported. None: no classifier was trained, the SVM is tested.
+        Model to export. None: no classifier was trained, and the SVM is tested.
     about : mapping
-        See ``write_test``; with ``stages``, what each of them cost.
+        See ``write_test``; with ``stages``, the cost of each stage.
     read : callable
-        What the encoder reads of an utterance.
+        Returns the encoder's input for an utterance.
 
     Returns
     -------
     dict
-        The contents of ``results.json``.
+        Contents of ``results.json``.
 
     Example
     -------
@@ -102,29 +103,29 @@ def write_embedding_test(
 def probe_embeddings(
     brain: SERBrain, loaders: Mapping[str, DataLoader[Any]], C: float = 1.0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Tests embeddings: recognition, retrieval and clustering.
+    """Tests embeddings by classification, retrieval and clustering.
 
-    NTUA thesis, section 4.3.2.2. A linear SVM is fitted on the training part. Where no
-    classifier was trained, embeddings are scaled to length 1.
+    NTUA thesis, section 4.3.2.2. A linear SVM is fitted on the training part. Without a
+    trained classifier, embeddings are scaled to length 1.
 
     Arguments
     ---------
     brain : SERBrain
-        After its training: gives ``"embeddings"`` and, if there is a classifier,
+        Brain after its training; it returns ``"embeddings"`` and, with a classifier,
         ``"logits"``.
     loaders : mapping
         ``train``, ``valid`` and ``test`` to loaders of whole utterances.
     C : float
-        Of the SVM.
+        Penalty of the SVM.
 
     Returns
     -------
     found : dict
-        For ``valid`` and ``test``: ``svm`` and, where there is one, ``classifier`` with
+        For ``valid`` and ``test``: ``svm`` and, if there is one, ``classifier`` with
         UAR, WA and macro-F1; ``recall_at_1``; ``kmeans`` with F1 and NMI.
     predictions : dict
-        Of the test part, for ``write_run``: of the classifier, or else of the SVM,
-        whose choice has the probability 1.
+        Test predictions for ``write_run``: of the classifier, or else of the SVM, whose
+        predicted class has probability 1.
 
     Example
     -------
@@ -162,7 +163,7 @@ def probe_embeddings(
 
 @torch.no_grad()
 def _outputs(brain: SERBrain, loader: DataLoader[Any]) -> dict[str, Tensor]:
-    """Compute embeddings (N, D), and logits if there are any, in data set order."""
+    """Computes embeddings (N, D), and logits if there are any, in data set order."""
     brain.modules.eval()
     rows: list[Tensor] = []
     found: dict[str, list[Tensor]] = {}

@@ -1,4 +1,4 @@
-"""Counts epochs in rounds and stops when the score no longer rises."""
+"""Counts epochs in rounds and stops when the score stops rising."""
 
 import math
 from pathlib import Path
@@ -16,19 +16,19 @@ from speechbrain.utils.epoch_loop import EpochCounter
 class RoundCounter(EpochCounter):
     """Counts epochs; a round is one epoch of each phase (source, then target).
 
-    Training ends after ``n_rounds``, or earlier when the score has not risen above
-    its best for ``patience`` rounds in a row. A tie is no rise (in
-    SpeechBrain's ``EpochCounterWithStopper`` it is).
+    Training ends after ``n_rounds``, or earlier if the score has not risen above its
+    best value for ``patience`` rounds in a row. A tie is not a rise (in SpeechBrain's
+    ``EpochCounterWithStopper`` it is).
 
     Arguments
     ---------
     n_rounds : int
-        Most rounds, at least 1.
+        Largest number of rounds, at least 1.
     phases : int
-        Epochs per round, at least 1.
+        Number of epochs per round, at least 1.
     patience : int, optional
-        Rounds without a rise after which training ends, at least 1. 1 is the rule of
-        Ahn et al. 2023, section 4.2. None never stops early.
+        Number of rounds without a rise after which training ends, at least 1. 1 is the
+        rule of Ahn et al. 2023, section 4.2. None: no early stopping.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class RoundCounter(EpochCounter):
         self.rounds_without_rise = 0
 
     def end_epoch(self, score: float) -> None:
-        """Notes the validation score at the end of an epoch.
+        """Stores the validation score at the end of an epoch.
 
         Arguments
         ---------
@@ -77,7 +77,7 @@ class RoundCounter(EpochCounter):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether the patience is used up."""
+        """Whether the patience is exhausted."""
         return self.patience is not None and self.rounds_without_rise >= self.patience
 
     def __next__(self) -> int:

@@ -1,4 +1,4 @@
-"""Run the trainings of a study of few labels and write its files."""
+"""Runs the trainings of a study with few labels and writes its files."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ from speechbrain_ser_cl.training.views import ViewFeatures
 logger = logging.getLogger(__name__)
 
 FullRun = tuple[EmotionClassifier, History, Mapping[str, Any], Mapping[str, Any]]
-"""Model, history, predictions, and what there is to say."""
+"""Model, history, predictions, and further entries of ``results.json``."""
 _SCORES = ("uar", "wa")
 
 
@@ -38,11 +38,11 @@ class FewLabelRun(NamedTuple):
     Arguments
     ---------
     view, method : str
-        What is trained, and how.
+        Names of the view and of the training method.
     fraction : float
-        Share of the labels of each class, in (0, 1].
+        Fraction of the labels of each class, in (0, 1].
     draw : int
-        Which draw of the labels.
+        Number of the draw of labels.
     """
 
     view: str
@@ -63,11 +63,11 @@ def list_few_label_runs(
     Arguments
     ---------
     views, methods : sequence of str
-        Each view with each method.
+        Names; each view is combined with each method.
     fractions : sequence of float
-        Shares of the labels.
+        Fractions of the labels.
     draws, full_draws : int
-        How often a share is drawn; how often all labels are trained on.
+        Number of draws per fraction; number of repetitions with all labels.
 
     Returns
     -------
@@ -76,7 +76,7 @@ def list_few_label_runs(
     Raises
     ------
     ValueError
-        For a share that is none.
+        For a fraction out of range.
 
     Example
     -------
@@ -100,23 +100,23 @@ FewLabelRun(view='mel', method='frozen', fraction=0.1, draw=1)]
 def few_label_row(
     run: FewLabelRun, title: str, seen: Mapping[str, Any], labelled: int
 ) -> dict[str, Any]:
-    """Makes a row of ``few_labels.json`` of what was predicted for the test part.
+    """Makes a row of ``few_labels.json`` from the test predictions.
 
     Arguments
     ---------
     run : FewLabelRun
         The training.
     title : str
-        Its method's name in tables.
+        Name of its method in tables.
     seen : mapping
         ``"label"``, ``"prediction"`` (N,) and ``"probability"`` (N, C).
     labelled : int
-        Utterances that were trained on.
+        Number of training utterances.
 
     Returns
     -------
     dict
-        The row.
+        Row of the file.
     """
     n_classes = seen["probability"].shape[1]
     found = classification_metrics(seen["label"], seen["prediction"], n_classes)
@@ -131,29 +131,28 @@ def do_full_runs(
     runs: Iterable[FewLabelRun],
     train: Callable[[FewLabelRun], FullRun],
 ) -> list[dict[str, Any]]:
-    """Trains with all labels, each run in a folder of its own, unless that is done.
+    """Trains with all labels, each run in its own folder, unless it is finished.
 
-    The folders are ``<method>/<view>``; each has what ``write_run`` writes.
+    The folders are ``<method>/<view>``, with the files that ``write_run`` writes.
 
     Arguments
     ---------
     launch : Launch
         What was asked for.
     experiment : Experiment
-        What is trained and tested on.
+        Data of the runs.
     features : mapping
-        Name of the view to its features, for the model that is exported.
+        View name to its features, for the exported model.
     runs : iterable of FewLabelRun
         The trainings.
     train : callable
-        Trains, and returns the model, its history, what it predicts for the test part,
-        and what the recipe has to say in ``results.json``, with the method's name in
-        rows as ``setting``.
+        Trains, and returns the model, its history, its test predictions, and the
+        recipe's entries of ``results.json``, with the method's name as ``setting``.
 
     Returns
     -------
     list of dict
-        A row of ``few_labels.json`` for each.
+        A row of ``few_labels.json`` per run.
     """
     rows = []
     for run in runs:
@@ -198,13 +197,13 @@ def do_few_label_runs(
     train: Callable[[FewLabelRun], dict[str, Any]],
     done: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Trains what is not done yet, with a progress bar.
+    """Runs missing trainings with a progress bar.
 
     Arguments
     ---------
     journal : str or pathlib.Path
-        Gets a line for each training. A study that is killed goes on with the
-        training that it was in.
+        File with one line per training. A killed study continues with the training that
+        was interrupted.
     runs : iterable of FewLabelRun
         All trainings.
     titles : mapping
@@ -212,12 +211,12 @@ def do_few_label_runs(
     train : callable
         Trains, and returns a row of :func:`few_label_row`.
     done : sequence of dict
-        Rows of trainings that were done elsewhere.
+        Rows of trainings that were run elsewhere.
 
     Returns
     -------
     list of dict
-        The rows of ``done`` and all others.
+        The rows of ``done`` and all other rows.
 
     Example
     -------
@@ -238,7 +237,7 @@ def do_few_label_runs(
         except (ValueError, TypeError, KeyError):  # left by a killed run
             continue
     with open(journal, "a", encoding="utf-8") as file:
-        file.write("\n")  # a killed run may have left an unfinished line
+        file.write("\n")  # a killed run may have left an incomplete line
         for run in tqdm(list(runs), "few labels"):
             key = tuple(run._replace(method=titles[run.method]))
             if key not in rows:
@@ -257,20 +256,20 @@ def about_few_labels(
     replaced_views: Mapping[str, str],
     baseline: str,
 ) -> dict[str, Any]:
-    """Tells what the runs of a study have in common, for its files.
+    """Describes what the runs of a study have in common, for its files.
 
     Arguments
     ---------
     launch : Launch
         What was asked for.
     experiment : Experiment
-        What is trained and tested on.
+        Data of the runs.
     recipe : str
         Name of the method.
     views : sequence of str
         Names of the views.
     replaced_views : mapping
-        Of :func:`~speechbrain_ser_cl.training.views.choose_views`.
+        From :func:`~speechbrain_ser_cl.training.views.choose_views`.
     baseline : str
         Name of the method that others are compared with.
 
@@ -305,14 +304,14 @@ def write_few_label_study(
     Arguments
     ---------
     folder : str or pathlib.Path
-        Where to.
+        Output folder.
     about, fold, seed, rows
-        As ``write_few_labels`` takes them.
+        As for ``write_few_labels``.
 
     Returns
     -------
     list of FewLabelPoint
-        What the table says.
+        Entries of the table.
     """
     folder = Path(folder)
     write_few_labels(folder / FILE, about, fold, seed, rows)
@@ -333,8 +332,8 @@ def print_few_labels(studies: Iterable[Mapping[str, Any]]) -> None:
     Arguments
     ---------
     studies : iterable of mapping
-        Of each ``about``, ``points`` of :func:`write_few_label_study`, and
-        ``alignment`` of ``ViewComparison.write``.
+        For each study ``about``, ``points`` from :func:`write_few_label_study`, and
+        ``alignment`` from ``ViewComparison.write``.
     """
     for study in studies:
         print(f"\n{few_label_table(study['about'], study['points'])}")

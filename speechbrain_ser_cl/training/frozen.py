@@ -1,4 +1,4 @@
-"""Train on a frozen encoder without running it in every epoch."""
+"""Caches the output of frozen layers, so that they do not run in every epoch."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -30,9 +30,9 @@ def encode(
     Arguments
     ---------
     backbone : torch.nn.Module
-        A ``WeightedSSL``, perhaps in ``DistributedDataParallel``.
+        A ``WeightedSSL``, possibly in ``DistributedDataParallel``.
     speech : torch.Tensor
-        Waveforms (B, T), or states (B, T', K, D) as :func:`keep_states` has them.
+        Waveforms (B, T), or states (B, T', K, D) from :func:`keep_states`.
     lengths : torch.Tensor, optional
         Relative lengths (B,), in samples or in frames. None: no padding.
 
@@ -41,7 +41,7 @@ def encode(
     frames : torch.Tensor
         (B, T', D).
     lengths : torch.Tensor or None
-        Relative lengths in frames (B,), None where none were given.
+        Relative lengths in frames (B,); None if no lengths were given.
 
     Example
     -------
@@ -70,29 +70,29 @@ def keep_states(
 ) -> Read:
     """Computes the outputs of an encoder's frozen layers once.
 
-    The layers above them can then be trained on that. There is no augmentation in it.
+    The layers above can then be trained on them. Augmentation is not possible.
 
     Arguments
     ---------
     backbone : WeightedSSL
-        Frozen in part or in all.
+        Encoder that is partly or fully frozen.
     utterances : iterable of Utterance
-        All that will be read. Of what is longer than the encoder takes the middle is
-        used.
+        All utterances that will be read. If an utterance is longer than the encoder
+        accepts, its middle part is used.
     folder : str or pathlib.Path
-        Of the feature cache. Runs with the same frozen layers share what is there.
+        Folder of the feature cache. Runs with the same frozen layers share it.
     precision : str
-        What ``context`` amounts to; another precision is computed anew.
+        Name of the precision that ``context`` sets; part of the cache key.
     context : context manager
-        What to compute in, such as the ``evaluation_ctx`` of a Brain.
+        Context of the computation, such as the ``evaluation_ctx`` of a Brain.
     dtype : str
-        ``"float16"``, ``"bfloat16"`` or ``"float32"``: how values are stored.
+        Type of the stored values: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
 
     Returns
     -------
     callable
         ``read(utterance)``: states (T', K, D) of the backbone's ``kept``
-        representations; the waveform (T,) where not even one layer is frozen.
+        representations; the waveform (T,) if no layer is frozen.
     """
     if not backbone.kept:
         return waveform
@@ -117,17 +117,17 @@ def keep_states(
 
 
 def is_frozen(backbone: nn.Module) -> bool:
-    """Tell whether nothing of an encoder is trained but the weights of its layers.
+    """Returns whether only the layer weights of an encoder are trained.
 
     Arguments
     ---------
     backbone : torch.nn.Module
-        Any; only a ``WeightedSSL`` can be frozen.
+        Any encoder; only a ``WeightedSSL`` can be frozen.
 
     Returns
     -------
     bool
-        As said.
+        True if its stages are frozen.
     """
     return isinstance(backbone, WeightedSSL) and not any(
         p.requires_grad for p in backbone.encoder.parameters()
@@ -137,23 +137,23 @@ def is_frozen(backbone: nn.Module) -> bool:
 def keep_frozen(
     model: EmotionClassifier, utterances: Sequence[Utterance], folder: str | None
 ) -> tuple[Read, int | None]:
-    """Compute once what frozen layers give, for all epochs, folds and runs.
+    """Computes the output of frozen layers once for all epochs, folds and runs.
 
     Arguments
     ---------
     model : EmotionClassifier
-        Is told what it reads.
+        Model; its ``reads`` is set.
     utterances : sequence of Utterance
-        All that will be read.
+        All utterances that will be read.
     folder : str or None
-        Where features are kept; None: the user's place.
+        Folder of the features. None: the user's default folder.
 
     Returns
     -------
     read : callable
-        What the model gets of an utterance.
+        Returns the model's input for an utterance.
     hop : int or None
-        Samples per step of it; None: it has no time.
+        Samples per step of this input. None: it has no time dimension.
     """
     encoder, backbone = model.encoder, model.encoder.backbone
     if not isinstance(backbone, WeightedSSL):
@@ -175,7 +175,7 @@ def _tell(why: str) -> None:
 
 
 def trained_parts(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-    """Name what of a model has to be in checkpoints: not an encoder that is frozen.
+    """Selects the parts of a model for checkpoints, without a frozen encoder.
 
     Arguments
     ---------
@@ -185,7 +185,7 @@ def trained_parts(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     Returns
     -------
     dict
-        The same, or with the model's parts in its place.
+        The same, or with the model's trained parts in its place.
     """
     model: Any = modules["model"]
     encoder = model.encoder
@@ -210,12 +210,11 @@ def keep_frames(
     Arguments
     ---------
     backbone : WeightedSSL
-        Is put into evaluation mode.
+        Encoder; set to evaluation mode.
     utterances, folder, precision, context, dtype
         As for :func:`keep_states`.
     read : callable
-        What the encoder gets of an utterance: waveforms, or what :func:`keep_states`
-        returned.
+        Returns the encoder's input: waveforms, or the states of :func:`keep_states`.
 
     Returns
     -------
@@ -258,7 +257,7 @@ def keep_features(
     utterances, folder, dtype
         As for :func:`keep_states`.
     name : str
-        Of the features with all that they depend on.
+        Name of the features, including everything that determines them.
 
     Returns
     -------
@@ -279,25 +278,24 @@ def _as_it_is(cache: FeatureCache, utterance: Utterance) -> Tensor:
 
 
 class FrozenSSL(nn.Module):
-    r"""Weighted layers and pooling of a frozen encoder, from cached features.
+    r"""Mixes and pools cached layers of a frozen encoder.
 
-    What the encoder computes is cached, what is learned (layer weights, pooling) is
-    computed here. With :class:`~speechbrain_ser_cl.nnet.MeanPooling` right after the
-    weighted sum, the means of the layers are all that is needed,
+    The encoder's output is cached; the learned parts (layer weights, pooling) are
+    computed here. With :class:`~speechbrain_ser_cl.nnet.MeanPooling` directly after the
+    weighted sum, only the means of the layers are needed,
 
     .. math::
         \frac{1}{T} \sum_t \sum_l w_l h_{l,t} = \sum_l w_l \frac{1}{T} \sum_t h_{l,t}
 
-    and the cache holds L + 1 vectors per utterance, in float32. Else it holds the
-    frames of all layers, in float16, T times as many numbers of half the size. Layers
-    are those of each utterance alone: there is no padding in them, and no
-    augmentation.
+    and the cache contains L + 1 vectors per utterance in float32. Otherwise it contains
+    the frames of all layers in float16, T times as many numbers of half the size. Each
+    utterance is encoded alone: without padding and without augmentation.
 
     Arguments
     ---------
     backbone : WeightedSSL
-        With ``freeze="all"``. Its layer weights are shared, not copied: once they are
-        trained here, ``pooling(backbone(wavs))`` gives the same.
+        Encoder with ``freeze="all"``. Its layer weights are shared, not copied: after
+        training, ``pooling(backbone(wavs))`` gives the same result.
     pooling : torch.nn.Module, optional
         Masked pooling, ``pooling(frames, lengths)``. None: :meth:`forward` returns
         frames.
@@ -341,30 +339,31 @@ class FrozenSSL(nn.Module):
                 f"{trained[0]}), so that its output cannot be cached; set "
                 "freeze='all'"
             )
-        # In a tuple, so that it does not become a part of this module: whoever keeps
-        # checkpoints of what is trained here need not keep the encoder.
+        # In a tuple, so that it is not a submodule: checkpoints then do not contain the
+        # encoder.
         self._backbone = (backbone,)
         self.layer_weights = backbone.layer_weights
         self.pooling = pooling
-        # A subclass could do anything else to the frames.
+        # A subclass could process the frames differently.
         self.pooled = type(pooling) is MeanPooling
 
     def cache(self, folder: str | Path, revision: str | None = None) -> FeatureCache:
-        """The cache of this encoder's features, to be filled with :meth:`extract`.
+        """Returns the cache of this encoder's features, to be filled with
+        :meth:`extract`.
 
         Arguments
         ---------
         folder : str or pathlib.Path
             Folder of all caches.
-        revision : str, optional
+        Revision of the pretrained model; part of the key.
             Revision of the pretrained model; becomes part of the key.
 
         Returns
         -------
         FeatureCache
-            Its key has the encoder's weights and configuration and whether frames or
-            means are stored; not the layer weights and the pooling, which are not in
-            what is stored.
+            Its key contains the encoder's weights and configuration and whether frames
+            or means are stored. Layer weights and pooling do not affect the stored
+            values and are not part of the key.
         """
         encoder = self._backbone[0].encoder
         config = encoder.model.config.to_dict()
@@ -383,7 +382,7 @@ class FrozenSSL(nn.Module):
         return FeatureCache(folder, key, "float32" if self.pooled else "float16")
 
     def extract(self, wav: Tensor) -> Tensor:
-        """Computes what is cached of an utterance.
+        """Computes the cached features of an utterance.
 
         Arguments
         ---------
@@ -393,8 +392,8 @@ class FrozenSSL(nn.Module):
         Returns
         -------
         torch.Tensor
-            Of each of the backbone's ``layers``: (L + 1, D) if pooled, else
-            (L + 1, T', D), where it sums all of them.
+            For each of the backbone's ``layers``: (L + 1, D) if pooled, else (L + 1,
+            T', D), if the backbone sums all layers.
         """
         backbone = self._backbone[0]
         layers = backbone.frozen_states(wav[None].to(backbone.layer_weights.device))[0]
@@ -406,8 +405,8 @@ class FrozenSSL(nn.Module):
         Arguments
         ---------
         layers : torch.Tensor
-            A batch of what :meth:`extract` gives: (B, L + 1, D) if pooled, else
-            (B, L + 1, T', D).
+            Batch of features from :meth:`extract`: (B, L + 1, D) if pooled, else (B, L
+            + 1, T', D).
         lengths : torch.Tensor, optional
             Relative lengths in frames (B,). None: no padding. Not used if pooled.
 
@@ -419,7 +418,7 @@ class FrozenSSL(nn.Module):
         Raises
         ------
         ValueError
-            If the shape is not as above.
+            If the shape is wrong.
         """
         n_dims, n_layers = 3 if self.pooled else 4, len(self.layer_weights)
         if layers.dim() != n_dims or layers.shape[1] != n_layers:

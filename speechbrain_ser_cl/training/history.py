@@ -1,4 +1,4 @@
-"""The history of a training, kept in the checkpoints."""
+"""The history of a training, which checkpoints contain."""
 
 import json
 from collections import defaultdict
@@ -15,21 +15,21 @@ from speechbrain.utils.checkpoints import (
 
 @register_checkpoint_hooks
 class History:
-    """Averages loss terms over the batches of an epoch and keeps a row per epoch.
+    """Averages loss terms over the batches of an epoch and keeps one row per epoch.
 
-    In a checkpoint it carries the unfinished epoch too, so that a resumed run reports
-    the same averages as one that was never killed.
+    A checkpoint also contains the unfinished epoch, so a resumed run reports the same
+    averages as one that was not killed.
 
     Attributes
     ----------
     epochs : list of dict
-        A row per epoch.
+        One row per epoch.
     nonfinite_batches : int
-        Batches skipped because their gradient was not finite.
+        Number of batches skipped because their gradient was not finite.
     seconds : float
-        Time spent in training and validation.
+        Duration of training and validation.
     tested : dict
-        Row of the epoch whose parameters were tested; None before the test.
+        Row of the tested epoch; None before the test.
 
     Example
     -------
@@ -55,25 +55,25 @@ class History:
         Arguments
         ---------
         terms : mapping of str to scalar tensor
-            Detached values by name.
+            Name to detached value.
         """
         for name, value in terms.items():
             self._sums[name][0] += float(value)
             self._sums[name][1] += 1
 
     def averages(self) -> dict[str, float]:
-        """Mean of each term over the batches of this epoch that had it."""
+        """Computes the mean of each term over the batches of this epoch that had it."""
         return {name: total / count for name, (total, count) in self._sums.items()}
 
     def end_epoch(self, epoch: int, **columns: Any) -> None:
-        """Closes the epoch with a row.
+        """Ends the epoch with a row.
 
         Arguments
         ---------
         epoch : int
-            Its number.
+            Number of the epoch.
         **columns
-            What the row has besides the averages.
+            Further columns of the row.
         """
         self.epochs.append({"epoch": epoch, "train": self.averages(), **columns})
         self._sums.clear()
@@ -92,7 +92,7 @@ class History:
 
     @mark_as_loader
     def load(self, path: str | Path, end_of_epoch: bool = True) -> None:
-        """Reads the history from a file, replacing what was there."""
+        """Reads the history from a file and replaces the current one."""
         with open(path, encoding="utf-8") as file:
             state = json.load(file)
         self.epochs = state["epochs"]

@@ -1,6 +1,6 @@
-"""Start the runs of a recipe from a command line.
+"""Starts the runs of a recipe from the command line.
 
-A recipe ends with ``main(run, __file__)``, and its ``run(launch)`` begins with
+A recipe ends with ``main(run, __file__)``, and its ``run(launch)`` starts with
 ``hparams = launch.start()``.
 """
 
@@ -41,24 +41,24 @@ from speechbrain_ser_cl.utils.settings import (
 
 
 def find_hparams(path: str | Path, script: str | Path) -> Path:
-    """Looks a YAML file up in the working folder, then beside the script.
+    """Finds a YAML in the working folder, or else beside the script.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        As typed on the command line.
+        Path from the command line.
     script : str or pathlib.Path
-        The recipe's ``__file__``; a symbolic link is not followed.
+        ``__file__`` of the recipe; a symbolic link is not resolved.
 
     Returns
     -------
     pathlib.Path
-        The file.
+        Path of the file.
 
     Raises
     ------
     ValueError
-        If it is in neither place; names the files there are.
+        If it is in neither place; the message lists the existing files.
 
     Example
     -------
@@ -86,19 +86,19 @@ class Launch:
     Arguments
     ---------
     hparams_file : pathlib.Path
-        The recipe's YAML; it has the key ``output_folder``.
+        YAML of the recipe, with the key ``output_folder``.
     run_opts : RunOptions
-        SpeechBrain's, of the command line.
+        SpeechBrain's options of the command line.
     overrides : mapping
-        Values that replace those of the YAML, mappings as a whole.
+        Values that replace those of the YAML; mappings are replaced as a whole.
     demo : bool
         Whether this is the demo, for ``results.json``.
 
     Attributes
     ----------
     values : dict
-        The YAML's values, references resolved, no object made; relative folders of
-        corpora as ``look_up_folders`` finds them.
+        Values of the YAML with resolved references, without building objects; relative
+        corpus folders are resolved by ``look_up_folders``.
 
     Example
     -------
@@ -119,13 +119,13 @@ class Launch:
 
     @cached_property
     def text(self) -> str:
-        """The YAML, references resolved."""
+        """YAML text with resolved references."""
         file = self.hparams_file
         return resolve_text(file, with_classes(read_yaml(file), self.overrides, file))
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """See the class."""
+        """Values of the YAML; see the class."""
         values = dict(YAML().load(self.text))
         if isinstance(values.get("corpora"), Mapping):
             values["corpora"] = look_up_folders(values["corpora"], self.hparams_file)
@@ -133,34 +133,34 @@ class Launch:
 
     @property
     def folder(self) -> Path:
-        """The output folder."""
+        """Output folder."""
         return Path(self.values["output_folder"])
 
     def start(self, experiment: Experiment | None = None) -> dict[str, Any]:
-        """Makes the YAML's objects and the output folder, or resumes a killed run.
+        """Builds the YAML's objects and the output folder, or resumes a killed run.
 
         Arguments
         ---------
         experiment : Experiment, optional
-            What is trained and tested on. With it the simple baseline is tested first,
-            where the YAML has ``baseline: probe``.
+            Data of the run. If given, and if the YAML has ``baseline: probe``, the
+            simple baseline is tested first.
 
         Returns
         -------
         dict
-            The YAML's values, its objects made, and what ``self.values`` was changed
-            to meanwhile.
+            Values of the YAML with built objects, including later changes of
+            ``self.values``.
 
         Raises
         ------
         ValueError
-            For a value that a class does not take, where another process trains in the
-            folder, and as :func:`refuse_other_experiment` does.
+            For a value that a class does not accept, if another process trains in the
+            folder, and from :func:`refuse_other_experiment`.
         """
         try:
             hparams: dict[str, Any] = load_hyperpyyaml(self.text)
         except TypeError as error:
-            # The message of HyperPyYAML, and that of the class.
+            # Messages of HyperPyYAML and of the class.
             what, *why = error.args
             if not (why and str(what).startswith("Invalid argument to")):
                 raise
@@ -169,7 +169,8 @@ class Launch:
         if if_main_process():
             hold_folder(folder)
         refuse_other_experiment(folder, self.text)
-        # Its env.log is of the first `pip` on the PATH: maybe of another Python.
+        # SpeechBrain's env.log uses the first `pip` on the PATH, which may be another
+        # Python's.
         sb.create_experiment_directory(folder, save_env_desc=False)
         if if_main_process():
             (folder / "env.log").write_text(_environment(), encoding="utf-8")
@@ -178,7 +179,7 @@ class Launch:
             (folder / "hyperparams.yaml").write_text(text, encoding="utf-8")
             _keep_script(folder)
         if experiment is not None:
-            # Here, for it needs what a launch is.
+            # Imported here, because the module imports this one.
             from speechbrain_ser_cl.training.baseline import write_baseline
 
             write_baseline(self, experiment)
@@ -186,7 +187,7 @@ class Launch:
 
 
 def _environment() -> str:
-    """Describe what runs: Python, CUDA, and the packages that this Python has."""
+    """Describes the environment: Python, CUDA and installed packages."""
     cuda = torch.version.cuda if torch.cuda.is_available() else "not available"
     packages = {
         f"{found.metadata['Name']}=={found.version}" for found in distributions()
@@ -196,21 +197,21 @@ def _environment() -> str:
 
 
 def check_choices(values: Mapping[str, Any], **allowed: Iterable[str | None]) -> None:
-    """Refuses a value of the YAML that is none of those that it can have.
+    """Refuses a value of the YAML that is not allowed.
 
-    Of a list each must be one of them, and it must not be empty.
+    Each entry of a list must be allowed, and the list must not be empty.
 
     Arguments
     ---------
     values : mapping
-        The YAML's values.
+        Values of the YAML.
     **allowed
-        Key to what it can be.
+        Key to allowed values.
 
     Raises
     ------
     ValueError
-        Names the key and what it can be.
+        The message names the key and the allowed values.
 
     Example
     -------
@@ -234,19 +235,19 @@ def check_choices(values: Mapping[str, Any], **allowed: Iterable[str | None]) ->
 
 
 def check_entries(values: Mapping[str, Any], **needed: Iterable[str]) -> None:
-    """Refuses an entry of the YAML's mappings that lacks what it needs.
+    """Refuses an entry of the YAML's mappings that lacks a key.
 
     Arguments
     ---------
     values : mapping
-        The YAML's values.
+        Values of the YAML.
     **needed
         Key of a mapping to the keys that each of its entries needs.
 
     Raises
     ------
     ValueError
-        Names the entry and what it lacks.
+        The message names the entry and the missing key.
 
     Example
     -------
@@ -274,27 +275,27 @@ def _keep_script(folder: Path) -> None:
 
 
 def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
-    """Refuses a folder that holds a run of other settings.
+    """Refuses a folder that contains a run with other settings.
 
     Arguments
     ---------
     output_folder : str or pathlib.Path
-        Folder of the run that is about to start or to be resumed.
+        Folder of the run that is to be started or resumed.
     text : str
-        Its YAML, of ``resolve_text``.
+        YAML text from ``resolve_text``.
 
     Raises
     ------
     ValueError
-        If ``hyperparams.yaml`` there says something else; names up to ten values.
+        If ``hyperparams.yaml`` in the folder differs; the message has up to ten values.
     """
     earlier_file = Path(output_folder) / "hyperparams.yaml"
-    # The main process is about to write it; the others may find it half written.
+    # Written by the main process; other processes could read it incomplete.
     if not if_main_process() or not earlier_file.exists():
         return
     now = _settings(text.splitlines())
     earlier = _settings(earlier_file.read_text(encoding="utf-8").splitlines())
-    # The first two lines of a difference are its header.
+    # The first two lines of a diff are its header.
     changed = list(unified_diff(earlier, now, n=0, lineterm=""))[2:]
     changed = [f"{line[0]} {line[1:].strip()}" for line in changed if line[0] in "+-"]
     if changed:
@@ -307,7 +308,7 @@ def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
 
 
 def _settings(lines: Iterable[str]) -> list[str]:
-    """Lines that say what the experiment is, not how the machine runs it."""
+    """Returns the lines that define the experiment, without options of the machine."""
     return [
         line.rstrip()
         for line in lines
@@ -323,20 +324,20 @@ def main(
     *,
     tell: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> None:
-    """Runs a recipe as its command line says, or its demo.
+    """Runs a recipe by its command line, or its demo.
 
-    The demo runs where no corpus has a folder and the YAML has the key ``demo``, see
-    :func:`demo_runs`. An error is told in one line.
+    The demo runs if no corpus has a folder and the YAML has the key ``demo``, see
+    :func:`demo_runs`. Errors are printed in one line.
 
     Arguments
     ---------
     run : callable
-        ``run(launch)``: trains and tests, and returns what each ``results.json`` says
-        (on the main process).
+        ``run(launch)`` trains and tests, and returns the contents of each
+        ``results.json`` (in the main process).
     script : str or pathlib.Path
-        The recipe's ``__file__``.
+        ``__file__`` of the recipe.
     tell : callable, optional
-        ``tell(results)`` prints what came out, in place of :func:`closing_table`.
+        ``tell(results)`` prints the results, in place of :func:`closing_table`.
 
     Example
     -------
@@ -359,7 +360,7 @@ def _main(
 ) -> None:
     typed, run_opts, _ = sb.parse_arguments(list(argv))
     hparams_file = find_hparams(typed, script)
-    # SpeechBrain's options are no overrides.
+    # SpeechBrain's options are not overrides.
     _, words = RunOptions._create_parser().parse_known_args(list(argv))
     plain = read_yaml(hparams_file)
     overrides = parse_overrides(split_overrides(words), plain)
@@ -380,18 +381,18 @@ def _main(
 
 
 def wants_demo(values: Mapping[str, Any]) -> bool:
-    """Tells whether no corpus has a folder, and the YAML has a demo for that.
+    """Returns whether no corpus has a folder and the YAML has a demo.
 
     Arguments
     ---------
     values : mapping
-        The YAML's values.
+        Values of the YAML.
 
     Returns
     -------
     bool
-        False also where somebody chose another reader than the demo has: they forgot
-        the folder.
+        Also False if the user chose another reader than the demo's and forgot the
+        folder.
 
     Example
     -------
@@ -419,8 +420,8 @@ def wants_demo(values: Mapping[str, Any]) -> bool:
 def demo_runs(launch: Launch) -> list[Launch]:
     """Prepares the demo: synthetic corpora, an untrained encoder, and the runs.
 
-    They stand in the YAML's ``demo``. Each of its other keys replaces one of the YAML;
-    in their texts ``{folder}`` is the demo's output folder::
+    ``demo`` in the YAML defines them. Its other keys replace keys of the YAML;
+    ``{folder}`` in their texts is the demo's output folder::
 
         demo:
             output_folder: results/my_demo
@@ -437,14 +438,16 @@ def demo_runs(launch: Launch) -> list[Launch]:
     Arguments
     ---------
     launch : Launch
-        Of the command line. Its overrides go before the values of the demo.
+        Launch from the command line. Its overrides take precedence over the demo's
+        values.
 
     Returns
     -------
     list of Launch
-        A run's output folder is below the demo's, by its name; that of a nameless run
-        (``"": {}``) is the demo's. Runs that replace a value of the command line are
-        left out; if that is all of them, a nameless one is made.
+        Runs of the demo. Each has a subfolder of the demo's output folder with its
+        name; a run without a name (``"": {}``) uses the output folder itself. Runs that
+        replace a value of the command line are left out; if none remains, one without a
+        name is added.
     """
     if if_main_process():
         print(
@@ -491,17 +494,17 @@ def _filled(value: Any, folder: str) -> Any:
 
 
 def closing_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Writes the results as a table for the terminal.
+    """Formats results as a table for the terminal.
 
     Arguments
     ---------
     results : sequence of mapping
-        What each ``results.json`` says.
+        Contents of each ``results.json``.
 
     Returns
     -------
     str
-        A line per result: UAR with its 95 % interval, chance, WA and macro-F1, in %.
+        One line per result: UAR with its 95 % interval, chance, WA and macro-F1, in %.
 
     Example
     -------

@@ -9,37 +9,37 @@ from torch import nn
 def parameter_groups(
     modules: nn.Module, learning_rates: Mapping[str, float | Mapping[str, float]]
 ) -> list[dict[str, Any]]:
-    """Sorts the trained parameters into optimiser groups with a learning rate each.
+    """Assigns the trained parameters to optimiser groups with a learning rate each.
 
     A key is the beginning of a parameter's dotted name, such as ``backbone`` or
-    ``backbone.layer_weights``; the longest key that fits a parameter decides. Names
-    are those without the ``module.`` that DistributedDataParallel puts in.
+    ``backbone.layer_weights``; the longest matching key is used. Names are without
+    DistributedDataParallel's ``module.``.
 
-    Its value is a learning rate, or for a part with ``stages``, such as
-    :class:`~speechbrain_ser_cl.backbones.WeightedSSL`, a mapping
-    ``{"lr": 1e-4, "layer_decay": 0.9}``: the highest layer has that learning rate, each
-    stage below it the decay times that of the one above, and what is in no stage the
-    learning rate itself. Howard & Ruder, "Universal language model fine-tuning",
-    ACL 2018, section 3.2.
+    The value of a key is a learning rate. For a part with ``stages``, such as
+    :class:`~speechbrain_ser_cl.backbones.WeightedSSL`, it may be a mapping ``{"lr":
+    1e-4, "layer_decay": 0.9}``: the highest layer has this learning rate, each lower
+    stage the decay times that of the stage above, and parameters outside of stages the
+    learning rate itself. Howard & Ruder, "Universal language model fine-tuning", ACL
+    2018, section 3.2.
 
     Arguments
     ---------
     modules : torch.nn.Module
-        The model.
+        Model.
     learning_rates : mapping of str to float or mapping
-        Learning rate by key. A key whose parameters are all frozen makes no group.
+        Learning rate per key. A key whose parameters are all frozen makes no group.
 
     Returns
     -------
     list of dict
         Groups ``{"name", "params", "lr"}`` for a torch optimiser, in the order of the
-        keys, the stages of one from the front end on.
+        keys, with the stages of a key from the front end upwards.
 
     Raises
     ------
     ValueError
-        If a trained parameter fits no key, a key names no part of the model or has
-        another value than the above, or nothing is trained.
+        If a trained parameter matches no key, a key matches no part of the model or has
+        an invalid value, or nothing is trained.
 
     Example
     -------

@@ -1,7 +1,7 @@
-"""A linear probe as a method of its own: chosen, fitted, tested and exported.
+"""A linear probe: selection, fit, test and export.
 
-The simplest thing that can be done with a pretrained encoder, and what every other
-method should be compared with: a linear classifier on one layer's mean over time.
+A linear classifier on one layer's mean over time is the simplest use of a pretrained
+encoder, and the baseline for every other method.
 """
 
 import contextlib
@@ -41,38 +41,38 @@ from speechbrain_ser_cl.training.utterance_features import UtteranceFeatures
 from speechbrain_ser_cl.utils.errors import did_you_mean
 from speechbrain_ser_cl.utils.files import replacing
 
-# Of ridge regression, by which layers are compared.
+# Strengths of the ridge regression that compares layers.
 _STRENGTHS = CLASSIFIERS["ridge"]
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """The choices that a probe tries, and how it tests them.
+    """Options of a linear probe, and its test.
 
     Arguments
     ---------
     classifier : str
         ``logistic``, ``svm`` or ``ridge``.
     layers : sequence of int, optional
-        Which layers are tried. None: all.
+        Layers to try. None: all.
     poolings : sequence of str, optional
-        Of ``mean`` and ``statistics``, mean and standard deviation. None: the second.
+        ``mean`` or ``statistics`` (mean and standard deviation). None: ``statistics``.
     normalisations : sequence of str
         ``none``; ``corpus``: by mean and standard deviation of the corpus' training
-        utterances, of a corpus that is not trained on by those of all that are;
-        ``own_corpus``: by those of all utterances of the corpus, ``speaker``: of the
-        speaker, the tested ones too. These two are transductive: they need more than
-        one utterance of that origin, and are not to be compared with methods that do
-        without.
+        utterances, or of all training utterances for a corpus without training
+        utterances; ``own_corpus``: by those of all utterances of the corpus;
+        ``speaker``: by those of all utterances of the speaker. The last two are
+        transductive: they use tested utterances, need more than one utterance of the
+        same origin, and are not comparable with other methods.
     strengths : sequence of float, optional
         Values of C. None: those of ``CLASSIFIERS``.
     balance : bool
-        Whether classes weigh equally.
+        Whether to weigh classes equally.
 
     Raises
     ------
     ValueError
-        For a name or number that is none of these.
+        For another name or number.
 
     Example
     -------
@@ -99,12 +99,12 @@ class LinearProbe:
             )
 
     def about(self, features: UtteranceFeatures) -> dict[str, Any]:
-        """Name the method for ``results.json``.
+        """Describes the method for ``results.json``.
 
         Arguments
         ---------
         features : UtteranceFeatures
-            What it runs on.
+            Features of the probe.
 
         Returns
         -------
@@ -128,30 +128,32 @@ class LinearProbe:
         parts: Mapping[str, Sequence[Labelled]],
         class_names: Sequence[str],
     ) -> "Probed":
-        """Choose on training and validation part, fit on both, predict the test part.
+        """Selects on training and validation part, fits on both, predicts the test
+        part.
 
-        Where only the validation part has speakers or texts of the test part
-        (``speaker_text_kfold``), it is not used: fitting on it would be a leak.
+        The validation part is not used if it shares speakers or texts with the test
+        part that training does not (``speaker_text_kfold``), because that would be a
+        leak.
 
         Arguments
         ---------
         features : UtteranceFeatures
-            Filled with the utterances of all parts.
+            Features, filled with the utterances of all parts.
         parts : mapping
-            ``train`` and ``test``, perhaps ``valid``, to utterances.
+            ``train`` and ``test``, optionally ``valid``, to utterances.
         class_names : sequence of str
             Names of the classes 0, 1, …
 
         Returns
         -------
         Probed
-            What was chosen, fitted and predicted.
+            Choice, fit and predictions.
 
         Raises
         ------
         ValueError
-            For layers or poolings that the features do not have, and for a class that
-            is not trained on.
+            For layers or poolings that the features do not have, and for a class
+            without training utterances.
         """
         if leaks_by_validation(parts):
             parts = {name: part for name, part in parts.items() if name != "valid"}
@@ -217,7 +219,7 @@ class LinearProbe:
     def _strength(
         self, best: Choice, x: Floats, labels: Integers, folds: Integers
     ) -> Choice:
-        """Choose C by the classifier itself."""
+        """Selects C with the final classifier."""
         strengths = self.strengths or CLASSIFIERS[self.classifier]
         if len(strengths) == 1:
             return replace(best, C=strengths[0])
@@ -241,23 +243,23 @@ class LinearProbe:
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe chose, fitted and predicted.
+    """The choice, fit and predictions of a probe.
 
     Arguments
     ---------
     features : UtteranceFeatures
-        What it was fitted on.
+        Features that it was fitted on.
     choice : Choice
-        What was chosen, and its UAR over the inner folds.
+        The choice, and its UAR over the inner folds.
     curve : dict
-        Layer to the best UAR over the inner folds, by ridge regression.
+        Layer to its best UAR over the inner folds, by ridge regression.
     weights, bias : numpy.ndarray
-        (K, D) and (K,), for vectors that are standardised.
+        (K, D) and (K,), for standardised vectors.
     mean, std : numpy.ndarray or None
-        Of the standardisation (D,), where it is one and the same for all.
+        Standardisation (D,), if it is the same for all vectors.
     predictions : dict
-        ``id``, ``label``, ``prediction`` and ``probability`` of the test part. A class
-        that is not known has the label -1.
+        ``id``, ``label``, ``prediction`` and ``probability`` of the test part. Unknown
+        classes have the label -1.
     """
 
     features: UtteranceFeatures
@@ -271,19 +273,18 @@ class Probed:
 
     @property
     def uar(self) -> float:
-        """On the test part."""
+        """UAR of the test part."""
         labels, told = self.predictions["label"], self.predictions["prediction"]
         return _uar(np.array(labels), np.array(told), len(self.bias))
 
     def model(self) -> EmotionClassifier | None:
-        """Make it a model like any other, the standardisation within its weights.
+        """Converts the probe to a model with the standardisation in its weights.
 
         Returns
         -------
         EmotionClassifier or None
-            The encoder at the chosen layer, a pooling and a linear head; None where
-            there is no encoder, or vectors are standardised by speaker or by several
-            corpora.
+            Encoder at the chosen layer, pooling and linear head. None without an
+            encoder, or if vectors are standardised by speaker or by several corpora.
         """
         backbone = self.features.backbone
         if backbone is None or self.mean is None or self.std is None:
@@ -304,14 +305,14 @@ class Probed:
         return EmotionClassifier(encoder, [head], pooling(size)).eval()
 
     def history(self) -> History:
-        """Tell the choice in the words of a training of one epoch."""
+        """Returns the choice as the history of a training with one epoch."""
         history = History()
         history.end_epoch(1, valid={"uar": self.choice.uar})
         history.tested = history.epochs[-1]
         return history
 
     def record(self) -> dict[str, Any]:
-        """Tell the choice for ``results.json``."""
+        """Returns the choice for ``results.json``."""
         return {"probe": {k: v for k, v in asdict(self.choice).items() if k != "uar"}}
 
 
@@ -323,30 +324,30 @@ def fit_head(
     layer: int,
     pooling: str,
 ) -> tuple[Floats, Floats, Floats, Floats]:
-    """Fit the logistic regression that a neural classifier can begin with.
+    """Fits the logistic regression from which a neural classifier can start.
 
     Arguments
     ---------
     features : UtteranceFeatures
-        Filled with the utterances.
+        Features, filled with the utterances.
     items : sequence of Labelled
-        What to fit on.
+        Utterances to fit on.
     class_names : sequence of str
         Names of the classes 0, 1, …
     C : float
-        Strength.
+        Inverse strength of the regularisation.
     layer : int
-        Of the encoder.
+        Layer of the encoder.
     pooling : str
         ``mean`` or ``statistics``.
 
     Returns
     -------
     weights, bias : numpy.ndarray
-        (K, D) and (K,), for standardised vectors. A class without an utterance is
-        never the largest.
+        (K, D) and (K,), for standardised vectors. A class without utterances is never
+        predicted.
     mean, std : numpy.ndarray
-        Of the vectors (D,).
+        Mean and standard deviation of the vectors (D,).
     """
     items = sorted(items, key=lambda item: item.utterance.id)
     x = features.matrix([i.utterance.id for i in items], layer, pooling)
@@ -361,14 +362,15 @@ def fit_head(
 
 
 def write_layer_curve(path: str | Path, curves: Sequence[Mapping[int, float]]) -> None:
-    """Write how good each layer was in the inner folds: CSV, and a figure beside it.
+    """Writes the score of each layer in the inner folds as CSV, with a figure beside
+    it.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        A ``.csv``; the figure, where matplotlib is installed, is a ``.png``.
+        A ``.csv``; the figure is a ``.png``, if matplotlib is installed.
     curves : sequence of mapping
-        Of each fold, layer to UAR in [0, 1].
+        For each fold, layer to UAR in [0, 1].
 
     Example
     -------
@@ -416,7 +418,7 @@ class _Table:
     def vectors(
         self, layer: int, pooling: str, kind: str, dtype: type = np.float32
     ) -> tuple[Floats, Floats | None, Floats | None]:
-        """Standardised vectors; mean and deviation where they are the same for all."""
+        """Returns standardised vectors; mean and deviation if all share them."""
         x: Floats = self._features.matrix(self._ids, layer, pooling).astype(dtype)
         if kind == "none":
             return x, np.zeros(x.shape[1]), np.ones(x.shape[1])
@@ -440,7 +442,7 @@ class _Table:
 
 
 def leaks_by_validation(parts: Mapping[str, Sequence[Labelled]]) -> bool:
-    """Tell whether validation shares with the test part what training does not.
+    """Returns whether validation shares with the test part what training does not.
 
     Arguments
     ---------
@@ -450,7 +452,7 @@ def leaks_by_validation(parts: Mapping[str, Sequence[Labelled]]) -> bool:
     Returns
     -------
     bool
-        True: to fit on the validation part would be a leak of speakers or texts.
+        True: fitting on the validation part would be a leak of speakers or texts.
     """
     for key in ("speaker", "text_id"):
         train, valid, test = (

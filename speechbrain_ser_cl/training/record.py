@@ -65,40 +65,39 @@ def write_run(
 ) -> dict[str, Any]:
     """Writes the files of a finished run.
 
-    ``model/`` and ``embeddings.npz`` (if there are any), ``predictions.csv``,
+    Writes ``model/`` and ``embeddings.npz`` (if there are any), ``predictions.csv``,
     ``utterances.csv``, ``history.json``, ``confusion_matrix.png``,
-    ``learning_curves.png`` (the figures where matplotlib is installed) and, last,
-    ``results.json``, so that a folder with ``results.json`` is complete. The model gets
-    the temperature that the history has of the tested epoch; predictions are without
-    it, and ``calibration`` tells what it changes. Should the model be refused, the
-    results are written all the same, and the error comes then.
+    ``learning_curves.png`` (figures only with matplotlib) and, last, ``results.json``,
+    so that a folder with ``results.json`` is complete. The model gets the temperature
+    of the tested epoch's history; predictions are without it, and ``calibration``
+    contains its effect. If the model cannot be written, the results are written first
+    and the error is raised afterwards.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        The run's output folder.
+        Output folder of the run.
     record : mapping
-        What the recipe has to say, first in ``results.json``.
+        Entries of the recipe, first in ``results.json``.
     predictions : mapping
         ``"id"``, ``"label"``, ``"prediction"``, ``"probability"`` of the test set;
-        perhaps its ``"embeddings"``, and ``"votes"`` (N, C) of listeners to compare
-        with: ``votes.csv`` and the key ``votes`` of ``results.json``.
+        optionally its ``"embeddings"``, and ``"votes"`` (N, C) of listeners for
+        comparison, written as ``votes.csv`` and the key ``votes`` of ``results.json``.
     parts : mapping
         Name of each part of the data (training, test, …) to its utterances.
     class_names : sequence of str
         Names of the classes 0, 1, …
     history : History
-        The training and which epoch was tested.
+        History of the training, with the tested epoch.
     model : EmotionClassifier, optional
-        What was trained and tested. With it the run can be exported, see
-        ``model_folder.py``.
+        The trained and tested model. Needed for export, see ``model_folder.py``.
     figures : bool
-        Whether figures are drawn.
+        Whether to draw figures.
 
     Returns
     -------
     dict
-        The contents of ``results.json``.
+        Contents of ``results.json``.
     """
     folder = Path(folder)
     item_of = {item.utterance.id: item for part in parts.values() for item in part}
@@ -156,29 +155,30 @@ def write_numbers_test(
     predictions: Mapping[str, Any],
     model: EmotionClassifier,
 ) -> dict[str, Any]:
-    """Writes what a run leaves behind whose Brain was tested on numbers, not classes.
+    """Writes the files of a run that predicts dimensions or several emotions.
 
-    As :func:`write_test`, without figures of classes; ``results.json`` has ``kind``
-    and, as ``test``, what :func:`~speechbrain_ser_cl.metrics.dimension_summary` or
-    :func:`~speechbrain_ser_cl.metrics.multilabel_summary` returns; ``dimensions.csv``
-    or ``emotions.csv`` has a line per utterance, see ``results.numbers``.
+    Like :func:`write_test`, without figures of classes. ``results.json`` has ``kind``
+    and, as ``test``, the result of
+    :func:`~speechbrain_ser_cl.metrics.dimension_summary` or
+    :func:`~speechbrain_ser_cl.metrics.multilabel_summary`; ``dimensions.csv`` or
+    ``emotions.csv`` has one line per utterance, see ``results.numbers``.
 
     Arguments
     ---------
     launch, experiment, brain, about
         As for :func:`write_test`.
     names : sequence of str
-        Of the K dimensions or emotions.
+        Names of the K dimensions or emotions.
     predictions : mapping
-        ``"id"`` of the N utterances tested, ``"label"`` and ``"prediction"`` (N, K): on
+        ``"id"`` of the N test utterances, ``"label"`` and ``"prediction"`` (N, K): on
         the corpus' own scale; or 0 or 1, and probabilities.
     model : EmotionClassifier
-        What was tested; its ``kind`` is ``"dimensions"`` or ``"emotions"``.
+        The tested model; its ``kind`` is ``"dimensions"`` or ``"emotions"``.
 
     Returns
     -------
     dict
-        The contents of ``results.json``.
+        Contents of ``results.json``.
     """
     kind = model.kind
     refused = _try_model(launch.folder, model, names)
@@ -207,7 +207,7 @@ def _try_model(
     names: Sequence[str],
     temperature: float | None = None,
 ) -> Exception | None:
-    """Writes the model, or gives the error, which is to come after the results."""
+    """Writes the model, or returns the error, which is raised after the results."""
     try:
         write_model(folder / "model", model, names, temperature)
     except (ValueError, OSError) as error:
@@ -221,9 +221,9 @@ def _draw(
     confusion: ArrayLike | None = None,
     class_names: Sequence[str] = (),
 ) -> None:
-    """Draws the figures, where matplotlib is installed."""
+    """Draws the figures, if matplotlib is installed."""
     try:
-        if history.epochs:  # a model that is only tested has none
+        if history.epochs:  # a model without training has no curves
             plot_learning_curves(history.epochs, folder / "learning_curves.png")
         if confusion is not None:
             path = folder / "confusion_matrix.png"
@@ -239,7 +239,7 @@ def _finish(
     history: History,
     refused: Exception | None,
 ) -> dict[str, Any]:
-    """Writes what runs of all kinds leave, ``results.json`` last; then raises."""
+    """Writes the files of all kinds, ``results.json`` last; then raises the error."""
     if history.tested is None:
         raise ValueError(f"{folder}: no epoch of this training was tested")
     write_parts(folder / "utterances.csv", parts)
@@ -285,26 +285,26 @@ def write_test(
     launch : Launch
         What was asked for.
     experiment : Experiment
-        What it was trained and tested on.
+        Data of the run.
     brain : SERBrain
-        After its test.
+        Brain after its test.
     model : EmotionClassifier or None
-        What was tested.
+        The tested model.
     about : mapping
-        What the recipe has to say, first in ``results.json``: ``recipe``, ``setting``
-        and ``order`` (for tables) and more; ``encoder``, where the YAML's
-        ``ssl_source`` is null.
+        Entries of the recipe, first in ``results.json``: ``recipe``, ``setting`` and
+        ``order`` (for tables) and others; ``encoder``, if the YAML's ``ssl_source`` is
+        null.
     folder : pathlib.Path, optional
-        In place of the run's output folder.
+        Replaces the run's output folder.
     parts : mapping, optional
-        The parts as they were used, in place of the experiment's.
+        The parts that were used, in place of the experiment's.
     predictions : mapping, optional
-        See :func:`write_run`. None: the Brain's own.
+        See :func:`write_run`. None: those of the Brain.
 
     Returns
     -------
     dict
-        The contents of ``results.json``.
+        Contents of ``results.json``.
     """
     parts = experiment.parts if parts is None else parts
     return write_run(
@@ -337,7 +337,7 @@ def _about(
 
 
 def read_results(path: str | Path) -> dict[str, Any]:
-    """Read the ``results.json`` of a finished run."""
+    """Reads the ``results.json`` of a finished run."""
     return {**read(path, RESULTS)}
 
 
@@ -352,7 +352,7 @@ def machine() -> dict[str, Any]:
 
 
 def package_versions() -> dict[str, str]:
-    """Lists the versions of Python and of the packages that results depend on."""
+    """Lists the versions of Python and of the packages that affect results."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -368,9 +368,9 @@ def peak_memory_mb() -> dict[str, float]:
     Returns
     -------
     dict
-        ``{"resident": MB}``, and ``"gpu"`` where CUDA was used.
+        ``{"resident": MB}``, and ``"gpu"`` if CUDA was used.
     """
-    # Linux counts in kilobytes, macOS in bytes.
+    # Kilobytes on Linux, bytes on macOS.
     unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = {
         "resident": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)

@@ -1,9 +1,8 @@
-"""Trainings of a few seconds, by the hundred: in memory, without checkpoints.
+"""Trainings of a few seconds, in memory and without checkpoints.
 
-A study of few labels has hundreds of them for each fold, of small models on features
-that were computed before. ``SERBrain`` writes a checkpoint after each epoch and would
-take longer to write than to train. Here a training that is killed is done again from
-its start.
+A study with few labels has hundreds of trainings per fold, of small models on stored
+features. ``SERBrain`` writes a checkpoint after each epoch, which would take longer
+than training. A killed training is repeated from its start.
 """
 
 import copy
@@ -42,38 +41,38 @@ def train_short(
 ) -> History:
     """Trains a classifier with cross-entropy, in place.
 
-    The epoch with the best validation UAR counts; of several, the last.
+    Selects the epoch with the best validation UAR; the last one in case of a tie.
 
     Arguments
     ---------
     model : EmotionClassifier
-        What of it wants gradients is trained.
+        Model; parameters that require gradients are trained.
     read : callable
-        What the model is given of utterances.
+        Returns the model's input for utterances.
     train, valid : SpeechDataset
-        Labelled utterances; nothing is read by the data sets.
+        Labelled utterances; the data sets read nothing.
     opt_class, schedule : callable
-        ``opt_class(parameters, lr=lr)``; ``schedule(optimizer)``, whose ``step`` is
-        given the validation UAR after each epoch.
+        ``opt_class(parameters, lr=lr)``; ``schedule(optimizer)``, whose ``step`` gets
+        the validation UAR after each epoch.
     lr : float
         Learning rate.
     epochs : int
-        At most so many.
+        Largest number of epochs.
     patience : int
-        Epochs without a better UAR after which training ends.
+        Number of epochs without a better UAR after which training ends.
     batch_size : int
         Utterances per batch.
     seed : int
-        Of the order of the batches.
+        Seed of the order of the batches.
     least_batches : int
-        Per epoch; where there are fewer, utterances come again.
+        Smallest number of batches per epoch; utterances are repeated if necessary.
     bucketing : bool
-        Whether batches are of similar length.
+        Whether batches have utterances of similar length.
 
     Returns
     -------
     History
-        A row per epoch; ``tested`` is the one that counts.
+        One row per epoch; ``tested`` is the selected one.
 
     Raises
     ------
@@ -112,7 +111,7 @@ def train_short(
         history.end_epoch(epoch, phase="fine-tuning", valid=scores, lr=rate)
         scheduler.step(scores["uar"])
         waited = 0 if scores["uar"] > best else waited + 1
-        if scores["uar"] >= best:  # a tie goes to the later one, which has seen more
+        if scores["uar"] >= best:  # a tie selects the later epoch
             best, history.tested = scores["uar"], history.epochs[-1]
             state = copy.deepcopy(model.state_dict())
         if waited >= patience:
@@ -131,9 +130,9 @@ def evaluate_short(
     Arguments
     ---------
     model : EmotionClassifier
-        Is put into evaluation mode.
+        Model; set to evaluation mode.
     read : callable
-        What the model is given of utterances.
+        Returns the model's input for utterances.
     data : SpeechDataset
         Labelled utterances.
     batch_size : int
@@ -142,7 +141,7 @@ def evaluate_short(
     Returns
     -------
     dict
-        As ``SERBrain.collected_outputs`` returns it, with the embeddings.
+        As ``SERBrain.collected_outputs`` returns, with the embeddings.
     """
     model.eval()
     rows, logits, embeddings = [], [], []

@@ -29,24 +29,24 @@ def layer_similarities(
     most: int,
     context: AbstractContextManager[Any] = _NO_CONTEXT,
 ) -> Iterator[None]:
-    """Compare pairs of utterances in each layer, before and after what runs inside.
+    """Compares pairs of utterances in each layer, before and after a ``with`` block.
 
-    Writes mean cosine similarities of pairs of one class and of two, per layer (Xiang
-    2024, figure 4), as ``path.csv`` and ``path.png``. Does nothing where the CSV is
-    there already, or on another process than the main one.
+    Writes mean cosine similarities of pairs with equal and with different classes, per
+    layer (Xiang 2024, figure 4), as ``path.csv`` and ``path.png``. Does nothing if the
+    CSV exists, or outside the main process.
 
     Arguments
     ---------
     path : pathlib.Path
-        Of the files, without a suffix.
+        Path of the files, without suffix.
     backbone : WeightedSSL
-        The encoder that is trained inside.
+        Encoder that the block trains.
     items : sequence of Labelled
-        Utterances, of which at most ``most`` are taken, evenly spread.
+        Utterances; at most ``most`` evenly spaced ones are used.
     most : int
-        0: nothing is compared.
+        0: no comparison.
     context : context manager
-        What to compute in, such as the ``evaluation_ctx`` of a Brain.
+        Context of the computation, such as the ``evaluation_ctx`` of a Brain.
 
     Yields
     ------

@@ -1,7 +1,7 @@
-"""Recipes whose settings are made of stages, as their YAML says.
+"""Recipes whose settings consist of stages, as defined in the YAML.
 
-``setting`` is a key of ``settings``, which gives the names of its stages. An entry of
-``stages`` says what a stage trains and how::
+``setting`` is a key of ``settings``, which lists its stages. An entry of ``stages``
+defines what a stage trains and how::
 
     combined:
         title: "cross-entropy + {lambda_contrast:g} {contrast} (multi-{augmentation})"
@@ -38,7 +38,7 @@ PARTS = {
     "self_supervised": "self_supervised_losses",
     "augmentation": "augmentations",
 }
-"""Key that chooses, to the key of what there is."""
+"""Key of the choice to the key of the options."""
 
 _STAGE = (
     *("title", "weights", "views", "augmented", "monitor", "batch_size", "epochs"),
@@ -61,17 +61,17 @@ _OF_A_LOSS = {
 
 
 def check_stages(values: Mapping[str, Any]) -> None:
-    """Refuses, before anything is loaded, stages that cannot mean anything.
+    """Refuses invalid stages before anything is loaded.
 
     Arguments
     ---------
     values : mapping
-        The YAML's values.
+        Values of the YAML.
 
     Raises
     ------
     ValueError
-        Names the keys and what to do.
+        The message names the keys and what to do.
 
     Example
     -------
@@ -127,18 +127,18 @@ def check_stages(values: Mapping[str, Any]) -> None:
 
 
 def setting_title(values: Mapping[str, Any]) -> str:
-    """Names the setting in tables: its stages one after the other.
+    """Returns the name of the setting for tables: its stages in order.
 
     Arguments
     ---------
     values : mapping
-        The YAML's values. In titles ``{contrast}``, ``{self_supervised}`` and
-        ``{augmentation}`` are those of what was chosen.
+        Values of the YAML. In titles, ``{contrast}``, ``{self_supervised}`` and
+        ``{augmentation}`` stand for the titles of the choices.
 
     Returns
     -------
     str
-        Ends with ``SVM`` where the last stage trains no classifier.
+        Ends with ``SVM`` if the last stage trains no classifier.
 
     Example
     -------
@@ -161,21 +161,22 @@ def setting_title(values: Mapping[str, Any]) -> str:
 
 
 def stage_folder(launch: Launch, names: Sequence[str], fingerprint: str) -> Path:
-    """Names the folder of a trained stage: another one for whatever it depends on.
+    """Returns the folder of a trained stage, which depends on everything that affects
+    it.
 
     Arguments
     ---------
     launch : Launch
         What was asked for.
     names : sequence of str
-        Of the stages up to this one.
+        Names of the stages up to this one.
     fingerprint : str
-        Of the split.
+        Fingerprint of the split.
 
     Returns
     -------
     pathlib.Path
-        Below ``stage_folder``.
+        Folder below ``stage_folder``.
 
     Example
     -------
@@ -198,16 +199,16 @@ def fit_once(
 ) -> None:
     """Trains a stage unless it is trained, and loads its best epoch.
 
-    Runs beside this one may share the stage: one trains it, the others wait.
+    Concurrent runs may share the stage: one trains it, the others wait.
 
     Arguments
     ---------
     brain : SERBrain
-        Whose checkpoints are in the folder.
+        Brain with checkpoints in the folder.
     folder : pathlib.Path
-        Of the stage.
+        Folder of the stage.
     train, valid : DataLoader
-        For ``brain.fit``.
+        Arguments of ``brain.fit``.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""Stages of a recipe: a Brain each, with a folder of its own."""
+"""Stages of a recipe: one Brain each, with its own folder."""
 
 import hashlib
 import json
@@ -45,39 +45,40 @@ def make_brain(
     brain_class : type
         A recipe's subclass of ``SERBrain``.
     hparams : mapping
-        The YAML's values. Those used here: ``seed``, ``opt_class`` and, where there is
-        one, ``valid_metric``.
+        Values of the YAML. Used keys: ``seed``, ``opt_class`` and, if present,
+        ``valid_metric``.
     run_opts : RunOptions
-        Of the command line.
+        Options of the command line.
     folder : str or pathlib.Path
-        Of this stage; is made.
+        Folder of this stage; created if needed.
     modules : mapping
-        Name to what is trained, or used in training: the ``EmotionClassifier`` that is
-        exported in the end, and what only the losses need.
+        Name to module: the ``EmotionClassifier`` that is exported at the end, and
+        modules of the losses.
     class_names : sequence of str
         Names of the classes 0, 1, …
     epochs : int
-        The largest number of epochs; with several phases, of rounds.
+        Largest number of epochs; of rounds, if there are several phases.
     learning_rates : mapping
         See ``parameter_groups``: keys such as ``model.encoder.backbone``.
     lr_scheduler : callable
-        Makes a scheduler from an optimiser.
+        Makes a scheduler for an optimiser.
     sampler : Sampler, optional
         Batch sampler of the training loader. None: set ``train_sampler`` before
         ``fit``.
     phases : int
-        Of a round.
+        Number of phases per round.
     patience : int, optional
-        Epochs (rounds) without a better score after which training ends. None: never.
+        Number of epochs (rounds) without a better score after which training ends.
+        None: no early stopping.
     valid_metric : str, optional
         See ``SERBrain``. None: the YAML's, or else ``uar``.
     kept : mapping, optional
-        What is in checkpoints. None: the modules. A frozen encoder need not be.
+        Modules in checkpoints. None: all modules. A frozen encoder can be left out.
 
     Returns
     -------
     SERBrain
-        Ready to fit: ``brain.fit(brain.epoch_counter, train, valid)``.
+        Brain for ``brain.fit(brain.epoch_counter, train, valid)``.
 
     Example
     -------
@@ -113,22 +114,22 @@ def make_brain(
 
 
 def shared_folder(root: str | Path, name: str, *depends_on: object) -> Path:
-    """Names the folder of a stage that several runs may share.
+    """Returns the folder of a stage that several runs may share.
 
     Arguments
     ---------
     root : str or pathlib.Path
-        Of all such folders.
+        Folder of all such stages.
     name : str
-        Of the stage.
+        Name of the stage.
     *depends_on
-        Whatever its result depends on: values of the YAML, the split's fingerprint,
-        the precision. Another value is another folder.
+        Everything that affects the result: values of the YAML, the split's fingerprint,
+        the precision. Other values give another folder.
 
     Returns
     -------
     pathlib.Path
-        ``root/name-<hash>``. Runs side by side need a lock in it.
+        ``root/name-<hash>``. Concurrent runs need a lock in it.
 
     Example
     -------
@@ -142,7 +143,7 @@ def shared_folder(root: str | Path, name: str, *depends_on: object) -> Path:
 
 
 def _with_tags(value: Any) -> Any:
-    """Values of a YAML with what makes them: !name:torch.optim.Adam."""
+    """Adds the tags of objects to values of a YAML: !name:torch.optim.Adam."""
     tag = getattr(getattr(value, "tag", None), "value", None)
     if isinstance(value, Mapping):
         value = {str(key): _with_tags(one) for key, one in value.items()}
@@ -152,17 +153,17 @@ def _with_tags(value: Any) -> Any:
 
 
 def cost_of(history: History) -> dict[str, float]:
-    """Tells what a stage cost, for ``stages`` in ``results.json``.
+    """Returns the cost of a stage, for ``stages`` in ``results.json``.
 
     Arguments
     ---------
     history : History
-        Of its training.
+        History of its training.
 
     Returns
     -------
     dict
-        ``epochs``, ``seconds``, ``seconds_per_epoch`` and, once an epoch was chosen,
+        ``epochs``, ``seconds``, ``seconds_per_epoch`` and, after an epoch was selected,
         ``best_epoch``.
 
     Example
@@ -184,10 +185,10 @@ def cost_of(history: History) -> dict[str, float]:
 
 
 def title_of(part: Mapping[str, Any], values: Mapping[str, Any]) -> str:
-    """Names a loss, an augmentation or a stage in tables.
+    """Returns the name of a loss, an augmentation or a stage for tables.
 
-    Its entry in the YAML has a ``title`` beside what it makes, in which ``{…}`` stands
-    for another value of the YAML::
+    Its entry in the YAML has a ``title``, in which ``{…}`` stands for another value of
+    the YAML::
 
         contrast_losses:
             supcon:
@@ -198,19 +199,19 @@ def title_of(part: Mapping[str, Any], values: Mapping[str, Any]) -> str:
     Arguments
     ---------
     part : mapping
-        The entry.
+        Entry of the YAML.
     values : mapping
-        The YAML's values.
+        Values of the YAML.
 
     Returns
     -------
     str
-        The title.
+        Title with values filled in.
 
     Raises
     ------
     ValueError
-        Names a value that is not there.
+        The message names the missing value.
 
     Example
     -------

@@ -1,10 +1,10 @@
-"""Experiment trackers beside the log of a training: ``loggers: [tensorboard]``.
+"""Experiment trackers in addition to the training log: ``loggers: [tensorboard]``.
 
-In the YAML of any recipe, or ``--loggers "[tensorboard, wandb]"``. All folds and seeds
-of a cross-validation are in one place, each a run of its own: TensorBoard in
-``tensorboard/``, Weights & Biases in ``wandb/`` (offline unless ``WANDB_MODE`` says
-otherwise; ``wandb sync`` sends it), MLflow in ``mlruns/`` (or where
-``MLFLOW_TRACKING_URI`` says) of the output folder.
+Set ``loggers`` in the YAML of any recipe, or ``--loggers "[tensorboard, wandb]"``. All
+folds and seeds of a cross-validation are runs in one place: TensorBoard in
+``tensorboard/``, Weights & Biases in ``wandb/`` (offline unless ``WANDB_MODE`` is set;
+``wandb sync`` uploads it), MLflow in ``mlruns/`` (or at ``MLFLOW_TRACKING_URI``) of the
+output folder.
 """
 
 import hashlib
@@ -26,16 +26,16 @@ from speechbrain_ser_cl.utils.errors import SERError, did_you_mean
 
 
 class Place(NamedTuple):
-    """Where a training stands among those of a cross-validation.
+    """The place of a training within a cross-validation.
 
     Arguments
     ---------
     root : pathlib.Path
-        Output folder of all of them.
+        Output folder of the cross-validation.
     group : str
-        Its name.
+        Name of the cross-validation.
     run : str
-        Such as ``fold-2/seed-0``.
+        Name of the training, such as ``fold-2/seed-0``.
 
     Example
     -------
@@ -49,17 +49,17 @@ class Place(NamedTuple):
 
 
 def place(folder: str | Path) -> Place:
-    """Find the place of a training by its folder.
+    """Returns the place of a training from its folder.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Of the training, or of a stage of it.
+        Folder of the training, or of one of its stages.
 
     Returns
     -------
     Place
-        Its group and name.
+        Root, group and name.
 
     Example
     -------
@@ -83,8 +83,8 @@ class Trackers(TrainLogger):
     Arguments
     ---------
     loggers : sequence of TrainLogger
-        Each gets the statistics of each epoch; TensorBoard numbers only, at the step of
-        the epoch, so that a resumed run goes on where it was.
+        Each gets the statistics of each epoch. TensorBoard gets numbers only, with the
+        epoch as step, so that a resumed run continues its curves.
     """
 
     def __init__(self, loggers: Sequence[TrainLogger]) -> None:
@@ -117,15 +117,15 @@ class Trackers(TrainLogger):
 
 
 class MLflowLogger(TrainLogger):
-    """Logs epochs to MLflow; SpeechBrain has no such logger.
+    """Logs epochs to MLflow, for which SpeechBrain has no logger.
 
     Arguments
     ---------
     at : Place
-        The cross-validation is the experiment, the training a run of it. A run of this
-        name goes on.
+        The cross-validation is the experiment, and the training is one of its runs. An
+        existing run with this name is continued.
     parameters : mapping
-        What is shown beside it.
+        Parameters to show with the run.
 
     Raises
     ------
@@ -143,7 +143,7 @@ class MLflowLogger(TrainLogger):
             return
         where = (at.root / "mlruns").absolute().as_uri()
         uri = os.environ.get("MLFLOW_TRACKING_URI", where)
-        # Newer versions refuse folders that are not asked for.
+        # Newer versions refuse folders unless this is set.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         self._client = client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(at.group)
@@ -186,26 +186,26 @@ class MLflowLogger(TrainLogger):
 
 
 def make_logger(hparams: Mapping[str, Any], folder: str | Path) -> TrainLogger:
-    """Make the logger of a training: ``train_log.txt``, and the trackers of the YAML.
+    """Makes the logger of a training: ``train_log.txt``, and the trackers of the YAML.
 
     Arguments
     ---------
     hparams : mapping
-        The YAML's values; ``loggers``, where it has that key, lists trackers.
+        Values of the YAML; ``loggers``, if present, lists trackers.
     folder : str or pathlib.Path
-        Of the training.
+        Folder of the training.
 
     Returns
     -------
     TrainLogger
-        For the Brain.
+        Logger for the Brain.
 
     Raises
     ------
     SERError
         For an unknown tracker.
     ImportError
-        If a tracker is not installed; names the extra.
+        If a tracker is not installed; the message names the extra.
     """
     text = FileTrainLogger(Path(folder) / "train_log.txt")
     names = hparams.get("loggers") or []

@@ -1,7 +1,7 @@
-"""Features of whole utterances for a linear probe, computed once and kept.
+"""Computes and caches features of whole utterances for a linear probe.
 
-Of a pretrained encoder: mean and standard deviation over time of every layer. Without
-one: statistics of a log-mel spectrogram, eGeMAPS and ComParE by openSMILE.
+With a pretrained encoder: mean and standard deviation over time of each layer. Without:
+statistics of a log-mel spectrogram, or eGeMAPS and ComParE by openSMILE.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,31 +28,31 @@ from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
 BASELINES = ("log_mel", "egemaps", "compare")
 """Features that need no encoder."""
 
-# Of a batch on the CPU, where a longer one is no faster, and on a GPU.
+# Seconds per batch, on a CPU (where longer batches are not faster) and on a GPU.
 _BATCH_SECONDS = {"cpu": 30.0, "cuda": 480.0}
 
 
 class UtteranceFeatures:
-    """Vectors of utterances, one for each layer, from a cache.
+    """Computes and caches vectors of utterances, one per layer.
 
     Arguments
     ---------
     name : str
-        ``log_mel``, ``egemaps`` or ``compare``; or anything, with a backbone.
+        ``log_mel``, ``egemaps`` or ``compare``; or any name, with a backbone.
     backbone : WeightedSSL, optional
-        Its encoder's layers are taken, whether they are trained or not, in evaluation
-        mode, at its device. Of what is longer than it takes the middle is used.
+        Encoder whose layers are used, trained or not, in evaluation mode, on its
+        device. If an utterance is longer than it accepts, the middle part is used.
     folder : str or pathlib.Path, optional
-        Of all caches; see
+        Folder of all caches; see
         :func:`~speechbrain_ser_cl.data.features.place.features_folder`.
 
     Attributes
     ----------
     n_layers : int
-        How many layers there are: the encoder's and its input; else 1.
+        Number of layers: the encoder's and its input; else 1.
     poolings : tuple of str
-        ``("mean", "statistics")``, the second being mean and standard deviation; the
-        one there is for functionals.
+        ``("mean", "statistics")``, where ``statistics`` is mean and standard deviation;
+        for functionals only one.
 
     Raises
     ------
@@ -111,35 +111,35 @@ class UtteranceFeatures:
         self.cache = FeatureCache(features_folder(folder), key, "float32")
 
     def fill(self, utterances: Sequence[Utterance]) -> int:
-        """Compute missing features; see ``FeatureCache.fill``.
+        """Computes missing features; see ``FeatureCache.fill``.
 
         Arguments
         ---------
         utterances : sequence of Utterance
-            All that will be asked for.
+            All utterances that will be read.
 
         Returns
         -------
         int
-            How many were computed.
+            Number of computed utterances.
 
         Raises
         ------
         ValueError
-            As ``FeatureCache.fill`` does.
+            From ``FeatureCache.fill``.
         """
         seconds = _BATCH_SECONDS.get(self._device.type, _BATCH_SECONDS["cuda"])
         return self.cache.fill(utterances, self._extract, batch_seconds=seconds)
 
     def matrix(self, ids: Sequence[str], layer: int, pooling: str) -> np.ndarray:
-        """Give the vectors of some utterances.
+        """Returns the vectors of some utterances.
 
         Arguments
         ---------
         ids : sequence of str
-            N ids, all of them given to :meth:`fill`.
+            N ids that were given to :meth:`fill`.
         layer : int
-            From 0, the input of the lowest transformer layer, on.
+            Number of the layer, from 0, the input of the lowest transformer layer.
         pooling : str
             One of ``poolings``.
 
@@ -156,7 +156,7 @@ class UtteranceFeatures:
         return matrix
 
     def _layers(self, wavs: list[Tensor]) -> list[Tensor]:
-        """Statistics (L + 1, 2, D) of each waveform."""
+        """Computes the statistics (L + 1, 2, D) of each waveform."""
         backbone, pool = self.backbone, StatisticsPooling()
         assert backbone is not None
         backbone.eval()
@@ -177,16 +177,16 @@ class UtteranceFeatures:
 def load_features(
     encoder: str, revision: str | None = None, folder: str | Path | None = None
 ) -> UtteranceFeatures:
-    """Load an encoder, or a front end without one, for a probe.
+    """Loads an encoder, or a front end without one, for a probe.
 
     Arguments
     ---------
     encoder : str
         Hub id or folder; or one of ``BASELINES``.
     revision : str, optional
-        On the hub.
+        Revision on the hub.
     folder : str or pathlib.Path, optional
-        Where features are kept.
+        Folder of the features.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def load_features(
     Raises
     ------
     ValueError
-        For an encoder that cannot be loaded.
+        If the encoder cannot be loaded.
 
     Example
     -------
@@ -215,31 +215,32 @@ def keep_pooled(
     utterances: Sequence[Utterance],
     folder: str | Path | None = None,
 ) -> Read | None:
-    r"""Compute once what a frozen encoder and a pooling without weights give.
+    r"""Computes the pooled output of a frozen encoder once.
 
     The weighted sum of layers and the mean over time commute,
 
     .. math::
         \frac{1}{T} \sum_t \sum_l w_l h_{l,t} = \sum_l w_l \frac{1}{T} \sum_t h_{l,t}
 
-    so that the layer weights are trained as ever. With mean and standard deviation the
-    same is so for one layer. Features are those of :class:`UtteranceFeatures`: a probe
-    shares them.
+    so the layer weights can be trained as usual. With mean and standard deviation this
+    holds for a single layer. The features are those of :class:`UtteranceFeatures` and
+    shared with a probe.
 
     Arguments
     ---------
     encoder : UtteranceEncoder
-        Of a ``WeightedSSL``. Is told to read what is computed here.
+        Encoder with a ``WeightedSSL``. Its ``reads`` is set.
     utterances : sequence of Utterance
-        All that will be read.
+        All utterances that will be read.
     folder : str or pathlib.Path, optional
-        Where features are kept.
+        Folder of the features.
 
     Returns
     -------
     callable or None
-        ``read(utterance)``: (K, D), each of the backbone's ``layers``. None where that
-        is not enough: the encoder is trained, or the pooling is another one.
+        ``read(utterance)``: (K, D), one row per layer of the backbone's ``layers``.
+        None if this is not possible: the encoder is trained, or the pooling has
+        weights.
     """
     backbone, pooling = encoder.backbone, type(encoder.pooling)
     mean, one = pooling is MeanPooling, len(backbone.layers) == 1
@@ -276,7 +277,7 @@ def _open_smile(name: str) -> Any:
 
 
 def _functionals(smile: Any, wavs: list[Tensor]) -> list[Tensor]:
-    """One row each; a functional that openSMILE finds no number for is 0."""
+    """Computes one row per waveform; a functional that is not a number becomes 0."""
     tables = [smile.process_signal(wav.numpy(), SAMPLE_RATE) for wav in wavs]
     rows = [
         torch.from_numpy(table.to_numpy(dtype="float32").copy()) for table in tables

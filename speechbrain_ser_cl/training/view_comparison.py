@@ -1,4 +1,4 @@
-"""How alike encoders of several views are, before and after each stage of training."""
+"""Compares the encoders of several views, before and after each stage of training."""
 
 import logging
 from collections.abc import Mapping
@@ -21,21 +21,21 @@ logger = logging.getLogger(__name__)
 class ViewComparison:
     """Compares encoders on the utterances of the validation and test parts.
 
-    Those of no class are among them. Embeddings are computed once and kept in files,
-    for a run that is killed.
+    Utterances without a class are included. Embeddings are computed once and saved, so
+    that a killed run can continue.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Of the run: gets ``embeddings``, ``alignment.json`` and ``tsne``.
+        Folder of the run: gets ``embeddings``, ``alignment.json`` and ``tsne``.
     titles : mapping
         Name of each stage of training to its name in tables.
     reads : mapping
-        Name of each view to what its encoders are given of utterances.
+        Name of each view to a function that returns its encoders' input.
     experiment : Experiment
-        With its unlabelled utterances.
+        Data with the unlabelled utterances.
     enabled : bool
-        False: nothing is computed.
+        False: compute nothing.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ViewComparison:
         self.ids = [utterance.id for part in parts for utterance in part]
 
     def keep(self, stage: str, view: str, encoder: UtteranceEncoder) -> None:
-        """Embeds the utterances, unless that is done.
+        """Embeds the utterances and saves the result, unless it exists.
 
         Arguments
         ---------
@@ -61,7 +61,7 @@ class ViewComparison:
         view : str
             A key of ``reads``.
         encoder : UtteranceEncoder
-            As it is at that stage.
+            Encoder after that stage.
         """
         path = self._path(stage, view)
         if self.enabled and not path.exists():
@@ -77,15 +77,14 @@ class ViewComparison:
         Arguments
         ---------
         about, fold
-            As ``write_alignment`` takes them.
+            As for ``write_alignment``.
         tsne : bool
-            Whether there are figures, ``tsne/<view>-<stage>.png``, which need
-            matplotlib.
+            Whether to draw figures, ``tsne/<view>-<stage>.png``, with matplotlib.
 
         Returns
         -------
         dict
-            As ``view_alignment`` returns it; empty where nothing is compared.
+            From ``view_alignment``; empty if nothing is compared.
         """
         if not self.enabled:
             return {}
@@ -103,7 +102,7 @@ class ViewComparison:
         return self.folder / "embeddings" / f"{stage}-{view}.npy"
 
     def _kept(self) -> dict[str, dict[str, NDArray[np.floating]]]:
-        """Of the stages of which there are all views."""
+        """Loads the embeddings of the stages for which all views exist."""
         found = {}
         for stage, title in self.titles.items():
             paths = {view: self._path(stage, view) for view in self.reads}

@@ -1,15 +1,15 @@
-"""Views of an utterance: features computed once, and what is trained on them.
+"""Views of an utterance: stored features, and the encoders trained on them.
 
-A view is an encoder in two parts, as those of ``speechbrain_ser_cl.backbones`` are:
+A view is an encoder with two parts, as in ``speechbrain_ser_cl.backbones``:
 
-- ``encoder.features``, the front end, a module that is called with waveforms (1, T) and
-  gives features (1, …, T', D), or (1, D) for a whole utterance; it does not change;
-- ``encoder.encode(features)``, which is trained: frames (B, T'', output_size), or, if
-  ``encoder.hop`` is None, vectors (B, output_size). An encoder whose frames see their
-  neighbours takes relative lengths too, and has ``encoded_lengths(lengths, n_steps)``,
-  those of what it gives.
+- ``encoder.features``, the front end, a module from waveforms (1, T) to features (1, …,
+T', D), or (1, D) for a whole utterance; it is not trained;
+- ``encoder.encode(features)``, which is trained and returns frames (B, T'',
+output_size), or, if ``encoder.hop`` is None, vectors (B, output_size). An encoder whose
+frames depend on neighbouring frames also takes relative lengths, and has
+``encoded_lengths(lengths, n_steps)``, the relative lengths of its output.
 
-Anything else with these can be a view.
+Any module with these parts can be a view.
 """
 
 import copy
@@ -37,40 +37,40 @@ from speechbrain_ser_cl.utils.errors import offenders
 logger = logging.getLogger(__name__)
 
 UNUSABLE = ("silent", "too short", "failed")
-# What openSMILE needs for one value of each functional.
+# Duration that openSMILE needs for all functionals.
 _SHORTEST = round(0.06 * SAMPLE_RATE)
-# With fewer utterances, starting more processes takes longer than they save.
+# With fewer utterances, starting processes takes longer than they save.
 _MANY = 500
 
 
 Read = Callable[[Sequence[str]], tuple[Tensor, Tensor | None]]
-"""Ids to what a model is given of them: a padded batch and relative lengths."""
+"""Converts ids to a model's input: a padded batch and relative lengths."""
 
 
 def choose_views(
     wanted: Sequence[str], needs: Mapping[str, Mapping[str, str]]
 ) -> tuple[list[str], dict[str, str]]:
-    """Replaces views that need a package which is not installed, and says so.
+    """Replaces views whose package is not installed, with a warning.
 
     Arguments
     ---------
     wanted : sequence of str
         Names of views.
     needs : mapping
-        Name of a view to ``module``, what it needs, and ``else``, the view to take in
-        its place.
+        Name of a view to ``module``, the package it needs, and ``else``, the view that
+        replaces it.
 
     Returns
     -------
     names : list of str
-        The views to take.
+        Names of the views to use.
     replaced : dict
-        Name of each view that is not taken to the reason.
+        Name of each replaced view to the reason.
 
     Raises
     ------
     ValueError
-        If they are fewer than two, or one comes twice.
+        If there are fewer than two views, or one is repeated.
 
     Example
     -------
@@ -98,18 +98,18 @@ def choose_views(
 def view_encoder(backbone: Any) -> UtteranceEncoder:
     """Makes the trained part of a view, from features to one vector per utterance.
 
-    A front end with weights is taken out of the backbone, so that it is in no copy and
-    no checkpoint; :meth:`ViewFeatures.complete` puts it back.
+    A front end with weights is removed from the backbone, so that copies and
+    checkpoints do not contain it; :meth:`ViewFeatures.complete` adds it again.
 
     Arguments
     ---------
     backbone : torch.nn.Module
-        An encoder as the module's docstring says.
+        Encoder as in the module's docstring.
 
     Returns
     -------
     UtteranceEncoder
-        It reads features; frames are averaged over time.
+        Encoder of features; frames are averaged over time.
 
     Example
     -------
@@ -133,12 +133,12 @@ def from_scratch(encoder: UtteranceEncoder) -> UtteranceEncoder:
     Arguments
     ---------
     encoder : UtteranceEncoder
-        Of :func:`view_encoder`.
+        From :func:`view_encoder`.
 
     Returns
     -------
     UtteranceEncoder
-        On the same device; the weights depend on torch's random state alone.
+        On the same device; the weights depend only on torch's random state.
     """
     encoder = copy.deepcopy(encoder)
     for module in encoder.modules():
@@ -151,14 +151,14 @@ def from_scratch(encoder: UtteranceEncoder) -> UtteranceEncoder:
 def embed(
     encoder: UtteranceEncoder, read: Read, ids: Sequence[str], batch_size: int = 64
 ) -> Tensor:
-    """Embeds utterances; puts the encoder into evaluation mode.
+    """Embeds utterances; sets the encoder to evaluation mode.
 
     Arguments
     ---------
     encoder : UtteranceEncoder
-        Of :func:`view_encoder`.
+        From :func:`view_encoder`.
     read : callable
-        What the encoder is given of utterances.
+        Returns the encoder's input for utterances.
     ids : sequence of str
         N ids.
     batch_size : int
@@ -175,21 +175,21 @@ def embed(
 
 
 def keep_vectors(encoder: UtteranceEncoder, read: Read, ids: Sequence[str]) -> Read:
-    """Freezes an encoder and computes once, in memory, what it gives.
+    """Freezes an encoder and computes its output once, in memory.
 
     Arguments
     ---------
     encoder : UtteranceEncoder
-        Reads vectors afterwards.
+        Encoder; reads vectors afterwards.
     read : callable
-        What it is given of utterances until now.
+        Returns its previous input for utterances.
     ids : sequence of str
         All utterances that will be read.
 
     Returns
     -------
     callable
-        What it is given from now on: its own vectors.
+        Returns its new input: its own vectors.
     """
     encoder.requires_grad_(False)
     vectors = embed(encoder, read, ids).to(next(encoder.parameters()).device)
@@ -202,13 +202,13 @@ def keep_vectors(encoder: UtteranceEncoder, read: Read, ids: Sequence[str]) -> R
 def take_statistics(
     encoder: UtteranceEncoder, read: Read, ids: Sequence[str], batch_size: int = 64
 ) -> None:
-    """Gives the batch normalisation of an encoder that is not trained its statistics.
+    """Computes the batch normalisation statistics of an encoder that is not trained.
 
     Arguments
     ---------
     encoder, read, ids, batch_size
-        As for :func:`embed`. A batch of one utterance has no variance: it is left out
-        at the end.
+        As for :func:`embed`. A last batch with one utterance has no variance and is
+        left out.
     """
     encoder.train()
     for start in range(0, len(ids) - 1, batch_size):
@@ -216,26 +216,26 @@ def take_statistics(
 
 
 class ViewFeatures:
-    """The features of a view, in a :class:`FeatureCache`.
+    """Stores the features of a view in a :class:`FeatureCache`.
 
-    Utterances that are silent, shorter than 60 ms, or of which the front end finds no
-    features, are noted in the cache as such, and not tried again.
+    Utterances that are silent, shorter than 60 ms, or for which the front end fails are
+    marked in the cache and not tried again.
 
     Arguments
     ---------
     front_end : torch.nn.Module
-        Waveforms (1, T) to features.
+        From waveforms (1, T) to features.
     folder : str or pathlib.Path
         Folder of all caches.
     max_seconds : float, optional
         Longer utterances are cut at their end.
     dtype : str
-        How frames are stored; functionals are always in float32.
+        Type of stored frames; functionals are always in float32.
 
     Attributes
     ----------
     unusable : dict
-        Id to one of ``UNUSABLE``, of those given to :meth:`fill`.
+        Id to one of ``UNUSABLE``, for utterances given to :meth:`fill`.
 
     Example
     -------
@@ -291,10 +291,10 @@ class ViewFeatures:
         utterances : sequence of Utterance
             In any order.
         processes : int, optional
-            How many compute functionals. None: as many as there are cores, if there
-            is much to do. Frames are computed in one, on all cores or on a GPU.
+            Number of processes for functionals. None: number of cores, if there is
+            enough work. Frames are computed in one process, on all cores or on a GPU.
         device : str or torch.device
-            Where frames are computed.
+            Device for frames.
 
         Raises
         ------
@@ -331,25 +331,25 @@ class ViewFeatures:
         Arguments
         ---------
         ids : sequence of str
-            B ids of usable utterances.
+            Ids of B usable utterances.
         device : str or torch.device
-            Where to.
+            Device of the result.
         """
         features, lengths = self.cache.batch(ids)
         return features.to(device, non_blocking=True), lengths.to(device)
 
     def complete(self, model: EmotionClassifier) -> EmotionClassifier:
-        """Gives a model of this view its front end: from now on it reads waveforms.
+        """Adds the front end to a model of this view, which then reads waveforms.
 
         Arguments
         ---------
         model : EmotionClassifier
-            Its encoder is like those of :func:`view_encoder`.
+            Model whose encoder is like those of :func:`view_encoder`.
 
         Returns
         -------
         EmotionClassifier
-            The same.
+            The same model.
         """
         model.encoder.backbone.features = self.front_end
         model.encoder.reads = "waveform"
@@ -364,14 +364,14 @@ def collate_views(
     Arguments
     ---------
     features : mapping of str to ViewFeatures
-        By name, filled.
+        View name to its filled features.
     items : sequence of mapping
-        What a ``SpeechDataset`` gives that reads nothing.
+        Items of a ``SpeechDataset`` that reads nothing.
 
     Returns
     -------
     dict
-        Name of the view to features and lengths.
+        View name to features and lengths.
     """
     ids = [item["id"] for item in items]
     return {name: one.batch(ids) for name, one in features.items()}
@@ -380,14 +380,14 @@ def collate_views(
 def take_unusable(
     views: Mapping[str, ViewFeatures], utterances: Iterable[Utterance]
 ) -> dict[str, str]:
-    """Finds utterances of which some view has no features.
+    """Finds utterances for which a view has no features.
 
     Arguments
     ---------
     views : mapping of str to ViewFeatures
-        By name, filled.
+        View name to its filled features.
     utterances : iterable of Utterance
-        Which.
+        Utterances to check.
 
     Returns
     -------
@@ -404,7 +404,7 @@ def take_unusable(
 
 
 def _extract(front_end: nn.Module, max_samples: int | None, wav: Tensor) -> Tensor:
-    """Features of one utterance; a single number says why there are none."""
+    """Computes the features of one utterance; a single number tells why none."""
     if (wav - wav.mean()).abs().max() < SILENT_PEAK:
         return torch.tensor(float(UNUSABLE.index("silent")))
     if len(wav) < _SHORTEST:
