@@ -38,9 +38,8 @@ class Kind:
     common : callable
         Converts sums to a value that is equal for two settings with the same test
         utterances.
-        utterances.
-    Converts sums to the number of utterances.
-        Takes sums; the number of utterances.
+    number : callable
+        Converts sums to the number of utterances.
 
     Example
     -------

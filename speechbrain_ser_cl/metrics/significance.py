@@ -159,8 +159,9 @@ def mean_interval(values: ArrayLike) -> tuple[float, float] | None:
 
     Arguments
     ---------
-    Value of each seed or fold, shape (N,). Folds share training data, so their interval
-    is somewhat too narrow.
+    values : array_like of float
+        Value of each seed or fold, shape (N,). Folds share training data, so their
+        interval is somewhat too narrow.
 
     Returns
     -------

@@ -348,15 +348,14 @@ class FrozenSSL(nn.Module):
         self.pooled = type(pooling) is MeanPooling
 
     def cache(self, folder: str | Path, revision: str | None = None) -> FeatureCache:
-        """Returns the cache of this encoder's features, to be filled with
-        :meth:`extract`.
+        """Returns the cache of this encoder's features; :meth:`extract` computes them.
 
         Arguments
         ---------
         folder : str or pathlib.Path
             Folder of all caches.
-        Revision of the pretrained model; part of the key.
-            Revision of the pretrained model; becomes part of the key.
+        revision : str, optional
+            Revision of the pretrained model; part of the key.
 
         Returns
         -------
