@@ -1,4 +1,4 @@
-"""A finished run to a folder that others use: a model and a card about it."""
+"""Exports a finished run to a folder with its model and a model card."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ from speechbrain_ser_cl.utils.records import RecordError, check_files, read
 from speechbrain_ser_cl.utils.schemas import FILES, MODEL, RESULTS, check_kind
 
 FORMATS = ("native", "speechbrain", "onnx")
-# What rounding, and evaluating with bf16, can do to a probability.
+# Largest difference of probabilities by rounding, or by evaluating with bf16.
 _MOST_DIFFERENCE = 0.02
 _MOST_CHECKED = 16
 _LONG = {"wa": "WA (accuracy)", "uar": "UAR", "macro_f1": "macro-F1"}
@@ -49,29 +49,29 @@ def export_run(
     Arguments
     ---------
     run : str or pathlib.Path
-        A run's output folder, with ``results.json`` and ``model/``.
+        Output folder of a run, with ``results.json`` and ``model/``.
     folder : str or pathlib.Path
-        Where to; must not be there, or be empty.
+        Output folder; must be new or empty.
     format : str
         ``"native"``: for :class:`~speechbrain_ser_cl.inference.EmotionRecognizer`.
         ``"speechbrain"``: for ``EncoderClassifier.from_hparams`` of SpeechBrain.
-        ``"onnx"``: one utterance to its probabilities; compared with PyTorch by
+        ``"onnx"``: one utterance to its probabilities, compared with PyTorch by
         onnxruntime before it is kept.
     force : bool
-        Write into a folder that has files already.
+        Whether to write into a folder that is not empty.
 
     Returns
     -------
     list of pathlib.Path
-        The files, ``README.md`` first.
+        Written files, ``README.md`` first.
 
     Raises
     ------
     ValueError
-        If the run is not finished, has no model, or its model does not give the
-        predictions that the run wrote down; or if the folder is not empty.
+        If the run is not finished, has no model, or its model does not reproduce the
+        run's predictions; or if the folder is not empty.
     ImportError
-        If what the format needs is not installed.
+        If a package that the format needs is not installed.
     """
     run, folder = Path(run), Path(folder)
     if format not in FORMATS:
@@ -123,26 +123,27 @@ def model_card(
     class_names: Sequence[str],
     facts: Mapping[str, Any],
 ) -> str:
-    """Write what a model is, was trained on and can do, in Markdown.
+    """Returns a model card in Markdown: what a model is, its training data and results.
 
     Arguments
     ---------
     results : mapping
-        A run's ``results.json``.
+        Contents of a run's ``results.json``.
     parts : mapping
-        Its utterances, see :func:`~speechbrain_ser_cl.results.utterances.read_parts`.
+        Utterances of the run, see
+        :func:`~speechbrain_ser_cl.results.utterances.read_parts`.
     tested : sequence of str
-        Ids of the utterances that were tested.
+        Ids of the tested utterances.
     class_names : sequence of str
         Names of the classes.
     facts : mapping
-        ``format`` and ``folder`` of the export, ``parameters`` (a number), ``kind``
-        where it is not ``classes`` and, for ONNX, ``onnx_difference``.
+        ``format`` and ``folder`` of the export, ``parameters`` (a number), ``kind`` if
+        it is not ``classes`` and, for ONNX, ``onnx_difference``.
 
     Returns
     -------
     str
-        The card.
+        Text of the card.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -208,7 +209,7 @@ def _listed(names: Any) -> str:
 
 
 def _results(run: Path) -> dict[str, Any]:
-    """Read ``results.json`` of a run that can be exported."""
+    """Reads ``results.json`` of a run that can be exported."""
     path = run / "results.json"
     if not path.is_file():
         runs = sorted(str(p.parent) for p in run.rglob("results.json"))[:5]
@@ -231,7 +232,7 @@ def _results(run: Path) -> dict[str, Any]:
 
 
 def _predicted(run: Path, kind: str) -> dict[str, np.ndarray]:
-    """Id of each utterance tested to what was predicted of it."""
+    """Returns the id of each tested utterance with its prediction."""
     if kind == "classes":
         found = read_predictions(run / "predictions.csv")
         return dict(zip(found.ids, found.probabilities, strict=True))
@@ -245,7 +246,7 @@ def _check_predictions(
     rows: Mapping[str, np.ndarray],
     parts: Mapping[str, Sequence[Labelled]],
 ) -> None:
-    """Compares with what the run wrote down, on test files that are still there."""
+    """Compares the model with the run's predictions, on test files that still exist."""
     path_of = {i.utterance.id: i.utterance.path for p in parts.values() for i in p}
     model = recognizer.model
     most = _MOST_DIFFERENCE * max(model.scale or [1.0])
@@ -253,10 +254,10 @@ def _check_predictions(
     found = recognizer.classify_files([path_of[name] for name in some])
     for name, (path, result) in zip(some, found, strict=True):
         if isinstance(result, AudioError) or result.timeline:
-            continue  # the run may have known how to read it
+            continue  # the run may have read it in another way
         values = result.values if isinstance(result, Rating) else result.probabilities
         ours = np.array(list(values.values()))
-        if recognizer.kind == "classes":  # the run's are without the temperature
+        if recognizer.kind == "classes":  # the run did not scale
             (ours,) = rescale([ours], 1 / model.head.temperature)
         if abs(ours - rows[name]).max() > most:
             raise ValueError(
@@ -269,7 +270,7 @@ def _check_predictions(
 def _write_speechbrain(
     folder: Path, model: EmotionClassifier, description: Mapping[str, Any]
 ) -> list[Path]:
-    """Write the YAML and checkpoints for ``EncoderClassifier.from_hparams``."""
+    """Writes the YAML and checkpoints for ``EncoderClassifier.from_hparams``."""
     from speechbrain.dataio.encoder import CategoricalEncoder
 
     encoder = model.encoder
@@ -323,7 +324,7 @@ class _Quoting(yaml.SafeDumper):  # type: ignore[misc]
 
 
 def _quoted(dumper: _Quoting, text: str) -> yaml.ScalarNode:
-    """Write text in double quotes."""
+    """Formats text in double quotes."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"')
 
 
@@ -331,7 +332,7 @@ _Quoting.add_representer(str, _quoted)
 
 
 def _tagged(part: nn.Module | None) -> str:
-    """Write a part as one line of HyperPyYAML."""
+    """Formats a part as one line of HyperPyYAML."""
     if part is None:
         return "null"
     described: Any = part
@@ -346,44 +347,44 @@ def _tagged(part: nn.Module | None) -> str:
 
 
 class _OneUtterance(nn.Module):
-    """Waveform (1, T) to what the model answers (1, C)."""
+    """Converts a waveform (1, T) to the model's answer (1, C)."""
 
     def __init__(self, model: EmotionClassifier) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, wavs: Tensor) -> Tensor:
-        """Classifies it."""
+        """Computes the answer."""
         return self.model.answers(self.model(wavs))
 
 
 def write_onnx(
     path: str | Path, model: EmotionClassifier, class_names: Sequence[str]
 ) -> float:
-    """Writes a model that takes one utterance, ``wavs`` (1, T), of at least 0.1 s.
+    """Writes a model for one utterance, ``wavs`` (1, T), of at least 0.1 s.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file.
+        Output file.
     model : EmotionClassifier
-        On the CPU.
+        Model on the CPU.
     class_names : sequence of str
-        Go into the file's metadata, as JSON under ``classes``; under ``kind`` is the
-        model's.
+        Written into the file's metadata as JSON under ``classes``, with the model's
+        kind under ``kind``.
 
     Returns
     -------
     float
-        By how much the ``probabilities`` (1, C), or ``values`` of dimensions, that
-        onnxruntime gives differ from PyTorch's, at most, on noise of three lengths.
+        Largest difference between ``probabilities`` (1, C), or ``values`` of
+        dimensions, of onnxruntime and PyTorch, on noise of three lengths.
 
     Raises
     ------
     ValueError
-        If that is more than 1e-4 (of a dimension's scale), or PyTorch cannot export
-        the model, such as one with features that openSMILE computes; then there is no
-        file.
+        If the difference is above 1e-4 (times a dimension's scale), or PyTorch cannot
+        export the model, for example one with openSMILE features; no file is written
+        then.
     ImportError
         If the extra ``onnx`` is not installed.
     """
@@ -397,7 +398,7 @@ def write_onnx(
     module = _OneUtterance(model).eval()
     generator = torch.Generator().manual_seed(0)
     speech = 0.1 * torch.randn(1, 2 * SAMPLE_RATE, generator=generator)
-    # What torch's exporter says of itself and of torchvision is of no use to anybody.
+    # Messages of torch's exporter about itself and torchvision do not help users.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with torch.no_grad(), warnings.catch_warnings():
@@ -413,7 +414,7 @@ def write_onnx(
                 dynamo=True,
                 verbose=False,
             )
-    except Exception as error:  # whatever the exporter does with what it cannot do
+    except Exception as error:  # the exporter may raise anything
         raise ValueError(
             f"PyTorch cannot export this model with "
             f"{type(model.encoder.backbone).__name__} to ONNX: {error!s:.300}"

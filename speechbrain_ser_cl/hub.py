@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: the card's metadata, and the upload."""
+"""Models on the Hugging Face hub: metadata of the card, and upload."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ FILES = (
     *(CARD, "model.json", "model.safetensors", "model.onnx"),
     *("hyperparams.yaml", "embedding_model.ckpt", "head.ckpt", "label_encoder.ckpt"),
 )
-"""What ``ser-cl export`` writes; nothing else of a folder is uploaded."""
+"""Files that ``ser-cl export`` writes; no other files are uploaded."""
 
 _MODELS = ("model.json", "model.onnx", "hyperparams.yaml")
 _METRICS = {
@@ -29,17 +29,17 @@ _METRICS = {
 
 
 def licence_id(name: str) -> str | None:
-    """Give the hub's id of a licence.
+    """Returns the hub's id of a licence.
 
     Arguments
     ---------
     name : str
-        As cards of corpora name it.
+        Name as in the cards of corpora.
 
     Returns
     -------
     str or None
-        None where the hub has none.
+        None if the hub has no id for it.
 
     Example
     -------
@@ -57,26 +57,26 @@ def card_metadata(
     test_part: str,
     name: str,
 ) -> str:
-    """Write the YAML at the head of a model card, as the hub reads it.
+    """Returns the YAML header of a model card for the hub.
 
-    The licence is that of the corpora, where it is one that the hub knows and the same
-    for all; else ``other``, and the card says which there are.
+    The licence is that of the corpora, if the hub knows it and all corpora share it;
+    else ``other``, and the card lists the licences.
 
     Arguments
     ---------
     results : mapping
-        A run's ``results.json``.
+        Contents of a run's ``results.json``.
     parts : mapping
-        Its utterances by part.
+        Utterances by part.
     test_part : str
-        Name of the part that was tested.
+        Name of the tested part.
     name : str
-        Of the model.
+        Name of the model.
 
     Returns
     -------
     str
-        Without the lines ``---``.
+        YAML without the lines ``---``.
     """
     utterances = [item.utterance for part in parts.values() for item in part]
     corpora = sorted({one.corpus for one in utterances})
@@ -116,20 +116,20 @@ def card_metadata(
 def push(
     folder: str | Path, repository: str, private: bool = False, message: str = ""
 ) -> str:
-    """Upload an exported model; what is there already is replaced.
+    """Uploads an exported model; replaces existing files.
 
-    The token is the hub's own: ``hf auth login``, or ``HF_TOKEN``.
+    Uses the hub's token: ``hf auth login``, or ``HF_TOKEN``.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        What ``ser-cl export`` wrote.
+        Folder from ``ser-cl export``.
     repository : str
-        Its id: ``owner/name``. Made where it is not there.
+        Id of the repository: ``owner/name``. Created if needed.
     private : bool
-        Whether a new one is private.
+        Whether a new repository is private.
     message : str
-        Of the commit.
+        Message of the commit.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def push(
     Raises
     ------
     ModelError
-        If the folder is no exported model, or the hub refuses.
+        If the folder is not an exported model, or the hub refuses.
     """
     folder = Path(folder)
     check(folder)
@@ -164,22 +164,22 @@ def push(
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """Refuse a folder that is no exported model.
+    """Refuses a folder that is not an exported model.
 
     Arguments
     ---------
     folder : pathlib.Path
-        The folder.
+        Folder to check.
 
     Returns
     -------
     dict
-        The metadata of its card.
+        Metadata of its card.
 
     Raises
     ------
     ModelError
-        If there is no model in it, or no card with metadata.
+        If it contains no model, or no card with metadata.
     """
     if not any((folder / name).is_file() for name in _MODELS):
         raise ModelError(

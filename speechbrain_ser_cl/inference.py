@@ -1,19 +1,17 @@
-"""Classify speech with a trained model, without the recipe that trained it.
+"""Classifies speech with a trained model, without the recipe that trained it.
 
 >>> from speechbrain_ser_cl.inference import EmotionRecognizer
 >>> recognizer = EmotionRecognizer.from_pretrained("my_model")  # doctest: +SKIP
 >>> recognizer.classify_file("speech.wav").emotion  # doctest: +SKIP
 'angry'
 
-A model is a folder that ``ser-cl export RUN MODEL_DIR`` wrote, or a repository of the
-Hugging Face hub with such a folder's files. Loading runs no code from it: it holds
-names of registered parts, numbers for their constructors and tensors, see
-``model_folder.py``.
+A model is a folder from ``ser-cl export RUN MODEL_DIR``, or a repository of the Hugging
+Face hub with its files. Loading runs no code from it: it contains names of registered
+parts, numbers for their constructors and tensors, see ``model_folder.py``.
 
-How a recipe's runs become exportable: it trains an
-``EmotionClassifier(backbone, [head], pooling)`` and hands that to
-:func:`~.training.write_run`, as ``model``; each of its parts has a registered name and
-a method ``arguments()``.
+A recipe's runs can be exported if it trains an ``EmotionClassifier(backbone, [head],
+pooling)`` and passes it to :func:`~.training.write_run` as ``model``, and if each of
+its parts has a registered name and a method ``arguments()``.
 """
 
 import re
@@ -45,31 +43,32 @@ from speechbrain_ser_cl.utils.audio import (
     load_audio,
 )
 
-# Longer files are cut into windows even if nobody asks for it.
+# Longer files are always cut into windows.
 LONGEST_UTTERANCE = 60.0
 WINDOW = 10.0
-# As much padded speech is run at once; one utterance may be longer.
+# Seconds of padded speech per batch; a single utterance may be longer.
 BATCH_SECONDS = 120.0
-# So many files are read before they are sorted by length.
+# Number of files that are read before sorting by length.
 _FILES_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
 class Classification:
-    """What a model says about an utterance, a file, or a window of one.
+    """A model's answer for an utterance, a file, or a window of a file.
 
     Arguments
     ---------
     emotion : str
         The most probable class.
     probabilities : dict of str to float
-        Of each class, adding up to 1.
+        Probability of each class, with sum 1.
     start, end : float
-        What it is about, in seconds.
+        Time range of the answer, in seconds.
     timeline : tuple of Classification
-        Of the windows, where there are any, in order of time.
+        Answers for the windows, if there are any, in order of time.
     silent : bool
-        Whether no sample is above -60 dB of full scale. Then the emotion means nothing.
+        Whether no sample is above -60 dB of full scale; the emotion is then
+        meaningless.
 
     Example
     -------
@@ -91,7 +90,7 @@ class Classification:
         return self.probabilities[self.emotion]
 
     def as_dict(self) -> dict[str, Any]:
-        """Converts all of it to plain values, for JSON."""
+        """Converts to plain values, for JSON."""
         return {
             "emotion": self.emotion,
             "probabilities": self.probabilities,
@@ -104,9 +103,9 @@ class Classification:
 
 @dataclass(frozen=True)
 class SeveralEmotions(Classification):
-    """What a model says that knows several emotions at once.
+    """The answer of a model for several emotions at once.
 
-    ``probabilities`` are those of each emotion on its own; ``emotion`` is the most
+    ``probabilities`` are those of each emotion separately; ``emotion`` is the most
     probable one.
 
     Example
@@ -118,24 +117,24 @@ class SeveralEmotions(Classification):
 
     @property
     def emotions(self) -> tuple[str, ...]:
-        """Those with a probability above 0.5; perhaps none."""
+        """Emotions with a probability above 0.5; may be empty."""
         return tuple(name for name, p in self.probabilities.items() if p > 0.5)
 
     def as_dict(self) -> dict[str, Any]:
-        """Converts all of it to plain values, for JSON."""
+        """Converts to plain values, for JSON."""
         return {"emotions": list(self.emotions)} | super().as_dict()
 
 
 @dataclass(frozen=True)
 class Rating:
-    """Where on dimensions such as arousal a model hears an utterance.
+    """The answer of a model for dimensions such as arousal.
 
     Arguments
     ---------
     values : dict of str to float
-        Of each dimension, on the scale of the corpus that the model was trained on.
+        Value of each dimension, on the scale of the training corpus.
     start, end, timeline, silent
-        As of :class:`Classification`.
+        As in :class:`Classification`.
 
     Example
     -------
@@ -150,7 +149,7 @@ class Rating:
     silent: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Converts all of it to plain values, for JSON."""
+        """Converts to plain values, for JSON."""
         return {
             "values": self.values,
             "start": self.start,
@@ -164,10 +163,10 @@ Answer = Classification | Rating
 
 
 class EmotionRecognizer:
-    """A trained model and what it needs to classify files.
+    """Classifies files and waveforms with a trained model.
 
-    An utterance gets the same result alone and in any batch, up to rounding (about
-    1e-6), and the same as in the test of the run that was exported.
+    The result of an utterance does not depend on its batch, up to rounding (about
+    1e-6), and equals that in the test of the exported run.
 
     Arguments
     ---------
@@ -176,7 +175,7 @@ class EmotionRecognizer:
     class_names : sequence of str
         Names of the classes 0, 1, …
     device : str or torch.device, optional
-        Where to run it; a GPU where there is one by default.
+        Device of the model. Default: a GPU if there is one.
 
     Attributes
     ----------
@@ -186,7 +185,7 @@ class EmotionRecognizer:
         ``"classes"``: results are :class:`Classification`; ``"emotions"``:
         :class:`SeveralEmotions`; ``"dimensions"``: :class:`Rating`.
     max_seconds : float
-        Up to this length a file is one utterance, if no window is asked for.
+        Files up to this length are one utterance, unless a window is given.
 
     Example
     -------
@@ -235,14 +234,14 @@ class EmotionRecognizer:
         Arguments
         ---------
         source : str or pathlib.Path
-            A folder, or the id of a repository on the Hugging Face hub, of which
+            Folder, or id of a repository on the Hugging Face hub, from which
             ``model.json`` and ``model.safetensors`` are downloaded.
         revision : str, optional
-            Commit, tag or branch on the hub. Of no effect on a folder.
+            Commit, tag or branch on the hub. Not used for folders.
         device : str or torch.device, optional
-            Where to run it; a GPU where there is one by default.
+            Device of the model. Default: a GPU if there is one.
         cache_folder : str or pathlib.Path, optional
-            Where downloads go. None: the hub's own cache.
+            Folder for downloads. None: the hub's cache.
 
         Returns
         -------
@@ -252,7 +251,7 @@ class EmotionRecognizer:
         Raises
         ------
         ModelError
-            If there is no such model, or what there is cannot be trusted.
+            If there is no such model, or it is invalid.
         """
         folder = Path(source).expanduser()
         if folder.is_file():
@@ -272,18 +271,18 @@ class EmotionRecognizer:
         Arguments
         ---------
         path : str or pathlib.Path
-            Any file that libsndfile reads. Channels are averaged.
+            File that libsndfile reads. Channels are averaged.
         window : float, optional
-            Classify windows of so many seconds: the result has a time line, and its
-            probabilities are the mean of the windows'. None: a file of up to
+            Length of windows in seconds: the result has a timeline, and its
+            probabilities are the mean over the windows. None: a file of up to
             ``max_seconds`` is one utterance; a longer one gets windows of 10 s.
         hop : float, optional
-            Seconds from one window to the next; half a window by default.
+            Step between windows in seconds. Default: half a window.
 
         Returns
         -------
         Classification, SeveralEmotions or Rating
-            Of the whole file, as ``kind`` says.
+            Answer for the whole file; its type depends on ``kind``.
 
         Raises
         ------
@@ -315,9 +314,9 @@ class EmotionRecognizer:
         Yields
         ------
         path : str or pathlib.Path
-            As given, and in that order.
+            Given path, in the given order.
         result : Classification, SeveralEmotions, Rating or AudioError
-            A file that cannot be used does not keep the others from being classified.
+            An AudioError for a file that cannot be used; the others are classified.
 
         Raises
         ------
@@ -362,18 +361,18 @@ class EmotionRecognizer:
         lengths : torch.Tensor, optional
             Relative lengths (B,) of a padded batch, in (0, 1].
         sample_rate : int
-            Of all of them, in Hz.
+            Sampling rate of all waveforms, in Hz.
 
         Returns
         -------
         list of Classification, SeveralEmotions or Rating
-            In the order given.
+            In the given order.
 
         Raises
         ------
         AudioError
-            If a waveform is not one, is empty, has samples beyond 1e6, or is longer
-            than the encoder takes; if the model's output is not finite.
+            If a waveform has a wrong shape, is empty, has samples beyond 1e6, or is
+            longer than the encoder accepts; or if the model's output is not finite.
         """
         signals = self._signals(wavs, lengths, sample_rate)
         rows = self._run(self._probabilities, signals)
@@ -388,7 +387,7 @@ class EmotionRecognizer:
         lengths: Tensor | None = None,
         sample_rate: int = SAMPLE_RATE,
     ) -> Tensor:
-        """Embeds waveforms: what the classifier's heads see.
+        """Embeds waveforms: returns the input of the classifier's heads.
 
         Arguments
         ---------
@@ -403,7 +402,7 @@ class EmotionRecognizer:
         Raises
         ------
         AudioError
-            As :meth:`classify_batch` does.
+            As in :meth:`classify_batch`.
         """
         rows = self._run(self.model.encoder, self._signals(wavs, lengths, sample_rate))
         embeddings = torch.stack(rows) if rows else torch.empty(0, 0)
@@ -418,7 +417,7 @@ class EmotionRecognizer:
     def _run(
         self, function: Callable[..., Tensor], signals: Sequence[Tensor]
     ) -> list[Tensor]:
-        """Rows (…) of a function of batches, for each signal, in batches by length."""
+        """Applies a function on batches to each signal, in batches by length."""
         rows = [torch.empty(0)] * len(signals)
         for batch in _batches([len(signal) for signal in signals]):
             longest = max(len(signals[i]) for i in batch)
@@ -432,17 +431,17 @@ class EmotionRecognizer:
         return rows
 
     def check_window(self, window: float | None, hop: float | None) -> None:
-        """Refuses a window that the encoder does not take, or a hop beyond it.
+        """Refuses a window that the encoder does not accept, or a longer hop.
 
         Arguments
         ---------
         window, hop : float or None
-            In seconds, as for :meth:`classify_file`.
+            Seconds, as for :meth:`classify_file`.
 
         Raises
         ------
         ValueError
-            Says what was expected.
+            The message has the expected range.
         """
         if window is None:
             if hop is not None:
@@ -458,7 +457,7 @@ class EmotionRecognizer:
     def _summary(
         self, audio: Tensor, spans: Sequence[tuple[int, int]], rows: list[Tensor]
     ) -> Answer:
-        """Summarise a file from its windows."""
+        """Summarises a file from its windows."""
         windows = [
             self._classification(row, audio, span)
             for row, span in zip(rows, spans, strict=True)
@@ -497,10 +496,10 @@ class EmotionRecognizer:
         lengths: Tensor | None,
         sample_rate: int,
     ) -> list[Tensor]:
-        """Check waveforms and give them at 16 kHz, on the CPU, without padding."""
+        """Checks waveforms and returns them at 16 kHz, on the CPU, without padding."""
         signals = []
         if lengths is not None:
-            valid_counts(lengths, 1)  # refuses what is not relative
+            valid_counts(lengths, 1)  # refuses lengths that are not relative
         for i, wav in enumerate(wavs):
             array = numpy.asarray(wav.cpu() if isinstance(wav, Tensor) else wav)
             if array.ndim != 1 or array.dtype.kind != "f":
@@ -514,7 +513,7 @@ class EmotionRecognizer:
                 array = array[: max(round(float(lengths[i]) * len(array)), 1)]
             if sample_rate != SAMPLE_RATE and len(array):
                 array = soxr.resample(array, sample_rate, SAMPLE_RATE)
-            # A comparison that NaN fails.
+            # A comparison that is False for NaN.
             if len(array) == 0 or not numpy.abs(array).max() <= LOUDEST:
                 raise AudioError(
                     f"waveform {i} is empty, or has values that are not finite or "
@@ -537,23 +536,23 @@ def window_spans(
     window: float | None = None,
     hop: float | None = None,
 ) -> list[tuple[int, int]]:
-    """Cuts a recording into windows; the last one ends with it.
+    """Cuts a recording into windows; the last window ends with the recording.
 
     Arguments
     ---------
     n_samples : int
-        Of the recording, at 16 kHz.
+        Number of samples of the recording, at 16 kHz.
     longest : float
-        Up to so many seconds it is one window, if no window is asked for.
+        Longest recording in seconds that is one window, if no window is given.
     window : float, optional
-        Seconds of each. None: 10 s, or ``longest`` where that is less.
+        Length of a window in seconds. None: 10 s, or ``longest`` if smaller.
     hop : float, optional
-        Seconds from one to the next; half a window by default.
+        Step between windows in seconds. Default: half a window.
 
     Returns
     -------
     list of (int, int)
-        First sample of each window, and the one after its last.
+        First sample of each window, and the sample after its last one.
 
     Example
     -------
@@ -583,7 +582,7 @@ def _load(path: str | Path) -> Tensor | AudioError:
 
 
 def _batches(sizes: Sequence[int]) -> Iterator[list[int]]:
-    """Indices, longest first, with at most BATCH_SECONDS of speech and padding."""
+    """Yields indices, longest first, with at most BATCH_SECONDS of padded speech."""
     batch: list[int] = []
     for i in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
         if batch and (len(batch) + 1) * sizes[batch[0]] > BATCH_SECONDS * SAMPLE_RATE:
@@ -600,23 +599,23 @@ def download(
     cache_folder: str | Path | None = None,
     allow: Sequence[str] = (DESCRIPTION, WEIGHTS),
 ) -> Path:
-    """Downloads files of a repository of the Hugging Face hub, and no others.
+    """Downloads selected files of a repository of the Hugging Face hub.
 
     Arguments
     ---------
     source : str
-        Its id, such as ``owner/name``.
+        Id, such as ``owner/name``.
     revision : str, optional
         Commit, tag or branch.
     cache_folder : str or pathlib.Path, optional
-        Where to. None: the hub's own cache.
+        Output folder. None: the hub's cache.
     allow : sequence of str
-        Patterns of the files' names.
+        Patterns of the file names.
 
     Returns
     -------
     pathlib.Path
-        Their folder.
+        Folder of the files.
 
     Raises
     ------

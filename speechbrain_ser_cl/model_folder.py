@@ -1,6 +1,6 @@
-"""A trained model as a folder that is data and nothing else.
+"""Saves and loads a trained model as a folder that contains only data.
 
-``model.json`` names the parts and how to build them, ``model.safetensors`` holds
+``model.json`` contains the names and arguments of the parts, ``model.safetensors``
 their weights::
 
     {
@@ -16,20 +16,20 @@ their weights::
      "sha256": "…"
     }
 
-``kind`` is there where the model answers no single class: ``emotions``, or
+``kind`` is present if the model does not answer a single class: ``emotions``, or
 ``dimensions``, then with ``mean`` and ``scale`` of each (``classes`` are their names).
-``sha256`` is the checksum of the weights; it is checked where it is there. Logits are
-divided by ``temperature``; without it by 1.
+``sha256`` is the checksum of the weights, which is checked if present. Logits are
+divided by ``temperature``, default 1.
 
-A name is one of the registries ``backbones``, ``poolings`` and (norm and heads)
-``heads``, so all code that runs is code of the installed package or of a plug-in that
-its user installed. A part can be in such a folder if it has a method ``arguments()``:
-the keyword arguments, plain JSON values, that build another one like it. If its
-constructor can do more than compute, such as read files or download, it also has a
-class method ``from_arguments(arguments)`` that builds it and refuses the rest.
+A name is in one of the registries ``backbones``, ``poolings`` and (norm and heads)
+``heads``, so only code of the installed package or of installed plug-ins runs. A part
+can be saved if it has a method ``arguments()`` that returns the keyword arguments, as
+plain JSON values, with which a part like it is built. If its constructor can do more
+than compute, such as read files or download, it also has a class method
+``from_arguments(arguments)`` that builds it and refuses other arguments.
 
-Reading trusts nothing: what is too large, unknown, of a wrong type or of a wrong shape
-is refused before memory is taken for it.
+Files are not trusted: whatever is too large, unknown, or of a wrong type or shape is
+refused before memory is allocated for it.
 """
 
 import copy
@@ -78,7 +78,7 @@ _DTYPES = {
 
 
 class ModelError(FileError):
-    """A model folder that cannot be used, or should not be."""
+    """A model folder that is invalid or unsafe."""
 
 
 def write_model(
@@ -92,19 +92,19 @@ def write_model(
     Arguments
     ---------
     folder : str or pathlib.Path
-        Made if it is not there.
+        Output folder; created if needed.
     model : EmotionClassifier
-        The parts; LoRA's updates are written as part of the weights.
+        Model; LoRA's updates are merged into the weights.
     class_names : sequence of str
         Names of the classes 0, 1, …
     temperature : float, optional
-        What the logits are to be divided by. None: the model's own.
+        Divisor of the logits. None: the model's own.
 
     Raises
     ------
     ModelError
-        If a part is not registered or does not say its ``arguments()``, or if what
-        they describe is not the part.
+        If a part is not registered or has no ``arguments()``, or if these arguments do
+        not describe it.
 
     Example
     -------
@@ -149,7 +149,7 @@ def write_model(
     described = {
         name: (list(tensor.shape), tensor.dtype) for name, tensor in weights.items()
     }
-    # What could not be read again is found here, by whoever can mend it.
+    # Errors in the folder are found here, where they can be corrected.
     try:
         check(description, MODEL, folder / DESCRIPTION)
     except FileError as error:
@@ -166,31 +166,31 @@ def write_model(
     description["sha256"] = checksum(unfinished[WEIGHTS])
     text = json.dumps(description, indent=1, ensure_ascii=False) + "\n"
     unfinished[DESCRIPTION].write_text(text, encoding="utf-8")
-    # safetensors makes a file that its owner alone can read.
+    # safetensors creates files that only the owner can read.
     shutil.copymode(unfinished[DESCRIPTION], unfinished[WEIGHTS])
     for name, path in unfinished.items():
         os.replace(path, folder / name)
 
 
 def read_model(folder: str | Path) -> tuple[EmotionClassifier, list[str]]:
-    """Reads a model folder, trusting nothing in it; runs no code from it.
+    """Reads a model folder without trusting it; runs no code from it.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        With ``model.json`` and ``model.safetensors``; other files are not looked at.
+        Folder with ``model.json`` and ``model.safetensors``; other files are ignored.
 
     Returns
     -------
     model : EmotionClassifier
-        On the CPU, in evaluation mode, wanting no gradients.
+        Model on the CPU, in evaluation mode, without gradients.
     class_names : list of str
         Names of the classes 0, 1, …
 
     Raises
     ------
     ModelError
-        Names the file, what was found in it and what was expected.
+        The message has the file, what was found and what was expected.
     """
     folder = Path(folder)
     description = _read_description(folder / DESCRIPTION)
@@ -214,7 +214,7 @@ def read_model(folder: str | Path) -> tuple[EmotionClassifier, list[str]]:
     model.load_state_dict(weights)
     try:
         found_classes = model(torch.zeros(1, SAMPLE_RATE)).shape[1]
-    except Exception as error:  # whatever parts do that do not fit each other
+    except Exception as error:  # incompatible parts may raise anything
         raise ModelError(
             f"{folder / DESCRIPTION}: the parts do not work together "
             f"({type(error).__name__}: {error!s:.300})"
@@ -228,7 +228,7 @@ def read_model(folder: str | Path) -> tuple[EmotionClassifier, list[str]]:
 
 
 def _describe(registry: Registry, part: nn.Module | None) -> dict[str, Any] | None:
-    """Describe a part: name and arguments."""
+    """Returns name and arguments of a part."""
     if part is None:
         return None
     names = [name for name in registry.names() if registry.get(name) is type(part)]
@@ -243,7 +243,7 @@ def _describe(registry: Registry, part: nn.Module | None) -> dict[str, Any] | No
 
 
 def _read_description(path: Path) -> ModelRecord:
-    """Read the JSON, of a sane size and checked."""
+    """Reads and checks the JSON, up to a maximum size."""
     if not path.exists():
         folder = path.parent
         hint = "expected one that `ser-cl export` wrote, without --format"
@@ -262,7 +262,7 @@ def _read_description(path: Path) -> ModelRecord:
 
 
 def _read_header(path: Path) -> Shapes:
-    """Read shape and type of each tensor, without reading any tensor."""
+    """Reads shape and type of each tensor, without reading the tensors."""
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file, expected the weights")
     try:
@@ -287,7 +287,7 @@ def _read_header(path: Path) -> Shapes:
 
 
 def _check_values(path: Path, description: Any, n_tensors: int) -> None:
-    """Refuses what would take forever even on the way to a refusal."""
+    """Refuses values that would take too long to check."""
     to_see = [("", description, 0)]
     while to_see:
         key, value, depth = to_see.pop()
@@ -309,7 +309,7 @@ def _check_values(path: Path, description: Any, n_tensors: int) -> None:
 
 
 def _build(path: Path, description: ModelRecord) -> EmotionClassifier:
-    """Build the parts with untrained weights."""
+    """Builds the parts with untrained weights."""
     parts: dict[str, Any] = {
         "backbone": _part(path, BACKBONES, description["backbone"]),
         "heads": [_part(path, HEADS, head) for head in description["heads"]],
@@ -337,7 +337,7 @@ def _part(path: Path, registry: Registry, part: ModelPart | None) -> nn.Module |
         return build(part["arguments"])
     except ModelError as error:
         raise ModelError(f"{path}: {error}") from None
-    except Exception as error:  # whatever a constructor makes of wrong values
+    except Exception as error:  # wrong values may raise anything in a constructor
         raise ModelError(
             f"{path}: cannot build the {registry.kind} {part['name']!r:.60} from its "
             f"arguments ({type(error).__name__}: {error!s:.300})"
@@ -345,7 +345,7 @@ def _part(path: Path, registry: Registry, part: ModelPart | None) -> nn.Module |
 
 
 def _builder(registry: Registry, name: str) -> Callable[[dict[str, Any]], nn.Module]:
-    """Find what builds a part of this name from its arguments."""
+    """Returns the function that builds a part of this name from its arguments."""
     try:
         part_class = registry.get(name)
     except ValueError as error:
@@ -362,7 +362,7 @@ def _builder(registry: Registry, name: str) -> Callable[[dict[str, Any]], nn.Mod
 
 
 def _expected(folder: Path, description: ModelRecord) -> Shapes:
-    """Compute shape and type of the tensors of a description, without memory."""
+    """Computes shape and type of the tensors of a description, without memory."""
     with torch.device("meta"):
         model = _build(folder / DESCRIPTION, description)
     return {
@@ -387,7 +387,7 @@ def _check_tensors(path: Path, expected: Shapes, found: Shapes) -> None:
 
 
 def _names(names: set[str]) -> str:
-    """Write up to five names as text."""
+    """Formats up to five names."""
     first = [f"{name!s:.80}" for name in sorted(names)[:5]]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return (", ".join(first) or "none") + more

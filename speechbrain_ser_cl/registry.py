@@ -1,8 +1,8 @@
-"""Names for the package's parts, open to other packages.
+"""Registries: names for the package's parts, extensible by other packages.
 
-A dotted path in a YAML file (``!new:speechbrain_ser_cl.losses.InfoNCELoss``)
-always works and needs no registration. A ``Registry`` adds short names on top,
-for the command line, for sweeps over a YAML key, and for plug-ins.
+A dotted path in a YAML file (``!new:speechbrain_ser_cl.losses.InfoNCELoss``) always
+works without registration. A ``Registry`` adds short names for the command line, for
+sweeps over a YAML key, and for plug-ins.
 
 A plug-in is any installed package with an entry point in one of the groups
 ``speechbrain_ser_cl.losses``, ``.backbones``, ``.poolings``, ``.heads`` and
@@ -30,18 +30,18 @@ T = TypeVar("T", bound=Callable[..., Any])
 class Registry:
     """Short lower-case names for the classes or functions of one kind.
 
-    The package's own entries and those of plug-ins are imported at the first
-    look-up, not before, so that importing the registry costs nothing.
+    The package's own entries and those of plug-ins are imported at the first look-up,
+    so that importing the registry is fast.
 
     Arguments
     ---------
     kind : str
-        What one entry is, in the singular (``"loss"``).
+        Name of the kind in the singular (``"loss"``).
     plural : str
-        The same in the plural (``"losses"``). The entry-point group is
+        Name of the kind in the plural (``"losses"``). The entry-point group is
         ``speechbrain_ser_cl.<plural>``.
     builtin : str
-        The module whose import registers the package's own entries.
+        Module whose import registers the package's own entries.
 
     Example
     -------
@@ -71,7 +71,7 @@ class Registry:
         self._plugins_loaded = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Register the decorated class or function under ``name``.
+        """Registers the decorated class or function under ``name``.
 
         Arguments
         ---------
@@ -81,21 +81,20 @@ class Registry:
         Returns
         -------
         decorate : callable
-            Returns the class or function unchanged.
+            Decorator that returns the class or function unchanged.
 
         Raises
         ------
         ValueError
-            When the name is not lower-case or already taken. The same class or
-            function, defined once more because its module was reloaded, takes
-            the place of its older self.
+            If the name is not lower-case or already used. A class or function of the
+            same path, defined again by a reload of its module, replaces the old one.
         """
 
         def decorate(obj: T) -> T:
             source = obj.__module__.partition(".")[0]
             if source != PACKAGE:
-                # Else a foreign entry could take a built-in's name first, and
-                # the package's own import would be the one to fail.
+                # Otherwise a plug-in could use a built-in name first, and the package's
+                # own import would fail.
                 importlib.import_module(self.builtin)
             self._add(name, obj, source)
             return obj
@@ -103,12 +102,12 @@ class Registry:
         return decorate
 
     def alias(self, other: str, name: str) -> None:
-        """Add another name for an entry, that look-ups know and lists leave out.
+        """Adds another name for an entry, which look-ups accept and lists omit.
 
         Arguments
         ---------
         other : str
-            The other name.
+            Additional name.
         name : str
             A registered name.
         """
@@ -134,7 +133,7 @@ class Registry:
         importlib.import_module(self.builtin)
         if self._plugins_loaded:
             return
-        # Set first: a plug-in may look names up while it is being imported.
+        # Set first, because a plug-in may look up names during its import.
         self._plugins_loaded = True
         from importlib.metadata import entry_points
 
@@ -148,7 +147,7 @@ class Registry:
                         "expected a class or a function"
                     )
                 self._add(entry_point.name, obj, source)
-            except Exception as error:  # A plug-in may fail in any way it likes.
+            except Exception as error:  # A plug-in may raise anything.
                 warnings.warn(
                     f"{self.kind} plug-in {entry_point.name!r} of package {source} "
                     f"is left out: {type(error).__name__}: {error}",
@@ -156,7 +155,7 @@ class Registry:
                 )
 
     def get(self, name: str) -> Any:
-        """Get the class or function that is registered under ``name``.
+        """Returns the class or function that is registered under ``name``.
 
         Arguments
         ---------
@@ -166,12 +165,12 @@ class Registry:
         Returns
         -------
         obj : class or function
-            What was registered, not called.
+            The registered object, not called.
 
         Raises
         ------
         ValueError
-            When nothing has this name; the message has the nearest names.
+            If the name is unknown; the message has the nearest names.
         """
         self._load()
         name = self._aliases.get(name, name)
@@ -179,30 +178,30 @@ class Registry:
         return self._entries[name]
 
     def build(self, name: str, **kwargs: Any) -> Any:
-        """Call what is registered under ``name`` with ``kwargs``.
+        """Calls the class or function that is registered under ``name``.
 
         Arguments
         ---------
         name : str
             A registered name.
         **kwargs
-            Passed on.
+            Keyword arguments of the call.
 
         Returns
         -------
         result : object
-            The instance, or what the function returned.
+            Instance, or result of the function.
 
         Raises
         ------
         ValueError
-            When nothing has this name, or an argument is missing or unknown; the
-            message has the call.
+            If the name is unknown, or an argument is missing or unknown; the message
+            has the signature.
         """
         part = self.get(name)
         try:
             call = inspect.signature(part)
-        except (TypeError, ValueError):  # Some built-in callables have none.
+        except (TypeError, ValueError):  # Some built-in callables have no signature.
             return part(**kwargs)
         try:
             call.bind(**kwargs)
@@ -216,23 +215,23 @@ class Registry:
         return part(**kwargs)
 
     def names(self, pattern: str = "*") -> list[str]:
-        """List the registered names that match a shell pattern, sorted.
+        """Returns the registered names that match a shell pattern, sorted.
 
         Arguments
         ---------
         pattern : str
-            With ``*``, ``?`` and ``[...]`` as in file names.
+            Pattern with ``*``, ``?`` and ``[...]`` as for file names.
 
         Returns
         -------
         names : list of str
-            Empty when none matches.
+            Empty if no name matches.
         """
         self._load()
         return sorted(fnmatch.filter(self._entries, pattern))
 
     def source(self, name: str) -> str:
-        """Give the package that an entry comes from.
+        """Returns the package that an entry comes from.
 
         Arguments
         ---------
@@ -242,13 +241,13 @@ class Registry:
         Returns
         -------
         package : str
-            ``"speechbrain_ser_cl"`` for the package's own entries, the
-            distribution's name for a plug-in.
+            ``"speechbrain_ser_cl"`` for the package's own entries, the distribution's
+            name for a plug-in.
 
         Raises
         ------
         ValueError
-            When nothing has this name.
+            If the name is unknown.
         """
         self._load()
         self._check(name)
@@ -266,7 +265,7 @@ class Registry:
 
 
 def _path(obj: Callable[..., Any]) -> str:
-    """Name a class ``package.module.Class``: the same before and after a reload."""
+    """Returns a class' name ``package.module.Class``, the same after a reload."""
     return f"{obj.__module__}.{obj.__qualname__}"
 
 
@@ -287,7 +286,7 @@ REGISTRIES = {
 
 
 def build(kind: str, name: str, **kwargs: Any) -> Any:
-    """Build an entry of any registry by name, made for YAML files.
+    """Builds an entry of any registry by name, for YAML files.
 
     In HyperPyYAML, without and with keyword arguments::
 
@@ -304,17 +303,17 @@ def build(kind: str, name: str, **kwargs: Any) -> Any:
     name : str
         A registered name, of the package or of a plug-in.
     **kwargs
-        Passed on to the class or function.
+        Keyword arguments of the class or function.
 
     Returns
     -------
     result : object
-        The instance, or what the function returned.
+        Instance, or result of the function.
 
     Raises
     ------
     ValueError
-        When the kind or the name is unknown, or an argument is missing or unknown.
+        If the kind or the name is unknown, or an argument is missing or unknown.
 
     Example
     -------

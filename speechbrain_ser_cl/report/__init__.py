@@ -1,4 +1,4 @@
-"""A report on one or several runs as one self-contained HTML page."""
+"""Reports on runs as one self-contained HTML page."""
 
 from speechbrain_ser_cl.report.page import write_report
 

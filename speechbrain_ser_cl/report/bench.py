@@ -1,4 +1,4 @@
-"""The page about a bench: heat maps and tables."""
+"""Writes the page about a bench: heat maps and tables."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -11,14 +11,14 @@ from speechbrain_ser_cl.results.text import percent
 
 
 def write_bench_page(cells: Sequence[Cell], output: str | Path) -> None:
-    """Write all tables and heat maps of a bench as one HTML file.
+    """Writes all tables and heat maps of a bench as one HTML file.
 
     Arguments
     ---------
     cells : sequence of Cell
-        All that were planned.
+        All planned cells.
     output : str or pathlib.Path
-        The file.
+        Output file.
 
     Example
     -------
@@ -49,7 +49,7 @@ def write_bench_page(cells: Sequence[Cell], output: str | Path) -> None:
 
 
 def _heat(caption: str, cells: Sequence[Cell]) -> Heat:
-    """UAR by row and tested corpus."""
+    """Makes a heat map of UAR by row and tested corpus."""
     columns = list(dict.fromkeys(cell.test for cell in cells))
     rows: dict[str, dict[str, tuple[str, float]]] = {}
     for cell in cells:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 @dataclass
 class Note:
-    """A paragraph; a warning is set apart.
+    """A paragraph; warnings are highlighted.
 
     Example
     -------
@@ -36,20 +36,20 @@ class Facts:
 
 @dataclass
 class Table:
-    """Rows of text; the first cell of each names it.
+    """Rows of text; the first cell of each row is its name.
 
     Arguments
     ---------
     caption : str
-        What it shows.
+        Title of the table.
     header : sequence of str
-        One per column.
+        Title of each column.
     rows : sequence of sequence of str
-        The cells.
+        Cells.
     texts : int
-        Number of columns on the left that hold words; the others hold numbers.
+        Number of columns on the left that contain words; the others contain numbers.
     folded : bool
-        Whether the reader has to open it.
+        Whether the table is folded at first.
 
     Example
     -------
@@ -67,7 +67,7 @@ class Table:
 
 @dataclass
 class Figure:
-    """Charts with the same numbers as a table.
+    """Charts, with a table of the same numbers.
 
     Example
     -------
@@ -99,7 +99,7 @@ class Confusion:
 
 @dataclass
 class Heat:
-    """A matrix of texts on a ground that is the darker the larger their share.
+    """A matrix of texts, whose background is darker for larger shares.
 
     Example
     -------
@@ -115,22 +115,23 @@ class Heat:
 
 @dataclass
 class Map:
-    """A map of points; the reader chooses what colours them.
+    """A map of points; the reader selects the field that colours them.
 
     Arguments
     ---------
     chart : str
-        Of ``charts.scatter``.
+        From ``charts.scatter``.
     caption : str
-        What it shows.
+        Title of the map.
     fields : sequence of str
-        What is known of each point; those of ``legends`` can be coloured by.
+        Names of the facts about each point; points can be coloured by those in
+        ``legends``.
     points : sequence of sequence of str
         Values of the fields.
     legends : dict
         Field to its values, in the order of their colours.
     table : Table
-        What it shows, in numbers.
+        The same content in numbers.
 
     Example
     -------
@@ -149,14 +150,14 @@ class Map:
 
 @dataclass
 class Mistakes:
-    """Utterances that the model got wrong, with audio if it may be shared.
+    """Utterances that the model classified wrongly, with audio if it may be shared.
 
     Arguments
     ---------
     caption, header, rows, texts
-        As of ``Table``.
+        As in ``Table``.
     audio : sequence of str or None
-        For each row a ``data:`` URI, where there may be one; empty: nothing to hear.
+        For each row a ``data:`` URI, empty without audio; None: no audio at all.
 
     Example
     -------
@@ -174,7 +175,7 @@ class Mistakes:
 
 @dataclass
 class Code:
-    """A file's text, folded.
+    """Text of a file, folded.
 
     Example
     -------

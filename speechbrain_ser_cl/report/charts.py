@@ -1,7 +1,7 @@
-"""Charts as SVG text that takes its colours from the page's style sheet.
+"""Charts as SVG text with colours from the page's style sheet.
 
-Each has a title and a description for those who do not see it; the template puts a
-table with the same numbers below.
+Each chart has a title and a description for screen readers; the template adds a table
+with the same numbers.
 """
 
 import itertools
@@ -12,11 +12,11 @@ from html import escape
 from typing import NamedTuple
 
 SHAPES = ("circle", "square", "diamond", "up", "down", "cross", "plus", "star")
-"""Names of the symbols in the page's style of classes, one per class."""
+"""Names of the symbols, one per class."""
 N_COLORS = 8
-"""How many colours ``style.css`` has: ``c0``, ``c1``, …"""
+"""Number of colours in ``style.css``: ``c0``, ``c1``, …"""
 
-_CHAR = 7.2  # width of a character of 13 px, on average
+_CHAR = 7.2  # mean width of a character of 13 px
 
 
 class ChartRow(NamedTuple):
@@ -25,13 +25,13 @@ class ChartRow(NamedTuple):
     Arguments
     ---------
     label : str
-        On the left.
+        Text on the left.
     value : float
-        The large dot.
+        Position of the large dot.
     interval : tuple of float, optional
-        Bounds of the bar through it.
+        Bounds of the bar.
     single : sequence of float
-        Small dots, such as one per run.
+        Positions of small dots, such as one per run.
 
     Example
     -------
@@ -67,21 +67,21 @@ def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
 def interval_chart(
     rows: Sequence[ChartRow], title: str, description: str, chance: float | None = None
 ) -> str:
-    """Draw dots with intervals on a scale from 0 to 100 %.
+    """Draws dots with intervals on a scale from 0 to 100 %.
 
     Arguments
     ---------
     rows : sequence of ChartRow
-        From top to bottom.
+        Lines from top to bottom.
     title, description : str
-        For screen readers.
+        Text for screen readers.
     chance : float, optional
-        A dashed line, in [0, 1].
+        Position of a dashed line, in [0, 1].
 
     Returns
     -------
     str
-        An ``<svg>`` element.
+        ``<svg>`` element.
 
     Example
     -------
@@ -139,25 +139,25 @@ def bar_chart(
     single: Sequence[Sequence[float]] = (),
     reference: float | None = None,
 ) -> str:
-    """Draw upright bars; dots show the values that a bar is the mean of.
+    """Draws vertical bars; dots show the values whose mean is the bar.
 
     Arguments
     ---------
     labels : sequence of str
-        Below the bars.
+        Text below the bars.
     values : sequence of float
-        Not negative.
+        Heights, at least 0.
     title, description : str
-        For screen readers.
+        Text for screen readers.
     single : sequence of sequence of float
-        For each bar its values; none at all by default.
+        Values of each bar. Default: none.
     reference : float, optional
-        A dashed line.
+        Position of a dashed line.
 
     Returns
     -------
     str
-        An ``<svg>`` element.
+        ``<svg>`` element.
 
     Example
     -------
@@ -204,26 +204,26 @@ def line_chart(
     reference: float | None = None,
     log: bool = False,
 ) -> str:
-    """Draw curves over epochs: a colour per name, a line per run.
+    """Draws curves over epochs: one colour per name, one line per run.
 
     Arguments
     ---------
     curves : mapping
-        Name to a line per run, each (epoch, value) in order. Names that end in
+        Name to its lines, one per run, each (epoch, value) in order. Names that end in
         ", validation" are dashed.
     title, description : str
-        The title is also drawn.
+        Text for screen readers; the title is also drawn.
     mark : float, optional
-        Epoch with an upright line.
+        Epoch with a vertical line.
     reference : float, optional
         Value with a dashed line.
     log : bool
-        Whether the scale is logarithmic; then values must be above 0.
+        Whether the scale is logarithmic; values must then be above 0.
 
     Returns
     -------
     str
-        An ``<svg>`` element.
+        ``<svg>`` element.
 
     Example
     -------
@@ -298,21 +298,21 @@ def scatter(
     title: str,
     description: str,
 ) -> str:
-    """Draw the points of a map, each with a number for the page's script.
+    """Draws the points of a map, each with a number for the page's script.
 
     Arguments
     ---------
     points : sequence of (float, float)
-        N places, in any unit.
+        N positions, in any unit.
     shapes : sequence of int
-        For each point which of ``SHAPES`` it has and, at first, its colour.
+        Index into ``SHAPES``, and initial colour, of each point.
     title, description : str
-        For screen readers.
+        Text for screen readers.
 
     Returns
     -------
     str
-        An ``<svg>`` element with N ``<use>`` elements of class ``point``.
+        ``<svg>`` element with N ``<use>`` elements of class ``point``.
 
     Example
     -------
@@ -336,7 +336,7 @@ def scatter(
 
 
 def _ticks(low: float, high: float, about: int, whole: bool = False) -> list[float]:
-    """Choose round numbers from at most ``low`` to at least ``high``."""
+    """Returns round numbers from at most ``low`` to at least ``high``."""
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - 0.5, high + 0.5
     raw = (high - low) / about

@@ -1,4 +1,4 @@
-"""A map of the test embeddings, and how often neighbours agree."""
+"""A map of the test embeddings, and the agreement of neighbours."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,10 +21,10 @@ class EmbeddingMap:
     points : numpy.ndarray
         Shape (M, 2).
     chosen : list of int
-        Which of the embeddings they are.
+        Indices of the embeddings on the map.
     agreement : dict
-        Attribute to the share of the nearest neighbours that have the same, and the
-        share that is expected if they had nothing to do with each other; in [0, 1].
+        Attribute to the fraction of nearest neighbours with the same value, and the
+        fraction expected by chance; in [0, 1].
 
     Example
     -------
@@ -43,22 +43,22 @@ def embedding_map(
     attributes: Mapping[str, Sequence[str]],
     seed: int = 0,
 ) -> EmbeddingMap | None:
-    """t-SNE (van der Maaten & Hinton 2008) of at most 1500 embeddings.
+    """Computes t-SNE (van der Maaten & Hinton 2008) of at most 1500 embeddings.
 
-    Neighbours are looked for in the embeddings themselves, by cosine distance: what is
-    near on the map need not be near in truth.
+    Neighbours are those in the embeddings themselves, by cosine distance; points that
+    are close on the map need not be neighbours.
 
     Arguments
     ---------
     embeddings : numpy.ndarray
         Shape (N, D).
     ids : sequence of str
-        N names; which are chosen depends on them and the seed alone.
+        N names. The selection of embeddings depends only on them and the seed.
     attributes : mapping
-        Name to N values. One that has only one value, or is not known of all
-        utterances (""), gets no agreement.
+        Name to N values. Attributes with one value, or unknown for some utterances
+        (""), get no agreement.
     seed : int
-        Of the choice and of t-SNE.
+        Seed of the selection and of t-SNE.
 
     Returns
     -------
@@ -98,7 +98,7 @@ def embedding_map(
 def _agreement(
     vectors: np.ndarray, values: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[float, float]]:
-    """Measure for each attribute how often neighbours share it, and by chance."""
+    """Computes for each attribute how often neighbours share it, and by chance."""
     from sklearn.neighbors import NearestNeighbors
 
     total = len(vectors)

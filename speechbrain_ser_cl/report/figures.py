@@ -1,7 +1,7 @@
-"""Figures of a run, as PNG files.
+"""Draws figures of a run as PNG files.
 
-Drawn on figure objects of their own, so that the caller's pyplot state and
-backend stay as they are.
+Uses separate figure objects, so that the caller's pyplot state and backend do not
+change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-_FONT = 11  # points; at 150 dots per inch readable at half size, too
-_MAX_LEGEND = 24  # the most colours that can be told apart
+_FONT = 11  # points; readable at half size too, with 150 dots per inch
+_MAX_LEGEND = 24  # the most colours that can be distinguished
 _DASHED = ", validation"
 
 
 def _new_figure(width: float, height: float) -> Any:
-    """Make an empty matplotlib Figure; sizes are in inches."""
+    """Makes an empty matplotlib Figure; sizes are in inches."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -35,7 +35,7 @@ def _new_figure(width: float, height: float) -> Any:
 def _save(figure: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The layout needs the size of the tick labels, known after drawing.
+    # The layout needs the size of the tick labels, which is known after drawing.
     figure.canvas.draw()
     figure.savefig(path, format="png")
 
@@ -46,7 +46,7 @@ def plot_confusion_matrix(
     path: str | Path,
     title: str | None = None,
 ) -> None:
-    """Draw a confusion matrix: counts, and shares of each true class.
+    """Draws a confusion matrix: counts, and shares of each true class.
 
     Arguments
     ---------
@@ -55,16 +55,16 @@ def plot_confusion_matrix(
     class_names : sequence of str
         C names.
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
     title : str, optional
-        Above the matrix.
+        Title above the matrix.
 
     Raises
     ------
     ValueError
-        When the matrix does not fit the names.
+        If the matrix does not fit the names.
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -111,27 +111,27 @@ def plot_confusion_matrix(
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     if title:
-        # The figure's, not the axes': it has the whole width, and wraps.
+        # The figure's title, not the axes': it has the full width and wraps.
         figure.suptitle(title, fontsize=_FONT + 1, wrap=True)
     _save(figure, path)
 
 
 def plot_layer_curve(layers: Sequence[int], uars: ArrayLike, path: str | Path) -> None:
-    """Draw the score of each layer: a thin line per fold, a thick one for the mean.
+    """Draws the score of each layer: a thin line per fold, a thick one for the mean.
 
     Arguments
     ---------
     layers : sequence of int
-        L numbers.
+        L numbers of layers.
     uars : array_like of float
-        In [0, 1], shape (L, folds).
+        Scores in [0, 1], shape (L, folds).
     path : str or pathlib.Path
-        A file that matplotlib can write.
+        File in a format of matplotlib.
 
     Raises
     ------
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -157,7 +157,7 @@ def plot_layer_curve(layers: Sequence[int], uars: ArrayLike, path: str | Path) -
 def plot_learning_curves(
     history: Sequence[Mapping[str, Any]], path: str | Path
 ) -> None:
-    """Draw loss terms, validation metrics and, if given, learning rates.
+    """Draws loss terms, validation metrics and, if given, learning rates.
 
     Arguments
     ---------
@@ -167,18 +167,18 @@ def plot_learning_curves(
             {"epoch": 1, "train": {"loss": 1.2, "emotion": 0.7},
              "valid": {"loss": 1.1, "uar": 0.61}, "lr": 1e-4}
 
-        ``lr`` may also be a mapping from parameter group to rate. Everything
-        but ``epoch`` may be missing in some entries or in all. Names of
-        ``valid`` that also occur in ``train`` are drawn dashed among the losses.
+        ``lr`` may also be a mapping from parameter group to rate. All keys except
+        ``epoch`` may be missing. Names of ``valid`` that also occur in ``train`` are
+        drawn dashed among the losses.
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
 
     Raises
     ------
     ValueError
-        When there is nothing to draw.
+        If there is nothing to draw.
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -244,20 +244,20 @@ def plot_learning_curves(
 def plot_similarities(
     similarities: Mapping[str, tuple[ArrayLike, ArrayLike]], path: str | Path
 ) -> None:
-    """Draw the similarity of positive and negative pairs in each layer.
+    """Draws the similarity of positive and negative pairs in each layer.
 
     Arguments
     ---------
     similarities : mapping
-        Name of a model to the means of positive and of negative pairs in each layer,
-        as ``pair_similarities`` returns them; a panel each.
+        Model name to the means of positive and of negative pairs in each layer, from
+        ``pair_similarities``; one panel per model.
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
 
     Raises
     ------
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -291,27 +291,27 @@ def plot_sweep(
     xlabel: str,
     baseline: Mapping[str, tuple[Any, ...]] | None = None,
 ) -> None:
-    """Draw metrics against a value that was varied, with their intervals.
+    """Draws metrics against a varied value, with their intervals.
 
     Arguments
     ---------
     panels : mapping
-        Title of a metric to its curves: name to points (value, mean, low, high). The
-        bounds may be None. Values that are all numbers are to scale, logarithmic where
-        they are positive and go over more than a decade; others are side by side.
+        Title of a metric to its curves: name to points (value, mean, low, high). Bounds
+        may be None. Numeric values are drawn to scale, logarithmic if they are positive
+        and span more than a decade; other values are evenly spaced.
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
     xlabel : str
-        What was varied.
+        Name of the varied value.
     baseline : mapping, optional
-        Title of a metric to (name, mean, low, high) of what is compared with.
+        Title of a metric to (name, mean, low, high) of the baseline.
 
     Raises
     ------
     ValueError
-        When there is nothing to draw.
+        If there is nothing to draw.
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -385,19 +385,19 @@ def plot_sweep(
 
 
 def plot_importance(shares: Mapping[str, float], path: str | Path) -> None:
-    """Draw how much of the variance of a search's score each key explains.
+    """Draws the fraction of a search score's variance that each key explains.
 
     Arguments
     ---------
     shares : mapping
-        Key to its share in [0, 1].
+        Key to its fraction, in [0, 1].
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
 
     Raises
     ------
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -420,23 +420,24 @@ def plot_timeline(
     seconds: float,
     path: str | Path,
 ) -> None:
-    """Draw the probabilities of each class over the time of a recording.
+    """Draws the probabilities of each class over the time of a recording.
 
     Arguments
     ---------
     windows : sequence of (start, end, probabilities)
-        In seconds; of what overlaps the later one is seen from its middle on.
+        Times in seconds. Overlapping windows are separated at the middle of the later
+        one.
     seconds : float
         Length of the recording.
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
 
     Raises
     ------
     ValueError
-        When there is no window.
+        If there is no window.
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -477,25 +478,25 @@ def plot_timeline(
 
 
 def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> None:
-    """Draw UAR against the share of labels, with bands, a panel per view.
+    """Draws UAR against the fraction of labels, with bands, one panel per view.
 
-    Points without an interval, those of one draw, have no band.
+    Points without an interval (a single draw) have no band.
 
     Arguments
     ---------
     points : sequence of FewLabelPoint
-        As ``few_labels.few_label_points`` returns them.
+        From ``few_labels.few_label_points``.
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
     chance : float
-        UAR of a guess, in [0, 1].
+        Chance level of the UAR, in [0, 1].
 
     Raises
     ------
     ValueError
-        When there is nothing to draw.
+        If there is nothing to draw.
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -523,7 +524,7 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
             x = [100 * point.fraction for point in own]
             y = [100 * point.uar for point in own]
             (line,) = axes.plot(x, y, marker=marker, markersize=5, label=method)
-            # A single draw has no interval: the band ends there.
+            # A single draw has no interval, so the band ends there.
             bounds = [p.interval or (np.nan, np.nan) for p in own]
             low, high = 100 * np.array(bounds).reshape(-1, 2).T
             axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
@@ -550,33 +551,33 @@ def plot_tsne(
     title: str | None = None,
     seed: int = 0,
 ) -> None:
-    """Draw embeddings in two dimensions, once for each way to colour them.
+    """Draws embeddings in two dimensions, once for each colouring.
 
-    t-SNE (van der Maaten and Hinton 2008) keeps neighbours together; distances
-    between groups and their sizes mean nothing. All panels show the same points.
+    t-SNE (van der Maaten and Hinton 2008) keeps neighbours together; distances between
+    groups and their sizes have no meaning. All panels show the same points.
 
     Arguments
     ---------
     embeddings : array_like of float
         Shape (N, D), N at least 4.
     colourings : mapping of str to sequence
-        For instance ``{"emotion": [...], "speaker": [...]}``: a panel's title, and a
-        group for each utterance. Beyond 24 groups there is no legend, but their
-        number.
+        For example ``{"emotion": [...], "speaker": [...]}``: title of a panel to the
+        group of each utterance. With more than 24 groups their number replaces the
+        legend.
     path : str or Path
-        Of the PNG file; its folder is made where it does not exist.
+        PNG file; its folder is created if needed.
     title : str, optional
-        Above the panels.
+        Title above the panels.
     seed : int
-        Of t-SNE.
+        Seed of t-SNE.
 
     Raises
     ------
     ValueError
-        When there are too few embeddings, one is not finite, or a colouring does not
-        fit them.
+        If there are too few embeddings, one is not finite, or a colouring has another
+        length.
     ImportError
-        When matplotlib is missing.
+        If matplotlib is not installed.
 
     Example
     -------
@@ -646,12 +647,12 @@ def plot_tsne(
 
 
 def _columns(names: Sequence[str]) -> int:
-    """Count the columns of names that fit into a legend as wide as a panel."""
+    """Counts the columns of names that fit into a legend as wide as a panel."""
     return max(1, 60 // (max(map(len, names)) + 6))
 
 
 def _colors(count: int) -> Any:
-    """Choose ``count`` colours, as different as possible: (count, 4)."""
+    """Returns ``count`` colours that differ as much as possible: (count, 4)."""
     from matplotlib import colormaps
 
     if count <= 10:
@@ -664,7 +665,7 @@ def _colors(count: int) -> Any:
 def _curves(
     history: Sequence[Mapping[str, Any]], key: str
 ) -> dict[str, list[tuple[float, float]]]:
-    """Collect (epoch, value) of each number below ``key``; skip missing ones."""
+    """Collects (epoch, value) of each number below ``key``; skips missing ones."""
     curves: dict[str, list[tuple[float, float]]] = {}
     for entry in history:
         values = entry.get(key)

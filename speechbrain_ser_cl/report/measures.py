@@ -1,4 +1,4 @@
-"""Results of any kind as tables: dimensions, votes, several emotions; and by group."""
+"""Tables of results that are not classes (dimensions, votes, emotions); by group."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,19 +18,19 @@ _TITLES = {
 
 
 def views(series: Series) -> list[Series]:
-    """Give the setting, and the same runs by what else was measured."""
+    """Returns the setting, and the same runs by their other measures."""
     return [replace(series, crossval=view) for view in series.crossval.views()]
 
 
 def metrics(series: Series, corpus: str) -> list[Block]:
-    """Show each measure, with its interval over speakers.
+    """Shows each measure with its interval over speakers.
 
     Arguments
     ---------
     series : Series
-        Of another kind than classes.
+        Setting of another kind than classes.
     corpus : str
-        One of those tested.
+        Name of a tested corpus.
     """
     crossval = series.crossval
     kind, summary = crossval.measured, crossval.summary(corpus)
@@ -68,7 +68,7 @@ def metrics(series: Series, corpus: str) -> list[Block]:
 
 
 def per_speaker(series: Series, corpus: str) -> list[Block]:
-    """Show the measures of each speaker, the worst first."""
+    """Shows the measures of each speaker, the worst first."""
     if not series.speakers_known(corpus):
         return [Note("The files do not say who speaks: no results per speaker.")]
     kind = series.crossval.measured
@@ -89,7 +89,7 @@ def per_speaker(series: Series, corpus: str) -> list[Block]:
 
 
 def groups(series: Series) -> Section | None:
-    """Show results by gender, age and other groups: the worst one, and the gap."""
+    """Shows results by gender, age and other groups: the worst one, and the gap."""
     blocks: list[Block] = []
     for name, of_corpora in series.crossval.groups.items():
         kind = KINDS[name]
@@ -124,7 +124,7 @@ def groups(series: Series) -> Section | None:
 
 
 def comparison(all_series: Sequence[Series]) -> list[Block]:
-    """Compare settings by another kind of results; each is tested against the first."""
+    """Compares settings of another kind; each is tested against the first."""
     found: dict[tuple[Any, ...], list[Series]] = {}
     for series in (view for one in all_series for view in views(one)):
         crossval = series.crossval

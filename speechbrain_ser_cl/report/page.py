@@ -1,4 +1,4 @@
-"""Write the page: all sections, in order, in one file."""
+"""Writes the page: all sections, in order, in one file."""
 
 from collections.abc import Callable, Collection, Sequence
 from importlib.resources import files
@@ -28,28 +28,27 @@ def write_report(
     audio: bool = False,
     own_corpora: Collection[str] = (),
 ) -> None:
-    """Write a report on finished runs or cross-validations as one HTML file.
+    """Writes a report on finished runs or cross-validations as one HTML file.
 
-    Style, script, charts and sounds are inside the file: it opens from disk, without
-    a network. Other settings are compared with the first.
+    Style, script, charts and audio are inside the file, so it needs no network. Each
+    setting is compared with the first.
 
     Arguments
     ---------
     paths : sequence of str or pathlib.Path
-        Folders of runs or cross-validations, or of several of them.
+        Folders of runs or cross-validations, or folders that contain several of them.
     output : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     audio : bool
-        Whether the worst mistakes can be listened to, where the corpus' terms allow it
-        and the audio is still where it was.
+        Whether to include the audio of the worst mistakes, if the corpus' licence
+        allows it and the files still exist.
     own_corpora : collection of str
-        Corpora of which nobody has declared terms, and the reader's own word is that
-        their audio may be passed on.
+        Corpora without a declared licence whose audio the user may share.
 
     Raises
     ------
     ValueError
-        If a folder has nothing to report on, or a file is damaged.
+        If a folder contains no results, or a file is damaged.
 
     Example
     -------
@@ -81,20 +80,20 @@ def write_page(
     comparison: Section | None = None,
     demo: bool = False,
 ) -> None:
-    """Write sections as one HTML file that needs no other.
+    """Writes sections as one HTML file without external files.
 
     Arguments
     ---------
     output : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     title : str
-        Of the page.
+        Title of the page.
     parts : sequence of (str, sequence of Section)
-        Name of each part, shown where there are several, and its sections.
+        Name of each part (shown if there are several) and its sections.
     comparison : Section, optional
-        Goes first.
+        First section.
     demo : bool
-        Whether to warn that speech is synthetic.
+        Whether to warn that the speech is synthetic.
 
     Example
     -------
@@ -134,10 +133,7 @@ def _title(all_series: Sequence[Series]) -> str:
 
 
 def _sections(series: Series, own_corpora: Collection[str] | None) -> list[Section]:
-    """Make all sections of one setting for which there are data.
-
-    ``own_corpora`` is None where no audio is asked for.
-    """
+    """Makes all sections of a setting with data; ``own_corpora`` None: no audio."""
     corpora, more = series.crossval.corpora, measures.views(series)[1:]
 
     def each(

@@ -1,4 +1,4 @@
-"""Where results come from: settings, cost, data, and what its parts share."""
+"""Sections on the origin of results: settings, cost, data, shared values."""
 
 import re
 from collections import Counter, defaultdict
@@ -33,13 +33,13 @@ _FACTS = {
     "tested_epoch": "tested epoch",
     "nonfinite_batches": "batches skipped, gradient not finite",
 }
-# Shown in other sections, or of no interest to readers.
+# Shown in other sections, or not relevant for readers.
 _ELSEWHERE = {"order", "demo", "data", "layer_weights", "class_names", "test", "valid"}
 _ELSEWHERE |= {"training_seconds", "versions", "machine", "peak_memory_mb"}
 
 
 def what_ran(series: Series) -> Section:
-    """Make the section on recipe, settings, time, memory and versions."""
+    """Makes the section on recipe, settings, time, memory and versions."""
     records = [run.results for run in series.runs]
     crossval, items = series.crossval, []
     keys = [*_FACTS, *sorted({key for record in records for key in record})]
@@ -78,17 +78,17 @@ def what_ran(series: Series) -> Section:
 
 
 def without_places(text: str) -> str:
-    r"""Shorten absolute paths, which tell of the machine and its user.
+    r"""Shortens absolute paths, which reveal the machine and its user.
 
     Arguments
     ---------
     text : str
-        Such as a YAML file.
+        Text such as a YAML file.
 
     Returns
     -------
     str
-        The ends of paths in place of the whole ones.
+        Text in which only the ends of paths remain.
 
     Example
     -------
@@ -114,7 +114,7 @@ def _all_of(values: Iterable[Any]) -> str:
 def _cost(
     records: Sequence[Mapping[str, Any]], cost: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """Time, memory, machine, versions."""
+    """Makes the tables of time, memory, machine and versions."""
     items = []
     seconds = [r["training_seconds"] for r in records if "training_seconds" in r]
     total = sum(seconds) if seconds else cost.get("training_seconds")
@@ -148,7 +148,7 @@ def _machine(machine: Mapping[str, Any]) -> str:
 
 
 def data(series: Series) -> Section:
-    """Make the section on counts per part, class and speaker, and on leaks."""
+    """Makes the section on counts per part, class and speaker, and on leaks."""
     blocks: list[Block] = []
     runs = [run for run in series.runs if run.parts]
     recorded = [r.results["data"] for r in series.runs if "data" in r.results]
@@ -227,7 +227,7 @@ def _recorded_counts(parts: Mapping[str, Any]) -> Table:
 def _leaks(
     runs: Sequence[FinishedRun], recorded: Sequence[Mapping[str, Any]]
 ) -> list[Block]:
-    """Report what parts share; count it again where utterances are known."""
+    """Reports what parts share; counts it again if utterances are known."""
     shared: dict[str, Counter[str]] = {key: Counter() for key in _KEYS}
     blocks: list[Block] = []
     told = [_flat(one.get("shared_between_parts", {})) for one in recorded]
@@ -275,12 +275,12 @@ def _leaks(
 
 
 def _is_training(pair: str) -> bool:
-    """Whether a pair is of a training part and the test part."""
+    """Returns whether a pair consists of a training part and the test part."""
     return "train" in pair and "test" in pair
 
 
 def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
-    """Say what it means if training and test share speakers."""
+    """Explains shared speakers of training and test."""
     if any(met.values()):
         told = "; ".join(
             f"{pair.replace('_', ' ').replace('/', ' and ')}: {count}"
@@ -305,7 +305,7 @@ def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
 
 
 def _flat(told: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Flatten to key, pair and count; the input may be per corpus."""
+    """Flattens to key, pair and count; the input may be per corpus."""
     flat: dict[str, dict[str, int]] = {}
     for key, value in told.items():
         inner = {key: value} if key in _KEYS else value

@@ -1,4 +1,4 @@
-"""Results: in all, per class, per speaker, and compared with other settings."""
+"""Sections on results: overall, per class, per speaker, compared with others."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ FEW_SPEAKERS = 20  # see bootstrap_intervals
 
 
 def metrics(series: Series, corpus: str) -> list[Block]:
-    """Show UAR, WA and macro-F1 with intervals and chance."""
+    """Shows UAR, WA and macro-F1 with intervals and chance level."""
     summary = series.crossval.summary(corpus)
     confusion = np.array(summary["confusion_matrix"])
     mean, chance = summary["mean"], summary["chance"]
@@ -103,7 +103,7 @@ def metrics(series: Series, corpus: str) -> list[Block]:
 
 
 def _sentence(series: Series, corpus: str) -> str:
-    """Write the result in words."""
+    """Describes the result in words."""
     summary = series.crossval.summary(corpus)
     uar, chance = summary["mean"]["uar"], summary["chance"]
     interval = speaker_interval(series, corpus, "uar")
@@ -141,7 +141,7 @@ def _sentence(series: Series, corpus: str) -> str:
 def speaker_interval(
     series: Series, corpus: str, metric: str
 ) -> Sequence[float] | None:
-    """Give the 95 % interval over speakers, from pooled counts or from the runs."""
+    """Returns the 95 % interval over speakers, from pooled counts or from the runs."""
     if series.crossval.missing:
         return None
     if series.speakers_known(corpus):
@@ -156,7 +156,7 @@ def speaker_interval(
 
 
 def confusion(series: Series, corpus: str) -> list[Block]:
-    """Show the confusion matrix: counts, and shares of each true class."""
+    """Shows the confusion matrix: counts, and shares of each true class."""
     counts = total(series.crossval.per_speaker(corpus))
     names = series.crossval.class_names
     used = [k for k in range(len(names)) if counts[k].sum() or counts[:, k].sum()]
@@ -176,7 +176,7 @@ def confusion(series: Series, corpus: str) -> list[Block]:
 
 
 def calibration(series: Series) -> Section | None:
-    """Show how often the model is right by how sure it is, before and after."""
+    """Shows accuracy by confidence, before and after calibration."""
     found = [
         run.results["calibration"]
         for run in series.runs
@@ -224,7 +224,7 @@ def calibration(series: Series) -> Section | None:
 
 
 def per_class(series: Series, corpus: str) -> list[Block]:
-    """Show recall with an interval, precision and F1 of each class."""
+    """Shows recall with an interval, precision and F1 of each class."""
     per_speaker = series.crossval.per_speaker(corpus)
     counts = total(per_speaker)
     names, known = series.crossval.class_names, series.speakers_known(corpus)
@@ -255,8 +255,8 @@ def per_class(series: Series, corpus: str) -> list[Block]:
 
 
 def _recall_interval(per_speaker: Mapping[str, Any], k: int) -> Sequence[float] | None:
-    """95 % bootstrap interval over speakers of one class' recall."""
-    # Where one class alone is tested, UAR is its recall.
+    """Computes the 95 % bootstrap interval over speakers of a class' recall."""
+    # If only one class is tested, UAR is its recall.
     counts = np.stack([per_speaker[name][k] for name in sorted(per_speaker)])
     speaker, prediction = (
         np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
@@ -267,7 +267,7 @@ def _recall_interval(per_speaker: Mapping[str, Any], k: int) -> Sequence[float] 
 
 
 def per_speaker(series: Series, corpus: str) -> list[Block]:
-    """Show the results of each speaker, the worst first."""
+    """Shows the results of each speaker, the worst first."""
     if not series.speakers_known(corpus):
         return [
             Note("The files do not say who speaks: there are no results per speaker.")
@@ -337,7 +337,7 @@ def per_speaker(series: Series, corpus: str) -> list[Block]:
 
 
 def comparison(all_series: Sequence[Series]) -> Section:
-    """Compare settings; each is tested against the first."""
+    """Compares settings; each is tested against the first."""
     groups: dict[tuple[Any, ...], list[Series]] = {}
     for series in all_series:
         if series.crossval.kind != "classes":
@@ -412,7 +412,7 @@ def _spread(summary: Mapping[str, Any], name: str) -> str:
 
 
 def _runs(series: Series) -> str:
-    """Write the numbers of folds and seeds."""
+    """Describes the numbers of folds and seeds."""
     folds = {one.fold for one in series.crossval.tested} - {None}
     told = [(len(folds), "fold"), (len(series.crossval.seeds), "seed")]
     words = [f"{n}\u00a0{name}{'s' if n > 1 else ''}" for n, name in told if n]

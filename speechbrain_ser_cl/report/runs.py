@@ -1,4 +1,4 @@
-"""Read runs and cross-validations, and group them by setting."""
+"""Reads runs and cross-validations, and groups them by setting."""
 
 import os
 import re
@@ -43,22 +43,22 @@ _CORPORA = ("source", "target", "target_split")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The files of one training; all but ``results`` may be missing.
+    """The files of one training; all except ``results`` may be missing.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Where.
+        Folder of the run.
     results : dict
         ``results.json``.
     history : list of dict
-        ``history.json``: a row per epoch.
+        Contents of ``history.json``: one row per epoch.
     predictions : Predictions or None
-        ``predictions.csv``.
+        Contents of ``predictions.csv``.
     parts : dict
-        ``utterances.csv``: name of the part to its utterances.
+        Contents of ``utterances.csv``: name of the part to its utterances.
     settings : str
-        ``hyperparams.yaml``.
+        Text of ``hyperparams.yaml``.
 
     Example
     -------
@@ -75,31 +75,31 @@ class FinishedRun:
 
     @property
     def fold(self) -> int | None:
-        """From the names of the folders, as ``ser-cl crossval`` gives them."""
+        """Fold and seed from the folder names of ``ser-cl crossval``."""
         names = [re.fullmatch(r"fold-(\d+)", name) for name in self.folder.parts]
         folds = [int(match[1]) for match in names if match]
         return folds[-1] if folds else None
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for readers."""
         fold = "" if self.fold is None else f"fold {self.fold}, "
         return f"{fold}seed {self.results.get('seed', '?')}"
 
     @property
     def embeddings(self) -> Path | None:
-        """``embeddings.npz``, where there is one."""
+        """Contents of ``embeddings.npz``, if it exists."""
         path = self.folder / "embeddings.npz"
         return path if path.exists() else None
 
     @cached_property
     def utterances(self) -> dict[str, Labelled]:
-        """Id to utterance, of all parts."""
+        """Id to utterance, for all parts."""
         return {i.utterance.id: i for part in self.parts.values() for i in part}
 
     @property
     def class_names(self) -> list[str]:
-        """As far as the files say."""
+        """Names of the classes, if known."""
         if self.predictions is not None:
             return self.predictions.class_names
         if "class_names" in self.results:
@@ -108,7 +108,7 @@ class FinishedRun:
         return [f"class {k}" for k in range(n_classes)]
 
     def sums(self) -> RunSums:
-        """What was tested, as sums by speaker and group."""
+        """Tests results, as sums by speaker and group."""
         if self.parts and (self.predictions is not None or self.kind != "classes"):
             return read_sums(self.folder, self.results)
         return RunSums(
@@ -117,11 +117,11 @@ class FinishedRun:
 
     @property
     def kind(self) -> str:
-        """Of the results, see ``metrics.kinds``."""
+        """Kind of the results, see ``metrics.kinds``."""
         return str(self.results.get("kind", "classes"))
 
     def _counts(self) -> dict[str, dict[str, np.ndarray]]:
-        """Corpus to speaker to confusion counts (C, C), of a run without parts."""
+        """Returns corpus to speaker to counts (C, C), for a run without parts."""
         corpus = self.results.get("target", "test")
         if self.predictions is None:
             return {
@@ -149,11 +149,11 @@ class Series:
     Arguments
     ---------
     name : str
-        Of the setting.
+        Name of the setting.
     runs : list of FinishedRun
-        None where only ``crossval.json`` is there.
+        None if there is only ``crossval.json``.
     crossval : CrossValidation
-        The same as confusion counts by corpus and speaker.
+        The results as confusion counts by corpus and speaker.
 
     Example
     -------
@@ -169,30 +169,30 @@ class Series:
 
     @property
     def several(self) -> bool:
-        """Whether it is more than one training."""
+        """Whether there is more than one training."""
         return len(self.crossval.tested) > 1
 
     @property
     def demo(self) -> bool:
-        """Whether it is about synthetic speech."""
+        """Whether the speech is synthetic."""
         return bool(self.crossval.about.get("demo"))
 
     def speakers_known(self, corpus: str) -> bool:
-        """Whether all speakers of a corpus are known."""
+        """Returns whether all speakers of a corpus are known."""
         return UNKNOWN not in self.crossval.per_speaker(corpus)
 
 
 @dataclass
 class _Group:
     about: dict[str, Any]
-    corpora: dict[str, Any]  # as a run without folds names them
+    corpora: dict[str, Any]  # speaker name in a run without folds
     path: Path | None = None
     crossval: CrossValidation | None = None
     runs: list[FinishedRun] = field(default_factory=list)
     missing: list[tuple[int | None, int]] = field(default_factory=list)
 
     def takes(self, about: dict[str, Any], corpora: dict[str, Any]) -> bool:
-        """Whether a run is of this setting."""
+        """Returns whether a run has this setting."""
         same_corpora = self.crossval is not None or self.corpora == corpora
         return self.about == about and same_corpora
 
@@ -220,22 +220,22 @@ def _run(path: Path, results: Mapping[str, Any]) -> FinishedRun:
 
 
 def read_series(paths: Sequence[Path]) -> list[Series]:
-    """Read runs and cross-validations, grouped by setting.
+    """Reads runs and cross-validations, grouped by setting.
 
     Arguments
     ---------
     paths : sequence of pathlib.Path
-        Folders with ``results.json`` or ``crossval.json`` in them or below.
+        Folders that contain ``results.json`` or ``crossval.json`` at any depth.
 
     Returns
     -------
     list of Series
-        In the order of the paths; of one path by the settings' ``order``.
+        In the order of the paths; within a path by the settings' ``order``.
 
     Raises
     ------
     ValueError
-        If there is nothing in a folder, or a file is damaged.
+        If a folder contains none, or a file is damaged.
 
     Example
     -------
@@ -259,7 +259,7 @@ def read_series(paths: Sequence[Path]) -> list[Series]:
 
 
 def _groups(path: Path) -> list[_Group]:
-    """Find all runs and cross-validations below a path, by setting."""
+    """Finds all runs and cross-validations below a path, by setting."""
     if not path.exists():
         raise ValueError(f"there is no folder {path}")
     groups = [
@@ -274,7 +274,7 @@ def _groups(path: Path) -> list[_Group]:
         if not same:
             same = [_Group(about, corpora)]
             groups += same
-        # With several cross-validations of one setting: the one that holds the run.
+        # With several cross-validations of one setting: the one that contains the run.
         nearest = max(same, key=lambda group: _shared_depth(group.path, file))
         nearest.runs.append(run)
     missing = _unfinished(path)
@@ -285,7 +285,7 @@ def _groups(path: Path) -> list[_Group]:
 
 
 def _unfinished(path: Path) -> list[tuple[int | None, int]]:
-    """List fold and seed of planned runs without results."""
+    """Lists fold and seed of planned runs without results."""
     missing = []
     for file in sorted(path.rglob(CROSSVAL_RUN.name)) if path.is_dir() else []:
         if (file.parent / "results.json").exists():
@@ -310,7 +310,7 @@ def _shared_depth(crossval: Path | None, file: Path) -> int:
 
 
 def _names(found: Sequence[tuple[Path, _Group]]) -> list[str]:
-    """Name the settings; add the folder where names are the same."""
+    """Names the settings; adds the folder if names are equal."""
     folders = [path.resolve() for path, _ in found]
     above = Path(os.path.commonpath(folders))
     known = []

@@ -1,4 +1,4 @@
-"""Audio inside the page, where the corpus' terms allow it."""
+"""Audio inside the page, if the corpus' licence allows it."""
 
 import base64
 import io
@@ -12,19 +12,19 @@ MOST_SECONDS = 8.0
 
 
 def data_uri(path: Path) -> str:
-    """Encode the beginning of an audio file as a ``data:`` URI.
+    """Encodes the beginning of an audio file as a ``data:`` URI.
 
-    FLAC at 16 kHz: browsers play it, and libsndfile always writes it.
+    FLAC at 16 kHz, which browsers play and libsndfile always writes.
 
     Arguments
     ---------
     path : pathlib.Path
-        What ``load_audio`` reads.
+        File that ``load_audio`` reads.
 
     Returns
     -------
     str
-        At most 8 s, about 20 kB for each.
+        URI of at most 8 s, about 20 kB.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Learning curves, and the weights of the encoder's layers."""
+"""Sections on learning curves and on the weights of the encoder's layers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,11 +13,11 @@ from speechbrain_ser_cl.results.text import NONE, TITLES
 
 
 def learning_curves(series: Series) -> Section | None:
-    """Draw each loss term, the validation metrics and the learning rate."""
+    """Draws each loss term, the validation metrics and the learning rate."""
     runs = [run for run in series.runs if run.history]
     if not runs:
         return None
-    curves: dict[str, dict[str, list[Any]]] = {}  # chart, curve: a line per run
+    curves: dict[str, dict[str, list[Any]]] = {}  # chart, curve: one line per run
     for run in runs:
         for (chart, curve), line in _lines(run.history).items():
             curves.setdefault(chart, {}).setdefault(curve, []).append(line)
@@ -72,7 +72,7 @@ def learning_curves(series: Series) -> Section | None:
 
 
 def _lines(history: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[Any]]:
-    """(chart, curve) to (epoch, value), in order."""
+    """Collects (chart, curve) to (epoch, value), in order."""
     lines: dict[tuple[str, str], list[Any]] = {}
     phases = {row.get("phase") for row in history} - {None}
     terms = {name for row in history for name in row.get("train") or {}}
@@ -99,7 +99,7 @@ def _lines(history: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[A
 
 
 def layer_weights(series: Series) -> Section | None:
-    """Show the weights of the encoder's layers."""
+    """Shows the weights of the encoder's layers."""
     told = [run.results.get("layer_weights") for run in series.runs]
     found: list[list[float]] = [weights for weights in told if weights]
     if not found or len({len(weights) for weights in found}) > 1:

@@ -1,4 +1,4 @@
-"""Single utterances: a map of all, and the worst mistakes."""
+"""Sections on single utterances: a map of all, and the worst mistakes."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
@@ -33,7 +33,7 @@ _OWN = Licence("passed on by its owner's word", share_audio=True, source="own co
 
 
 def embeddings(series: Series) -> Section | None:
-    """Draw a map of the test embeddings of the first run that has any."""
+    """Draws a map of the test embeddings of the first run that has any."""
     run = next((run for run in series.runs if run.embeddings), None)
     if run is None or run.embeddings is None:
         return None
@@ -86,7 +86,7 @@ def embeddings(series: Series) -> Section | None:
 
 
 def _attributes(run: FinishedRun, found: Embeddings) -> dict[str, list[str]]:
-    """Collect the attributes of each embedded utterance; "" means unknown."""
+    """Collects the attributes of each embedded utterance; "" means unknown."""
     items = [run.utterances.get(name) for name in found.ids]
     known = [item.utterance if item else None for item in items]
     attributes = {
@@ -103,7 +103,7 @@ def _attributes(run: FinishedRun, found: Embeddings) -> dict[str, list[str]]:
 
 
 def _said(run: FinishedRun, ids: Sequence[str]) -> list[str]:
-    """Collect the predictions; "" means unknown."""
+    """Collects the predictions; "" means unknown."""
     if run.predictions is None:
         return [""] * len(ids)
     names = run.predictions.class_names
@@ -115,10 +115,7 @@ def _said(run: FinishedRun, ids: Sequence[str]) -> list[str]:
 def mistakes(
     series: Series, corpus: str, own_corpora: Collection[str] | None = None
 ) -> list[Block]:
-    """List the wrong predictions of which the model was surest.
-
-    ``own_corpora`` is None where no audio is asked for.
-    """
+    """Lists the most confident wrong predictions; ``own_corpora`` None: no audio."""
     found = _worst(series.runs, corpus, MOST_MISTAKES)
     if not any(run.predictions for run in series.runs):
         return [Note("No predictions.csv lies beside the results.")]
@@ -153,10 +150,7 @@ def mistakes(
 
 
 def _worst(runs: Iterable[FinishedRun], corpus: str, most: int) -> list[dict[str, Any]]:
-    """Find the wrong utterances with the smallest probability of the true class.
-
-    Probabilities are means over the runs that tested an utterance.
-    """
+    """Finds the wrong utterances with the lowest mean probability of the true class."""
     of_id: dict[str, list[Any]] = {}
     known: dict[str, Labelled] = {}
     for run in runs:
@@ -196,7 +190,7 @@ def _worst(runs: Iterable[FinishedRun], corpus: str, most: int) -> list[dict[str
 def _sounds(
     found: Sequence[Mapping[str, Any]], own_corpora: Collection[str]
 ) -> tuple[list[str | None], list[Note]]:
-    """Make a data URI for each mistake, and notes on the corpora's terms."""
+    """Makes a data URI for each mistake, and notes on the corpora's licences."""
     sounds: list[str | None] = []
     terms, lost = {}, []
     for one in found:

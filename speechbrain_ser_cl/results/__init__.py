@@ -1,4 +1,4 @@
-"""Files that a run leaves, and the tables made of them."""
+"""The files that a run writes, and tables made from them."""
 
 from speechbrain_ser_cl.results.alignment import (
     view_alignment,

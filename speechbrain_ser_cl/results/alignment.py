@@ -1,6 +1,6 @@
 """Similarity of the representations of several views, by PWCCA.
 
-A run of one fold leaves an ``alignment.json``::
+A run of one fold writes an ``alignment.json``::
 
     {"about": {"encoder": …, "corpora": […], "demo": false}, "fold": 0,
      "utterances": 790,
@@ -28,24 +28,23 @@ FILE = "alignment.json"
 def view_alignment(
     embeddings: Mapping[str, Mapping[str, ArrayLike]],
 ) -> dict[str, dict[str, float | None]]:
-    """Compute PWCCA of each pair of views, mean of both directions.
+    """Computes PWCCA of each pair of views, mean of both directions.
 
     Arguments
     ---------
     embeddings : mapping
-        Name of a model to the name of a view to its embeddings (N, D) of the same N
-        utterances.
+        Model name to view name to its embeddings (N, D) of the same N utterances.
 
     Returns
     -------
     dict
-        Name of the model to ``"one view – other view"`` to the value, in [0, 1], or
-        None where there are too few utterances for the number of dimensions.
+        Model name to ``"one view – other view"`` to the value, in [0, 1], or None if
+        there are too few utterances for the number of dimensions.
 
     Raises
     ------
     ValueError
-        As :func:`pwcca` does, with the names of model and views.
+        From :func:`pwcca`, with the names of model and views.
 
     Example
     -------
@@ -62,7 +61,7 @@ def view_alignment(
                 with warnings.catch_warnings():
                     warnings.simplefilter("error", UserWarning)
                     value = (pwcca(x, y) + pwcca(y, x)) / 2
-            except UserWarning:  # some correlations are 1 whatever the data
+            except UserWarning:  # some correlations are 1 for any data
                 value = None
             except ValueError as error:
                 raise ValueError(f"{model}, {a} and {b}: {error}") from error
@@ -82,37 +81,37 @@ def write_alignment(
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     about : mapping
         See the module's docstring.
     fold : int
-        Which one.
+        Number of the fold.
     utterances : int
-        How many the embeddings are of.
+        Number of embedded utterances.
     found : mapping
-        As :func:`view_alignment` returns it.
+        From :func:`view_alignment`.
     """
     contents = {"about": about, "fold": fold, "utterances": utterances, "pwcca": found}
     write(path, ALIGNMENT, contents)
 
 
 def alignment_table(folder: str | Path) -> str:
-    """Writes a Markdown table of all ``alignment.json`` below a folder.
+    """Returns a Markdown table of all ``alignment.json`` files below a folder.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Searched with all its sub-folders.
+        Folder, searched at any depth.
 
     Returns
     -------
     str
-        Ending in a newline.
+        Table; ends in a newline.
 
     Raises
     ------
     ValueError
-        If there is none, one is something else, or they are of different experiments.
+        If there is no file, a file is invalid, or experiments differ.
     """
     files = list(find_records(folder, FILE))
     if not files:

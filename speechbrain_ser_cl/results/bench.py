@@ -16,7 +16,7 @@ from speechbrain_ser_cl.results.text import NONE, bounds, p_value, percent
 from speechbrain_ser_cl.utils.files import replacing
 
 CROSS = "cross_corpus"
-"""What stands in place of a protocol: trained on one corpus, tested on another."""
+"""Name used as protocol: trained on one corpus, tested on another."""
 CLASSIFIER_NAMES = {
     "logistic": "logistic regression",
     "svm": "linear SVM",
@@ -25,14 +25,14 @@ CLASSIFIER_NAMES = {
 
 
 class Cell(NamedTuple):
-    """One result, or the place of one.
+    """A result, or a planned result.
 
     Arguments
     ---------
     features, classifier, protocol : str
-        Their names; the protocol may be ``CROSS``.
+        Names; the protocol may be ``CROSS``.
     train, test : str
-        Names of the corpora, the same one unless the protocol is ``CROSS``.
+        Names of the corpora; equal unless the protocol is ``CROSS``.
     result : CrossValidation or None
         None: not run yet.
 
@@ -51,17 +51,17 @@ class Cell(NamedTuple):
 
     @property
     def row(self) -> tuple[str, str]:
-        """What is compared."""
+        """Values that identify a row."""
         return self.features, self.classifier
 
     @property
     def setting(self) -> str:
-        """In words."""
+        """Describes the test in words."""
         name = CLASSIFIER_NAMES[self.classifier]
         return f"{name}, trained on {self.train}" if self.protocol == CROSS else name
 
     def pooled(self) -> dict[str, Any]:
-        """UAR over all test utterances, its interval over speakers, and chance."""
+        """Returns UAR over all test utterances, interval over speakers, and chance."""
         if self.result is None:
             return {"value": None, "interval": None, "chance": None}
         summary = self.result.summary(self.test)
@@ -69,17 +69,17 @@ class Cell(NamedTuple):
 
 
 def bench_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Give each cell as plain values, for CSV and JSON.
+    """Returns each cell as plain values, for CSV and JSON.
 
     Arguments
     ---------
     cells : sequence of Cell
-        Done or not.
+        Finished and planned cells.
 
     Returns
     -------
     list of dict
-        With ``uar``, ``low`` and ``high`` in [0, 1]; None where it was not run.
+        With ``uar``, ``low`` and ``high`` in [0, 1]; None if not run.
 
     Example
     -------
@@ -106,7 +106,7 @@ def bench_rows(cells: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _ranks(title: str, cells: Sequence[Cell]) -> TextTable | None:
-    """Mean ranks over data sets of all rows that are complete."""
+    """Computes mean ranks over data sets of all complete rows."""
     places = list(dict.fromkeys((c.protocol, c.train, c.test) for c in cells))
     values: dict[tuple[str, str], list[float]] = {}
     for cell in cells:
@@ -139,12 +139,12 @@ def _ranks(title: str, cells: Sequence[Cell]) -> TextTable | None:
 
 
 def bench_tables(cells: Sequence[Cell]) -> list[tuple[str, TextTable]]:
-    """Make all tables.
+    """Makes all tables.
 
     Arguments
     ---------
     cells : sequence of Cell
-        All that were planned.
+        All planned cells.
 
     Returns
     -------
@@ -196,7 +196,7 @@ def bench_tables(cells: Sequence[Cell]) -> list[tuple[str, TextTable]]:
 
 
 def _cost(cells: Sequence[Cell]) -> TextTable:
-    """Seconds of a row: features of an utterance, all its fits."""
+    """Returns the seconds of a row: features per utterance, and all fits."""
     rows, machines = [], set()
     for row in dict.fromkeys(cell.row for cell in cells):
         costs = [c.result.cost for c in cells if c.row == row and c.result]
@@ -223,19 +223,19 @@ def _cost(cells: Sequence[Cell]) -> TextTable:
 
 
 def write_bench(cells: Sequence[Cell], folder: str | Path) -> str:
-    """Write tables as Markdown, LaTeX, CSV and JSON.
+    """Writes tables as Markdown, LaTeX, CSV and JSON.
 
     Arguments
     ---------
     cells : sequence of Cell
-        All that were planned.
+        All planned cells.
     folder : str or pathlib.Path
-        Gets ``bench.md``, ``bench.tex``, ``bench.csv`` and ``bench.json``.
+        Output folder for ``bench.md``, ``bench.tex``, ``bench.csv`` and ``bench.json``.
 
     Returns
     -------
     str
-        The Markdown.
+        Text of the Markdown file.
     """
     folder = Path(folder)
     tables, rows = bench_tables(cells), bench_rows(cells)
@@ -263,16 +263,16 @@ def write_bench(cells: Sequence[Cell], folder: str | Path) -> str:
 def speaker_counts(
     predictions: Mapping[str, Sequence[Any]], items: Sequence[Labelled], n_classes: int
 ) -> dict[str, np.ndarray]:
-    """Count by speaker how often a class was taken for which.
+    """Computes the confusion counts of each speaker.
 
     Arguments
     ---------
     predictions : mapping
         ``id``, ``label`` and ``prediction`` of N utterances.
     items : sequence of Labelled
-        At least those.
+        At least these utterances.
     n_classes : int
-        C.
+        Number of classes C.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Time and memory of the runs of a cross-validation, with the machine."""
+"""Table of time and memory of a cross-validation's runs, with the machine."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,22 +15,22 @@ _NOTE = (
 
 
 def build_cost_table(settings: Sequence[CrossValidation]) -> str:
-    """Write a Markdown table: one row per setting, corpus and protocol.
+    """Returns a Markdown table with one row per setting, corpus and protocol.
 
     Arguments
     ---------
     settings : sequence of CrossValidation
-        In the table's order.
+        Settings in the order of the table.
 
     Returns
     -------
     table : str
-        Markdown, ending in a newline.
+        Table; ends in a newline.
 
     Raises
     ------
     ValueError
-        When there are none.
+        If there are none.
 
     Example
     -------

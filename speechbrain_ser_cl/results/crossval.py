@@ -1,8 +1,8 @@
 """Results of a cross-validation: pooled over folds, compared between settings.
 
-All that is shown is computed from one thing, which ``crossval.json`` holds: sums over
-each speaker's utterances, for each fold and seed. Of classes they are how often a class
-was taken for which; of other kinds of results see ``metrics.kinds``.
+``crossval.json`` contains sums over each speaker's utterances, for each fold and seed,
+from which everything else is computed. For classes the sums are confusion counts; for
+other kinds of results see ``metrics.kinds``.
 """
 
 import json
@@ -41,7 +41,7 @@ from speechbrain_ser_cl.utils.schemas import (
 FILE = "crossval.json"
 _ABOUT = ("recipe", "setting", "order", "encoder", "demo")
 _TESTED = [name for name in FILES if name not in ("embeddings.npz", "history.json")]
-# Keys of results.json that are no results, or follow from the counts.
+# Keys of results.json that are not results, or follow from the counts.
 _NO_NUMBERS = {
     *("format", "order", "seed", "fold", "n_folds", "protocol", "data"),
     *("stages", "machine", "versions", "groups"),
@@ -59,18 +59,18 @@ class Outcome:
     Arguments
     ---------
     fold : int or None
-        None where only seeds are repeated.
+        None if only seeds are repeated.
     seed : int
-        Of the training.
+        Seed of the training.
     fingerprint : str or None
-        Of the split.
+        Fingerprint of the split.
     counts : dict
-        Corpus to speaker to confusion counts (C, C), true class first; of other kinds
-        of results sums.
+        Corpus to speaker to confusion counts (C, C), true class first; for other kinds
+        of results, sums.
     numbers : dict
-        What else ``results.json`` says in numbers, such as ``valid.uar``.
+        Other numbers of ``results.json``, such as ``valid.uar``.
     others : dict
-        The same as ``counts`` for what else was measured: ``votes``.
+        Same as ``counts``, for other measures: ``votes``.
 
     Example
     -------
@@ -87,7 +87,7 @@ class Outcome:
     others: Mapping[str, OfCorpora] = field(default_factory=dict)
 
     def confusion(self, corpus: str) -> np.ndarray:
-        """Counts (C, C), or sums, of all speakers."""
+        """Returns counts (C, C), or sums, of all speakers."""
         return total(self.counts[corpus])
 
 
@@ -98,24 +98,24 @@ class CrossValidation:
     Arguments
     ---------
     about : dict
-        ``recipe``, ``setting`` (its name in tables), ``order`` (its place there),
-        ``encoder`` and ``demo``, as the runs' ``results.json`` say.
+        ``recipe``, ``setting`` (name in tables), ``order`` (place in tables),
+        ``encoder`` and ``demo``, from the runs' ``results.json``.
     protocol : dict
-        As ``resolve_protocol`` returns it.
+        From ``resolve_protocol``.
     class_names : list of str
-        C names; of dimensions theirs.
+        Names of the C classes, or of the dimensions.
     tested : list of Outcome
-        One for each fold and seed.
+        One per fold and seed.
     cost : dict
-        Collect time, memory, machines and versions of the runs.
+        Time, memory, machines and versions of the runs.
     missing : list of tuple
-        Fold (None where there are none) and seed of each run that was planned and has
-        no result: nothing is pooled then.
+        Fold (None without folds) and seed of each planned run without a result. If
+        there are any, nothing is pooled.
     kind : str
-        Of the results: ``classes``, ``votes``, ``dimensions`` or ``emotions``.
+        Kind of the results: ``classes``, ``votes``, ``dimensions`` or ``emotions``.
     groups : dict
-        Kind to corpus to column (gender, …) to the result of each group, as
-        :func:`~.sums.summarise_groups` returns it.
+        Kind to corpus to column (gender, …) to the result of each group, from
+        :func:`~.sums.summarise_groups`.
 
     Example
     -------
@@ -135,11 +135,11 @@ class CrossValidation:
 
     @property
     def measured(self) -> Kind:
-        """Say how results of this kind are measured."""
+        """Returns the metrics of this kind of results."""
         return KINDS[self.kind]
 
     def views(self) -> "list[CrossValidation]":
-        """Give this, and the same runs by what else was measured, such as votes."""
+        """Returns this setting, and the same runs by other measures, such as votes."""
         names = {name: None for one in self.tested for name in one.others}
         return [self] + [
             replace(
@@ -156,7 +156,7 @@ class CrossValidation:
 
     @property
     def gap(self) -> str:
-        """Say which runs are missing; empty if none is."""
+        """Describes the missing runs; empty if there are none."""
         if not self.missing:
             return ""
         names = [
@@ -171,7 +171,7 @@ class CrossValidation:
 
     @property
     def corpora(self) -> list[str]:
-        """Names of the corpora that were tested."""
+        """Names of the tested corpora."""
         return sorted({name for one in self.tested for name in one.counts})
 
     @property
@@ -181,11 +181,11 @@ class CrossValidation:
 
     @property
     def unit(self) -> str:
-        """What varies: ``fold``, or ``seed`` where there are no folds."""
+        """Unit of repetition: ``fold``, or ``seed`` without folds."""
         return "seed" if any(one.fold is None for one in self.tested) else "fold"
 
     def per_unit(self, corpus: str) -> dict[int, dict[str, float]]:
-        """Fold (or seed) to metrics, averaged over the seeds."""
+        """Returns fold (or seed) to metrics, averaged over the seeds."""
         values: dict[int, list[Any]] = {}
         for one in self.tested:
             metrics = self.measured.measure(one.confusion(corpus))
@@ -199,19 +199,20 @@ class CrossValidation:
         }
 
     def values(self, corpus: str, metric: str) -> list[float]:
-        """Give one number for each fold (or seed), averaged over the seeds.
+        """Returns one number per fold (or seed), averaged over the seeds.
 
         Arguments
         ---------
         corpus : str
-            One of ``corpora``.
+            A name in ``corpora``.
         metric : str
-            ``uar`` or another of the kind's, or the name of one of the runs' numbers.
+            Metric of the kind, such as ``uar``, or the name of a number in
+            ``results.json``.
 
         Returns
         -------
         list of float
-            In the order of folds; empty where a run lacks that number.
+            In the order of folds; empty if a run lacks this number.
         """
         if metric in self.measured.titles:
             return [metrics[metric] for metrics in self.per_unit(corpus).values()]
@@ -224,7 +225,7 @@ class CrossValidation:
         return [float(np.mean(same)) for _, same in sorted(values.items())]
 
     def per_speaker(self, corpus: str) -> dict[str, np.ndarray]:
-        """Speaker to confusion counts (C, C), or sums, over all folds and seeds."""
+        """Returns speaker to counts (C, C), or sums, over all folds and seeds."""
         pooled: dict[str, np.ndarray] = {}
         for one in self.tested:
             for speaker, counts in one.counts[corpus].items():
@@ -232,25 +233,24 @@ class CrossValidation:
         return pooled
 
     def summary(self, corpus: str) -> dict[str, Any]:
-        """Metrics of one corpus, for people and for ``crossval.json``.
+        """Computes the metrics of one corpus.
 
         Arguments
         ---------
         corpus : str
-            One of ``corpora``.
+            A name in ``corpora``.
 
         Returns
         -------
         dict
             ``missing``: fold and seed of each run without a result; ``folds`` (or
-            ``seeds``): the metrics of each, averaged over seeds;
-            ``mean`` and ``std`` over them (std: of a sample, None for one fold);
-            ``pooled``: each metric over all test utterances together, with its 95 %
-            bootstrap ``interval`` over speakers (None with fewer than 5), both None
-            where a run is missing;
-            ``utterances`` (each counted once per seed) and ``speakers``; of classes
-            also ``confusion_matrix`` (C, C) and ``chance`` of the UAR: 1 over the
-            corpus' own classes.
+            ``seeds``): the metrics of each, averaged over seeds; ``mean`` and ``std``
+            over them (std: of a sample, None for one fold); ``pooled``: each metric
+            over all test utterances together, with its 95 % bootstrap ``interval`` over
+            speakers (None with fewer than 5), both None if a run is missing;
+            ``utterances`` (counted once per seed) and ``speakers``; for classes also
+            ``confusion_matrix`` (C, C) and ``chance`` of the UAR: 1 over the number of
+            the corpus' classes.
         """
         per_unit = self.per_unit(corpus)
         per_speaker = self.per_speaker(corpus)
@@ -285,12 +285,12 @@ class CrossValidation:
         } | of_classes
 
     def write(self, path: str | Path) -> None:
-        """Write it as JSON, with the summary of each corpus.
+        """Writes the setting as JSON, with the summary of each corpus.
 
         Arguments
         ---------
         path : str or pathlib.Path
-            The file; it appears whole or not at all.
+            Output file, written whole or not at all.
         """
         runs = [
             {
@@ -313,11 +313,11 @@ class CrossValidation:
         if self.missing:
             runs_missing = [{"fold": k, "seed": seed} for k, seed in self.missing]
             head = {"missing": runs_missing} | head
-        # One line per run: the counts are not for reading.
+        # One line per run, because the counts are not for readers.
         write(path, CROSSVAL, head | {"runs": runs}, rows="runs")
 
     def _sums(self, one: Outcome) -> dict[str, Any]:
-        """The counts, and the sums of other kinds, of a run."""
+        """Returns the counts, and the sums of other measures, of a run."""
         found = {
             kind: {
                 corpus: {
@@ -334,7 +334,7 @@ class CrossValidation:
 
 
 def total(counts: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Sum the counts (C, C), or sums, of several speakers."""
+    """Sums the counts (C, C), or sums, of several speakers."""
     return np.asarray(np.sum(list(counts.values()), axis=0))
 
 
@@ -354,7 +354,7 @@ def _speaker_intervals(
 
 
 def read_crossval(path: str | Path) -> CrossValidation:
-    """Read a file that ``CrossValidation.write`` wrote.
+    """Reads a file that ``CrossValidation.write`` wrote.
 
     Arguments
     ---------
@@ -364,12 +364,12 @@ def read_crossval(path: str | Path) -> CrossValidation:
     Returns
     -------
     CrossValidation
-        The setting.
+        Results of the setting.
 
     Raises
     ------
     RecordError
-        If the file is something else.
+        If the file is invalid.
 
     Example
     -------
@@ -384,17 +384,17 @@ def read_crossval(path: str | Path) -> CrossValidation:
 
 
 def parse_crossval(contents: Mapping[str, Any]) -> CrossValidation:
-    """Make a setting of what a ``crossval.json`` holds.
+    """Converts the contents of a ``crossval.json`` to a setting.
 
     Arguments
     ---------
     contents : mapping
-        As :func:`~speechbrain_ser_cl.results.measured.find_records` gives it.
+        From :func:`~speechbrain_ser_cl.results.measured.find_records`.
 
     Returns
     -------
     CrossValidation
-        The setting.
+        Results of the setting.
     """
     kind = contents.get("kind", "classes")
     tested = []
@@ -431,28 +431,28 @@ def collect(
     protocol: Mapping[str, Any],
     missing: Sequence[tuple[int | None, int]] = (),
 ) -> CrossValidation:
-    """Pool the runs of one setting.
+    """Pools the runs of one setting.
 
     Arguments
     ---------
     results : iterable of (fold, seed, fingerprint, path)
-        Of each run, with the path of its ``results.json``; ``predictions.csv`` (or the
-        file of another kind) and ``utterances.csv`` lie beside it. The fold may be
-        None; so may the split's fingerprint, which is then that of ``results.json``.
+        For each run, with the path of its ``results.json``; ``predictions.csv`` (or the
+        file of another kind) and ``utterances.csv`` are beside it. Fold and fingerprint
+        may be None; the fingerprint is then read from ``results.json``.
     protocol : mapping
-        As ``resolve_protocol`` returns it.
+        From ``resolve_protocol``.
     missing : sequence of tuple
-        Fold and seed of each run that was planned and has no result.
+        Fold and seed of each planned run without a result.
 
     Returns
     -------
     CrossValidation
-        The setting.
+        Results of the setting.
 
     Raises
     ------
     ValueError
-        If files are missing, or are of different settings or classes.
+        If files are missing, or belong to different settings or classes.
     """
     tested: list[Outcome] = []
     abouts: dict[str, dict[str, Any]] = {}
@@ -493,7 +493,7 @@ def collect(
 
 
 def _numbers(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Numbers of a results.json with their dotted names; an interval is left out."""
+    """Yields numbers of a results.json with dotted names, without intervals."""
     for key, value in entry.items():
         name = f"{prefix}{key}"
         if name in _NO_NUMBERS or isinstance(value, bool):
@@ -505,7 +505,7 @@ def _numbers(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Collect time, memory, machines and versions of the runs."""
+    """Collects time, memory, machines and versions of the runs."""
 
     def different(key: str) -> list[Any]:
         values = {
@@ -539,29 +539,28 @@ def _cost(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def compare(
     one: CrossValidation, other: CrossValidation, corpus: str, metric: str = "uar"
 ) -> dict[str, Any]:
-    """Compare two settings on the same folds and seeds.
+    """Compares two settings on the same folds and seeds.
 
     Arguments
     ---------
     one, other : CrossValidation
-        The settings.
+        Settings to compare.
     corpus : str
-        A corpus that both were tested on.
+        Corpus on which both were tested.
     metric : str
-        One of the kind's; ``uar``, ``wa`` or ``macro_f1`` of classes.
+        Metric of the kind; for classes ``uar``, ``wa`` or ``macro_f1``.
 
     Returns
     -------
     dict
-        ``difference``: of the pooled metric, one less the other; ``t_test`` and
+        ``difference``: pooled metric of ``one`` minus that of ``other``; ``t_test`` and
         ``wilcoxon``: p over folds (or seeds); ``permutation``: p over speakers, None
-        with fewer than 5, where it could not be small.
+        with fewer than 5 speakers, which cannot give a small p.
 
     Raises
     ------
     ValueError
-        If folds, seeds, classes or test utterances are not the same, or runs are
-        missing.
+        If folds, seeds, classes or test utterances differ, or runs are missing.
     """
     runs = [
         sorted((str(t.fold), t.seed, str(t.fingerprint)) for t in setting.tested)
@@ -600,24 +599,24 @@ def compare(
 def table_rows(
     settings: Sequence[CrossValidation], corpus: str, metric: str = "uar"
 ) -> list[dict[str, Any]]:
-    """Summarise settings for a table; compare each with the first.
+    """Summarises settings for a table; compares each with the first.
 
     Arguments
     ---------
     settings : sequence of CrossValidation
-        In the table's order.
+        In the order of the table.
     corpus : str
-        The one that the table is about.
+        Corpus of the table.
     metric : str
-        That settings are compared by.
+        Metric of the comparison.
 
     Returns
     -------
     list of dict
-        For each its ``setting``, the ``summary`` and ``against_first``: what
-        ``compare`` returns, with ``t_test_holm``, ``wilcoxon_holm`` and
-        ``permutation_holm``, corrected over the rows; None for the first row, and for
-        rows on other folds, seeds or utterances.
+        For each its ``setting``, the ``summary`` and ``against_first``: the result of
+        ``compare``, with ``t_test_holm``, ``wilcoxon_holm`` and ``permutation_holm``,
+        corrected over the rows; None for the first row, and for rows with other folds,
+        seeds or utterances.
     """
     rows: list[dict[str, Any]] = []
     for setting in settings:

@@ -1,4 +1,4 @@
-"""``embeddings.npz``: a model's embedding of each utterance, for plots and probes."""
+"""``embeddings.npz``: a model's embedding of each utterance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,15 +17,14 @@ _TEXTS = ("ids", "labels", "speakers", "corpora")
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The contents of an ``embeddings.npz``.
+    """Contents of an ``embeddings.npz``.
 
     Arguments
     ---------
     embeddings : numpy.ndarray
         Float32, shape (N, D).
     ids, labels, speakers, corpora : list of str
-        Of each utterance its id, the name of its class, who speaks and the name of
-        its corpus; N each.
+        Id, class name, speaker and corpus name of each of N utterances.
 
     Example
     -------
@@ -49,26 +48,25 @@ def write_embeddings(
     speakers: Sequence[str],
     corpora: Sequence[str],
 ) -> None:
-    """Write embeddings with the attributes of their utterances.
+    """Writes embeddings with the attributes of their utterances.
 
-    The file has the arrays ``embeddings`` (N, D) in half precision, ``format``, and
-    ``ids``, ``labels``, ``speakers`` and ``corpora`` (N,) of text: ``numpy.load`` reads
-    it without pickle. It appears whole or not at all.
+    The file contains the arrays ``embeddings`` (N, D) in half precision, ``format``,
+    and ``ids``, ``labels``, ``speakers`` and ``corpora`` (N,) as text; ``numpy.load``
+    reads it without pickle. It is written whole or not at all.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; its folder is made if it is not there.
+        Output file; its folder is created if needed.
     embeddings : array_like of float
         Shape (N, D), finite.
     ids, labels, speakers, corpora : sequence of str
-        Of each utterance its id, the name of its class, who speaks and the name of
-        its corpus; N each.
+        Id, class name, speaker and corpus name of each of N utterances.
 
     Raises
     ------
     ValueError
-        If they are not equally many, or a value is not finite in half precision.
+        If lengths differ, or a value is not finite in half precision.
 
     Example
     -------
@@ -98,7 +96,7 @@ def write_embeddings(
 
 
 def read_embeddings(path: str | Path) -> Embeddings:
-    """Read a file that ``write_embeddings`` wrote.
+    """Reads a file that ``write_embeddings`` wrote.
 
     Arguments
     ---------
@@ -113,7 +111,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
     Raises
     ------
     FileError
-        If it is no such file.
+        If the file is invalid.
 
     Example
     -------
@@ -131,7 +129,7 @@ def read_embeddings(path: str | Path) -> Embeddings:
             for name in ("embeddings", *_TEXTS):
                 arrays[name] = file[name]
             version = int(file["format"]) if "format" in file else _FORMAT
-    except Exception as error:  # NumPy and zipfile do not say what they raise
+    except Exception as error:  # exceptions of NumPy and zipfile are undocumented
         raise FileError(
             f"{path}: cannot read its arrays ({type(error).__name__}: {error!s:.200}), "
             f"expected embeddings, {', '.join(_TEXTS)}; the file is cut off or "

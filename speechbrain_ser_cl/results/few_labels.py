@@ -1,6 +1,6 @@
-"""How much a kind of pre-training is worth with few labels: draws, intervals, tests.
+"""Results of trainings with few labels: draws, intervals, tests.
 
-A run of one fold leaves a ``few_labels.json``::
+A run of one fold writes a ``few_labels.json``::
 
     {"about": {"recipe": …, "encoder": …, "corpora": […], "protocol": …, "chance": 0.25,
                "baseline": "supervised", "demo": false},
@@ -8,10 +8,12 @@ A run of one fold leaves a ``few_labels.json``::
      "rows": [{"view": "mel", "method": "supervised", "fraction": 0.05, "draw": 0,
                "labelled": 30, "uar": 0.41, "wa": 0.43}, …]}
 
-Of a draw counts the mean over the folds; over the draws there is a mean with a
-t-interval, and a Mann–Whitney U test against the baseline with as many labels.
+The result of a draw is its mean over the folds. Over draws the tables show the mean
+with a t-interval, and a Mann–Whitney U test against the baseline with equally many
+labels.
 
-Of all folds below a folder, ``few_labels.csv`` and ``few_labels.png`` there::
+This command writes ``few_labels.csv`` and ``few_labels.png`` for all folds below a
+folder::
 
     ser-cl few-labels results/pairwise_cl
 """
@@ -26,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy  # imports its parts when they are used
+import scipy  # imports submodules when they are used
 
 from speechbrain_ser_cl.metrics.significance import holm, mean_interval
 from speechbrain_ser_cl.results.measured import find_records
@@ -45,26 +47,25 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class FewLabelPoint:
-    """The result of one method on one view with a share of the labels.
+    """The result of one method on one view with a fraction of the labels.
 
     Arguments
     ---------
     view, method : str
-        Names.
+        Names of view and method.
     fraction : float
-        Of the labels of each class, in (0, 1].
+        Fraction of the labels of each class, in (0, 1].
     labelled : float
-        Number of labelled utterances, a mean over folds.
+        Mean number of labelled utterances over folds.
     draws, folds : int
-        How many.
+        Numbers of draws and folds.
     uar, wa : float
         Means over draws and folds, in [0, 1].
     interval : tuple of float or None
         95 % t-interval of the UAR over draws; None with fewer than 3.
     p, p_holm : float or None
-        Of the Mann–Whitney U test against the baseline, two-sided, as it is and
-        corrected for the number of tests; None for the baseline, and with fewer than
-        3 draws of either.
+        p of the Mann–Whitney U test against the baseline, two-sided, uncorrected and
+        Holm-corrected; None for the baseline, or with fewer than 3 draws of either.
     """
 
     view: str
@@ -88,20 +89,20 @@ def few_label_points(
     Arguments
     ---------
     rows : sequence of mapping
-        Of all folds, each with its ``fold`` and what the module's docstring shows.
+        Rows of all folds, each with its ``fold``, as in the module's docstring.
     baseline : str
-        The method that others are compared with.
+        Method that others are compared with.
 
     Returns
     -------
     list of FewLabelPoint
         In the order of the rows' views, fractions and methods. P values are corrected
-        by Holm's method over all of them.
+        over all of them by Holm's method.
 
     Raises
     ------
     ValueError
-        If a draw is there twice, or not on all the folds that others are on.
+        If a draw is repeated, or missing on some folds.
 
     Example
     -------
@@ -190,19 +191,19 @@ def read_few_labels(folder: str | Path) -> tuple[dict[str, Any], list[dict[str, 
     Arguments
     ---------
     folder : str or pathlib.Path
-        Searched with all its sub-folders; or a measured file.
+        Folder, searched at any depth; or a measured file.
 
     Returns
     -------
     about : dict
-        What the runs have in common.
+        Description of the runs.
     rows : list of dict
-        Their rows, each with its ``fold``.
+        Rows, each with its ``fold``.
 
     Raises
     ------
     ValueError
-        If there is none, one is something else, or they are of different experiments.
+        If there is no file, a file is invalid, or experiments differ.
     """
     abouts: dict[str, Path] = {}
     rows: list[dict[str, Any]] = []
@@ -224,12 +225,12 @@ def write_few_labels(
     seed: int,
     rows: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Writes the results of one fold; a line per row.
+    """Writes the results of one fold, one line per row.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     about, fold, seed, rows
         See the module's docstring.
     """
@@ -238,14 +239,14 @@ def write_few_labels(
 
 
 def write_few_label_points(path: str | Path, points: Sequence[FewLabelPoint]) -> None:
-    """Writes points as CSV, for figures; None becomes an empty cell.
+    """Writes points as CSV; None becomes an empty cell.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     points : sequence of FewLabelPoint
-        As :func:`few_label_points` returns them.
+        From :func:`few_label_points`.
     """
     with (
         replacing(Path(path)) as part,
@@ -260,19 +261,19 @@ def write_few_label_points(path: str | Path, points: Sequence[FewLabelPoint]) ->
 
 
 def few_label_table(about: Mapping[str, Any], points: Sequence[FewLabelPoint]) -> str:
-    """Writes a Markdown table: a row per view and fraction, a column per method.
+    """Returns a Markdown table with a row per view and fraction, a column per method.
 
     Arguments
     ---------
     about : mapping
         See the module's docstring.
     points : sequence of FewLabelPoint
-        As :func:`few_label_points` returns them.
+        From :func:`few_label_points`.
 
     Returns
     -------
     str
-        Ending in a newline.
+        Table; ends in a newline.
     """
     methods = list(dict.fromkeys(point.method for point in points))
     titles = ["view", "labels", "utterances", "draws"]

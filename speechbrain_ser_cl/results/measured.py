@@ -1,9 +1,9 @@
-"""Results kept for a README: the records of many runs in one small file.
+"""Measured files: the records of many runs in one small file, for a README.
 
-A table in a README is written from the records that runs leave: ``results.json``,
-``crossval.json``, ``few_labels.json``, ``alignment.json``. A measured file holds
-copies of them under their paths, each kind with what its records have in common
-(``shared``) written once::
+A README's tables are written from the records of runs: ``results.json``,
+``crossval.json``, ``few_labels.json``, ``alignment.json``. A measured file contains
+copies of them under their paths; for each kind, values that all records share
+(``shared``) are written once::
 
     {"measured": 1,
      "results.json": {
@@ -12,10 +12,10 @@ copies of them under their paths, each kind with what its records have in common
        "labelled/0": {"seed": 0, "test": {"uar": {"value": 0.76}}},
        "labelled/1": {"seed": 1, "test": {"uar": {"value": 0.75}}}}}}
 
-In ``shared``, ``{}`` stands where records differ. A list of mappings with the same keys
-is a mapping of lists: ``{"[]": {"fold": [0, 1], "seed": [7, 7]}}``. A square matrix of
-counts is a text, rows between bars, zeros empty: ``"#13,,1|,9|,2,5"``. No number
-changes.
+In ``shared``, ``{}`` marks values that differ. A list of mappings with equal keys is
+written as a mapping of lists: ``{"[]": {"fold": [0, 1], "seed": [7, 7]}}``. A square
+matrix of counts is a text with rows between bars and zeros left out:
+``"#13,,1|,9|,2,5"``. Numbers are not changed.
 """
 
 import json
@@ -39,44 +39,44 @@ _KINDS = (RESULTS, CROSSVAL, FEW_LABELS, ALIGNMENT)
 KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in _KINDS}
 _HEAD = '{"measured":1'
 _COLUMNS, _COUNTS = "[]", "#"
-# Left out: values that follow from others, or that nothing shows.
+# Left out: values that follow from others, or that no table shows.
 _LEFT_OUT = {
     "crossval.json": {"results"},
     "results.json": {"data", "files", "layer_weights"},
 }
-# The same for the numbers of single runs; time and memory are in ``cost``.
+# Same for the numbers of single runs; ``cost`` contains time and memory.
 _NUMBERS_LEFT_OUT = re.compile(
     r"training_seconds|peak_memory_mb\..*|nonfinite_batches|valid\.macro_f1"
     r"|probes\.(valid\..*|test\.(svm|classifier)\..*)"
 )
-# Of a run's folder: checkpoints, audio and folds.
+# Parts of a run's folder: checkpoints, audio and folds.
 _NOT_SEARCHED = {"save", "data", "splits"}
 
 Record = dict[str, Any]
 
 
 def find_records(place: str | Path, kind: str) -> Iterator[tuple[Path, Record]]:
-    """Find all records of one kind in a folder and below it, or in a measured file.
+    """Yields all records of one kind from a folder (at any depth) or a measured file.
 
     Arguments
     ---------
     place : str or pathlib.Path
-        A folder, a measured file, or one file of the kind.
+        Folder, measured file, or a file of the kind.
     kind : str
-        The file name, one of ``KINDS``.
+        File name in ``KINDS``.
 
     Yields
     ------
     path : pathlib.Path
-        Of the record; of one in a measured file, the file's path with the record's
-        path added.
+        Path of the record; for a record in a measured file, the file's path and the
+        record's path.
     record : dict
-        What it holds.
+        Contents of the record.
 
     Raises
     ------
     ValueError
-        If a file is damaged; names it.
+        If a file is damaged; the message names it.
 
     Example
     -------
@@ -107,17 +107,17 @@ def _is_measured(path: Path) -> bool:
 
 
 def measured_records(place: str | Path) -> dict[str, Record]:
-    """Read a measured file, or all of them that lie in a folder.
+    """Reads a measured file, or all measured files in a folder.
 
     Arguments
     ---------
     place : str or pathlib.Path
-        The file or the folder; its sub-folders are not searched.
+        File or folder; subfolders are not searched.
 
     Returns
     -------
     dict
-        As :func:`read_measured` returns it; empty where there is none.
+        As in :func:`read_measured`; empty if there is no file.
 
     Raises
     ------
@@ -133,7 +133,7 @@ def measured_records(place: str | Path) -> dict[str, Record]:
 
 
 def read_measured(path: str | Path) -> dict[str, Record]:
-    """Read a measured file.
+    """Reads a measured file.
 
     Arguments
     ---------
@@ -143,12 +143,12 @@ def read_measured(path: str | Path) -> dict[str, Record]:
     Returns
     -------
     dict
-        Path of each record, such as ``labelled/0/results.json``, to what it holds.
+        Path of each record, such as ``labelled/0/results.json``, to its contents.
 
     Raises
     ------
     ValueError
-        If it is something else.
+        If the file is invalid.
     """
     contents: dict[str, Any] = {**read(path, MEASURED)}
     try:
@@ -166,14 +166,14 @@ def read_measured(path: str | Path) -> dict[str, Record]:
 
 
 def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
-    """Write a measured file.
+    """Writes a measured file.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     records : mapping
-        Path of each record, its name one of ``KINDS``, to what it holds. Left out are
+        Path of each record, with a name in ``KINDS``, to its contents. Left out are
         ``data``, ``layer_weights`` and the intervals over utterances of a
         ``results.json``; of a ``crossval.json`` the ``results``, which follow from its
         counts, and time, memory and some probes of single runs.
@@ -181,7 +181,7 @@ def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
     Raises
     ------
     ValueError
-        For a record of another name.
+        For a record with another name.
 
     Example
     -------
@@ -217,19 +217,19 @@ def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
 
 
 def add_measured(path: str | Path, records: Mapping[str, Record]) -> None:
-    """Add records to a measured file, in place of those with the same paths.
+    """Adds records to a measured file; replaces those with the same paths.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; made where there is none.
+        Measured file; created if needed.
     records : mapping
         See :func:`write_measured`.
 
     Raises
     ------
     ValueError
-        If the file is something else.
+        If the file is invalid.
     """
     earlier = read_measured(path) if Path(path).exists() else {}
     write_measured(path, earlier | dict(records))
@@ -265,7 +265,7 @@ def _compact(value: object) -> str:
 
 
 def _packed(value: Any) -> Any:
-    """Write matrices of counts as text, lists of mappings as mappings of lists."""
+    """Converts matrices of counts to text, lists of mappings to mappings of lists."""
     if isinstance(value, Mapping):
         if _COLUMNS in value:
             raise ValueError(f"a key {_COLUMNS} cannot be kept")
@@ -309,7 +309,7 @@ def _unpacked(value: Any) -> Any:
 
 
 def _shared(records: Sequence[Mapping[str, Any]]) -> Record:
-    """Find what all records share, keys in the order of the first."""
+    """Returns what all records share, with keys in the order of the first."""
     shared: Record = {}
     for key, value in records[0].items():
         if not all(key in record for record in records):
@@ -324,7 +324,7 @@ def _shared(records: Sequence[Mapping[str, Any]]) -> Record:
 
 
 def _own(shared: Mapping[str, Any], record: Mapping[str, Any]) -> Record:
-    """Find what a record has beyond the shared part."""
+    """Returns the part of a record that is not shared."""
     own: Record = {}
     for key, value in record.items():
         template = shared.get(key, {})

@@ -1,4 +1,4 @@
-"""``dimensions.csv``, ``emotions.csv``, ``votes.csv``: numbers that were predicted."""
+"""``dimensions.csv``, ``emotions.csv``, ``votes.csv``: labels and predictions."""
 
 import csv
 from collections.abc import Sequence
@@ -16,16 +16,16 @@ _LABEL, _PREDICTION = "label_", "prediction_"
 
 @dataclass(frozen=True)
 class Numbers:
-    """What was known and what was predicted of N utterances.
+    """Labels and predictions of N utterances.
 
     Arguments
     ---------
     ids : list of str
-        Of the utterances.
+        Ids of the utterances.
     names : list of str
-        Of the K dimensions or classes.
+        Names of the K dimensions or classes.
     labels, predictions : numpy.ndarray
-        (N, K); NaN: not known.
+        (N, K); NaN: unknown.
 
     Example
     -------
@@ -46,12 +46,12 @@ def write_numbers(
     labels: ArrayLike,
     predictions: ArrayLike,
 ) -> None:
-    """Write a line per utterance: ``id``, ``label_<name>`` and ``prediction_<name>``.
+    """Writes a line per utterance: ``id``, ``label_<name>`` and ``prediction_<name>``.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     ids, names, labels, predictions
         See :class:`Numbers`.
 
@@ -75,7 +75,7 @@ def write_numbers(
 
 
 def read_numbers(path: str | Path) -> Numbers:
-    """Read what :func:`write_numbers` wrote.
+    """Reads a file that :func:`write_numbers` wrote.
 
     Arguments
     ---------
@@ -89,7 +89,7 @@ def read_numbers(path: str | Path) -> Numbers:
     Raises
     ------
     FileError
-        For another file; names it and the line.
+        If the file is invalid; the message names file and line.
 
     Example
     -------

@@ -17,12 +17,12 @@ _FIRST = ["id", "label", "prediction"]
 
 @dataclass(frozen=True)
 class Predictions:
-    """The contents of a ``predictions.csv``.
+    """Contents of a ``predictions.csv``.
 
     Arguments
     ---------
     ids : list of str
-        One per utterance, N in all.
+        Ids of the N utterances.
     labels : numpy.ndarray
         True classes as indices into ``class_names``, shape (N,).
     predictions : numpy.ndarray
@@ -30,7 +30,7 @@ class Predictions:
     probabilities : numpy.ndarray
         Shape (N, C).
     class_names : list of str
-        C names.
+        Names of the C classes.
 
     Example
     -------
@@ -54,31 +54,30 @@ def write_predictions(
     probabilities: ArrayLike,
     class_names: Sequence[str],
 ) -> None:
-    """Write ``predictions.csv``: the whole file, or nothing.
+    """Writes ``predictions.csv``, whole or not at all.
 
-    One line per utterance: ``id``, ``label`` and ``prediction`` as class names,
-    and one probability per class in the column ``p_<class>``.
+    One line per utterance: ``id``, ``label`` and ``prediction`` as class names, and one
+    probability per class in the column ``p_<class>``.
 
     Arguments
     ---------
     path : str or Path
-        Replaced where it exists; its folder is made where it does not.
+        Output file, replaced if it exists; its folder is created if needed.
     ids : sequence of str
-        Each once, N in all.
+        Ids of the N utterances, each once.
     labels : array_like of int
         True classes as indices into ``class_names``, shape (N,).
     predictions : array_like of int
         Predicted classes, shape (N,).
     probabilities : array_like of float
-        Shape (N, C). Six decimals are kept.
+        Shape (N, C). Rounded to six decimals.
     class_names : sequence of str
-        C names.
+        Names of the C classes.
 
     Raises
     ------
     ValueError
-        When the lists do not fit each other, an id occurs twice or a class does
-        not exist.
+        If lengths differ, an id is repeated or a class does not exist.
 
     Example
     -------
@@ -126,7 +125,7 @@ def write_predictions(
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read a file that ``write_predictions`` wrote.
+    """Reads a file that ``write_predictions`` wrote.
 
     Arguments
     ---------
@@ -141,8 +140,8 @@ def read_predictions(path: str | Path) -> Predictions:
     Raises
     ------
     FileError
-        When a column is missing, or a line names an unknown class, lacks a value, has
-        the id of another or a probability outside [0, 1]; with the file and line.
+        If a column is missing, or a line has an unknown class, a missing value, a
+        repeated id or a probability outside [0, 1]; the message has file and line.
 
     Example
     -------

@@ -1,4 +1,4 @@
-"""What a run was tested on as sums by speaker, and by group of speakers."""
+"""Test results of a run as sums by speaker and by group of speakers."""
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.schemas import check_kind
 
 UNKNOWN = "unknown"
-"""The speaker of those whose speakers are not known: too few for intervals, tests."""
+"""Name for unknown speakers, which are too few for intervals and tests."""
 _COLUMNS = ("gender", "language", "intensity")
 _FEW, _MOST = 6, 20
 _ROWS: dict[str, Callable[[Any, Any], NDArray[Any]]] = {
@@ -37,12 +37,12 @@ class RunSums(NamedTuple):
     Arguments
     ---------
     kind : str
-        Of its results, see ``metrics.kinds``.
+        Kind of the results, see ``metrics.kinds``.
     names : list of str
-        Of the classes or dimensions.
+        Names of the classes or dimensions.
     counts : dict
-        Kind to corpus to speaker to sums: the run's kind first, then ``votes``, if it
-        was compared with them.
+        Kind to corpus to speaker to sums: first the run's kind, then ``votes``, if
+        compared.
     groups : dict
         Kind to corpus to column to (group, speaker) to sums.
 
@@ -59,14 +59,15 @@ class RunSums(NamedTuple):
 
 
 def read_sums(folder: str | Path, record: Mapping[str, Any]) -> RunSums:
-    """Read a finished run's predictions as sums.
+    """Reads a finished run's predictions as sums.
 
     Arguments
     ---------
     folder : str or pathlib.Path
-        With ``utterances.csv`` and ``predictions.csv``, or the file of another kind.
+        Folder with ``utterances.csv`` and ``predictions.csv``, or the file of another
+        kind.
     record : mapping
-        Its ``results.json``.
+        Contents of ``results.json``.
 
     Returns
     -------
@@ -75,7 +76,7 @@ def read_sums(folder: str | Path, record: Mapping[str, Any]) -> RunSums:
     Raises
     ------
     ValueError
-        If a file is missing or damaged, or does not fit the other.
+        If a file is missing or damaged, or the files do not fit together.
     """
     folder = Path(folder)
     kind = check_kind(folder / "results.json", record)
@@ -118,15 +119,15 @@ def read_sums(folder: str | Path, record: Mapping[str, Any]) -> RunSums:
 
 
 def group_columns(utterances: Sequence[Utterance]) -> dict[str, dict[str, str]]:
-    """Find what utterances can be grouped by.
+    """Finds the variables by which utterances can be grouped.
 
-    Gender, language, intensity and what else the corpus says of ``groups``. Numbers,
-    such as ages, become bands of ten where there are more than 6 of them.
+    Gender, language, intensity and the corpus' ``groups``. If a variable has more than
+    6 different numbers, such as ages, they become bands of ten.
 
     Arguments
     ---------
     utterances : sequence of Utterance
-        All of an experiment.
+        All utterances of an experiment.
 
     Returns
     -------
@@ -156,7 +157,7 @@ def group_columns(utterances: Sequence[Utterance]) -> dict[str, dict[str, str]]:
 
 
 def _bands(values: set[str]) -> dict[str, str]:
-    """Each value to itself, or many numbers to bands of ten."""
+    """Returns each value unchanged, or bands of ten for many numbers."""
     try:
         numbers = {value: float(value) for value in values}
     except ValueError:
@@ -170,20 +171,20 @@ def _bands(values: set[str]) -> dict[str, str]:
 def summarise_groups(
     runs: Iterable[RunSums], metric: str | None = None
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Pool runs, and give each group's result.
+    """Pools runs and computes each group's result.
 
     Arguments
     ---------
     runs : iterable of RunSums
-        Of one setting.
+        Runs of one setting.
     metric : str, optional
-        None: the first of each kind.
+        None: the default of each kind.
 
     Returns
     -------
     dict
-        Kind to corpus to column to what
-        :func:`~speechbrain_ser_cl.metrics.kinds.group_summary` returns.
+        Kind to corpus to column to the result of
+        :func:`~speechbrain_ser_cl.metrics.kinds.group_summary`.
     """
     pooled: dict[tuple[str, str, str], dict[tuple[str, Hashable], Array]] = {}
     for run in runs:
@@ -205,7 +206,7 @@ def summarise_groups(
 def _tested(
     path: Path, kind: str
 ) -> tuple[list[str], list[str], Callable[[Array, Array, int], Array]]:
-    """Names, ids, and what adds rows up: ``add(rows, unit of each, units)``."""
+    """Returns names, ids, and the function ``add(rows, unit of each, units)``."""
     if kind == "classes":
         found = read_predictions(path)
         n = len(found.class_names)
@@ -231,7 +232,7 @@ def _tested(
 def _summed(
     keys: Sequence[Any], add: Callable[[Array, Array, int], Array]
 ) -> dict[Any, Array]:
-    """Sums of the rows with each key; None is no key."""
+    """Sums the rows with each key; rows with key None are left out."""
     place: dict[Any, int] = {}
     rows = [i for i, key in enumerate(keys) if key is not None]
     index = np.array([place.setdefault(keys[i], len(place)) for i in rows], int)

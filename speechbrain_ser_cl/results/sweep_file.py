@@ -21,17 +21,16 @@ A sweep file is YAML::
           printed:
               0.1: {uar: "52.40 ± 3.27"}
 
-- A column is ``uar``, ``wa`` or ``macro_f1`` of the test utterances, or any number of
-  the runs' ``results.json`` by its dotted name. The first of the three that is there is
-  pooled and tested for significance. Shown in percent, unless ``percent: False``.
-- ``sweep_over`` makes a row for each value of a key of the recipe. Rows of one file
-  that sweep over the same key stand in one figure, a curve each.
-- ``needs``: keys of the recipe, dotted where they are nested, that must be given and be
-  folders that are there; else a row is not run. Default: ``[corpora]``, any of which
-  will do.
-- ``result``: which of a run's results a row shows where a run leaves several: the
-  sub-folder. ``corpus``: which of the corpora that it was tested on together.
-- ``{output}`` in a value stands for ``output_folder``: what runs share goes there.
+- A column is ``uar``, ``wa`` or ``macro_f1`` of the test utterances, or any number in
+``results.json`` by its dotted name. The first of the three that is used is pooled and
+tested for significance. Values are in percent unless ``percent: False``.
+- ``sweep_over`` makes one row per value of a key of the recipe. Rows of one file that
+sweep over the same key are curves in one figure.
+- ``needs``: keys of the recipe, dotted if nested, that must name existing folders;
+otherwise the row is not run. Default: ``[corpora]``, of which one is enough.
+- ``result``: subfolder of the result that a row shows, if a run has several results.
+``corpus``: the corpus that it shows, if a run is tested on several.
+- ``{output}`` in a value stands for ``output_folder``, for files that runs share.
 
 A row's folder is named after its overrides, so that tables with the same
 ``output_folder`` share runs.
@@ -75,9 +74,9 @@ class Column:
     metric : str
         ``uar``, ``wa``, ``macro_f1``, or the dotted name of a number.
     title : str
-        Of the column.
+        Title of the column.
     percent : bool
-        Whether it is a share, shown in percent.
+        Whether values are fractions, shown in percent.
 
     Example
     -------
@@ -91,12 +90,12 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """The title with its unit."""
+        """Title with its unit."""
         return f"{self.title} %" if self.percent else self.title
 
     @property
     def scale(self) -> float:
-        """What values are multiplied by."""
+        """Factor of the displayed values."""
         return 100.0 if self.percent else 1.0
 
 
@@ -109,12 +108,11 @@ class CurvePoint:
     curve : str
         Name of the curve.
     key : str
-        Of the recipe, what is swept over.
+        Key of the recipe that is varied.
     value : float or int or str
-        The key's value in this row; what is neither a number nor a text as it is
-        typed.
+        Value of the key in this row; values other than numbers and text are as typed.
     symbol : str
-        For people, what the key is called.
+        Name of the key for readers.
 
     Example
     -------
@@ -135,23 +133,23 @@ class Row:
     Arguments
     ---------
     name : str
-        In the table; no two are the same.
+        Unique name in the table.
     hparams_file : pathlib.Path
-        The recipe's YAML.
+        YAML of the recipe.
     overrides : dict
         Key of the YAML to value, as text.
     own : frozenset of str
-        The keys that are this row's and not all rows'.
+        Keys that only this row sets.
     needs : tuple of str
         Keys of the YAML that must name folders.
     result : str
-        Sub-folder of a run; ``"."`` for the run's one result.
+        Subfolder of a run with the result; ``"."`` for a single result.
     corpus : str or None
-        Of those tested on together; None where it is one.
+        Corpus to show, if several are tested together; else None.
     printed : dict
-        Metric to the figure that a paper prints, as text.
+        Metric to the value in a paper, as text.
     point : CurvePoint or None
-        Of a sweep.
+        Point of a sweep.
 
     Example
     -------
@@ -174,7 +172,7 @@ class Row:
 
     @property
     def folder(self) -> Path:
-        """Where its runs are, below the sweep's output folder."""
+        """Folder of its runs, below the sweep's output folder."""
         pairs = sorted(
             (key, text)
             for key, text in self.overrides.items()
@@ -188,7 +186,7 @@ class Row:
 
     @property
     def record(self) -> str:
-        """The path of its ``crossval.json``, below the sweep's output folder."""
+        """Path of its ``crossval.json``, below the sweep's output folder."""
         return (self.folder / self.result / "crossval.json").as_posix()
 
 
@@ -199,21 +197,21 @@ class Sweep:
     Arguments
     ---------
     path : pathlib.Path
-        The file.
+        Path of the file.
     title : str
-        Above the table.
+        Title above the table.
     printed_in : str or None
-        Where the printed figures are from.
+        Source of the printed values.
     output_folder : pathlib.Path
-        Of the runs.
+        Folder of the runs.
     seeds : tuple of int or None
-        Of the trainings; None: the recipe's.
+        Seeds of the trainings. None: the recipe's.
     columns : tuple of Column
-        In their order.
+        Columns in order.
     baseline : str
-        Name of a row.
+        Name of the baseline row.
     rows : tuple of Row
-        In their order.
+        Rows in order.
 
     Example
     -------
@@ -235,12 +233,12 @@ class Sweep:
 
     @property
     def metric(self) -> str:
-        """What is pooled and tested for significance."""
+        """Metric that is pooled and tested for significance."""
         return next(c.metric for c in self.columns if c.metric in METRICS)
 
 
 class _Entries:
-    """A mapping of a sweep file; its entries are taken one by one."""
+    """A mapping of a sweep file, whose entries are read one by one."""
 
     def __init__(self, file: Path, place: str, entries: object) -> None:
         self.file, self.place = file, place
@@ -254,11 +252,11 @@ class _Entries:
         raise ValueError(f"{self.file}: {key} is {text}, expected {expected}")
 
     def name(self, key: object) -> str:
-        """Give the path of a key."""
+        """Returns the path of a key."""
         return f"{self.place}.{key}" if self.place else str(key)
 
     def fail(self, key: object, found: object, expected: str) -> NoReturn:
-        """Raise the error."""
+        """Raises the error."""
         self._fail(self.name(key), found, expected)
 
     def take(
@@ -268,7 +266,7 @@ class _Entries:
         fits: Callable[[object], bool],
         default: object = ...,
     ) -> Any:
-        """Take a value and check it; without a default it is required."""
+        """Reads a value and checks it; without a default it is required."""
         self.known.append(key)
         if key not in self.left:
             if default is ...:
@@ -282,7 +280,7 @@ class _Entries:
         return value
 
     def end(self) -> None:
-        """Refuse keys that were not taken."""
+        """Refuses keys that were not read."""
         for key in self.left:
             hint = did_you_mean(str(key), self.known)
             raise ValueError(
@@ -313,12 +311,12 @@ def _is_seeds(value: object) -> bool:
 
 
 def as_text(value: object) -> str:
-    """Write a value as it is typed on the command line.
+    """Formats a value as on the command line.
 
     Arguments
     ---------
     value : object
-        A number, text, list, mapping, truth value or None.
+        Number, text, list, mapping, truth value or None.
 
     Returns
     -------
@@ -345,7 +343,7 @@ def as_text(value: object) -> str:
 
 
 def read_sweep(path: str | Path) -> Sweep:
-    """Read a sweep file.
+    """Reads a sweep file.
 
     Arguments
     ---------
@@ -355,13 +353,13 @@ def read_sweep(path: str | Path) -> Sweep:
     Returns
     -------
     Sweep
-        Its rows, those of sweeps one by one. Whether the recipes have the keys that
-        are overridden is not looked at.
+        Sweep with one row per swept value. The overridden keys are not compared with
+        the recipes.
 
     Raises
     ------
     ValueError
-        With the file, the key, what was found and what was expected.
+        The message has the file, the key, what was found and what was expected.
 
     Example
     -------
@@ -494,9 +492,9 @@ def _refuse_own(entries: _Entries, place: str, key: object) -> None:
 
 
 def _text(entries: _Entries, place: str, value: object) -> str:
-    """Write a value that replaces one of the recipe."""
+    """Formats a value that replaces one of the recipe."""
     text = as_text(value)
-    # SpeechBrain reads --key=value, too.
+    # SpeechBrain also reads --key=value.
     if "=" in text or "--" in text:
         entries.fail(place, value, "a value without '=' and '--'")
     return text
@@ -509,7 +507,7 @@ def _rows(
     needs: Sequence[str],
     metrics: Sequence[str],
 ) -> list[Row]:
-    """Make the row, or the rows of its sweep."""
+    """Makes the row, or the rows of its sweep."""
     name = entries.take("name", "a text", _is_text)
     recipe = entries.take("recipe", "the path of a recipe's YAML", _is_text, recipe)
     if recipe is None:
@@ -602,7 +600,7 @@ def _printed(
 
 
 def _check_stems(path: Path, rows: Sequence[Row]) -> None:
-    """Refuse two recipes of one file name: folders are named after it."""
+    """Refuses two recipes with one file name: folders are named after it."""
     files: dict[str, Path] = {}
     for row in rows:
         other = files.setdefault(row.hparams_file.stem, row.hparams_file)

@@ -59,30 +59,30 @@ _LATEX = {
     "“": "``",
     "”": "''",
 }
-# The Greek letters that LaTeX has names for; Unicode spells λ in its own way.
+# Greek letters with LaTeX names; Unicode has another spelling for λ.
 for _letter in "αβγδεζηθικλμνξπρστυφχψωΓΔΘΛΞΠΣΥΦΨΩ":
     _spelt = "lambda" if _letter in "λΛ" else name(_letter).split()[-1].lower()
     _LATEX[_letter] = rf"$\{_spelt.title() if _letter.isupper() else _spelt}$"
-# Shrink wide tables to the width of the text.
+# Shrinks wide tables to the width of the text.
 _FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
 
 
 @dataclass(frozen=True)
 class TextTable:
-    r"""A table of text, ready to be written.
+    r"""A table of text.
 
     Arguments
     ---------
     caption : str
-        What it shows.
+        Title of the table.
     about : str
-        On which data; may be empty.
+        Description of the data; may be empty.
     header : list of str
-        C titles.
+        Titles of the C columns.
     rows : list of list of str
-        C cells each.
+        Rows of C cells.
     note : str
-        How to read it; may be empty.
+        Explanation; may be empty.
 
     Example
     -------
@@ -103,7 +103,7 @@ class TextTable:
     note: str
 
     def markdown(self) -> str:
-        """Write a Markdown table, the caption above, the note below."""
+        """Formats as Markdown, with the caption above and the note below."""
         lines = [f"**{self.caption}**{self.about and f' ({self.about})'}", ""]
         for cells in (self.header, ["---"] * len(self.header), *self.rows):
             cells = [cell.replace("|", r"\|") for cell in cells]
@@ -112,17 +112,18 @@ class TextTable:
         return "\n".join([*lines, ""])
 
     def latex(self, label: str) -> str:
-        r"""Write a floating LaTeX table; it needs ``booktabs`` and ``graphicx``.
+        r"""Formats as a floating LaTeX table, which needs ``booktabs`` and
+        ``graphicx``.
 
         Arguments
         ---------
         label : str
-            For ``\ref``: the table's is ``tab:<label>``.
+            Label for ``\ref``: ``tab:<label>``.
 
         Returns
         -------
         str
-            Any LaTeX engine can read it.
+            Text for any LaTeX engine.
         """
 
         def line(cells: Sequence[str]) -> str:
@@ -149,17 +150,16 @@ class TextTable:
 
 
 def to_latex(text: str) -> str:
-    r"""Escape all characters that are special in LaTeX.
+    r"""Escapes all characters that are special in LaTeX.
 
     Arguments
     ---------
     text : str
-        Any.
+        Any text.
 
     Returns
     -------
-    str
-        Greek letters and signs that occur in tables as formulas; letters that an
+    Greek letters and signs become formulas; letters of UTF-8 engines are kept.
         engine with UTF-8 knows are left.
 
     Example
@@ -173,27 +173,26 @@ def to_latex(text: str) -> str:
 def build_sweep_table(
     sweep: Sweep, results: Mapping[str, CrossValidation | str]
 ) -> TextTable:
-    """Build the table of a sweep.
+    """Builds the table of a sweep.
 
     Arguments
     ---------
     sweep : Sweep
         Its rows and columns.
     results : mapping
-        Name of each row to what came out, or to why there is nothing, such as
-        ``NOT_RUN``.
+        Name of each row to its result, or to the reason for none, such as ``NOT_RUN``.
 
     Returns
     -------
     TextTable
         For each column the mean ± standard deviation over folds (or seeds) and the
-        printed figure if there is one; of the first of the three metrics the intervals
-        of mean and pooled value, and p values against the baseline row.
+        printed value, if any; for the pooled metric also the intervals of mean and
+        pooled value, and p values against the baseline row.
 
     Raises
     ------
     ValueError
-        If a row was tested on several corpora and does not say which it is about.
+        If a row was tested on several corpora and does not name one.
     """
     done: dict[str, tuple[CrossValidation, str]] = {
         row.name: (given, corpus_of(row, given))
@@ -255,19 +254,19 @@ def build_sweep_table(
 
 
 def corpus_of(row: Row, one: CrossValidation) -> str:
-    """Find the corpus that a row is about.
+    """Finds the corpus that a row shows.
 
     Arguments
     ---------
     row : Row
-        Of a sweep.
+        Row of a sweep.
     one : CrossValidation
-        What came out.
+        Its result.
 
     Returns
     -------
     str
-        One of ``one.corpora``.
+        A name in ``one.corpora``.
 
     Raises
     ------
@@ -287,7 +286,7 @@ def corpus_of(row: Row, one: CrossValidation) -> str:
 def _against_baseline(
     sweep: Sweep, done: Mapping[str, tuple[CrossValidation, str]]
 ) -> dict[str, dict[str, Any] | None]:
-    """Test each row against the baseline, corrected over the rows."""
+    """Tests each row against the baseline, corrected over the rows."""
     if sweep.baseline not in done or len(done) < 2:
         return {}
     corpus = done[sweep.baseline][1]
@@ -310,7 +309,7 @@ def _mean(column: Column, one: CrossValidation, corpus: str) -> str:
 
 
 def _about(done: Iterable[tuple[CrossValidation, str]]) -> str:
-    """Say which data, encoder and protocol, and the chance level."""
+    """Describes data, encoder, protocol and chance level."""
     found: dict[str, list[Any]] = {
         key: [] for key in ("corpus", "encoder", "protocol", "chance")
     }
@@ -358,7 +357,7 @@ def _note(
 def sweep_points(
     sweep: Sweep, results: Mapping[str, CrossValidation | str]
 ) -> list[dict[str, Any]]:
-    """Collect the numbers of a sweep, one entry per row and column.
+    """Collects the numbers of a sweep, one entry per row and column.
 
     Arguments
     ---------
@@ -371,10 +370,10 @@ def sweep_points(
     -------
     list of dict
         ``row``; ``curve``, ``key`` and ``value`` (None outside of sweeps); ``metric``;
-        ``units``, the number of folds (or seeds); ``mean`` and ``std`` over them,
-        ``low`` and ``high``, the bounds of the mean's 95 % t-interval; ``pooled``,
-        ``pooled_low`` and ``pooled_high``, the bounds of its interval over speakers.
-        Metrics as they are, not in percent. None where there is nothing to tell.
+        ``units``, the number of folds (or seeds); ``mean`` and ``std`` over them;
+        ``low`` and ``high``, bounds of the mean's 95 % t-interval; ``pooled``,
+        ``pooled_low`` and ``pooled_high``, with bounds of its interval over speakers.
+        Values are not in percent. None if undefined.
     """
     points = []
     for row in sweep.rows:
@@ -414,14 +413,14 @@ def sweep_points(
 
 
 def write_sweep_csv(points: Sequence[Mapping[str, Any]], path: str | Path) -> None:
-    """Write the numbers of a sweep as CSV.
+    """Writes the numbers of a sweep as CSV.
 
     Arguments
     ---------
     points : sequence of mapping
-        As ``sweep_points`` returns them.
+        From ``sweep_points``.
     path : str or pathlib.Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     """
     columns = ["row", "curve", "key", "value", "metric", "units", *_NUMBERS]
     with (
@@ -434,25 +433,25 @@ def write_sweep_csv(points: Sequence[Mapping[str, Any]], path: str | Path) -> No
 
 
 def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation | str]:
-    """Read each row's result from the ``crossval.json`` files of its runs.
+    """Reads each row's result from the ``crossval.json`` files of its runs.
 
     Arguments
     ---------
     sweep : Sweep
         Its rows.
     folder : str or pathlib.Path
-        With ``<folder of the row>/<result>/crossval.json``, or with measured files;
-        or a measured file.
+        Folder with ``<folder of the row>/<result>/crossval.json`` or measured files; or
+        a measured file.
 
     Returns
     -------
     dict
-        Name of each row to the setting, or to ``NOT_RUN``.
+        Name of each row to its result, or to ``NOT_RUN``.
 
     Raises
     ------
     ValueError
-        If a file is something else.
+        If a file is invalid.
     """
     kept = measured_records(folder)
     results: dict[str, CrossValidation | str] = {}
@@ -471,24 +470,24 @@ def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation
 
 
 def measured_table(path: str | Path, folder: str | Path) -> str:
-    """Write the Markdown table of a sweep file; run nothing.
+    """Returns the Markdown table of a sweep file; runs nothing.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The sweep file.
+        Sweep file.
     folder : str or pathlib.Path
         See ``read_measured``.
 
     Returns
     -------
     str
-        Ends in a newline.
+        Table; ends in a newline.
 
     Raises
     ------
     ValueError
-        If one of the files cannot be read, or a demo's results are among them.
+        If a file cannot be read, or results of a demo are among them.
     """
     sweep = read_sweep(path)
     results = read_measured(sweep, folder)

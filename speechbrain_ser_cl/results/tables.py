@@ -1,7 +1,7 @@
-"""Tables of results in a README, written from the runs' ``results.json`` files, from
-the ``crossval.json`` files of cross-validations, or from measured files that hold them.
+"""Writes tables of results into a README, from ``results.json`` files of runs,
+``crossval.json`` files of cross-validations, or measured files that contain them.
 
-The README marks where, with the folder relative to itself::
+Marks in the README give the place and the folder, relative to the README::
 
     <!-- results: begin results/ravdess_crema_d metric=uar -->
     <!-- results: end -->
@@ -24,14 +24,15 @@ The README marks where, with the folder relative to itself::
     <!-- sweep: begin tables/losses.yaml folder=measured/losses -->
     <!-- sweep: end -->
 
-Fill it in, or find out whether it is up to date (exit status 1 if not)::
+This command writes the tables, or checks that they are up to date (exit status 1 if
+not)::
 
     python -m speechbrain_ser_cl.results.tables README.md
     python -m speechbrain_ser_cl.results.tables README.md --check
 
-A file ``paper.json`` in that folder adds a column with a paper's figures, in
-percent. A row stands in each table whose ``source``, ``target``, ``encoder`` and
-``target_split``, or ``corpus``, ``encoder`` and ``protocol``, it does not contradict::
+A file ``paper.json`` in that folder adds a column with values from a paper, in percent.
+A row is added to each table for which its ``source``, ``target``, ``encoder`` and
+``target_split``, or ``corpus``, ``encoder`` and ``protocol``, are equal or missing::
 
     {"rows": [{"setting": "full, 5 % labels", "uar": 69.25,
                "note": "Ahn et al. 2023", "source": "iemocap"}]}
@@ -80,7 +81,7 @@ _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
 METRICS = tuple(dict.fromkeys(n for kind in KINDS.values() for n in kind.titles))
-"""What can be pooled and tested, of any kind of results."""
+"""Metrics of all kinds of results that can be pooled and tested."""
 _KINDS = "results|crossval|groups|costs|few_labels|alignment|sweep"
 _BLOCK = re.compile(
     rf"(?P<begin><!-- (?P<kind>{_KINDS}): begin (?P<folder>\S+)"
@@ -108,22 +109,22 @@ _TESTS_NOTE = (
 
 
 def collect_results(folder: str | Path) -> list[dict[str, Any]]:
-    """Read every ``results.json`` below a folder.
+    """Reads every ``results.json`` below a folder.
 
     Arguments
     ---------
     folder : str or Path
-        Searched with all its sub-folders.
+        Folder, searched at any depth.
 
     Returns
     -------
     results : list of dict
-        The files' contents, sorted by path, each with its path as ``file``.
+        Contents of the files, sorted by path, each with its path as ``file``.
 
     Raises
     ------
     ValueError
-        When a file is no JSON object, lacks a key or comes from a demo run.
+        If a file is not a JSON object, lacks a key or is from a demo run.
 
     Example
     -------
@@ -157,29 +158,29 @@ def build_table(
     paper: Sequence[Mapping[str, Any]] = (),
     metric: str = "uar",
 ) -> str:
-    """Write Markdown tables: one per pair of corpora, encoder and target split.
+    """Returns Markdown tables: one per pair of corpora, encoder and target split.
 
-    One row per setting, in the order of the runs' ``order``, then of the names.
+    One row per setting, sorted by the runs' ``order``, then by name.
 
     Arguments
     ---------
     results : sequence of mapping
-        Runs, as ``collect_results`` returns them.
+        From ``collect_results``.
     paper : sequence of mapping
-        The ``rows`` of a ``paper.json``.
+        ``rows`` of a ``paper.json``.
     metric : str
-        ``uar``, ``wa`` or ``macro_f1``: the one that gets intervals.
+        Metric with intervals: ``uar``, ``wa`` or ``macro_f1``.
 
     Returns
     -------
     table : str
-        Markdown, ending in a newline.
+        Tables; end in a newline.
 
     Raises
     ------
     ValueError
-        When the metric is unknown, there is nothing to show, or two runs have
-        the same setting and seed.
+        If the metric is unknown, there is nothing to show, or two runs have the same
+        setting and seed.
 
     Example
     -------
@@ -226,25 +227,25 @@ def build_table(
 def collect_crossvals(
     folders: Sequence[str | Path], demos: bool = False
 ) -> list[CrossValidation]:
-    """Read every ``crossval.json`` below some folders.
+    """Reads every ``crossval.json`` below some folders.
 
     Arguments
     ---------
     folders : sequence of str or Path
-        Searched with all their sub-folders; or the files themselves.
+        Folders, searched at any depth; or the files themselves.
     demos : bool
-        Whether demo runs on synthetic speech may be among them.
+        Whether demo runs on synthetic speech are allowed.
 
     Returns
     -------
     settings : list of CrossValidation
-        By their ``order``, then by name.
+        Sorted by ``order``, then by name.
 
     Raises
     ------
     ValueError
-        When a file cannot be read, two have the same setting in all respects, or one
-        is a demo.
+        If a file cannot be read, two files have the same setting, or one is from a
+        demo.
 
     Example
     -------
@@ -282,27 +283,27 @@ def build_crossval_table(
     paper: Sequence[Mapping[str, Any]] = (),
     metric: str = "uar",
 ) -> str:
-    """Write Markdown tables: one per corpus, encoder, classes and protocol.
+    """Returns Markdown tables: one per corpus, encoder, classes and protocol.
 
     Arguments
     ---------
     settings : sequence of CrossValidation
-        The rows, in their order; others are compared with the first.
+        Rows in order; each is compared with the first.
     paper : sequence of mapping
-        The ``rows`` of a ``paper.json``.
+        ``rows`` of a ``paper.json``.
     metric : str
-        The one that is pooled and tested: ``uar``, ``wa`` or ``macro_f1`` of classes,
-        or one of another kind's; of a kind that lacks it, the kind's first.
+        Metric that is pooled and tested: ``uar``, ``wa`` or ``macro_f1`` for classes,
+        or one of another kind's; for a kind without it, the kind's default.
 
     Returns
     -------
     table : str
-        Markdown, ending in a newline.
+        Tables; end in a newline.
 
     Raises
     ------
     ValueError
-        When the metric is unknown or there is nothing to show.
+        If the metric is unknown or there is nothing to show.
 
     Example
     -------
@@ -357,22 +358,23 @@ def build_crossval_table(
 
 
 def build_groups_table(settings: Sequence[CrossValidation]) -> str:
-    """Write Markdown: of each setting the worst group, and how far groups are apart.
+    """Returns Markdown tables with each setting's worst group and the gap between
+    groups.
 
     Arguments
     ---------
     settings : sequence of CrossValidation
-        The rows, in their order.
+        Rows in order.
 
     Returns
     -------
     str
-        One table per kind of results, ending in a newline.
+        One table per kind of results; ends in a newline.
 
     Raises
     ------
     ValueError
-        When nothing is known to group by.
+        If no groups are known.
 
     Example
     -------
@@ -405,7 +407,7 @@ def build_groups_table(settings: Sequence[CrossValidation]) -> str:
 def _group_cells(
     view: CrossValidation, column: str, found: Mapping[str, Any]
 ) -> list[str]:
-    """The column, its worst and best group, and the gap between them."""
+    """Returns the cells for the column, its worst and best group, and their gap."""
     metric, groups, worst = found["metric"], found["groups"], found["worst"]
     sign = -1 if metric in view.measured.errors else 1
     best = max(groups, key=lambda name: sign * groups[name]["value"])
@@ -423,14 +425,14 @@ def _group_cells(
 def crossval_rows(
     settings: Sequence[CrossValidation], metric: str = "uar"
 ) -> list[dict[str, Any]]:
-    """Give the contents of ``build_crossval_table`` as plain values for JSON.
+    """Returns the contents of ``build_crossval_table`` as plain values for JSON.
 
     Arguments
     ---------
     settings : sequence of CrossValidation
-        The rows, in their order; others are compared with the first.
+        Rows in order; each is compared with the first.
     metric : str
-        The one that is tested, see :func:`build_crossval_table`.
+        Tested metric, see :func:`build_crossval_table`.
 
     Returns
     -------
@@ -451,7 +453,7 @@ def crossval_rows(
 def _groups(
     settings: Sequence[CrossValidation],
 ) -> list[tuple[tuple[Any, ...], list[CrossValidation]]]:
-    """Group settings by corpus, encoder, protocol, kind of results and classes."""
+    """Groups settings by corpus, encoder, protocol, kind of results and classes."""
     groups: dict[tuple[Any, ...], list[CrossValidation]] = {}
     for one in (view for setting in settings for view in setting.views()):
         for corpus in one.corpora:
@@ -464,12 +466,12 @@ def _groups(
 
 
 def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
-    """Write what cross-validations gave as CSV, in long form.
+    """Writes results of cross-validations as CSV in long form.
 
     Columns: ``setting``, ``corpus``, ``encoder``, ``protocol``, ``of`` and the metrics,
-    shares in [0, 1]; those of other kinds of results are empty. ``of`` is
+    fractions in [0, 1]; metrics of other kinds of results are empty. ``of`` is
     ``missing: …`` for each run without a result, ``fold 0`` …, ``mean``, ``std``,
-    ``pooled``, ``pooled_low`` and ``pooled_high`` (the bounds of the interval over
+    ``pooled``, ``pooled_low`` and ``pooled_high`` (bounds of the interval over
     speakers).
 
     Arguments
@@ -477,7 +479,7 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
     settings : sequence of CrossValidation
         In any order.
     path : str or Path
-        The file; it appears whole or not at all.
+        Output file, written whole or not at all.
     """
     with (
         replacing(Path(path)) as part,
@@ -538,7 +540,7 @@ def _one_crossval_table(
     paper: Sequence[Mapping[str, Any]],
     metric: str,
 ) -> str:
-    """Caption, empty line and table of one group."""
+    """Returns caption, empty line and table of one group."""
     kind = settings[0].measured
     metric = kind.choose(metric)
     rows = table_rows(settings, corpus, metric)
@@ -549,7 +551,7 @@ def _one_crossval_table(
         about += f"{100 * first['chance']:.1f} %"
     demo = any(one.about.get("demo") for one in settings)
     units = settings[0].unit + "s"
-    # The tested metric comes first, as in the other tables.
+    # The tested metric is first, as in the other tables.
     names = [metric, *(name for name in kind.titles if name != metric)]
     titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
     titles += [kind.title(name) for name in names]
@@ -599,7 +601,7 @@ def _one_table(
     paper: list[Mapping[str, Any]],
     metric: str,
 ) -> str:
-    """Caption, empty line and table of one group."""
+    """Returns caption, empty line and table of one group."""
     source, target, encoder, split = key
     caption = [f"{source} → {target}"] if source or target else ["As printed"]
     caption += [encoder] if encoder else []
@@ -687,7 +689,7 @@ def _read_paper(folder: Path, metric: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _filled(readme_path: Path) -> str:
-    """Make the README's text with current tables."""
+    """Returns the README's text with current tables."""
     text = readme_path.read_text(encoding="utf-8")
     n_blocks = len(_BLOCK.findall(text))
     marks = _MARK.findall(text)
@@ -733,22 +735,22 @@ def _filled(readme_path: Path) -> str:
 
 
 def fill_readme(readme_path: str | Path) -> bool:
-    r"""Write the tables between a README's markers.
+    r"""Writes the tables between a README's markers.
 
     Arguments
     ---------
     readme_path : str or Path
-        A Markdown file with at least one pair of markers.
+        Markdown file with at least one pair of markers.
 
     Returns
     -------
     changed : bool
-        False when the tables were up to date and the file was left alone.
+        False if the tables were up to date and the file was not changed.
 
     Raises
     ------
     ValueError
-        When markers do not pair up, or a folder's results cannot be shown.
+        If markers do not form pairs, or a folder's results cannot be shown.
 
     Example
     -------
@@ -769,18 +771,17 @@ def fill_readme(readme_path: str | Path) -> bool:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line that the module's docstring shows.
+    """Runs the command line of the module's docstring.
 
     Arguments
     ---------
     arguments : sequence of str, optional
-        Without the program's name; by default the process's own.
+        Arguments without the program's name. Default: those of the process.
 
     Returns
     -------
     status : int
-        0; 1 when ``--check`` found an outdated README; 2 when it cannot be
-        filled in.
+        0; 1 if ``--check`` found an outdated README; 2 if the tables cannot be written.
 
     Example
     -------

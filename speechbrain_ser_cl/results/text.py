@@ -1,35 +1,35 @@
-"""Write numbers for people."""
+"""Formats numbers for tables."""
 
 from collections.abc import Sequence
 
 TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 NONE = "–"
-"""What stands where there is no number."""
+"""Cell without a number."""
 NOT_RUN = "not run here"
-"""What stands in place of a result beside a paper's figure."""
+"""Cell without a result, beside a value from a paper."""
 
 
 def percent(value: float | None) -> str:
-    """Write a share in percent with one decimal; None is a dash."""
+    """Formats a fraction in percent with one decimal; None is a dash."""
     return NONE if value is None else f"{100 * value:.1f}"
 
 
 def bounds(interval: Sequence[float] | None) -> str:
-    """Write an interval of shares in percent; None is a dash."""
+    """Formats an interval of fractions in percent; None is a dash."""
     if interval is None:
         return NONE
     return f"{percent(interval[0])} to {percent(interval[1])}"
 
 
 def p_value(p: float | None) -> str:
-    """Write a p value; None is a dash."""
+    """Formats a p value; None is a dash."""
     if p is None:
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as hours, minutes and seconds."""
+    """Formats seconds as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

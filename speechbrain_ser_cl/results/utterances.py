@@ -1,4 +1,4 @@
-"""``utterances.csv``: which utterances were in which part of an experiment."""
+"""``utterances.csv``: the utterances of each part of an experiment."""
 
 import csv
 import json
@@ -15,8 +15,8 @@ from speechbrain_ser_cl.utils.errors import FileError
 from speechbrain_ser_cl.utils.files import read_csv, replacing
 
 _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
-# Columns that are there if any utterance has them: of parts of longer recordings, of
-# how strongly an emotion was meant, and compact JSON of what listeners said.
+# Columns that exist if any utterance has a value: parts of longer recordings, intended
+# intensity, and listeners' answers as compact JSON.
 _SEGMENT = ("recording", "start", "end")
 _LISTENERS = "listeners"
 _GROUPS = (_SEGMENT, ("intensity",), (_LISTENERS,))
@@ -25,20 +25,20 @@ _TIMES = ("duration", "start", "end")
 
 
 def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> None:
-    """Write the parts of an experiment, one line per utterance.
+    """Writes the parts of an experiment, one line per utterance.
 
     Columns: ``id``, ``part``, ``label`` (the class), the fields of ``Utterance`` and
-    ``wav``, the absolute path of the audio; ``recording``, ``start`` and ``end`` where
-    utterances are parts of longer recordings; ``intensity`` where a corpus says it;
-    ``listeners`` where there are dimensions, votes or groups, as JSON:
-    ``{"votes":{"happy":3}}``. What is None is empty. Lines are sorted by part, in the
-    given order, then by id. The file appears whole or not at all. By ``wav`` reports
-    find the audio: empty the column before you pass it on.
+    ``wav``, the absolute path of the audio; ``recording``, ``start`` and ``end`` if
+    utterances are parts of longer recordings; ``intensity`` if a corpus has it;
+    ``listeners`` if there are dimensions, votes or groups, as JSON:
+    ``{"votes":{"happy":3}}``. None is an empty cell. Lines are sorted by part, in the
+    given order, then by id. The file is written whole or not at all. Reports find the
+    audio by ``wav``; empty this column before you publish the file.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The file; its folder has to be there.
+        Output file; its folder must exist.
     parts : mapping
         Name of the part to its utterances.
 
@@ -77,7 +77,7 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
 
 
 def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
-    """Read the file that ``write_parts`` wrote.
+    """Reads a file that ``write_parts`` wrote.
 
     Arguments
     ---------
@@ -92,7 +92,7 @@ def read_parts(path: str | Path) -> dict[str, list[Labelled]]:
     Raises
     ------
     FileError
-        If a column is missing or a line cannot be read; with file and line.
+        If a column is missing or a line cannot be read; the message has file and line.
 
     Example
     -------
@@ -136,7 +136,7 @@ def _said(utterance: Utterance) -> str:
 
 
 def _heard(cell: str) -> dict[str, dict[str, Any]]:
-    """Dimensions, votes and groups of a cell."""
+    """Parses dimensions, votes and groups of a cell."""
     heard = json.loads(cell or "{}")
     if (
         not isinstance(heard, dict)

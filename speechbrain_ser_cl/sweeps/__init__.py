@@ -1,14 +1,14 @@
-"""Cross-validation of a recipe: its folds, their processes, what came out.
+"""Cross-validation, sweeps, benches and searches: their runs, processes and results.
 
-``ser-cl crossval --help`` says how to use it. A recipe can be cross-validated with
+See ``ser-cl crossval --help``. A recipe can be cross-validated with
 
-- seeds alone, if its YAML has ``seed`` and ``output_folder`` and its script writes what
-  ``speechbrain_ser_cl.training.write_run`` does;
+- seeds only, if its YAML has ``seed`` and ``output_folder`` and its script writes the
+files of ``speechbrain_ser_cl.training.write_run``;
 - folds, if its YAML also has ``corpora`` (name to folder, or to null until it is
-  given), ``emotion_map``, ``protocol`` (a mapping, so that the command line can change
-  parts of it), ``fold`` and ``split_file``, and its script takes the utterances of
-  ``data.experiment.fold_split`` and writes the split's fingerprint as
-  ``data.fingerprint`` into ``results.json``.
+given), ``emotion_map``, ``protocol`` (a mapping, so that the command line can change
+parts of it), ``fold`` and ``split_file``, and its script uses
+``data.experiment.fold_split`` and writes the split's fingerprint as
+``data.fingerprint`` into ``results.json``.
 
-Such a script runs by itself as well: without ``split_file`` it makes the same fold.
+Such a script also runs alone: without ``split_file`` it makes the same fold.
 """

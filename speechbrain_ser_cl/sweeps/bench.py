@@ -1,8 +1,8 @@
-"""Features, corpora, protocols and classifiers against each other, cell by cell.
+"""Compares features, protocols and classifiers on corpora, cell by cell.
 
 A cell is a linear probe: features with a classifier, tested on the folds of a protocol
-of one corpus, or trained on one corpus and tested on another over the emotions that
-both have. Each leaves a ``crossval.json``; what is there is not run again.
+on one corpus, or trained on one corpus and tested on another over their shared
+emotions. Each cell writes a ``crossval.json``; existing cells are not run again.
 """
 
 import re
@@ -52,7 +52,7 @@ _SETTINGS = "bench.yaml"
 
 @dataclass(frozen=True)
 class Bench:
-    """What ``ser-cl bench`` runs.
+    """Description of what ``ser-cl bench`` runs.
 
     Arguments
     ---------
@@ -60,25 +60,25 @@ class Bench:
         Name in tables to an encoder (hub id or folder), or to ``log_mel``, ``egemaps``
         or ``compare``.
     corpora : dict
-        As in a recipe; those without a folder are left out.
+        As in a recipe; corpora without a folder are left out.
     protocols : dict
         Name in tables to a protocol; see ``speechbrain_ser_cl.data.protocols``.
     classifiers : list of str
         ``logistic``, ``svm``, ``ridge``.
     cross_corpus : bool
-        Whether to train on each corpus and test on each other.
+        Whether to also train on each corpus and test on each other corpus.
     classes : str, optional
-        A name that ``common_map`` takes. None: the corpus' own emotions; across
-        corpora those that both have.
+        Name of a set of classes, see ``common_map``. None: the corpus' own emotions;
+        across corpora their shared emotions.
     normalisations : list of str
-        As of ``LinearProbe``, within a corpus.
+        Normalisations of ``LinearProbe`` within a corpus.
     cross_normalisations : list of str
-        The same, from one corpus to another. There recordings differ more than
-        emotions do, so that each is standardised by itself, without labels.
+        Same across corpora. Recordings differ more between corpora than between
+        emotions, so by default each corpus is standardised by itself, without labels.
     seed : int
-        Of the folds.
+        Seed of the folds.
     allow_missing : bool
-        Whether to go on, with a warning, where files of a corpus are missing.
+        Whether missing files of a corpus give a warning instead of an error.
 
     Example
     -------
@@ -101,7 +101,7 @@ class Bench:
 
 
 def read_bench(path: str | Path, overrides: Mapping[str, str] | None = None) -> Bench:
-    r"""Read a file that says what is to be compared.
+    r"""Reads a file that describes a bench.
 
     Arguments
     ---------
@@ -113,12 +113,12 @@ def read_bench(path: str | Path, overrides: Mapping[str, str] | None = None) -> 
     Returns
     -------
     Bench
-        Its corpora's folders are looked up.
+        Bench with resolved corpus folders.
 
     Raises
     ------
     ValueError
-        For an entry that is not known, missing, or of another kind than expected.
+        For an entry that is unknown, missing, or has a wrong type.
 
     Example
     -------
@@ -167,21 +167,21 @@ def read_bench(path: str | Path, overrides: Mapping[str, str] | None = None) -> 
 
 
 class BenchRun:
-    """The cells of a bench, those that are done, and the way to run the others.
+    """The cells of a bench and their results; runs missing cells.
 
     Arguments
     ---------
     bench : Bench
-        What is compared. Its corpora are read.
+        Bench; its corpora are read.
     output : str or pathlib.Path
-        Where results are kept.
+        Folder of the results.
     features_folder : str or pathlib.Path, optional
-        Of the feature caches.
+        Folder of the feature caches.
 
     Raises
     ------
     ValueError
-        If a corpus cannot be read, or the folder has results of other settings.
+        If a corpus cannot be read, or the folder contains results of other settings.
     """
 
     def __init__(
@@ -210,7 +210,7 @@ class BenchRun:
             self._classes[name] = list(emotion_map)
 
     def _refuse_other_settings(self) -> None:
-        """What may not change among the cells of one folder."""
+        """Refuses a folder whose cells have other settings."""
         bench = self.bench
         path = self.output / _SETTINGS
         text = "".join(
@@ -227,7 +227,7 @@ class BenchRun:
             part.write_text(text, encoding="utf-8")
 
     def cells(self) -> list[Cell]:
-        """All cells, with the result of those that are done."""
+        """Returns all cells, with the results of finished ones."""
         bench, names = self.bench, list(self.bench.corpora)
         places = [(kind, name, name) for kind, name in product(bench.protocols, names)]
         if bench.cross_corpus:
@@ -246,7 +246,7 @@ class BenchRun:
         return cells
 
     def run(self) -> None:
-        """Run what is not done yet."""
+        """Runs missing cells."""
         todo = [cell for cell in self.cells() if cell.result is None]
         with tqdm(total=len(todo), desc="cells", disable=None) as bar:
             for name, source in self.bench.features.items():

@@ -1,4 +1,4 @@
-"""``ser-cl crossval``: cross-validate a recipe and write its table."""
+"""Implements ``ser-cl crossval``: cross-validates a recipe and writes its table."""
 
 import contextlib
 import sys
@@ -23,19 +23,19 @@ from speechbrain_ser_cl.utils.files import replacing
 
 
 def report_failures(failed: Mapping[str, str], runs: Sequence[PlannedRun]) -> str:
-    """Report failed runs, each with the end of its log.
+    """Describes failed runs, each with the end of its log.
 
     Arguments
     ---------
     failed : mapping
-        As ``execute`` returns it.
+        From ``execute``.
     runs : sequence of PlannedRun
-        At least those.
+        At least the failed runs.
 
     Returns
     -------
     str
-        For the terminal.
+        Text for the terminal.
 
     Example
     -------
@@ -52,19 +52,19 @@ def report_failures(failed: Mapping[str, str], runs: Sequence[PlannedRun]) -> st
 
 
 def aggregate(runs: Sequence[PlannedRun], output: Path) -> str:
-    """Put finished runs together: JSON, CSV, Markdown and figures.
+    """Combines the results of finished runs: JSON, CSV, Markdown and figures.
 
-    Where runs are missing, each file says so and nothing is pooled.
-    ``crossval.json`` stands in the folder itself; where runs have several results (a
-    demo that compares settings) in a sub-folder for each. ``crossval.csv`` and
-    ``crossval.md`` are about all of them.
+    If runs are missing, each file says so and nothing is pooled. ``crossval.json`` is
+    written into the folder; if runs have several results (a demo that compares
+    settings), into a subfolder for each. ``crossval.csv`` and ``crossval.md`` cover all
+    of them.
 
     Arguments
     ---------
     runs : sequence of PlannedRun
-        All that were planned, at least one finished.
+        All planned runs, of which at least one is finished.
     output : pathlib.Path
-        Where everything goes.
+        Output folder.
 
     Returns
     -------
@@ -112,13 +112,13 @@ def _plot(one: CrossValidation, folder: Path) -> None:
     for corpus in one.corpora:
         confusion = sum(one.per_speaker(corpus).values())
         path = folder / f"confusion_matrix_{corpus}.png"
-        # Without matplotlib there are only numbers.
+        # Without matplotlib only the numbers are written.
         with contextlib.suppress(ImportError):
             plot_confusion_matrix(confusion, one.class_names, path)
 
 
 def describe_splits(runs: Sequence[PlannedRun]) -> list[str]:
-    """Describe each fold in one line: its size, and what its parts share.
+    """Describes each fold in one line: its size, and what its parts share.
 
     Arguments
     ---------
@@ -128,7 +128,7 @@ def describe_splits(runs: Sequence[PlannedRun]) -> list[str]:
     Returns
     -------
     list of str
-        For the terminal; none where there are no folds.
+        Text for the terminal; empty if there are no folds.
 
     Example
     -------
@@ -159,7 +159,7 @@ def crossval(
     measured: Path | None = None,
     **engine: Any,
 ) -> int:
-    """Cross-validate a recipe.
+    """Cross-validates a recipe.
 
     Arguments
     ---------
@@ -168,21 +168,21 @@ def crossval(
     seeds, folds, splits
         See ``plan``.
     resume : bool
-        Whether to go on with what is there.
+        Whether to continue existing runs.
     measured : pathlib.Path, optional
-        The file that each ``crossval.json`` is added to, for READMEs.
+        File to which each ``crossval.json`` is added, for READMEs.
     **engine
         ``jobs``, ``backend``, ``cluster`` and ``runs_per_gpu``, see ``execute``.
 
     Returns
     -------
     int
-        0 when all runs are finished, 1 when some failed, 130 after Ctrl-C.
+        0 if all runs are finished, 1 if some failed, 130 after Ctrl-C.
 
     Raises
     ------
     ValueError
-        Before anything runs, if it cannot work.
+        If the request is invalid, before anything runs.
     """
     output = Path(recipe.values.get("output_folder", ""))
     if "output_folder" not in recipe.overridden:

@@ -1,4 +1,4 @@
-"""Runs as processes, several at a time, through joblib."""
+"""Runs processes in parallel through joblib."""
 
 import contextlib
 import fcntl
@@ -30,30 +30,30 @@ def execute(
     cluster: str | None = None,
     runs_per_gpu: int = 1,
 ) -> dict[str, str]:
-    """Run what is not finished, with a progress bar.
+    """Runs what is not finished, with a progress bar.
 
     Arguments
     ---------
     runs : sequence of PlannedRun
-        What is left to do; they have names of their own.
+        Unfinished runs with unique names.
     output : pathlib.Path
-        Where everything goes; all machines must see it.
+        Output folder; all machines must have access to it.
     n_done : int
-        How many runs were finished before, for the progress bar.
+        Number of runs that were finished before, for the progress bar.
     jobs : int, optional
-        Processes at a time; by default one per GPU, or one.
+        Number of parallel processes. Default: one per GPU, or one.
     backend : str
         ``local`` (this machine), ``dask`` or ``ray``.
     cluster : str, optional
-        Address of a dask scheduler or a ray cluster; by default one of ``jobs``
-        workers is started on this machine.
+        Address of a dask scheduler or a ray cluster. Default: a new one with ``jobs``
+        workers on this machine.
     runs_per_gpu : int
-        How many processes may share a GPU.
+        Number of processes that may share a GPU.
 
     Returns
     -------
     dict
-        Name of each run that failed, and why.
+        Name of each failed run to the reason.
     """
     on_gpu = [run.recipe.overridden.get("device") != "cpu" for run in runs]
     gpus = visible_gpus(os.environ) if any(on_gpu) else []
@@ -61,7 +61,7 @@ def execute(
     jobs = max(1, min(jobs, len(runs)))
     environment = {"PYTHONUNBUFFERED": "1"}
     if cluster is None:
-        # An engine's workers may have an environment of their own.
+        # Workers of a cluster may have another environment.
         threads = max(1, (os.cpu_count() or 1) // jobs)
         environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
         if "CUDA_VISIBLE_DEVICES" in os.environ:
@@ -105,20 +105,20 @@ def execute(
 def _until_the_end(
     told: Iterable[tuple[str, str | None]], names: Iterable[str]
 ) -> Iterator[tuple[str, str | None]]:
-    """Yield the result of each run; if the engine breaks, the others have failed."""
+    """Yields each run's result; if the engine breaks, the remaining runs failed."""
     left = set(names)
     try:
         for name, problem in told:
             left.remove(name)
             yield name, problem
-    except Exception as error:  # of dask or ray: a worker was killed
+    except Exception as error:  # dask or ray: a worker was killed
         for name in sorted(left):
             yield name, f"a worker ended ({type(error).__name__}: {error})"
 
 
 @contextlib.contextmanager
 def _held(lifeline: Path, runs: Iterable[PlannedRun]) -> Iterator[None]:
-    """Hold a file while runs go on; after an interruption wait for their end."""
+    """Locks a file while runs continue; after an interruption waits for their end."""
     lifeline.parent.mkdir(parents=True, exist_ok=True)
     host = f".running-{platform.node()}-"
     for other in lifeline.parent.glob(f"{glob.escape(host)}*"):
@@ -135,7 +135,7 @@ def _held(lifeline: Path, runs: Iterable[PlannedRun]) -> Iterator[None]:
 
 
 def _is_alive(number: str) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Returns whether a process with this number runs on this machine."""
     try:
         os.kill(int(number), 0)
     except (ValueError, OverflowError, ProcessLookupError):
@@ -153,7 +153,7 @@ def _named(job: Job) -> tuple[str, str | None]:
 def _engine(
     backend: str, jobs: int, given: int | None, cluster: str | None
 ) -> Iterator[joblib.Parallel]:
-    """Make a joblib.Parallel that gives results as they come."""
+    """Makes a joblib.Parallel that returns results as they are finished."""
     if backend not in BACKENDS:
         raise ValueError(
             f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}"
@@ -173,7 +173,7 @@ def _engine(
             raise ImportError(
                 "--backend dask needs dask: pip install 'speechbrain_ser_cl[dask]'"
             ) from error
-        # An idle worker for each run, and no page to look at them.
+        # An idle worker per run, without a dashboard.
         with contextlib.ExitStack() as stack:
             address = cluster or stack.enter_context(
                 LocalCluster(
@@ -197,14 +197,14 @@ def _engine(
         try:
             register_ray()
             with joblib.parallel_config("ray", n_jobs=jobs):
-                # Its results come all together.
+                # Its results are returned all together.
                 yield joblib.Parallel(**options)
         finally:
             ray.shutdown()
 
 
 def _wait_for_all(runs: Iterable[PlannedRun]) -> None:
-    """Wait until all processes of the runs have ended."""
+    """Waits until all processes of the runs have ended."""
     end = time.monotonic() + _PATIENCE
     for run in runs:
         lock = run.folder / ".crossval.lock"

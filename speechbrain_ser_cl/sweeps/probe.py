@@ -1,4 +1,4 @@
-"""All folds of a linear probe in one process."""
+"""Cross-validates a linear probe in one process."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,14 +28,14 @@ def cross_validate(
     seed: int,
     output: str | Path,
 ) -> str:
-    """Test a probe on each fold, and train one on all the data.
+    """Tests a probe on each fold, and trains one on all the data.
 
     Arguments
     ---------
     probe : LinearProbe
-        What is tried.
+        Options of the probe.
     features : UtteranceFeatures
-        What is not there is computed.
+        Features; missing ones are computed.
     items : sequence of Labelled
         All utterances of the experiment.
     class_names : sequence of str
@@ -43,20 +43,20 @@ def cross_validate(
     protocol : str or mapping
         See ``speechbrain_ser_cl.data.protocols``.
     seed : int
-        Of the folds.
+        Seed of the folds.
     output : str or pathlib.Path
-        Where everything goes: ``fold-<k>`` with what a recipe's run leaves,
-        ``crossval.json`` and the table, ``layers.csv``, and ``model``.
+        Output folder: ``fold-<k>`` with the files of a recipe's run, ``crossval.json``
+        and the table, ``layers.csv``, and ``model``.
 
     Returns
     -------
     str
-        The table and where things are, for the terminal.
+        Table and paths, for the terminal.
 
     Raises
     ------
     ValueError
-        As ``make_folds`` and ``LinearProbe.run`` do.
+        From ``make_folds`` and ``LinearProbe.run``.
     """
     output = Path(output)
     folds = make_folds(items, protocol, seed)

@@ -1,4 +1,4 @@
-"""Run a recipe as a process: the work of a joblib worker."""
+"""Runs a recipe as a process, in a joblib worker."""
 
 import contextlib
 import fcntl
@@ -23,30 +23,29 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True)
 class Job:
-    """A run, as a worker needs to know it.
+    """Everything a worker needs to run a process.
 
     Arguments
     ---------
     name : str
-        For messages, such as ``"fold 3, seed 0"``.
+        Name for messages, such as ``"fold 3, seed 0"``.
     arguments : list of str
-        The script and its arguments.
+        Script and arguments.
     folder : pathlib.Path
-        Of the run. The process' output is added to ``crossval.log`` in it.
+        Folder of the run, with ``crossval.log`` for the process' output.
     working_folder : pathlib.Path
-        Where the process starts, so that relative paths mean what they meant to the
-        user.
+        Working folder of the process, so that relative paths keep their meaning.
     lifeline : pathlib.Path
-        A file; the process is ended when it vanishes.
+        A file; if it is deleted, the process is stopped.
     master : int
-        Process that all this is done for; if the worker is its child, then the run
-        ends with it.
+        Number of the process that started all runs. If the worker is its child, the run
+        ends when that process ends.
     environment : dict
-        Changes to the environment.
+        Changes to the environment variables.
     use_gpu : bool
-        Whether the process gets a GPU of its own where there are GPUs.
+        Whether the process gets its own GPU, if there are GPUs.
     runs_per_gpu : int
-        How many processes may share one.
+        Number of processes that may share one.
 
     Example
     -------
@@ -67,12 +66,12 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """The file with the process' output."""
+        """File with the process' output."""
         return self.folder / "crossval.log"
 
 
 def run_job(job: Job) -> str | None:
-    """Run a process to its end.
+    """Runs a process to its end.
 
     Arguments
     ---------
@@ -82,8 +81,8 @@ def run_job(job: Job) -> str | None:
     Returns
     -------
     str or None
-        None when the process ended with status 0, ``STOPPED`` when it was ended
-        because nobody waits for it any more, else what happened to it.
+        None if the process ended with status 0, ``STOPPED`` if it was stopped because
+        it is not needed any more, else a description of the error.
     """
     in_master = os.getpid() == job.master
     child_of_master = os.getppid() == job.master
@@ -116,7 +115,7 @@ def run_job(job: Job) -> str | None:
             stderr=subprocess.STDOUT,
             cwd=job.working_folder,
             env=environment,
-            start_new_session=True,  # the terminal's Ctrl-C is not for it
+            start_new_session=True,  # it must not get the terminal's Ctrl-C
         )
         stopped = True
         try:
@@ -127,7 +126,7 @@ def run_job(job: Job) -> str | None:
                     break
         finally:
             assert supervisor.stdin is not None
-            supervisor.stdin.close()  # the supervisor ends the process if it still runs
+            supervisor.stdin.close()  # the supervisor stops it
             status = supervisor.wait()
     if stopped:
         return STOPPED
@@ -135,7 +134,7 @@ def run_job(job: Job) -> str | None:
 
 
 def describe_status(status: int, job: Job) -> str | None:
-    """Describe an exit status of the supervisor.
+    """Describes an exit status of the supervisor.
 
     Arguments
     ---------
@@ -169,17 +168,17 @@ def describe_status(status: int, job: Job) -> str | None:
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """List the GPUs that processes may use, as CUDA names them.
+    """Lists the GPUs that processes may use, by their CUDA names.
 
     Arguments
     ---------
     environment : mapping
-        Of the process.
+        Environment variables of the process.
 
     Returns
     -------
     list of str
-        Of ``CUDA_VISIBLE_DEVICES`` if that is set, else of ``nvidia-smi``.
+        From ``CUDA_VISIBLE_DEVICES`` if set, else from ``nvidia-smi``.
 
     Example
     -------
@@ -199,23 +198,23 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 def gpu_slot(
     gpus: Sequence[str], runs_per_gpu: int, wanted: Callable[[], bool] = lambda: True
 ) -> Iterator[str | None]:
-    """Hold a GPU while the context lasts; wait until one is free.
+    """Reserves a GPU during the context; waits until one is free.
 
     Locked files share the GPUs between all processes of the machine.
 
     Arguments
     ---------
     gpus : sequence of str
-        Their names.
+        Names of the GPUs.
     runs_per_gpu : int
-        How many may share one.
+        Number of processes that may share one.
     wanted : callable
-        Asked while waiting.
+        Returns whether to continue waiting.
 
     Yields
     ------
     str or None
-        A name; None if ``wanted`` said no.
+        Name of the GPU; None if ``wanted`` returned False.
 
     Example
     -------
@@ -242,19 +241,19 @@ def gpu_slot(
 
 
 def tail(path: Path, n_lines: int = 15) -> list[str]:
-    r"""Give the last lines of a log.
+    r"""Returns the last lines of a log.
 
     Arguments
     ---------
     path : pathlib.Path
-        The file.
+        Log file.
     n_lines : int
-        How many at most.
+        Largest number of lines.
 
     Returns
     -------
     list of str
-        Without empty lines, nor the states that progress bars went through.
+        Without empty lines and without overwritten states of progress bars.
 
     Example
     -------
@@ -269,7 +268,7 @@ def tail(path: Path, n_lines: int = 15) -> list[str]:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - 100_000))
         text = file.read().decode("utf-8", errors="replace")
-    # Split at line feeds alone: a carriage return begins the same line again.
+    # Split at line feeds only: a carriage return overwrites the same line.
     lines = [
         line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n")
     ]

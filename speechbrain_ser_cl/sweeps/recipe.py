@@ -1,4 +1,4 @@
-"""A recipe with a user's overrides, read without building anything."""
+"""A recipe with a user's overrides, read without building objects."""
 
 import os
 from collections.abc import Mapping
@@ -23,11 +23,11 @@ class Recipe:
     Arguments
     ---------
     hparams_file : pathlib.Path
-        Its YAML.
+        YAML of the recipe.
     script : pathlib.Path
         Its ``train.py``.
     overrides : tuple of str
-        As typed: ``("--lr", "0.001")``.
+        Words of the command line: ``("--lr", "0.001")``.
 
     Example
     -------
@@ -41,7 +41,7 @@ class Recipe:
 
     @cached_property
     def overridden(self) -> dict[str, str]:
-        """Key to value, as text, of the overrides."""
+        """Key to value of the overrides, as text."""
         return split_overrides(self.overrides)
 
     @cached_property
@@ -50,28 +50,28 @@ class Recipe:
 
     @cached_property
     def values(self) -> dict[str, Any]:
-        """The YAML's values with the overrides."""
+        """Values of the YAML with the overrides."""
         return self.resolve(self.overridden)
 
     def resolve(self, overridden: Mapping[str, str]) -> dict[str, Any]:
-        """Resolve the YAML's values, some replaced, without building anything.
+        """Resolves the YAML's values, some of them replaced, without building objects.
 
         Arguments
         ---------
         overridden : mapping
-            Key to value, as text. SpeechBrain's own (``--device``) are left out.
+            Key to value, as text. SpeechBrain's own options (``--device``) are left
+            out.
 
         Returns
         -------
         dict
-            Numbers, texts, lists and dictionaries; of what would be built, its tag and
-            its arguments.
+            Numbers, texts, lists and dictionaries; for objects, tag and arguments.
 
         Raises
         ------
         SettingsError
-            For a YAML or a value that cannot be used, and for a key that neither the
-            YAML nor SpeechBrain has.
+            If the YAML or a value is invalid, or neither the YAML nor SpeechBrain has a
+            key.
         """
         # Many runs of a table need the same values.
         key = frozenset(overridden.items())
@@ -87,7 +87,7 @@ class Recipe:
 
 
 def _speechbrain_options() -> set[str]:
-    """Names of SpeechBrain's options."""
+    """Returns the names of SpeechBrain's options."""
     from speechbrain.utils.run_opts import RunOptions
 
     parser = RunOptions._create_parser()
@@ -95,7 +95,7 @@ def _speechbrain_options() -> set[str]:
 
 
 def _plain(node: Any) -> Any:
-    """Make plain values of a YAML node; tags become keys."""
+    """Converts a YAML node to plain values; tags become keys."""
     tag = getattr(getattr(node, "tag", None), "value", None)
     if isinstance(node, Mapping):
         plain: Any = {key: _plain(value) for key, value in node.items()}
@@ -107,7 +107,7 @@ def _plain(node: Any) -> Any:
 
 
 def find_script(hparams_file: Path, name: str = "train.py") -> Path:
-    """Find a YAML's script: in its folder or above, or in the recipe that it names.
+    """Finds a YAML's script: in its folder, above it, or in the recipe that it names.
 
     The key ``recipe`` names the recipe; the key ``script`` may name another file.
 
@@ -116,17 +116,17 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
     hparams_file : pathlib.Path
         ``…/hparams/my.yaml``.
     name : str
-        Of the script.
+        Name of the script.
 
     Returns
     -------
     pathlib.Path
-        Absolute; symbolic links are not followed.
+        Absolute path; symbolic links are not resolved.
 
     Raises
     ------
     ValueError
-        If one of the two is not there.
+        If the YAML or the script does not exist.
 
     Example
     -------
@@ -155,19 +155,18 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
 
 
 def recipe_folders(hparams_file: Path | None = None) -> list[Path]:
-    """Find folders that may have recipes below them, the most explicit one first.
+    """Finds folders that may contain recipes, the most explicit one first.
 
     Arguments
     ---------
     hparams_file : pathlib.Path, optional
-        A YAML, whose own recipes are looked for as well.
+        A YAML, whose own recipes are included.
 
     Returns
     -------
     list of pathlib.Path
-        The one that the environment variable ``SER_CL_RECIPES`` names; ``recipes``
-        above the YAML, in the working folder and above it; and in the checkout of this
-        package.
+        The folder of the environment variable ``SER_CL_RECIPES``; ``recipes`` above the
+        YAML, in the working folder and above it; and in this package's checkout.
     """
     below = [Path.cwd() / "any", Path(__file__).resolve().parents[1]]
     if hparams_file is not None:

@@ -1,4 +1,4 @@
-"""Plan the runs of a cross-validation and find those that are finished."""
+"""Plans the runs of a cross-validation and finds finished ones."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,17 +36,17 @@ class PlannedRun:
     Arguments
     ---------
     recipe : Recipe
-        What runs.
+        Recipe to run.
     folder : pathlib.Path
-        Where its results go.
+        Folder of its results.
     seed : int
-        Of the training.
+        Seed of the training.
     split : Split or None
-        The fold; None where the recipe splits by its seed.
+        The fold; None if the recipe splits by its seed.
     split_file : pathlib.Path or None
-        Where the fold is saved.
+        File of the fold.
     row : str
-        Of a table with several recipes, for people.
+        Name of the row, in a table with several recipes.
 
     Example
     -------
@@ -64,13 +64,13 @@ class PlannedRun:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name for messages."""
         row = f"{self.row}: " if self.row else ""
         fold = f"fold {self.split.fold}, " if self.split else ""
         return f"{row}{fold}seed {self.seed}"
 
     def arguments(self) -> list[str]:
-        """The script and its arguments."""
+        """Script and arguments."""
         given = [str(self.recipe.script), str(self.recipe.hparams_file)]
         if self.split:
             given += ["--split_file", str(self.split_file)]
@@ -81,19 +81,18 @@ class PlannedRun:
         return given
 
     def overrides(self) -> dict[str, str]:
-        """The user's overrides, ``{fold}`` and ``{seed}`` replaced."""
+        """The user's overrides with ``{fold}`` and ``{seed}`` replaced."""
         fold = str(self.split.fold) if self.split else ""
         return {
             key: text.replace("{fold}", fold).replace("{seed}", str(self.seed))
             for key, text in self.recipe.overridden.items()
             if key not in ("seed", "output_folder")
-            # That seeds are repeated is this command's business: the script splits by
-            # the YAML's own protocol.
+            # This command repeats seeds; the script splits by the YAML's protocol.
             and (key, text) != ("protocol", SEEDS)
         }
 
     def settings(self) -> dict[str, Any]:
-        """The settings that a finished run must have in common with this one."""
+        """Settings that a finished run must share with this one."""
         overrides = self.overrides()
         return {
             "script": self.recipe.script.name,
@@ -104,21 +103,19 @@ class PlannedRun:
         }
 
     def earlier(self) -> dict[str, Any] | None:
-        """The note of an earlier start of this run, if there was one."""
+        """The note of an earlier start of this run, if there is one."""
         path = self.folder / CROSSVAL_RUN.name
         if not path.exists():
             return None
         return {**read(path, CROSSVAL_RUN)}
 
     def note(self, settings: Mapping[str, Any], results: Sequence[str] = ()) -> None:
-        """Note what runs here, and at the end which results it has."""
+        """Writes a note of this run, at the end with its results."""
         record = {"settings": settings, "results": list(results)}
         write(self.folder / CROSSVAL_RUN.name, CROSSVAL_RUN, record)
 
     def results(self) -> list[Path]:
-        """The ``results.json`` of a finished run, and of its simple baseline; none if
-        it is not finished.
-        """
+        """The ``results.json`` of a finished run and of its baseline; else empty."""
         whole = self.folder / "results.json"
         if whole.exists():
             simple = self.folder / BASELINE / whole.name
@@ -136,33 +133,33 @@ def plan(
     splits: Path | Sequence[Split] | None = None,
     row: str = "",
 ) -> list[PlannedRun]:
-    """Plan all runs of a cross-validation; make their splits, save nothing.
+    """Plans all runs of a cross-validation with their splits; saves nothing.
 
     Arguments
     ---------
     recipe : Recipe
-        What is cross-validated.
+        Recipe to cross-validate.
     output : pathlib.Path
-        Where everything goes.
+        Output folder.
     seeds : sequence of int, optional
-        Of the trainings; by default the YAML's one.
+        Seeds of the trainings. Default: the YAML's.
     folds : sequence of int, optional
-        Only these.
+        Only these folds.
     splits : pathlib.Path or sequence of Split, optional
-        A folder of ``fold-<k>.json``, or all folds, instead of splits made here.
+        Folder of ``fold-<k>.json``, or all folds, instead of splits made here.
     row : str
-        Of a table, for the runs' names.
+        Name of the row, for the runs' names.
 
     Returns
     -------
     list of PlannedRun
-        Fold by fold.
+        Sorted by fold.
 
     Raises
     ------
     ValueError
-        For a recipe that cannot be cross-validated so, or if there are other splits
-        in the folder.
+        If the recipe cannot be cross-validated like this, or the folder contains other
+        splits.
     """
     values = recipe.values
     for key in ("seed", "output_folder"):
@@ -217,12 +214,12 @@ def plan(
 
 
 def save_splits(runs: Iterable[PlannedRun]) -> None:
-    """Save the folds of runs where ``train.py`` will read them.
+    """Saves the folds of runs for ``train.py``.
 
     Arguments
     ---------
     runs : iterable of PlannedRun
-        As ``plan`` makes them.
+        From ``plan``.
     """
     for run in runs:
         if run.split and run.split_file and not run.split_file.exists():
@@ -232,27 +229,27 @@ def save_splits(runs: Iterable[PlannedRun]) -> None:
 def make_splits(
     recipe: Recipe, folder: Path | None = None, folds: Sequence[int] | None = None
 ) -> list[Split]:
-    """Make all folds of a recipe.
+    """Makes all folds of a recipe.
 
     Arguments
     ---------
     recipe : Recipe
-        One with folds; its YAML's ``seed`` is that of the folds.
+        Recipe with folds; its YAML's ``seed`` is the seed of the folds.
     folder : pathlib.Path, optional
-        Of ``fold-<k>.json``, instead of the YAML's protocol.
+        Folder of ``fold-<k>.json``, instead of the YAML's protocol.
     folds : sequence of int, optional
-        Those that will run, each of which has to work; by default all.
+        Folds that will run, which must be valid. Default: all.
 
     Returns
     -------
     list of Split
-        All of them, by their number.
+        All folds in order.
 
     Raises
     ------
     ValueError
-        If files are missing, a fold cannot be trained on, or as the corpora's readers
-        and ``make_folds`` do.
+        If files are missing, a fold cannot be trained on, and from the corpora's
+        readers and ``make_folds``.
     """
     if folder is not None:
         paths = sorted(folder.glob("fold-*.json"))
@@ -293,24 +290,24 @@ def make_splits(
 
 
 def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
-    """Find the runs that are not finished.
+    """Finds the unfinished runs.
 
     Arguments
     ---------
     runs : sequence of PlannedRun
         All runs.
     resume : bool
-        Whether there may be earlier ones.
+        Whether earlier runs are allowed.
 
     Returns
     -------
     list of PlannedRun
-        In the same order.
+        In the given order.
 
     Raises
     ------
     ValueError
-        If there are earlier runs and ``resume`` is False, or if they are not the same.
+        If there are earlier runs and ``resume`` is False, or their settings differ.
     """
     todo = []
     for run in runs:
@@ -324,11 +321,11 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
         if not earlier:
             todo.append(run)
             continue
-        # Compare both as JSON, which turns tuples into lists.
+        # Both are compared as JSON, which converts tuples to lists.
         now = json.loads(json.dumps(finite(run.settings())))
         if earlier["settings"] != now:
             differ = "; ".join(_differences(earlier["settings"], now))
-            # Runs are in the output folder or in its folders of folds.
+            # Runs are in the output folder or in subfolders for folds.
             output = run.folder.parent.parent if run.split else run.folder.parent
             raise ValueError(
                 f"{run.folder} holds a run with other settings ({differ}). Choose "
@@ -344,14 +341,14 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
 
 
 def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values without those that a resumed run may change."""
+    """Returns the values without those that a resumed run may change."""
     return {key: value for key, value in values.items() if key not in OF_A_MACHINE}
 
 
 def _differences(
     there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """Name the values that differ."""
+    """Returns the names of the values that differ."""
     differences = []
     for key in sorted(there.keys() | now.keys(), key=str):
         one, other = there.get(key), now.get(key)
@@ -363,19 +360,19 @@ def _differences(
 
 
 def check_split(run: PlannedRun, results: Iterable[Path]) -> None:
-    """Refuse results of another split than the run's.
+    """Refuses results with another split than the run's.
 
     Arguments
     ---------
     run : PlannedRun
         The run.
     results : iterable of pathlib.Path
-        Its ``results.json``.
+        ``results.json`` files of the run.
 
     Raises
     ------
     ValueError
-        If a ``data.fingerprint`` there is another one, or is missing.
+        If ``data.fingerprint`` in a file differs or is missing.
     """
     if run.split is None:
         return
@@ -389,7 +386,7 @@ def check_split(run: PlannedRun, results: Iterable[Path]) -> None:
 
 
 def check_finished(run: PlannedRun) -> str | None:
-    """Check the results of a run that ended well, and note them.
+    """Checks the results of a successful run and writes a note.
 
     Arguments
     ---------
@@ -399,7 +396,7 @@ def check_finished(run: PlannedRun) -> str | None:
     Returns
     -------
     str or None
-        Why it does not count; None if it is finished.
+        Why the run does not count; None if it is finished.
     """
     found = [run.folder / "results.json"]
     if not found[0].exists():

@@ -1,6 +1,6 @@
-"""Search for the best settings of a recipe: ``ser-cl search SPACE.yaml``.
+"""Searches for the best settings of a recipe: ``ser-cl search SPACE.yaml``.
 
-The file says what is searched::
+The file defines the search::
 
     recipe: recipes/own_corpus/hparams/finetune.yaml
     fixed: {folder: /data/calls}     # overrides of the recipe's YAML
@@ -14,8 +14,8 @@ The file says what is searched::
     seed: 0                          # of the search
     output_folder: results/search
 
-What is scored is the validation part. The test utterances of a fold are not in its
-split: a run cannot read them.
+The score is that of the validation part. Splits of the search do not contain the fold's
+test utterances, so runs cannot use them.
 """
 
 import csv
@@ -65,30 +65,30 @@ _KEYS: dict[str, Any] = {
     "output_folder": None,
 }
 _RANGE = {"low", "high", "log", "step"}
-# A trial whose process is silent for so many seconds is given to another.
+# A trial whose process is silent for this many seconds is given to another process.
 _BEAT, _PATIENCE = 60, 300
 
 
 @dataclass(frozen=True)
 class Space:
-    """What is searched.
+    """Definition of a search.
 
     Arguments
     ---------
     recipe : Recipe
-        With the fixed overrides.
+        Recipe with the fixed overrides.
     space : mapping
         Key to a range, or to a list of values.
     metric : str
-        Of the validation part; higher is better.
+        Metric of the validation part; higher is better.
     trials : int
-        How many in all.
+        Total number of trials.
     folds : list of int or None
-        None: all.
+        Numbers of the folds. None: all.
     seed : int
-        Of the search.
+        Seed of the search.
     output : pathlib.Path
-        Where everything goes.
+        Output folder.
     """
 
     recipe: Recipe
@@ -101,24 +101,24 @@ class Space:
 
 
 def read_space(path: str | Path, more: Mapping[str, str] | None = None) -> Space:
-    """Read and check a file that says what is searched.
+    """Reads and checks a file that defines a search.
 
     Arguments
     ---------
     path : str or pathlib.Path
-        The YAML.
+        YAML file.
     more : mapping, optional
         Further fixed overrides, as text.
 
     Returns
     -------
     Space
-        What it says.
+        Definition of the search.
 
     Raises
     ------
     SettingsError
-        For an unknown key, a key that the recipe has not, or a wrong range.
+        For an unknown key, a key that the recipe lacks, or an invalid range.
     """
     path = Path(path)
     said = read_plain_yaml(path)
@@ -155,7 +155,7 @@ def read_space(path: str | Path, more: Mapping[str, str] | None = None) -> Space
         isinstance(folds, list) and folds and all(isinstance(k, int) for k in folds)
     ):
         raise SettingsError.at(path, "folds", folds, "a list of numbers, or null")
-    # Trained again on both parts, a model would be validated on its training data.
+    # A model trained on both parts would be validated on its training data.
     fixed = {"refit": False} if "refit" in known else {}
     fixed |= {**(values["fixed"] or {})}
     words = _words(fixed) | dict(more or {})
@@ -205,7 +205,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _words(values: Mapping[str, Any]) -> dict[str, str]:
-    """Values as they are typed on a command line."""
+    """Returns values as words of a command line."""
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in values.items()
@@ -213,18 +213,17 @@ def _words(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def without_test(splits: Sequence[Split]) -> list[Split]:
-    """Take the test utterances out of folds.
+    """Removes the test utterances from folds.
 
     Arguments
     ---------
     splits : sequence of Split
-        The folds.
+        Folds.
 
     Returns
     -------
     list of Split
-        The same with an empty test part, in place of which the validation part is
-        tested.
+        Folds with an empty test part; the validation part is tested instead.
     """
     return [
         replace(
@@ -237,28 +236,27 @@ def without_test(splits: Sequence[Split]) -> list[Split]:
 
 
 def search(space: Space) -> str:
-    """Run trials until there are as many as asked for.
+    """Runs trials until the requested number is reached.
 
-    Several processes may do so in one folder; what a killed one began is taken up by
-    the next. A trial is given up after a fold, if the median of the others was better
-    there.
+    Several processes can share a folder; the next process continues the trials of a
+    killed one. A trial ends after a fold if the median of the others was better on it.
 
     Arguments
     ---------
     space : Space
-        What is searched.
+        Definition of the search.
 
     Returns
     -------
     str
-        What was found, for the terminal.
+        Result, for the terminal.
 
     Raises
     ------
     ImportError
         If the extra ``search`` is not installed.
     ValueError
-        If runs fail in all trials.
+        If all trials fail.
     """
     try:
         import optuna
@@ -272,7 +270,7 @@ def search(space: Space) -> str:
     chosen = [s for s in splits if space.folds is None or s.fold in space.folds]
     if not chosen:
         raise SettingsError(f"folds: found {space.folds}, there are {len(splits)}")
-    with warnings.catch_warnings():  # what it calls experimental is there for years
+    with warnings.catch_warnings():  # of experimental parts
         warnings.simplefilter("ignore")
         storage = optuna.storages.RDBStorage(
             f"sqlite:///{space.output.absolute() / 'search.db'}",
@@ -289,7 +287,7 @@ def search(space: Space) -> str:
         pruner=optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0),
     )
     _same_search(study, space)
-    # Others that draw alike would try the same.
+    # Processes with the same draws would try the same values.
     entropy = [space.seed, len(study.trials)]
     if study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
         entropy.append(os.getpid())
@@ -330,7 +328,7 @@ def _same_search(study: Any, space: Space) -> None:
 
 
 def shown_difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Name what differs between two searches."""
+    """Describes how two searches differ."""
     return ", ".join(
         f"{key}: {there.get(key)} there, {now[key]} now"
         for key in now
@@ -342,7 +340,7 @@ def _suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
     values = {}
     for key, entry in space.items():
         if isinstance(entry, list):
-            # Optuna takes plain values only.
+            # Optuna accepts plain values only.
             number = trial.suggest_categorical(key, [json.dumps(v) for v in entry])
             values[key] = json.loads(number)
             continue
@@ -394,7 +392,7 @@ def _trial(trial: Any, space: Space, splits: Sequence[Split]) -> float:
 
 
 def _score(run: PlannedRun, metric: str) -> float:
-    """Of the validation part, which stands in the place of the test part."""
+    """Reads the score of the validation part, which the run tested."""
     results = run.results()
     if len(results) != 1:
         raise SettingsError(

@@ -1,10 +1,9 @@
 """Runs a command and ends it, with all its children, when standard input closes.
 
-``python supervisor.py LOCK COMMAND …``: whoever starts this holds the other end of its
-standard input. Should that process end, in whatever way, the system closes it, and the
-command does not stay behind. ``LOCK`` is held meanwhile, so that nobody runs the same
-command beside it. Nothing but Python's standard library is imported: a supervisor
-stands beside each training process.
+``python supervisor.py LOCK COMMAND …``: the starting process holds the other end of
+standard input. When that process ends in any way, the system closes it, and the command
+is ended. ``LOCK`` is held meanwhile, so that the command does not run twice. Only
+Python's standard library is imported, because each training process has a supervisor.
 """
 
 import ctypes
@@ -17,19 +16,19 @@ import threading
 from collections.abc import Sequence
 
 BUSY = 75  # EX_TEMPFAIL of sysexits.h
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-GRACE = 5.0  # seconds between asking to end and ending
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 def end_group(group: int, wait_for_leader: subprocess.Popen[bytes]) -> None:
-    """Ask a process group to end, and end it if it does not.
+    """Asks a process group to end, and kills it if it does not.
 
     Arguments
     ---------
     group : int
-        Its number.
+        Number of the group.
     wait_for_leader : subprocess.Popen
-        Its first process, which is given time to end by itself.
+        First process of the group, which gets time to end by itself.
     """
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
@@ -43,35 +42,31 @@ def end_group(group: int, wait_for_leader: subprocess.Popen[bytes]) -> None:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel to end this process when its parent ends, even by a kill -9.
-
-    Linux alone can do that; elsewhere a supervisor that is killed itself leaves its
-    command running.
-    """
+    """Asks the kernel to end this process with its parent; works on Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command.
+    """Runs the command.
 
     Arguments
     ---------
     argv : sequence of str
-        The lock's path, then the command.
+        Path of the lock, then the command.
 
     Returns
     -------
     int
-        The command's exit status, negative after a signal; ``BUSY`` if the lock is
-        taken.
+        Exit status of the command, negative after a signal; ``BUSY`` if the lock is
+        held.
     """
     with open(argv[0], "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return BUSY
-        # A group of its own, so that its children can be ended with it.
+        # In its own group, so that its children can be ended with it.
         command = subprocess.Popen(
             argv[1:],
             stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""``ser-cl table SWEEP.yaml``: run what is missing of a sweep, then write its table."""
+"""Implements ``ser-cl table SWEEP.yaml``: runs missing rows and writes the table."""
 
 import functools
 import json
@@ -42,20 +42,20 @@ from speechbrain_ser_cl.utils.schemas import CROSSVAL
 
 @dataclass
 class PlannedRow:
-    """A row and the runs that it needs.
+    """A row and its runs.
 
     Arguments
     ---------
     row : Row
-        Of the sweep file.
+        Row of the sweep file.
     runs : list of PlannedRun
-        All its runs; none where a corpus is missing.
+        All its runs; empty if a corpus is missing.
     todo : list of PlannedRun
-        Those that are not finished.
+        Unfinished runs.
     missing : str
-        Which corpus is missing; empty if none is.
+        Description of the missing corpus; empty if none is missing.
     kept : bool
-        Whether its ``crossval.json`` is there nevertheless.
+        Whether its ``crossval.json`` exists nevertheless.
 
     Example
     -------
@@ -72,7 +72,7 @@ class PlannedRow:
 
     @property
     def state(self) -> str:
-        """For people."""
+        """State for the terminal."""
         if self.missing:
             kept = f"; its {FILE} is there" if self.kept else ""
             return f"{NOT_RUN} ({self.missing}){kept}"
@@ -82,20 +82,20 @@ class PlannedRow:
 
 
 def missing_corpus(recipe: Recipe, needs: Sequence[str]) -> str:
-    """Find the corpus that a recipe lacks.
+    """Finds the corpus that a recipe lacks.
 
     Arguments
     ---------
     recipe : Recipe
-        With its overrides.
+        Recipe with overrides.
     needs : sequence of str
-        Keys of the YAML, dotted where they are nested: a folder each, or a mapping of
-        names to folders, or to mappings with ``folder``, some of which may be null.
+        Keys of the YAML, dotted if nested: a folder each, or a mapping of names to
+        folders, or to mappings with ``folder``, some of which may be null.
 
     Returns
     -------
     str
-        The key and what is the matter; empty if nothing is.
+        Key and problem; empty if none is missing.
 
     Raises
     ------
@@ -137,7 +137,7 @@ def _folders(value: object) -> list[str]:
 
 @functools.lru_cache
 def _read_recipe(hparams_file: Path) -> tuple[Mapping[str, Any], Path]:
-    """Read a YAML's raw entries and find its script, once for many rows."""
+    """Reads a YAML's raw entries and finds its script, once for many rows."""
     with open(hparams_file, encoding="utf-8") as file:
         entries = YAML().load(file)
     if not isinstance(entries, Mapping):
@@ -146,29 +146,29 @@ def _read_recipe(hparams_file: Path) -> tuple[Mapping[str, Any], Path]:
 
 
 def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) -> Recipe:
-    """Make the recipe of a row with all overrides.
+    """Makes the recipe of a row with all overrides.
 
     Arguments
     ---------
     sweep : Sweep
-        The row's.
+        Sweep of the row.
     row : Row
-        One of them.
+        Row of the sweep.
     output : pathlib.Path
-        Where everything goes, ``{output}`` in the sweep file.
+        Output folder, ``{output}`` in the sweep file.
     more : mapping
         Overrides of the command line.
 
     Returns
     -------
     Recipe
-        Its file and script have absolute paths.
+        Recipe with absolute paths.
 
     Raises
     ------
     ValueError
-        For a key that the recipe does not have, or that the row sets and the command
-        line, too.
+        For a key that the recipe does not have, or that both the row and the command
+        line set.
     """
     from speechbrain.utils.run_opts import RunOptions
 
@@ -183,7 +183,7 @@ def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) ->
             )
     given = {**row.overrides, **more}
     if "protocol" not in known and given.get("protocol") == SEEDS:
-        del given["protocol"]  # seeds are repeated where there is no protocol
+        del given["protocol"]  # without a protocol seeds are repeated
     for key in given:
         if key not in known:
             place = f"--{key}" if key in more else f"{sweep.path}: {key}"
@@ -201,26 +201,26 @@ def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) ->
 
 
 def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[PlannedRow]:
-    """Find what is finished of a sweep and what is to run; write nothing.
+    """Finds finished and missing runs of a sweep; writes nothing.
 
     Arguments
     ---------
     sweep : Sweep
-        The sweep.
+        Sweep to plan.
     output : pathlib.Path
-        Where everything goes.
+        Output folder.
     more : mapping
         Overrides of the command line.
 
     Returns
     -------
     list of PlannedRow
-        One for each row.
+        One per row.
 
     Raises
     ------
     ValueError
-        If a row cannot work, or its folder holds something else.
+        If a row is invalid, or its folder contains other results.
     """
     planned: list[PlannedRow] = []
     splits: dict[str, list[Split]] = {}
@@ -247,7 +247,7 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
 
 
 def _shared_splits(recipe: Recipe, made: dict[str, list[Split]]) -> list[Split] | None:
-    """Make the folds once for rows with the same corpora, classes, protocol."""
+    """Makes the folds once for rows with the same corpora, classes, protocol."""
     values = recipe.values
     protocol = resolve_protocol(values.get("protocol") or SEEDS)
     if protocol.get("kind") in DRAWN or any(key not in values for key in FOLD_KEYS):
@@ -260,17 +260,17 @@ def _shared_splits(recipe: Recipe, made: dict[str, list[Split]]) -> list[Split] 
 
 
 def describe_plan(planned: Sequence[PlannedRow]) -> str:
-    """Describe each row in a line: what is finished, what would run.
+    """Describes finished and missing runs of each row in a line.
 
     Arguments
     ---------
     planned : sequence of PlannedRow
-        As ``plan_sweep`` returns them.
+        From ``plan_sweep``.
 
     Returns
     -------
     str
-        For the terminal.
+        Text for the terminal.
 
     Example
     -------
@@ -302,37 +302,36 @@ def run_sweep(
     measured: Path | None = None,
     **engine: Any,
 ) -> int:
-    """Run what is missing of a sweep and write its table and curves.
+    """Runs missing runs of a sweep and writes its table and curves.
 
     Arguments
     ---------
     path : pathlib.Path
-        The sweep file.
+        Sweep file.
     output : pathlib.Path, optional
-        Instead of the file's ``output_folder``.
+        Replaces the file's ``output_folder``.
     seeds : sequence of int, optional
-        Instead of the file's.
+        Replaces the file's seeds.
     more : mapping, optional
         Key to value, as text, for all rows.
     dry_run : bool
-        Whether only to say what would run.
+        Whether to only print what would run.
     resume : bool
-        Whether to go on with runs that were begun and are not finished.
+        Whether to continue unfinished runs.
     measured : pathlib.Path, optional
-        The file that each row's ``crossval.json`` is added to, for READMEs.
+        File to which each row's ``crossval.json`` is added, for READMEs.
     **engine
         ``jobs``, ``backend``, ``cluster`` and ``runs_per_gpu``, see ``execute``.
 
     Returns
     -------
     int
-        0 when all rows are finished that have their corpora; 1 when runs failed; 130
-        after Ctrl-C.
+        0 if all rows with corpora are finished; 1 if runs failed; 130 after Ctrl-C.
 
     Raises
     ------
     ValueError
-        Before anything runs, if it cannot work.
+        If the request is invalid, before anything runs.
     """
     sweep = read_sweep(path)
     if seeds is not None:
@@ -342,7 +341,7 @@ def run_sweep(
     print(describe_plan(planned))
     if dry_run:
         return 0
-    # Rows with the same overrides are the same runs.
+    # Rows with the same overrides share runs.
     todo = list({run.folder: run for one in planned for run in one.todo}.values())
     begun = Counter(run.row for run in todo if run.earlier() is not None)
     if begun and not resume:
@@ -387,7 +386,7 @@ def run_sweep(
 def _results(
     sweep: Sweep, planned: Sequence[PlannedRow], output: Path, unfinished: set[Path]
 ) -> dict[str, CrossValidation | str]:
-    """Collect the result of each row."""
+    """Collects the result of each row."""
     results = read_measured(sweep, output)
     for one in planned:
         failed = sum(run.folder in unfinished for run in one.runs)
@@ -413,7 +412,7 @@ def _results(
 def _write(
     sweep: Sweep, results: Mapping[str, CrossValidation | str], output: Path
 ) -> None:
-    """Write the table, its numbers and curves; print the table."""
+    """Writes the table, its numbers and curves; prints the table."""
     table = build_sweep_table(sweep, results)
     points = sweep_points(sweep, results)
     output.mkdir(parents=True, exist_ok=True)
@@ -444,21 +443,21 @@ def _write(
 def write_curves(
     sweep: Sweep, points: Sequence[Mapping[str, Any]], folder: str | Path
 ) -> list[Path]:
-    """Write, for each key that is swept over, its curves as CSV and as PNG.
+    """Writes, for each swept key, its curves as CSV and PNG.
 
     Arguments
     ---------
     sweep : Sweep
         Its rows and columns.
     points : sequence of mapping
-        As ``sweep_points`` returns them.
+        From ``sweep_points``.
     folder : str or pathlib.Path
-        Where ``<name of the sweep file>_<key>.csv`` and ``.png`` go.
+        Output folder of ``<name of the sweep file>_<key>.csv`` and ``.png``.
 
     Returns
     -------
     list of pathlib.Path
-        What was written: without matplotlib no figures.
+        Written files; without matplotlib no figures.
     """
     written = []
     symbols = {row.point.key: row.point.symbol for row in sweep.rows if row.point}
@@ -489,7 +488,7 @@ def write_curves(
                 panels[column.heading] = curves
         try:
             plot_sweep(panels, path.with_suffix(".png"), symbol, baseline)
-        except ImportError:  # without matplotlib there are only numbers
+        except ImportError:  # without matplotlib only the numbers are written
             continue
         written.append(path.with_suffix(".png"))
     return written
