@@ -1,4 +1,4 @@
-"""One measurement in a process of its own, so that none inherits another's memory."""
+"""Runs one measurement in its own process, so that memory use is not inherited."""
 
 import json
 import os
@@ -7,23 +7,23 @@ import sys
 
 
 def measure_apart(script, words, threads, timeout):
-    """Starts a benchmark once more for one measurement.
+    """Starts a benchmark again for one measurement.
 
     Arguments
     ---------
     script : str
-        The benchmark; the last line that it prints is the result, as JSON.
+        Benchmark whose last printed line is the result as JSON.
     words : list of str
-        Its arguments.
+        Arguments.
     threads : int
-        That it computes with.
+        Number of threads.
     timeout : float
-        Seconds after which it is stopped.
+        Time limit in seconds.
 
     Returns
     -------
     dict
-        The result, or why there is none, under ``failed``.
+        Result, or the reason for none under ``failed``.
     """
     variables = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     try:

@@ -1,26 +1,26 @@
 #!/usr/bin/env python3
-"""Reading cached features, side by side with SpeechBrain's cached dynamic items.
+"""Compares reading cached features with SpeechBrain's cached dynamic items.
 
-The same random features go into our FeatureCache, a CachedHDF5DynamicItem (one HDF5
-file) and a CachedDynamicItem (a file of torch.save per utterance). Then each is read
-in batches of 32 utterances of similar length, in random order, into memory that is
-used again; everything is in the operating system's page cache. Each measurement is in
-a process of its own.
+The same random features are written into a FeatureCache, a CachedHDF5DynamicItem (one
+HDF5 file) and a CachedDynamicItem (one torch.save file per utterance). Each is then
+read in batches of 32 utterances of similar length, in random order, into reused memory;
+all data are in the operating system's page cache. Each measurement runs in its own
+process.
 
-Two kinds of features: frames of all layers, in half precision, with the durations of
-IEMOCAP (mean 4.55 s, median 3.6 s, 34 s at most), and means of all layers, in
-single precision. Next to them, how fast this machine copies the same batches from one
-tensor to another: nothing that makes a batch can be faster. CPU time says what a busy
-machine would take if it were not.
+Two kinds of features: frames of all layers in half precision, with the durations of
+IEMOCAP (mean 4.55 s, median 3.6 s, at most 34 s), and means of all layers in single
+precision. For comparison, the time to copy the same batches from one tensor to another,
+which is a lower limit. CPU time is given too, because it does not depend on other
+programs.
 
 > python benchmarks/cache.py
 > python benchmarks/cache.py --layers 13 --dim 768 --utterances 200
 
-And what it is good for: an epoch of Pairwise-CL pre-training (three views, batches of
-128, forward, loss, backward and step), with features from the cache and with features
-computed anew, of real speech; or of as much as IEMOCAP has, of random features with a
-base model's 13 x 768, on whatever device there is. The first needs a folder of speech;
-epochs without the cache are measured on some batches and scaled up.
+With --epoch: an epoch of Pairwise-CL pre-training (three views, batches of 128,
+forward, loss, backward and step) with cached features and with features computed again,
+of real speech; or of random features of the size of IEMOCAP with a base model's 13 x
+768, on any device. The first needs a folder of speech; epochs without the cache are
+measured on some batches and extrapolated.
 
 > python benchmarks/cache.py --epoch ravdess --folder RAVDESS --encoder whisper-tiny.en
 > python benchmarks/cache.py --epoch random --utterances 10039 --dim 768 --device cuda
@@ -47,7 +47,7 @@ BATCH, ROUNDS = 32, 7
 
 
 def durations(count):
-    """Seconds, as in IEMOCAP: log-normal of its median and mean, cut at 34 s."""
+    """Draws durations as in IEMOCAP: log-normal with its median and mean, <= 34 s."""
     generator = random.Random(0)
     return [
         min(34.0, max(0.6, generator.lognormvariate(1.281, 0.68))) for _ in range(count)
@@ -55,7 +55,7 @@ def durations(count):
 
 
 def features(kind, index, seconds, layers, dim):
-    """Random features of one utterance, the same in every process."""
+    """Makes random features of one utterance, equal in every process."""
     import torch
 
     generator = torch.Generator().manual_seed(index)
@@ -66,13 +66,13 @@ def features(kind, index, seconds, layers, dim):
 
 
 def our_reader(folder, kind, ids, arguments):
-    """Fills the cache, or finds it filled; returns what reads a padded batch."""
+    """Fills the cache if needed; returns a function that reads a padded batch."""
     from speechbrain_ser_cl.corpora import Utterance
     from speechbrain_ser_cl.data.features.cache import FeatureCache
 
     utterances = []
     for name, seconds in ids.items():
-        path = folder / name  # stands for the audio, whose bytes are hashed
+        path = folder / name  # replaces the audio, whose bytes are hashed
         path.write_text(name)
         utterances.append(
             Utterance(
@@ -102,7 +102,7 @@ def our_reader(folder, kind, ids, arguments):
 
 
 def their_reader(who, folder, kind, ids, arguments):
-    """The same with a cached dynamic item of SpeechBrain."""
+    """Same with a cached dynamic item of SpeechBrain."""
     from speechbrain.utils.data_pipeline import CachedDynamicItem, takes
 
     index_of = {name: index for index, name in enumerate(ids)}
@@ -129,7 +129,7 @@ def their_reader(who, folder, kind, ids, arguments):
 
 
 def padded_into(out, read):
-    """A batch of features, in the memory of ``out``."""
+    """Makes a batch of features in the memory of ``out``."""
     import torch
 
     read = [torch.as_tensor(x) for x in read]
@@ -145,7 +145,7 @@ def padded_into(out, read):
 
 
 def copier(kind, ids, arguments):
-    """Makes the same batches of what is in memory already."""
+    """Makes the same batches from features in memory."""
     kept = {
         name: features(kind, index, seconds, arguments.layers, arguments.dim)
         for index, (name, seconds) in enumerate(ids.items())
@@ -154,7 +154,7 @@ def copier(kind, ids, arguments):
 
 
 def measure(who, kind, folder, arguments):
-    """Runs in a process of its own: seconds per epoch of padded batches."""
+    """Measures seconds per epoch of padded batches, in its own process."""
     import torch
 
     lengths = durations(arguments.utterances)
@@ -182,7 +182,7 @@ def measure(who, kind, folder, arguments):
         cpu_seconds.append(time.process_time() - cpu_start)
     useful = sum(1 if kind == "means" else int(50 * s) for s in lengths)
     return {
-        # The first warms up; the fastest is disturbed least by what else runs.
+        # The first pass is a warm-up; the fastest is least affected by other programs.
         "seconds": min(seconds[1:]),
         "cpu_seconds": min(cpu_seconds[1:]),
         "bytes": useful * size * dtype.itemsize,
@@ -191,7 +191,7 @@ def measure(who, kind, folder, arguments):
 
 
 def measured_apart(who, kind, folder, arguments):
-    """One measurement, by this file started once more."""
+    """Runs one measurement by starting this file again."""
     words = ["--one", who, kind, str(folder)]
     for option in ("utterances", "layers", "dim"):
         words += [f"--{option}", str(getattr(arguments, option))]
@@ -202,7 +202,7 @@ def measured_apart(who, kind, folder, arguments):
 
 
 def compare(arguments, folder):
-    """All measurements, printed as they come."""
+    """Runs all measurements and prints each result."""
     rows = []
     print(
         f"{'features':8} {'reader':8} {'ms/epoch':>9} {'GB/s':>6} "
@@ -235,7 +235,7 @@ def compare(arguments, folder):
 
 
 class RandomFeatures:
-    """Random features of a kind of view, of an utterance's duration, in the cache."""
+    """Random features of a view, with an utterance's duration, in the cache."""
 
     def __init__(self, folder, name, shape, per_second, dtype):
         from speechbrain_ser_cl.data.features.cache import FeatureCache
@@ -244,7 +244,7 @@ class RandomFeatures:
         self.shape, self.per_second = shape, per_second
 
     def fill(self, utterances):
-        """Writes them, where they are not there yet."""
+        """Writes missing features."""
         import torch
 
         def draw(seconds):
@@ -255,18 +255,18 @@ class RandomFeatures:
         self.cache.fill(utterances, draw, read=lambda utterance: utterance.duration)
 
     def batch(self, ids, device):
-        """As ``ViewFeatures`` has it."""
+        """Same as in ``ViewFeatures``."""
         x, lengths = self.cache.batch(ids)
         return x.to(device), lengths.to(device)
 
 
 def random_utterances(folder, count):
-    """Utterances without audio, with IEMOCAP's durations."""
+    """Makes utterances without audio, with IEMOCAP's durations."""
     from speechbrain_ser_cl.corpora import Utterance
 
     folder.mkdir()
     for k, seconds in enumerate(durations(count)):
-        path = folder / f"u{k:05}"  # stands for the audio, whose bytes are hashed
+        path = folder / f"u{k:05}"  # replaces the audio, whose bytes are hashed
         path.write_text(path.name)
         about = {"session": None, "gender": None, "language": "en", "text_id": None}
         yield Utterance(
@@ -275,7 +275,7 @@ def random_utterances(folder, count):
 
 
 def epoch_of_pretraining(arguments, folder):
-    """Seconds of an epoch, from the cache and, of real speech, without it."""
+    """Measures an epoch from the cache and, for real speech, without it."""
     import torch
 
     from speechbrain_ser_cl.backbones import EGeMAPSMLP, MelCNN, PointwiseCNN, VocalMLP

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time and memory of the encoders, side by side with SpeechBrain's.
+"""Compares time and memory of the encoders with SpeechBrain's.
 
-Forward and backward pass of a model of wav2vec2-base's or wavlm-base's shape with
-random weights, all layers in a weighted sum, all parameters trained, dropout on. Each
-measurement is in a process of its own; all load the same weights and see the same
-batch. Prints a table and writes it as JSON.
+Forward and backward pass of a model with wav2vec2-base's or wavlm-base's shape and
+random weights, all layers in a weighted sum, all parameters trained, with dropout. Each
+measurement runs in its own process; all use the same weights and the same batch. Prints
+a table and writes it as JSON.
 
 - ours: ``WeightedSSL``
 - wrapper: SpeechBrain's ``Wav2Vec2`` or ``WavLM`` with ``output_all_hiddens=True``, and
@@ -16,10 +16,10 @@ batch. Prints a table and writes it as JSON.
 > python benchmarks/encoders.py --device cuda --compile off on
 
 The lengths of the mixed batch are evenly spaced from a fifth of the longest to the
-longest. Memory is what a first step adds to the model, gradients of all parameters (380
-MB) among it. Rate is the arithmetic that valid frames need, by the time, as a share of
-what a large matrix product reaches on the same machine in the same precision. Time of
-the processor, over all threads, hardly depends on what else the machine is doing.
+longest. Memory is what a first step adds to the model, including gradients of all
+parameters (380 MB). Rate is the number of operations that valid frames need per time,
+as a fraction of the rate of a large matrix product on the same machine in the same
+precision. Processor time, summed over threads, hardly depends on other programs.
 
 Authors
  * The speechbrain_ser_cl contributors 2026
@@ -48,20 +48,20 @@ MEGABYTE = 2**20
 
 
 def save_models(folder):
-    """Random weights of both shapes, as checkpoints of transformers."""
+    """Saves random weights of both shapes, as checkpoints of transformers."""
     import torch
     from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
 
     for name in WHO:
         torch.manual_seed(0)
-        # Layers left out at random would make the peers' steps shorter; ours has none.
+        # Layer dropout would make the other libraries' steps shorter; ours has none.
         config = AutoConfig.for_model(name, layerdrop=0.0)
         AutoModel.from_config(config).save_pretrained(folder / name)
         Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder / name)
 
 
 def load(who, name, folder):
-    """A module of (wavs, lengths) that gives frames (B, T', D)."""
+    """Loads a module from (wavs, lengths) to frames (B, T', D)."""
     import torch
     from torch import nn
 
@@ -78,7 +78,7 @@ def load(who, name, folder):
     from speechbrain.integrations.huggingface.wavlm import WavLM
 
     class WeightedWrapper(nn.Module):
-        """The wrapper and the sum of its layers."""
+        """SpeechBrain's wrapper and the weighted sum of its layers."""
 
         def __init__(self):
             super().__init__()
@@ -88,7 +88,7 @@ def load(who, name, folder):
             self.weights = nn.Parameter(torch.zeros(layers))
 
         def forward(self, wavs, lengths):
-            """Weighted sum over the first dimension."""
+            """Computes the weighted sum over the first dimension."""
             hidden = self.encoder(wavs, lengths)
             return (self.weights.softmax(0)[:, None, None, None] * hidden).sum(0)
 
@@ -96,17 +96,17 @@ def load(who, name, folder):
 
 
 def batch_lengths(batch, size):
-    """Relative lengths of a batch."""
+    """Returns the relative lengths of a batch."""
     if batch == "equal":
         return [1.0] * size
     return [0.2 + 0.8 * i / max(1, size - 1) for i in range(size)]
 
 
 def arithmetic(config, n_samples):
-    """Floating point operations of a forward and backward pass of one utterance.
+    """Counts floating point operations of a forward and backward pass of one utterance.
 
-    Products only: those of the convolutions, linear layers and attention, twice each
-    in the backward pass.
+    Counts only products of convolutions, linear layers and attention, and twice each in
+    the backward pass.
     """
     steps, inputs, products = n_samples, 1, 0
     for size, kernel, stride in zip(
@@ -125,7 +125,7 @@ def arithmetic(config, n_samples):
 
 
 def high_water_mark():
-    """The most memory that this process has held, in bytes."""
+    """Returns the peak memory of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -133,7 +133,7 @@ def high_water_mark():
 
 
 def matrix_rate(device, dtype):
-    """Floating point operations per second of a large matrix product."""
+    """Measures floating point operations per second of a large matrix product."""
     import torch
 
     n = 2048 if device == "cpu" else 8192
@@ -149,7 +149,7 @@ def matrix_rate(device, dtype):
 
 
 def measure(arguments):
-    """Runs in a process of its own: time and memory of one module on one batch."""
+    """Measures time and memory of one module on one batch, in its own process."""
     import torch
     from transformers import AutoConfig
 
@@ -174,12 +174,12 @@ def measure(arguments):
         if device != "cpu":
             torch.cuda.synchronize()
 
-    # A short batch first: what is loaded at first use is not counted.
+    # A short batch first, so that initialisation is not measured.
     start = time.perf_counter()
     step(wavs[:2, :SAMPLE_RATE], lengths[:2] / lengths[:2].max())
     module.zero_grad(set_to_none=True)
     if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # Resets the mark.
+        Path("/proc/self/clear_refs").write_text("5")  # Resets the peak.
         before = high_water_mark()
         step(wavs, lengths)
         memory = high_water_mark() - before
@@ -217,7 +217,7 @@ def measure(arguments):
 
 
 def measured_apart(arguments, one):
-    """One measurement, by this file started once more."""
+    """Runs one measurement by starting this file again."""
     words = ["--one", *one]
     for option in ("device", "batch_size", "seconds", "runs"):
         words += [f"--{option.replace('_', '-')}", str(getattr(arguments, option))]
@@ -225,7 +225,7 @@ def measured_apart(arguments, one):
 
 
 def about(arguments):
-    """What it runs on, and with which versions."""
+    """Describes machine and versions."""
     from speechbrain_ser_cl.training import machine, package_versions
 
     return {
@@ -237,7 +237,7 @@ def about(arguments):
 
 
 def line(row, wrapper):
-    """A row of the table; wrapper is what the same batch took there."""
+    """Formats a row of the table; ``wrapper`` is the wrapper's result for the batch."""
     compiled = "compiled" if row["compiled"] else ""
     text = f"{row['encoder']:9} {row['batch']:6} {row['precision']:5} {compiled:9}"
     text += f"{row['who']:19}"
@@ -255,7 +255,7 @@ def line(row, wrapper):
 
 
 def compare(arguments, where, folder):
-    """All measurements, printed as they come."""
+    """Runs all measurements and prints each result."""
     print(
         f"{'':44}{'':10} {'':10}{'':11} {'':6}  as a share of the wrapper's\n"
         f"{'encoder':9} {'batch':6} {'':5} {'':9}{'who':19}{'time':>10} "
@@ -293,7 +293,7 @@ def compare(arguments, where, folder):
 
 
 def setting_of(row):
-    """What a row is a measurement of."""
+    """Returns the settings of a row."""
     keys = ("encoder", "batch", "precision", "compiled", "who", "device", "threads")
     return [row[key] for key in keys]
 

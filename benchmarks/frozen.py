@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""A frozen encoder on a corpus, all folds: ser-cl probe beside a script of 20 lines.
+"""Compares ser-cl probe with a script of 20 lines: a frozen encoder, all folds of a
+corpus.
 
-Both get the same audio and the same folds, each run is a process of its own. The script
-takes means over time of all layers, standardises, and fits logistic regression with
-C = 0.01 and balanced classes; the layer is chosen on the validation part. Ours chooses
-more (strength, mean or statistics, by inner folds) and leaves results, figures and a
-model. It runs from an empty folder, and again with what the first run has kept.
+Both use the same audio and the same folds; each run is its own process. The script
+computes means over time of all layers, standardises, and fits logistic regression with
+C = 0.01 and balanced classes; the layer is selected on the validation part. `ser-cl
+probe` selects more (strength, mean or statistics, by inner folds) and writes results,
+figures and a model. It runs from an empty folder, and again with the features of the
+first run.
 
 > python benchmarks/frozen.py RAVDESS --corpus ravdess --encoder whisper-tiny.en
 
@@ -61,7 +63,7 @@ print(100 * np.mean(uars))
 
 
 def timed(command, environment):
-    """Wall and processor seconds of a process, and the last line that it prints."""
+    """Returns wall and processor seconds of a process, and its last printed line."""
     before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, text=True, check=True
@@ -73,7 +75,7 @@ def timed(command, environment):
 
 
 def main():
-    """Measures, prints a table, adds it to the results."""
+    """Measures, prints a table and adds it to the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder")
     parser.add_argument("--corpus", required=True)

@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""All that a GPU is measured for, in at most 6 minutes.
+"""Runs all measurements of a GPU in at most 6 minutes.
 
 > benchmarks/gpu.sh
 > benchmarks/gpu.sh --cpu
 
-The second is a small form for the CPU, to see that all of it runs; it leaves no file in
-``results``. Each step is a process of its own with a limit, so that none takes the time
-of the others: the tests marked ``gpu``; the rate of a large product of matrices, and
-the share of it that SupCon and the encoder reach; ``losses.py``; ``encoders.py`` in
-bf16; an epoch of multitask adaptation and of Pairwise-CL on random weights, each with
-as many utterances as IEMOCAP has. It writes ``results/<card>.json``, for ``tables.py``.
+The second command runs a small version on the CPU, as a test; it writes no file in
+``results``. Each step is its own process with a time limit: the tests marked ``gpu``;
+the rate of a large matrix product, and the fraction of it that SupCon and the encoder
+reach; ``losses.py``; ``encoders.py`` in bf16; an epoch of multitask adaptation and of
+Pairwise-CL with random weights and as many utterances as IEMOCAP. It writes
+``results/<card>.json`` for ``tables.py``.
 
 Authors
  * The speechbrain_ser_cl contributors 2026
@@ -32,7 +32,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
 IEMOCAP = 10_039  # utterances
-PARTS = 16  # that the synthetic corpus is written in, at once
+PARTS = 16  # parts of the synthetic corpus written at once
 SMALL = {  # an encoder for --cpu
     "model_type": "whisper",
     "d_model": 32,
@@ -40,7 +40,7 @@ SMALL = {  # an encoder for --cpu
     "encoder_attention_heads": 2,
     "encoder_ffn_dim": 64,
 }
-BASE = {"model_type": "wav2vec2"}  # of which the defaults are the base size
+BASE = {"model_type": "wav2vec2"}  # the defaults are the base size
 COLUMNS = "{file: file, emotion: emotion, speaker: speaker}"
 
 
@@ -48,7 +48,7 @@ COLUMNS = "{file: file, emotion: emotion, speaker: speaker}"
 
 
 def per_second(function, device, least=1.0):
-    """How often a function runs in a second."""
+    """Measures how often a function runs per second."""
     import torch
 
     def wait():
@@ -66,7 +66,7 @@ def per_second(function, device, least=1.0):
 
 
 def matrix(device):
-    """Rates in 1e12 operations a second, bf16: of a product, SupCon, the encoder."""
+    """Measures rates in 1e12 operations/s, bf16: a product, SupCon, the encoder."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -80,7 +80,7 @@ def matrix(device):
 
     z = torch.randn(rows, 128, device=device, dtype=torch.bfloat16, requires_grad=True)
     labels, supcon = torch.arange(rows, device=device) % 4, SupConLoss()
-    # One product of all pairs forward, two backward.
+    # One product of all pairs in the forward pass, two in the backward pass.
     loss = 6 * rows**2 * 128 * per_second(lambda: supcon(z, labels).backward(), device)
 
     backbone = WeightedSSL(BASE if on_gpu else SMALL).to(device).eval()
@@ -105,7 +105,7 @@ def matrix(device):
 
 
 def write_part(folder, part, count):
-    """Writes some utterances of two speakers; rows of the table."""
+    """Writes some utterances of two speakers; returns the table's rows."""
     from speechbrain_ser_cl.corpora import write_synthetic
 
     name = f"part{part}"
@@ -118,7 +118,7 @@ def write_part(folder, part, count):
 
 
 def write_corpus(folder, count):
-    """A synthetic corpus of so many utterances, as a table of one's own."""
+    """Writes a synthetic corpus of this size, with a table."""
     folder.mkdir(parents=True)
     each = -(-count // PARTS // 2) * 2
     with ProcessPoolExecutor() as pool:
@@ -129,7 +129,7 @@ def write_corpus(folder, count):
 
 
 def write_world(world, count, config):
-    """What the epochs need: a corpus of that size, a small one, and an encoder."""
+    """Writes the input of the epochs: a large corpus, a small one, and an encoder."""
     from speechbrain_ser_cl.backbones import write_untrained_encoder
     from speechbrain_ser_cl.corpora import write_synthetic
 
@@ -141,7 +141,7 @@ def write_world(world, count, config):
 
 
 def train(script, hparams, device, **overrides):
-    """The command line of a recipe."""
+    """Returns the command line of a recipe."""
     words = [str(script), str(hparams), "--device", device, "--noprogressbar"]
     for key, value in overrides.items():
         words += [f"--{key}", str(value)]
@@ -149,7 +149,7 @@ def train(script, hparams, device, **overrides):
 
 
 def multitask(world, count, device):
-    """Source and target batches that are a pass of the corpus' size each way."""
+    """Runs source and target batches that pass once through a corpus of this size."""
     folder = ROOT / "recipes" / "IEMOCAP_MSP"
     batch_size = min(16, count // 4)
     batches = count // batch_size
@@ -175,7 +175,7 @@ def multitask(world, count, device):
 
 
 def pairwise(world, device):
-    """An epoch of pre-training on all utterances, and a short fine-tuning."""
+    """Runs an epoch of pre-training on all utterances, and a short fine-tuning."""
     folder = ROOT / "recipes" / "IEMOCAP" / "pairwise_cl"
     corpus = f"{{reader: table, folder: {world / 'corpus'}, columns: {COLUMNS}}}"
     return train(
@@ -203,7 +203,7 @@ def pairwise(world, device):
 
 
 def epochs_of(folder):
-    """What the runs below a folder say of their time and memory."""
+    """Collects time and memory of the runs below a folder."""
     return [
         {
             "setting": found["setting"],
@@ -217,11 +217,11 @@ def epochs_of(folder):
     ]
 
 
-# ------------------------------------------------------------------ all of it
+# ------------------------------------------------------------------ all steps
 
 
 def run(name, words, limit):
-    """A step in a process of its own: its seconds, last line, or why it failed."""
+    """Runs a step in its own process; returns seconds, last line, or the error."""
     print(f"\n=== {name}, at most {limit} s", flush=True)
     start = time.perf_counter()
     try:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A probe, and trainings of own_corpus that begin with it, on folds of speakers.
+"""Compares a probe with trainings of own_corpus that start from it, on speaker folds.
 
-Every run is one of ``recipes/own_corpus``, with its YAML: it tests the simple baseline
-and what is trained on the same fold. All runs are of one process, which keeps the probe
-of a fold for all seeds; no figures and reports. A run that is there is not done again.
+Every run uses ``recipes/own_corpus`` with its YAML: it tests the simple baseline and
+the trained model on the same fold. All runs share one process, which keeps the probe of
+a fold for all seeds; figures and reports are not made. Finished runs are not repeated.
 
 > python benchmarks/heads.py --encoders whisper-tiny.en whisper-base \
       --folders emodb=EmoDB ravdess=RAVDESS crema_d=CREMA-D
@@ -29,7 +29,7 @@ N_FOLDS = 5
 
 
 def recipe():
-    """The recipe's script, its probes kept and nothing drawn."""
+    """Loads the recipe's script, with probes kept and figures disabled."""
     spec = importlib.util.spec_from_file_location("own_corpus", RECIPE / "train.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -48,7 +48,7 @@ def recipe():
 
 
 def measure(module, options, encoder, corpus, fold, seed):
-    """One run: the results of the probe and of the training."""
+    """Runs once; returns the results of the probe and of the training."""
     from speechbrain.utils.run_opts import RunOptions
 
     from speechbrain_ser_cl.data.experiment import map_corpora, read_corpus
@@ -102,7 +102,7 @@ def measure(module, options, encoder, corpus, fold, seed):
 
 
 def main():
-    """Reads the command line, adds each run to the results as it ends."""
+    """Adds each run to the results when it ends."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoders", nargs="+", required=True)
     parser.add_argument("--folders", nargs="+", required=True)
@@ -123,7 +123,7 @@ def main():
 
 
 def add(row):
-    """Adds a run to the results, in place of an earlier one of the same kind."""
+    """Adds a run to the results; replaces an earlier one of the same kind."""
     from speechbrain_ser_cl.training import machine, package_versions
     from speechbrain_ser_cl.utils.files import replacing
 

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""What it is worth to have heard the speaker, the sentence, or both, in training.
+"""Measures the gain from hearing the speaker, the sentence, or both, in training.
 
-The folds of ``speaker_text_kfold``, 5 x 2, test each utterance once. For each fold the
-same utterances are tested by a frozen encoder with a linear classifier that is trained
-on utterances
+The folds of ``speaker_text_kfold``, 5 x 2, test each utterance once. For each fold a
+frozen encoder with a linear classifier tests the same utterances after training on
+utterances
 
 - of other speakers and other sentences (by both),
 - of other speakers (by speaker): sentences leak,
 - of other sentences (by text): speakers leak,
 - any that are not tested (random): both leak,
 
-once with as many utterances of each class as there are by both, so that nothing but the
-leak differs, and once with all. Intervals (95 %) are over speakers; those of
-differences are of the same resamples for both.
+once with as many utterances of each class as there are by both, so that only the leak
+differs, and once with all. Intervals (95 %) are over speakers; those of differences use
+the same resamples for both.
 
 > python benchmarks/leaks.py --encoder whisper-tiny.en \
       --folders emodb=EmoDB ravdess=RAVDESS crema_d=CREMA-D
@@ -50,7 +50,7 @@ KEPT_APART = {
 
 
 def pool(items, tested, keys):
-    """Utterances that are not tested and share none of the keys with those that are."""
+    """Selects untested utterances that share none of the keys with tested ones."""
     ids = {item.utterance.id for item in tested}
     held = {key: {getattr(i.utterance, key) for i in tested} for key in keys}
     return [
@@ -62,7 +62,7 @@ def pool(items, tested, keys):
 
 
 def drawn(items, counts, seed):
-    """As many utterances of each class as ``counts`` says."""
+    """Draws as many utterances of each class as ``counts`` gives."""
     taken, kept = Counter(), []
     for item in sorted(items, key=lambda i: random_rank(seed, i.utterance.id)):
         if taken[item.label] < counts[item.label]:
@@ -72,7 +72,7 @@ def drawn(items, counts, seed):
 
 
 def measure(name, folder, features, seed):
-    """The eight settings of one corpus."""
+    """Measures the eight settings of one corpus."""
     utterances = read_corpus(name, folder, allow_missing=True)
     classes = sorted({utterance.emotion for utterance in utterances})
     items, _ = map_corpora(

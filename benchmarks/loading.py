@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""Utterances that one core loads in a second, step by step, and what limits it.
+"""Measures utterances per second and core of each step of a training loader.
 
-Real speech is cut to 3 s and written as WAV and FLAC, at 16 kHz and at 48 kHz.
-Then each step of a training loader is measured with one thread: decoding, resampling,
-each transform of a recipe's augmentation one utterance at a time and on a batch, the
-whole pipelines, and padding. The last row is an utterance of the recipe's loader: read
-once, augmented twice.
+Real speech is cut to 3 s and written as WAV and FLAC, at 16 kHz and at 48 kHz. Then
+each step of a training loader is measured with one thread: decoding, resampling, each
+transform of a recipe's augmentation for one utterance and for a batch, the whole
+pipelines, and padding. The last row is an utterance of the recipe's loader: read once,
+augmented twice.
 
 > python benchmarks/loading.py --folder ../shared/corpora/RAVDESS
 
-Processor time, so that other programs on the machine count little; their load is noted.
+Processor time is measured, so that other programs have little effect; their load is
+noted.
 
 Authors
  * The speechbrain_ser_cl contributors 2026
@@ -37,11 +38,11 @@ ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "loading.json"
 RECIPE = ROOT / "recipes" / "IEMOCAP_MSP" / "hparams" / "multitask_da.yaml"
 SECONDS, BATCH = 3.0, 16
-GOAL, CORES = 2000, 16  # utterances a second for an H100, cores beside it
+GOAL, CORES = 2000, 16  # utterances per second for an H100; cores of its machine
 
 
 def augmentation(hparams_file):
-    """The recipe's augmentation and its transforms by name."""
+    """Returns the recipe's augmentation and its transforms by name."""
     text = hparams_file.read_text(encoding="utf-8")
     blocks = {
         block.partition(":")[0]: block
@@ -53,7 +54,7 @@ def augmentation(hparams_file):
 
 
 def write_parts(folder, count, into):
-    """Paths of the written parts, without their suffix, by sampling rate."""
+    """Returns paths of the written parts, without suffix, by sampling rate."""
     paths = {SAMPLE_RATE: [], 48_000: []}
     for path in sorted(Path(folder).rglob("*.*")):
         if path.suffix not in (".wav", ".flac"):
@@ -72,7 +73,7 @@ def write_parts(folder, count, into):
 
 
 def per_second(step, values, per_call=1):
-    """Utterances a second of one core: the best of three passes."""
+    """Measures utterances per second and core: the best of three passes."""
     step(values[0])
     times = []
     for _ in range(3):
@@ -84,7 +85,7 @@ def per_second(step, values, per_call=1):
 
 
 def measure(folder, count, hparams_file):
-    """All rows: step, per file, per batch (None where there is no such thing)."""
+    """Measures all rows: step, per file, per batch (None if not applicable)."""
     augment, transforms = augmentation(hparams_file)
     rows = []
 

@@ -1,21 +1,22 @@
 #!/usr/bin/env python3
-"""Which loss: every loss on class labels, on one small network and one budget.
+"""Compares all losses on class labels, with one small network and one budget.
 
-The network reads mean and deviation over time of one layer of a frozen encoder (the
-layer that ridge regression does best with over inner speaker folds), standardised:
-linear, ReLU, dropout. Losses on logits have a linear head on it, losses on embeddings
-a linear projection; what is judged is the layer below, as usual. Each loss has three
-values of its temperature, margin or weight. Value and C of the logistic regression are
-chosen together on inner validation speakers, with the first seed, and kept for all.
+The input of the network is mean and deviation over time of one layer of a frozen
+encoder (the layer for which ridge regression is best over inner speaker folds),
+standardised; then linear, ReLU, dropout. Losses on logits have a linear head above it,
+losses on embeddings a linear projection; the layer below is evaluated, as usual. Each
+loss has three values of its temperature, margin or weight. This value and C of the
+logistic regression are selected together on inner validation speakers, with the first
+seed, and used for all seeds.
 
-Of each fold over speakers the results are UAR by logistic regression on the
-embeddings; UAR by the nearest training utterance (cosine; other speakers, so that
-another take of the same sentence by the same speaker does not count); UAR of a
-training with 5 and with 10 utterances of each class; and UAR on the other corpora, over
-the shared classes, each corpus standardised by itself.
+Results of each fold over speakers: UAR by logistic regression on the embeddings; UAR by
+the nearest training utterance (cosine; from other speakers, so that other takes of a
+speaker's sentence do not count); UAR of a training with 5 and with 10 utterances of
+each class; and UAR on the other corpora, over the shared classes, each corpus
+standardised by itself.
 
-A run goes on where it was stopped: each cell is a line of the journal. --write makes
-the results file of the journal, and ``python benchmarks/tables.py`` the page.
+A stopped run can be continued: each cell is a line of the journal. --write converts the
+journal to the results file, and ``python benchmarks/tables.py`` writes the page.
 
 > python benchmarks/loss_zoo.py --encoders whisper-tiny.en whisper-base \
       --folders emodb=EmoDB ravdess=RAVDESS crema_d=CREMA-D --journal zoo.jsonl
@@ -59,7 +60,8 @@ FEW = (5, 10)
 TEMPERATURES, MARGINS = (0.05, 0.1, 0.5), (0.1, 0.2, 0.5)
 PLAIN = "plain features"
 
-# Name: what is tried, and the loss of a value and the class counts. On logits:
+# Name to the values tried, and a function from a value and the class counts to the
+# loss. On logits:
 LOGITS = {
     "cross_entropy": (
         (0.0, 0.05, 0.1),
@@ -82,7 +84,7 @@ PAIRS = {
     "triplet_semihard": (MARGINS, lambda v: losses.TripletLoss(v, mining="semihard")),
     "smooth_triplet": (TEMPERATURES, losses.SmoothTripletLoss),
 }
-# Cross-entropy and a contrast, whose weight is tried:
+# Cross-entropy and a contrastive loss, whose weight is tried:
 BOTH = {
     "cross_entropy+supcon": ((0.1, 0.3, 1.0), losses.SupConLoss),
     "cross_entropy+triplet": ((0.3, 1.0, 3.0), losses.TripletLoss),
@@ -91,7 +93,7 @@ ZOO = {**LOGITS, **PAIRS, **BOTH}
 
 
 class Network(nn.Module):
-    """One layer that is judged, and what the loss reads above it."""
+    """A network with the evaluated layer, and the input of the loss above it."""
 
     def __init__(self, size, classes):
         super().__init__()
@@ -100,13 +102,13 @@ class Network(nn.Module):
         self.projection = nn.Linear(HIDDEN, PROJECTION)
 
     def forward(self, x):
-        """Logits and projections."""
+        """Returns logits and projections."""
         h = F.dropout(self.body(x), 0.3, self.training)
         return self.head(h), self.projection(h)
 
 
 def objective(name, value, counts):
-    """The loss as a function of logits, projections and labels."""
+    """Returns the loss as a function of logits, projections and labels."""
     if name in PAIRS:
         pair = PAIRS[name][1](value)
         return lambda logits, z, y: pair(z, y)
@@ -120,7 +122,7 @@ def objective(name, value, counts):
 
 
 def train(name, value, x, y, n_classes, seed):
-    """The network after the budget of steps."""
+    """Returns the network after the budget of steps."""
     torch.manual_seed(seed)
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     network = Network(x.shape[1], n_classes)
@@ -140,18 +142,18 @@ def train(name, value, x, y, n_classes, seed):
 
 
 def batches(count):
-    """Rows of an epoch, in batches of about equal size."""
+    """Yields the rows of an epoch, in batches of nearly equal size."""
     return torch.randperm(count).chunk(math.ceil(count / BATCH))
 
 
 @torch.no_grad()
 def embed(network, x):
-    """What is judged; the standardised features themselves, without a network."""
+    """Returns the evaluated layer; without a network the standardised features."""
     return x if network is None else network.body(torch.from_numpy(x)).numpy()
 
 
 def classify(h, y, others, strengths):
-    """Logits of a logistic regression for each of several matrices, by strength."""
+    """Returns logits of a logistic regression for several matrices, by strength."""
     mean, std = standardiser(h)
     for weights, bias in fit_classifier(
         "logistic", (h - mean) / std, y, strengths, tolerance=1e-3
@@ -160,12 +162,12 @@ def classify(h, y, others, strengths):
 
 
 def unit(h):
-    """Rows of length 1."""
+    """Scales rows to length 1."""
     return h / np.linalg.norm(h, axis=1, keepdims=True).clip(1e-9)
 
 
 def uar(y, logits):
-    """Of the classes with the largest logits."""
+    """Computes the UAR of the classes with the largest logits."""
     return float(classification_metrics(y, logits.argmax(1), logits.shape[1])["uar"])
 
 
@@ -188,7 +190,7 @@ class Corpus:
         ]
 
     def few(self, rows, count, seed):
-        """So many utterances of each class."""
+        """Selects this many utterances of each class."""
         rows = sorted(rows, key=lambda row: random_rank(seed, self.ids[row]))
         return np.array(
             [
@@ -200,7 +202,7 @@ class Corpus:
 
 
 class Fold:
-    """Standardised features of one fold, of the chosen layer."""
+    """Standardised features of one fold, from the chosen layer."""
 
     def __init__(self, corpora, corpus, features, fold):
         self.corpus, self.test = corpus, corpus.folds[fold]
@@ -230,7 +232,7 @@ class Fold:
                 self.others[other.name] = (((x - mean) / std)[kept], y, columns)
 
     def network(self, name, value, rows, seed):
-        """A trained network, or none for the plain features."""
+        """Returns a trained network, or None for the plain features."""
         if name == PLAIN:
             return None
         return train(
@@ -243,7 +245,7 @@ class Fold:
         )
 
     def choose(self, name):
-        """Value of the loss and C, by UAR on inner validation speakers."""
+        """Selects the loss's value and C by UAR on inner validation speakers."""
         y, found = self.corpus.y, []
         for value in (0.0,) if name == PLAIN else ZOO[name][0]:
             network = self.network(name, value, self.inner, 0)
@@ -257,7 +259,7 @@ class Fold:
         return max(found, key=lambda one: one[0])[1:]
 
     def measure(self, name, value, C, seed):
-        """All results of one cell."""
+        """Measures all results of one cell."""
         y, test = self.corpus.y, self.test
         network = self.network(name, value, self.rows, seed)
         h, held = embed(network, self.x[self.rows]), embed(network, self.x[test])
@@ -288,7 +290,7 @@ class Fold:
 
 
 def read_journal(path):
-    """Lines by cell; a line that was cut off is left out."""
+    """Reads lines by cell, without an incomplete last line."""
     found = {}
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
@@ -302,7 +304,7 @@ def read_journal(path):
 
 
 def run(options):
-    """Measure what is not in the journal yet."""
+    """Measures cells that are missing in the journal."""
     corpora = [Corpus(*entry.split("=", 1)) for entry in options.folders]
     done, folds, told = read_journal(options.journal), {}, {}
     for path in options.encoders:
@@ -345,7 +347,7 @@ def run(options):
 
 
 def results(journal):
-    """What the journal holds, compactly: columns and rows."""
+    """Converts the journal to columns and rows."""
     found = sorted(read_journal(journal).values(), key=lambda row: str(row))
     columns = ["encoder", "corpus", "loss", "fold", "seed", "value", "C", "layer"]
     measures = ["uar", "head", "nearest", *(f"few_{count}" for count in FEW)]
@@ -369,7 +371,7 @@ def results(journal):
 
 
 def main():
-    """Runs what is missing."""
+    """Runs missing cells."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoders", nargs="+", default=[])
     parser.add_argument("--folders", nargs="+", default=[], metavar="CORPUS=FOLDER")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Time and memory of the losses, side by side with what one would use instead.
+"""Compares time and memory of the losses with other libraries.
 
-Forward and backward on random embeddings of 4 classes (or of two views), each
-row in a process of its own, ours and the peer's step in turn. Prints a
-table and writes it as JSON, where a row replaces an earlier one of the same machine and
-versions. Where both ran, the table says whether their values agree.
+Forward and backward on random embeddings of 4 classes (or of two views). Each row is
+its own process, in which both losses' steps alternate. Prints a table and writes it as
+JSON, where a row replaces an earlier one of the same machine and versions. If both ran,
+the table says whether their values agree.
 
 > python benchmarks/losses.py
 > python benchmarks/losses.py --losses supcon triplet --sizes 128 512 --threads 2
@@ -14,9 +14,9 @@ The peer is pytorch-metric-learning; lightly for barlow_twins, vicreg and moco;
 pytorch-adapt for coral, mmd and information_maximization (``pip install lightly
 pytorch-adapt``); else the formula with masks, written here.
 
-The peer lists pairs or triplets one by one: its NT-Xent takes 13 GB at 256 rows, which
-is why it runs up to --largest-peer rows only, and no process may take more than
---memory-limit. Siamese: the peer averages other pairs, so that its value differs.
+The peer lists pairs or triplets one by one: its NT-Xent needs 13 GB at 256 rows. It
+therefore runs up to --largest-peer rows only, and no process may need more than
+--memory-limit. Siamese: the peer averages other pairs, so its value differs.
 
 Authors
  * The speechbrain_ser_cl contributors 2026
@@ -65,7 +65,7 @@ MEGABYTE = 2**20
 
 
 def ours(name):
-    """Our loss of that name, of (z, labels)."""
+    """Returns our loss of that name, as a function of (z, labels)."""
     from speechbrain_ser_cl import losses
 
     made = {
@@ -123,14 +123,14 @@ TWO = (*TWO, "cosine_margin")
 
 
 def values(rows):
-    """A label in 1 to 7 for each row."""
+    """Draws a label in 1 to 7 for each row."""
     import torch
 
     return 1 + torch.rand(rows, generator=torch.Generator().manual_seed(1)) * 6
 
 
 def votes(rows):
-    """Votes of ten listeners for four classes for each row."""
+    """Draws votes of ten listeners for four classes for each row."""
     import torch
 
     generator = torch.Generator().manual_seed(1)
@@ -139,7 +139,7 @@ def votes(rows):
 
 
 def plain(name):
-    """The formula with masks, as one would write it."""
+    """Computes the loss by its formula with masks."""
     import torch
     from torch.nn import functional as F
 
@@ -203,7 +203,7 @@ def plain(name):
 
     def dann(z, _):
         domain = (torch.arange(len(z)) < len(z) / 2).float()
-        reverse = 2 * z.detach() - z  # the identity, with gradient -1
+        reverse = 2 * z.detach() - z  # identity with gradient -1
         logits = net(reverse).squeeze(1)
         return F.binary_cross_entropy_with_logits(logits, domain)
 
@@ -220,7 +220,7 @@ def plain(name):
 
 
 def other_libraries(name):
-    """The same loss of lightly or pytorch-adapt."""
+    """Returns the same loss of lightly or pytorch-adapt."""
     if name in ("barlow_twins", "vicreg", "moco"):
         from lightly import loss as lightly
 
@@ -246,7 +246,7 @@ def other_libraries(name):
 
 
 def peers(name):
-    """The same loss of another library, or written plainly."""
+    """Returns the same loss of another library, or by its formula."""
     if name in ("barlow_twins", "vicreg", "moco", "coral", "mmd"):
         return other_libraries(name)
     if name == "information_maximization":
@@ -292,7 +292,7 @@ def peers(name):
 
 
 def high_water_mark():
-    """The most memory that this process has held, in bytes."""
+    """Returns the peak memory of this process, in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) * 1024
@@ -300,7 +300,7 @@ def high_water_mark():
 
 
 def measure(name, rows, with_peer, device, limit):
-    """Runs in a process of its own: both in turn, so that others' load hits both."""
+    """Measures both in turn in its own process, so that other programs affect both."""
     import torch
 
     if device == "cpu":
@@ -310,7 +310,7 @@ def measure(name, rows, with_peer, device, limit):
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(rows, DIM, generator=generator).to(device).requires_grad_()
     labels = (torch.arange(rows) % CLASSES).to(device)
-    # Few rows first: what is loaded at first use is not counted.
+    # Few rows first, so that initialisation is not measured.
     small = z[:16].detach().clone().requires_grad_()
 
     def once(loss, z, labels):
@@ -327,7 +327,7 @@ def measure(name, rows, with_peer, device, limit):
             loss = {"ours": ours, "peer": peers}[who](name)
             once(loss, small, labels[:16])
             if device == "cpu":
-                Path("/proc/self/clear_refs").write_text("5")  # Resets the mark.
+                Path("/proc/self/clear_refs").write_text("5")  # Resets the peak.
                 before = high_water_mark()
                 value = once(loss, z, labels)
                 memory = high_water_mark() - before
@@ -357,7 +357,7 @@ def measure(name, rows, with_peer, device, limit):
 
 
 def about(arguments):
-    """What it runs on, and with which versions."""
+    """Describes machine and versions."""
     from speechbrain_ser_cl.training import machine, package_versions
 
     name = "pytorch-metric-learning"
@@ -371,7 +371,7 @@ def about(arguments):
 
 
 def cell(result):
-    """Time and memory, or why there is none."""
+    """Formats time and memory, or the reason for none."""
     if result is None:
         return f"{'':>10} {'':>9}"
     if "failed" in result:
@@ -380,7 +380,7 @@ def cell(result):
 
 
 def compare(arguments):
-    """All measurements, printed as they come."""
+    """Runs all measurements and prints each result."""
     print(
         f"{'loss':22} {'rows':>6} {'ours':>10} {'':>9} {'peer':>10} {'':>9} "
         f"{'faster':>8}  same value"
@@ -417,7 +417,7 @@ def compare(arguments):
 
 
 def with_earlier(rows, where, path):
-    """These rows, and those of the file that are of the same machine and versions."""
+    """Returns these rows, and earlier ones of the same machine and versions."""
     earlier = json.loads(path.read_text()) if path.exists() else {}
     if earlier.pop("results", None) and earlier == where:
         again = {(row["loss"], row["rows"]) for row in rows}

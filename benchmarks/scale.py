@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Folds, parts of a run and manifests of 10 000, 100 000 and 1 000 000 utterances.
+"""Measures folds, parts of a run and manifests for up to 1 000 000 utterances.
 
-Utterances are made in memory, as many per speaker and as uneven in class as in a
-corpus of podcasts; no audio is there. Each size is measured in a process of its own.
-Growth: how many times longer than with the size before.
+Utterances are made in memory, with numbers per speaker and class as in a podcast
+corpus, without audio. Each size is measured in its own process. Growth: time divided by
+that of the next smaller size.
 
 > python benchmarks/scale.py
 > python benchmarks/scale.py --sizes 300000
@@ -31,7 +31,7 @@ SHARES = (48, 25, 9, 8, 4, 4, 2)
 
 
 def utterances(count):
-    """Utterances of speakers with few or many; a speaker for 100 on the average."""
+    """Makes utterances of speakers with few or many; 100 per speaker on average."""
     from speechbrain_ser_cl.corpora import Utterance
 
     rng = random.Random(0)
@@ -60,7 +60,7 @@ def utterances(count):
 
 
 def measure(count):
-    """Seconds, also of the processor, of each step, and the largest memory."""
+    """Measures wall and processor seconds of each step, and the peak memory."""
     from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
     from speechbrain_ser_cl.data.protocols import (
         make_folds,
@@ -100,7 +100,7 @@ def measure(count):
 
 
 def peak_megabytes():
-    """Of this process; ru_maxrss is at least that of the process that started it."""
+    """Returns the peak of this process; ru_maxrss includes that of its parent."""
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:  # not Linux
@@ -110,7 +110,7 @@ def peak_megabytes():
 
 
 def main():
-    """Reads the command line, measures each size apart."""
+    """Measures each size in its own process."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     sizes = [10_000, 100_000, 1_000_000]
     parser.add_argument("--sizes", type=int, nargs="+", default=sizes)

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What a batch of the thesis's CRNN costs, beside the same layers typed plainly.
+"""Compares the cost of a batch of the thesis' CRNN with the same layers in plain
+PyTorch.
 
-Forward and backward of a batch of log-spectrograms, in float32 and under bfloat16
+Forward and backward pass of a batch of log-spectrograms, in float32 and under bfloat16
 autocast, by ``SpectrogramCRNN`` and by a model of ``nn.Conv2d`` and ``nn.BatchNorm2d``
-with the same weights, whose output is compared first. On the CPU it prints the seconds
-that the process computed, added up over its threads, beside those that passed: on a
-machine that does other things too, only the first can be compared.
+with the same weights, whose outputs are compared first. On the CPU it prints processor
+seconds, summed over threads, and wall seconds; on a machine with other programs only
+the first are comparable.
 
 > python benchmarks/spectrogram_crnn.py --threads 2
 
@@ -30,7 +31,7 @@ RESULTS = Path(__file__).resolve().parent / "results" / "spectrogram_crnn.json"
 
 
 class PlainCRNN(nn.Module):
-    """The thesis's table as one would type it."""
+    """The thesis' table in plain PyTorch."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -48,7 +49,7 @@ class PlainCRNN(nn.Module):
         self.transformer = encoder.transformer
 
     def encode(self, spectrograms):
-        """Spectrograms (B, T, 257) to frames (B, T', 256)."""
+        """Encodes spectrograms (B, T, 257) to frames (B, T', 256)."""
         x = self.layers(spectrograms.mT.unsqueeze(1))
         with torch.autocast(x.device.type, enabled=False):
             x = self.gru(x.flatten(1, 2).mT.float())[0]
@@ -56,7 +57,7 @@ class PlainCRNN(nn.Module):
 
 
 def seconds(step, repeats, device):
-    """Median computed and passed seconds of a step, after one that is not counted."""
+    """Returns median processor and wall seconds of a step, after a warm-up step."""
     computed, passed = [], []
     for _ in range(1 + repeats):
         start = time.process_time(), time.perf_counter()
@@ -72,7 +73,7 @@ def seconds(step, repeats, device):
 
 
 def measure(model, spectrograms, bf16, train, repeats):
-    """Seconds of a step, of a training with the gradient or of an evaluation."""
+    """Measures seconds of a step, in training with gradient or in evaluation."""
     device = spectrograms.device.type
     model.train(train)
 

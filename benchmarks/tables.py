@@ -4,9 +4,9 @@
 > python benchmarks/tables.py
 > python benchmarks/tables.py --check
 
-Each benchmark leaves a JSON file in ``results``, with the machine and the versions; a
-table stands between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``, where NAME is
-that of the file. One file that is not there is said to be not run.
+Each benchmark writes a JSON file in ``results``, with the machine and the versions. Its
+table is between ``<!-- NAME: begin -->`` and ``<!-- NAME: end -->``, where NAME is that
+of the file. For a missing file the table says that it was not run.
 
 Authors
  * The speechbrain_ser_cl contributors 2026
@@ -32,24 +32,24 @@ BLOCK = re.compile(r"(<!-- (\w+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
 
 
 def line(cells):
-    """A line of a Markdown table."""
+    """Formats a line of a Markdown table."""
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def table(titles, rows):
-    """A Markdown table."""
+    """Formats a Markdown table."""
     return [line(titles), line(["---"] * len(titles)), *map(line, rows)]
 
 
 def machine(found):
-    """On which machine, in words."""
+    """Describes the machine in words."""
     where = found.get("gpu") or f"{found['processor']}, {found['threads']} threads"
     versions = found["versions"]
     return f"Measured on {where}; PyTorch {versions['torch']}."
 
 
 def losses(found):
-    """Time and memory of losses, ours and pytorch-metric-learning's."""
+    """Table of time and memory of losses, ours and other libraries'."""
 
     def cells(result):
         if result is None:
@@ -77,7 +77,7 @@ def losses(found):
 
 
 def encoders(found):
-    """Forward and backward of encoders, ours and SpeechBrain's."""
+    """Table of forward and backward passes of encoders, ours and SpeechBrain's."""
     wrappers = {}
     rows = []
     for row in found["results"]:
@@ -112,7 +112,7 @@ def encoders(found):
 
 
 def spectrogram_crnn(found):
-    """A batch through the thesis's CRNN, ours and typed plainly."""
+    """Table of a batch of the thesis' CRNN, ours and in plain PyTorch."""
     rows = [
         [
             row["step"],
@@ -133,7 +133,7 @@ def spectrogram_crnn(found):
 
 
 def cache(found):
-    """Reading cached features, ours and SpeechBrain's."""
+    """Table of reading cached features, ours and SpeechBrain's."""
     names = {
         "ours": "FeatureCache",
         "hdf5": "CachedHDF5DynamicItem",
@@ -158,7 +158,7 @@ def cache(found):
 
 
 def cache_epoch(found):
-    """An epoch of pre-training, from cached features and from audio."""
+    """Table of an epoch of pre-training, from cached features and from audio."""
     epoch = found["results"]
     rows = [
         ["extraction, once", f"{epoch['seconds of extraction, once']:.0f}"],
@@ -176,7 +176,7 @@ def cache_epoch(found):
 
 
 def training_step(found):
-    """Where the time of a training step goes."""
+    """Table of the parts of a training step's time."""
     rows = [[part, f"{ms:.1f}"] for part, ms in found["median_ms"].items()]
     rows += [
         [f"with the loader: {part}", f"{ms:.1f}"]
@@ -191,7 +191,7 @@ def training_step(found):
 
 
 def loading(found):
-    """Utterances that one core loads in a second."""
+    """Table of utterances per second and core."""
     by = ("per file", "per batch")
     rows = [
         [row["step"], *("–" if row[k] is None else f"{row[k]:.0f}" for k in by)]
@@ -210,7 +210,7 @@ def loading(found):
 
 
 def scale(found):
-    """Seconds and memory by the number of utterances, and how they grow."""
+    """Table of seconds and memory by the number of utterances, and their growth."""
     rows, before = [], None
     for row in found["results"]:
         cells = []
@@ -227,7 +227,7 @@ def scale(found):
 
 
 def heads(found):
-    """UAR of trainings of own_corpus beside the probe that they begin with."""
+    """Table of UAR of trainings of own_corpus and of the probe that they start from."""
     groups = {}
     for row in found["results"]:
         key = (row["corpus"], row["encoder"].removesuffix("-encoder"), row["yaml"])
@@ -257,7 +257,7 @@ def heads(found):
 
 
 def leaks(found):
-    """UAR by what training shares with the test, and what that is worth."""
+    """Table of UAR by what training shares with the test."""
 
     def cell(row, name):
         low, high = (100 * bound for bound in row["intervals"][name])
@@ -286,7 +286,7 @@ def leaks(found):
 
 
 def ser(found):
-    """Cells of ser-cl bench: within corpora, then from one corpus to another."""
+    """Tables of ser-cl bench: within corpora, then across corpora."""
 
     def cell(row):
         if row["uar"] is None:
@@ -321,7 +321,7 @@ def ser(found):
 
 
 def without_labels(found):
-    """Rank correlation and regret of criteria, by pair of corpora, and their means."""
+    """Tables of rank correlation and regret of criteria, by pair of corpora."""
     pairs = list(dict.fromkeys((r["source"], r["target"]) for r in found["results"]))
     lines = {}
     for row in found["results"]:
@@ -344,7 +344,7 @@ def without_labels(found):
     return [*table([*titles, "mean"], rows), "", about]
 
 
-# Of the loss zoo: what is measured, in the order of the columns.
+# Loss zoo: measures in the order of the columns.
 MEASURES = {
     "uar": "logistic regression",
     "nearest": "nearest utterance",
@@ -356,7 +356,7 @@ MEASURES = {
 
 
 def zoo_units(found):
-    """Encoder, loss and measure to values by corpus and fold, means over seeds."""
+    """Maps encoder, loss and measure to values by corpus and fold, means over seeds."""
     sums = {}
     for row in found["rows"]:
         row = dict(zip(found["columns"], row, strict=True))
@@ -376,7 +376,7 @@ def zoo_units(found):
 
 
 def zoo_tests(units, encoder, losses, base="cross_entropy"):
-    """Of each loss and measure the mean gain over cross-entropy, and Holm's p."""
+    """Computes, per loss and measure, the mean gain over cross-entropy and Holm's p."""
     gains = {}
     for measure in MEASURES:
         p_values, means = [], []
@@ -397,7 +397,7 @@ def zoo_tests(units, encoder, losses, base="cross_entropy"):
 
 
 def loss_zoo(found):
-    """Each loss by all measures, one table for each encoder; then by corpus."""
+    """Tables of each loss by all measures, one per encoder; then by corpus."""
     units, lines = zoo_units(found), []
     losses = list(dict.fromkeys(row[2] for row in found["rows"]))
     for encoder in sorted({row[0] for row in found["rows"]}):
@@ -459,12 +459,12 @@ def loss_zoo(found):
 
 
 def mean_of(values):
-    """Of a mapping's values."""
+    """Returns the mean of a mapping's values."""
     return sum(values.values()) / len(values)
 
 
 def zoo_figure(found, path):
-    """Gain of each loss over cross-entropy by measure, with 95 % intervals."""
+    """Draws each loss's gain over cross-entropy by measure, with 95 % intervals."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -503,7 +503,7 @@ def zoo_figure(found, path):
 
 
 def gpu(found):
-    """What a card reached: shares of its matrix rate, epochs."""
+    """Tables of a GPU: fractions of its matrix rate, epochs."""
     rows = [
         [f"{name}, {size}", f"{rate:.1f}", f"{100 * share:.0f} %"]
         for name, (size, rate, share) in found.get("matrix", {}).items()
@@ -544,13 +544,13 @@ TABLES = {
 
 
 def filled(text):
-    """A page's text as it should be."""
+    """Returns a page's text with current tables."""
 
     def fill(block):
         paths = sorted((FOLDER / "results").glob("*.json"))
         read = {p.stem: json.loads(p.read_text(encoding="utf-8")) for p in paths}
         lines = ["Not run yet."]
-        if block[2] == "gpu":  # one file for each card
+        if block[2] == "gpu":  # one file per card
             cards = [gpu(found) for found in read.values() if "card" in found]
             lines = [line for card in cards for line in [*card, ""]][:-1] or lines
         elif block[2] in read:
@@ -561,7 +561,7 @@ def filled(text):
 
 
 def main(arguments=None):
-    """Reads the command line; 1 where the README is out of date."""
+    """Reads the command line; returns 1 if a page is out of date."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     parser.add_argument("--figure", action="store_true", help="draw the figure, too")

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Where the time of a training step of a recipe goes, and whether the loader keeps up.
+"""Measures the parts of a recipe's training step, and the wait for the loader.
 
-Runs steps of a recipe's YAML one part after the other, in this process, and prints the
-median of each part: reading the audio, augmenting it, padding it, the encoder's forward
-pass, heads and losses, the backward pass, the optimiser. Then it runs the same steps
-with the recipe's own loader and prints how long a step waits for its batch.
+Runs steps of a recipe's YAML part by part in this process, and prints the median time
+of each part: reading the audio, augmenting it, padding it, the encoder's forward pass,
+heads and losses, the backward pass, the optimiser. Then runs the same steps with the
+recipe's own loader and prints how long a step waits for its batch.
 
 > python benchmarks/training_step.py recipes/EmoDB_RAVDESS/hparams/multitask_da.yaml \
       --source_folder EmoDB --target_folder RAVDESS --precision bf16
@@ -37,14 +37,14 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 
 class Stopwatch:
-    """Seconds spent in named parts."""
+    """Measures the seconds spent in named parts."""
 
     def __init__(self):
         self.seconds = defaultdict(list)
 
     @contextmanager
     def __call__(self, part):
-        """Times what stands under it."""
+        """Times the code of a ``with`` block."""
         start = time.perf_counter()
         yield
         if torch.cuda.is_available():
@@ -52,7 +52,7 @@ class Stopwatch:
         self.seconds[part].append(time.perf_counter() - start)
 
     def medians(self):
-        """Median milliseconds of each part."""
+        """Returns the median milliseconds of each part."""
         return {
             part: round(1000 * statistics.median(values), 2)
             for part, values in self.seconds.items()
@@ -60,11 +60,11 @@ class Stopwatch:
 
 
 class DoneError(Exception):
-    """All is measured; the training need not go on."""
+    """Ends the training after all measurements."""
 
 
 def load_recipe(script):
-    """The recipe's ``train.py`` as a module."""
+    """Loads the recipe's ``train.py`` as a module."""
     spec = importlib.util.spec_from_file_location("recipe", script)
     recipe = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(recipe)
@@ -72,7 +72,7 @@ def load_recipe(script):
 
 
 def step_by_step(brain, dataset, batches):
-    """Median milliseconds of each part of a training step, all in this process."""
+    """Measures median milliseconds of each part of a training step, in this process."""
     watch = Stopwatch()
     read, backbone = dataset.read, brain.modules.model.encoder.backbone
     forward = backbone.forward
@@ -105,7 +105,7 @@ def step_by_step(brain, dataset, batches):
 
 
 def with_loader(brain, loader):
-    """Median milliseconds that a step waits for its batch, and that it takes."""
+    """Measures median milliseconds that a step waits for its batch, and its total."""
     watch = Stopwatch()
     brain.step = 0
     brain.on_stage_start(sb.Stage.TRAIN, epoch=1)
@@ -120,7 +120,7 @@ def with_loader(brain, loader):
 
 
 def useful_frames(seconds, batch_size):
-    """Share of frames that are no padding, length-bucketed and in random batches."""
+    """Computes the fraction of valid frames, with length buckets and random batches."""
     seconds = torch.tensor(seconds)
     stream = LengthBucketedStream(seconds.tolist(), batch_size, seed=0)
     bucketed = [stream.batch(k) for k in range(stream.batches_per_pass)]
@@ -137,14 +137,14 @@ def useful_frames(seconds, batch_size):
 
 
 def measured(brain_class, found):
-    """The recipe's Brain, which measures in place of training."""
+    """Returns a subclass of the recipe's Brain that measures instead of training."""
 
     class Measured(brain_class):
         def fit(self, epoch_counter, train, valid):
             self.on_fit_start()
             self.modules.train()
             batches = list(train.batch_sampler)
-            with_loader(self, train)  # warms up
+            with_loader(self, train)  # warm-up
             source = train.batch_sampler.phases[0]
             found.update(
                 {

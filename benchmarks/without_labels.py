@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Do criteria without labels find the model that is best on another corpus?
+"""Tests whether criteria without labels select the best model for another corpus.
 
 Networks of benchmarks/loss_zoo.py, with losses that have a head, are trained on one
-corpus for 5, 20 and 100 steps. Each is scored without labels of another corpus
-(speechbrain_ser_cl.metrics.without_labels) and by its UAR on speakers of its own corpus
-that it was not trained on; then with the labels. The rank correlation (Spearman) says
-whether the score orders the models as the true UAR does; the regret, how many points of
-UAR the model with the highest score is behind the best one. Each corpus is standardised
-by itself, and probabilities are those of the classes that both corpora have.
+corpus for 5, 20 and 100 steps. Each is scored without labels on another corpus
+(speechbrain_ser_cl.metrics.without_labels), by its UAR on held-out speakers of its own
+corpus, and with the labels. The rank correlation (Spearman) tells whether a score
+orders the models like the true UAR; the regret is the difference in UAR between the
+best model and the one with the highest score. Each corpus is standardised by itself,
+and probabilities are those of the shared classes.
 
 > python benchmarks/without_labels.py --encoder whisper-tiny.en \
       --folders emodb=EmoDB ravdess=RAVDESS crema_d=CREMA-D
@@ -42,13 +42,13 @@ LOSSES = [*loss_zoo.LOGITS, *loss_zoo.BOTH]
 
 @torch.no_grad()
 def outputs(network, x):
-    """Embeddings and logits."""
+    """Returns embeddings and logits."""
     h = network.body(torch.from_numpy(x))
     return h.numpy(), network.head(h).numpy()
 
 
 def scores(fold, name, steps, seed):
-    """Of one network: source UAR, and for each target the criteria and the true UAR."""
+    """Scores one network: source UAR, and per target the criteria and the true UAR."""
     loss_zoo.STEPS = steps
     value = loss_zoo.ZOO[name][0][1 if len(loss_zoo.ZOO[name][0]) > 1 else 0]
     network = fold.network(name, value, fold.inner, seed)
@@ -71,7 +71,7 @@ def scores(fold, name, steps, seed):
 
 
 def main():
-    """Trains, scores and writes."""
+    """Trains, scores and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", required=True)
     parser.add_argument("--folders", nargs="+", required=True, metavar="CORPUS=FOLDER")

@@ -1,4 +1,4 @@
-"""How Sphinx builds this site: ``python -m sphinx -W docs site``."""
+"""Configures Sphinx for this site: ``python -m sphinx -W docs site``."""
 
 import re
 
@@ -22,7 +22,7 @@ exclude_patterns = ["conf.py", "upstream.py"]
 myst_enable_extensions = ["deflist", "tasklist"]
 myst_heading_anchors = 3
 
-# Docstrings are NumPy's, with types in their sections.
+# Docstrings are in NumPy style, with types in their sections.
 napoleon_google_docstring = False
 napoleon_use_ivar = True
 autodoc_typehints = "none"
@@ -39,7 +39,7 @@ html_math_renderer = "mathml"
 
 
 def as_markdown(script):
-    """A script with cells (``# %%``) as a page: comments as text, code as blocks."""
+    """Converts a script with cells (``# %%``) to a page: comments become text."""
     page = []
     for cell in re.split(r"^# %%", script, flags=re.MULTILINE)[1:]:
         kind, _, lines = cell.partition("\n")
@@ -51,17 +51,17 @@ def as_markdown(script):
 
 
 class ScriptParser(MystParser):
-    """The tutorial's."""
+    """Parses the tutorial."""
 
     supported = ("script",)
 
     def parse(self, inputstring, document):
-        """Parse the script as the page that it is."""
+        """Parses the script as a page."""
         super().parse(as_markdown(inputstring), document)
 
 
 def add_tables(app, docname, source):
-    """Put the tables of a recipe's README where a page names it in a comment."""
+    """Inserts the tables of a recipe's README where a page names it in a comment."""
 
     def tables(found):
         readme = app.srcdir.parent / found[1]
@@ -77,7 +77,7 @@ def add_tables(app, docname, source):
 
 
 def add_modules(app, docname, source):
-    """Put the modules of a package that gives out no names where a comment names it."""
+    """Inserts the modules of a package without public names, named in a comment."""
 
     def modules(found):
         folder = app.srcdir.parent / "speechbrain_ser_cl" / found[1]
@@ -95,7 +95,7 @@ def add_modules(app, docname, source):
 
 
 def add_cards(app, docname, source):
-    """Put a table of all corpora, and each card, where a comment asks for them."""
+    """Inserts a table of all corpora, and each card, where a comment asks for them."""
 
     def cards(found):
         from speechbrain_ser_cl.cli.corpora import TABLE, card_text, table_row
@@ -113,14 +113,14 @@ def add_cards(app, docname, source):
 
 
 def write_mathml(translator, node):
-    """A formula that browsers show without a script or a network."""
+    """Writes a formula that browsers show without a script or a network."""
     display = "block" if isinstance(node, nodes.math_block) else "inline"
     translator.body.append(convert(node.astext(), display=display))
     raise nodes.SkipNode
 
 
 def setup(app):
-    """Add what Sphinx does not have."""
+    """Registers these extensions with Sphinx."""
     app.add_source_suffix(".md", "markdown", override=True)
     app.add_source_suffix(".py", "script")
     app.add_source_parser(ScriptParser)

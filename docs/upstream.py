@@ -1,12 +1,12 @@
-"""Lays the multitask recipe out over a checkout of SpeechBrain, and checks it there.
+"""Copies the multitask recipe into a checkout of SpeechBrain, and checks it there.
 
 > git clone https://github.com/speechbrain/speechbrain
 > python docs/upstream.py speechbrain
 
 Copies script, YAML and README to ``recipes/IEMOCAP_MSP``, adds the line of
-``tests/recipes``, formats by SpeechBrain's own settings, and runs SpeechBrain's checks
-(consistency, style) and its recipe test, the demo for a few steps. ``--no-run`` leaves
-the checks out. Nothing of the checkout is read into this project.
+``tests/recipes``, formats with SpeechBrain's settings, and runs SpeechBrain's checks
+(consistency, style) and its recipe test, the demo for a few steps. ``--no-run`` skips
+the checks. Nothing is copied from the checkout into this project.
 
 Authors
  * The speechbrain_ser_cl contributors 2026
@@ -33,18 +33,18 @@ raise SystemExit(not passed)
 
 
 def readme_for_upstream(text: str) -> str:
-    """Leaves out tables that are written from files which stay here, and their marks.
+    """Removes tables that are written from files outside the recipe, and their marks.
 
-    Links to other folders of this project become their text.
+    Links to other folders of this project become plain text.
     """
     text = re.sub(r"<!-- (\w+): begin.*?<!-- \1: end.*?-->\n?", "", text, flags=re.S)
     return re.sub(r"\[([^\]]*)\]\(\.\./[^)]*\)", r"\1", text)
 
 
 def name_keys(script: str, yaml: str) -> str:
-    """Names, in the script's docstring, the keys that the package reads from the YAML.
+    """Lists, in the script's docstring, the keys that the package reads from the YAML.
 
-    SpeechBrain's consistency test asks that the script names each key.
+    SpeechBrain's consistency test needs the name of each key in the script.
     """
     keys = re.findall(r"^([a-z_]+):", yaml, flags=re.M)
     unnamed = [key for key in keys if f'hparams["{key}"]' not in script]
@@ -64,12 +64,12 @@ def lay_out(checkout: Path) -> list[Path]:
     Returns
     -------
     list of Path
-        The files written.
+        Written files.
 
     Raises
     ------
     SystemExit
-        If the folder is no checkout of SpeechBrain.
+        If the folder is not a checkout of SpeechBrain.
     """
     if not (checkout / "tests" / "recipes").is_dir():
         raise SystemExit(f"{checkout}: no checkout of SpeechBrain: no tests/recipes")
@@ -88,7 +88,7 @@ def lay_out(checkout: Path) -> list[Path]:
 
 
 def main() -> int:
-    """Runs the command line that the module's docstring shows."""
+    """Runs the command line of the module's docstring."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("checkout", type=Path, help="checkout of SpeechBrain")
     parser.add_argument("--no-run", action="store_true", help="copy, check nothing")
@@ -100,7 +100,7 @@ def main() -> int:
         return 0
     script = f"recipes/{NAME}/train.py"
     module = [sys.executable, "-m"]
-    # Their recipe test calls `python`.
+    # SpeechBrain's recipe test calls `python`.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     failed = []
     for title, command in (

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Two-stage supervised contrastive fine-tuning for speech emotion recognition.
 
-Stage 1 fine-tunes a pretrained speech encoder on several corpora at once: utterances of
-one emotion are drawn together, whatever their corpus, and away from those of other
-emotions. Stage 2 freezes it and trains a classifier for each corpus. Xiang, "A
+Stage 1 fine-tunes a pretrained speech encoder on several corpora together: utterances
+with one emotion are pulled together across corpora and pushed away from other emotions.
+Stage 2 freezes the encoder and trains a classifier for each corpus. Xiang, "A
 cross-corpus speech emotion recognition method based on supervised contrastive
-learning", 2024; equation and section numbers are of that paper.
+learning", 2024; equation and section numbers refer to that paper.
 
 To run the demo on built-in synthetic corpora:
 > python train.py hparams/two_stage.yaml
@@ -59,7 +59,7 @@ from speechbrain_ser_cl.training import (
     write_test,
 )
 
-# Name in tables, and place there.
+# Name and order in tables.
 SETTINGS = {
     "probe": ("frozen encoder", 0),
     "fine_tuning": ("direct fine-tuning", 1),
@@ -71,21 +71,23 @@ class ContrastiveBrain(SERBrain):
     """Stage 1: sections 2.2 and 2.3, on batches as in figures 2 and 3."""
 
     def compute_forward(self, batch, stage):
-        """One vector C per utterance, eq. 1: positives are the first half of a batch.
+        """Computes a vector C per utterance, eq. 1; the first half of a batch is
+        positive.
 
-        With ``corpus_norm``, which is not the paper's, each corpus is standardised.
+        With ``corpus_norm``, which is not in the paper, each corpus is standardised.
         """
         batch = batch.to(self.device)
         x = self.modules.encoder(batch.speech, batch.lengths, batch.domain)
         return {"embeddings": x}
 
     def compute_objectives(self, outputs, batch, stage):
-        """Contrast loss + cosine margin loss, eq. 5."""
+        """Computes contrastive loss + cosine margin loss, eq. 5."""
         x = outputs["embeddings"]
         positives, negatives = x.chunk(2)
         is_positive = torch.arange(len(x), device=x.device) < len(positives)
         terms = {
-            # Section 2.2: each positive against all negatives, anchors are positives.
+            # Section 2.2: each positive against all negatives, with positives as
+            # anchors.
             "contrast": self.hparams.contrast_loss(
                 x, is_positive.long(), anchors=is_positive
             ),
@@ -98,18 +100,18 @@ class ContrastiveBrain(SERBrain):
 
 
 class ClassifierBrain(SERBrain):
-    """Stage 2, on frames of the frozen encoder; the baseline FT, on speech."""
+    """Stage 2, on frames of the frozen encoder; and the baseline FT, on speech."""
 
     class_weights = None
 
     def compute_forward(self, batch, stage):
-        """Attention pooling and two linear layers with a ReLU, section 3.1."""
+        """Applies attention pooling and two linear layers with a ReLU, section 3.1."""
         batch = batch.to(self.device)
         logits, x = self.modules.model(batch.speech, batch.lengths, embeddings=True)
         return {"logits": logits, "embeddings": x}
 
     def compute_objectives(self, outputs, batch, stage):
-        """Cross-entropy."""
+        """Computes the cross-entropy."""
         labels = batch.label.to(self.device)
         loss = cross_entropy(outputs["logits"], labels, weight=self.class_weights)
         self.log_terms({"emotion": loss.detach()})
@@ -117,7 +119,7 @@ class ClassifierBrain(SERBrain):
 
 
 def make_data(hparams, items, class_names, read, corpora=None):
-    """Utterances, of which training takes random parts."""
+    """Makes a data set, from which training takes random parts."""
     hop = 1 if read is waveform else hparams["backbone"].hop
     longest = steps_of(hparams["max_seconds"], hop)
     how = {"max_steps": longest, "seed": hparams["seed"], "corpora": corpora}
@@ -125,10 +127,10 @@ def make_data(hparams, items, class_names, read, corpora=None):
 
 
 def contrast_loaders(hparams, experiment, parts, read):
-    """Loaders of batches around one emotion, for training and validation."""
+    """Makes loaders of batches around one emotion, for training and validation."""
     size, loaders = hparams["batch_size"], []
     for part, replacement in (("train", hparams["replacement"]), ("valid", True)):
-        items, processes = parts[part], (0, 1)  # all ranks validate alike
+        items, processes = parts[part], (0, 1)  # all ranks validate equally
         batches = -(-len(items) // size)
         if part == "train":
             processes = rank_and_world_size()
@@ -145,7 +147,7 @@ def contrast_loaders(hparams, experiment, parts, read):
 
 
 def classifier_loaders(hparams, parts, classes, read):
-    """Loaders of one corpus, for training, validation and test."""
+    """Makes loaders of one corpus, for training, validation and test."""
     data = {k: make_data(hparams, part, classes, read) for k, part in parts.items()}
     tuning = hparams["setting"] == "fine_tuning"
     how = (hparams["batch_size"], hparams["seed"])
@@ -157,7 +159,7 @@ def classifier_loaders(hparams, parts, classes, read):
 
 
 def stage_options(hparams, stage):
-    """What the YAML says of a stage."""
+    """Returns the YAML's options of a stage."""
     return {
         "epochs": hparams[f"{stage}_epochs"],
         "learning_rates": hparams[f"{stage}_learning_rates"],
@@ -166,10 +168,10 @@ def stage_options(hparams, stage):
 
 
 def prepare_encoder(hparams, launch, experiment, parts):
-    """Stage 1, where the setting has it; and what later stages read of utterances.
+    """Runs stage 1, if the setting has it; prepares the input of later stages.
 
-    Returns ``read``, what that gives (``reads`` of ``UtteranceEncoder``), and the cost
-    of what the corpora have in common.
+    Returns ``read``, its type (``reads`` of ``UtteranceEncoder``), and the cost that
+    the corpora share.
     """
     backbone, norm = hparams["backbone"], None
     if hparams["corpus_norm"]:
@@ -198,7 +200,7 @@ def prepare_encoder(hparams, launch, experiment, parts):
     if hparams["setting"] == "two_stage":
         train, valid = contrast_loaders(hparams, experiment, parts, read)
         brain.train_sampler = train.batch_sampler
-        if norm is not None:  # statistics of what the pretrained encoder gives
+        if norm is not None:  # statistics of the pretrained encoder
             brain.calibrate(encoder, domain_loaders(train.dataset, most=256))
         most = hparams["similarity_utterances"]  # in figure 4
         figure = (launch.folder / "encoder" / "similarity", backbone, parts["test"])
@@ -208,14 +210,14 @@ def prepare_encoder(hparams, launch, experiment, parts):
     start = time.time()
     read = keep_frames(backbone, utterances, hparams["feature_folder"], read, *how)
     cost["frames"] = {"seconds": round(time.time() - start, 1)}
-    backbone.requires_grad_(False)  # stage 2 trains what is on top of it
+    backbone.requires_grad_(False)  # stage 2 trains the layers above it
     return read, "frames", cost
 
 
 def classify(hparams, launch, parts, classes, corpus, read, reads):
-    """Stage 2 on one corpus, or the baseline FT; then the test."""
+    """Runs stage 2 on one corpus, or the baseline FT; then the test."""
     train, valid, test = classifier_loaders(hparams, parts, classes, read)
-    # The same parameters to begin with, whatever ran before in this process.
+    # Equal initial parameters, independent of what ran before in this process.
     torch.manual_seed(hparams["seed"])
     head, backbone = hparams["classifier"](n_classes=len(classes)), hparams["backbone"]
     tuning = hparams["setting"] == "fine_tuning"
@@ -270,7 +272,7 @@ def run(launch):
             brain, model = classify(hparams, launch, own, classes, corpus, read, reads)
             if if_main_process():
                 stages = cost | {"classifier": cost_of(brain.history)}
-                # Each corpus has its share of what they have in common.
+                # Each corpus gets a share of the common cost.
                 in_common = sum(stage["seconds"] for stage in cost.values())
                 brain.history.seconds += in_common / len(files)
                 if hparams["train_on_valid"]:  # it is part of train

@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Multitask domain adaptation for speech emotion recognition.
 
-A pretrained transformer is trained on a labelled source corpus and on a target corpus
-with few labels or none, in turn, with four losses: emotion cross-entropy, contrastive
-loss between two augmented views, information maximisation, and which augmentation made
-a view. Ahn et al., "Integrating contrastive learning into a multitask
-transformer model for effective domain adaptation", 2023; equation numbers are of that
-paper.
+A pretrained transformer is trained in turn on a labelled source corpus and on a target
+corpus with few labels or none, with four losses: emotion cross-entropy, contrastive
+loss between two augmented views, information maximisation, and classification of the
+augmentation. Ahn et al., "Integrating contrastive learning into a multitask transformer
+model for effective domain adaptation", 2023; equation numbers refer to that paper.
 
 To run the demo on built-in synthetic corpora:
 > python train.py hparams/multitask_da.yaml
@@ -40,23 +39,23 @@ from speechbrain_ser_cl.training import (
     write_run,
 )
 
-# Most utterances of a domain that its statistics are taken from.
+# Most utterances per domain for its statistics.
 MOST_CALIBRATION = 64
 AUXILIARY_HEADS = ("projection", "augmentation_head")
 
 
 class MultitaskBrain(SERBrain):
-    """The method: fig. 1 forward, eq. 2 to 6 in the objectives."""
+    """The method: forward pass of fig. 1, losses of eq. 2 to 6."""
 
     def compute_forward(self, batch, stage):
         """Embeds the utterances, or both views of each, and applies the heads."""
         batch = batch.to(self.device)
-        # Views a, then views b: one pass through the shared weights. The weighted
-        # layers' mean over the valid frames, section 3.1, and eq. 1.
+        # First views, then second views, in one pass through the shared weights. The
+        # mean of the weighted layers over the valid frames, section 3.1, and eq. 1.
         logits, h = self.modules.model(
             batch.speech,
             batch.lengths,
-            domain=int(batch.domain[0]),  # a batch is of one domain
+            domain=int(batch.domain[0]),  # a batch has one domain
             embeddings=True,
         )
         outputs = {"logits": logits, "embeddings": h}
@@ -68,7 +67,7 @@ class MultitaskBrain(SERBrain):
         return outputs
 
     def compute_objectives(self, outputs, batch, stage):
-        """L_emo + λ1 L_aug + λ2 L_cont + λ3 L_IM, section 3.5."""
+        """Computes L_emo + λ1 L_aug + λ2 L_cont + λ3 L_IM, section 3.5."""
         logits, labels = outputs["logits"], batch.label.to(self.device)
         if stage != sb.Stage.TRAIN:
             return cross_entropy(logits, labels)
@@ -89,7 +88,7 @@ class MultitaskBrain(SERBrain):
         return total
 
     def on_stage_start(self, stage, epoch=None):
-        """Before validation, domain statistics of whole, clean training utterances."""
+        """Before validation, computes domain statistics from whole utterances."""
         super().on_stage_start(stage, epoch)
         encoder = unwrap(self.modules.model).encoder
         if stage == sb.Stage.VALID and encoder.norm is not None:
@@ -97,7 +96,7 @@ class MultitaskBrain(SERBrain):
 
 
 def make_loaders(hparams, experiment):
-    """Loaders of training, validation, test and, by domain, whole utterances."""
+    """Makes loaders of training, validation, test and, by domain, whole utterances."""
     parts, options = experiment.parts, hparams["loader_options"]
     labels, seed = hparams["target_labels"], hparams["seed"]
     target = parts["target_train"] if labels else without_labels(parts["target_train"])
@@ -138,7 +137,7 @@ def make_loaders(hparams, experiment):
         data = SpeechDataset(items, experiment.class_names, corpora=corpora)
         return whole_loader(data, hparams["test_batch_size"], options)
 
-    # A target of which nothing is known is taken to be like the source.
+    # Without target data, the source's statistics are used for the target.
     some = {SOURCE: parts["source_train"], TARGET: parts["source_train"]}
     if hparams["use_target"] or hparams["target_statistics"]:
         some[TARGET] = parts["target_train"] + more * hparams["use_unlabelled"]
@@ -150,7 +149,7 @@ def make_loaders(hparams, experiment):
 
 
 def setting_of(hparams):
-    """What the switches of a run amount to, for tables: its name and place there."""
+    """Returns the name of a run's switches for tables, and its order there."""
     if not hparams["use_target"] and hparams["target_statistics"]:
         group, data = 3, "source + statistics of unlabelled target"
     elif not hparams["use_target"]:
@@ -183,7 +182,7 @@ def setting_of(hparams):
 
 
 def check_switches(values):
-    """Refuses, before anything is loaded, switches that cannot mean anything."""
+    """Refuses meaningless switches before anything is loaded."""
     use_source, use_target = values["use_source"], values["use_target"]
     labels, stops = values["target_labels"], values["patience"] is not None
     weights = (values["lambda_aug"], values["lambda_cont"], values["lambda_im"])
@@ -234,12 +233,12 @@ def check_switches(values):
 
 
 def run(launch):
-    """Trains and tests one setting; returns what ``results.json`` says."""
+    """Trains and tests one setting; returns the contents of ``results.json``."""
     check_switches(launch.values)
     experiment = prepare(launch.values)
     hparams = launch.start(experiment)
     train, valid, test, calibration = make_loaders(hparams, experiment)
-    # With labels of one domain only there is nothing that a second head could learn.
+    # With labels of one domain only, a second head could not be trained.
     hparams["domain_head"] &= all(
         (hparams["use_source"], hparams["use_target"], hparams["target_labels"])
     )

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A linear classifier on a frozen encoder's layers, on a corpus of your own.
+"""Tests a linear classifier on a frozen encoder's layers, on a corpus of your own.
 
-Mean and standard deviation over time of all layers are computed once and kept. Layer,
-strength of the classifier and standardisation are chosen by inner folds over the
-speakers of training and validation part; the last fit is on both. The simplest
-baseline, and the first thing to try; `ser-cl probe` does it without a YAML.
+Mean and standard deviation over time of all layers are computed once and stored. Layer,
+strength of the classifier and standardisation are selected by inner folds over the
+speakers of training and validation part; the final classifier is fitted on both. The
+simplest baseline, and the first to try; `ser-cl probe` runs it without a YAML.
 
 > python probe.py hparams/probe.yaml
 > python probe.py hparams/probe.yaml --folder /data/my_corpus
@@ -24,17 +24,17 @@ from speechbrain_ser_cl.training.utterance_features import load_features
 
 
 def run(launch):
-    """Chooses, fits and tests on one fold.
+    """Selects, fits and tests on one fold.
 
     Arguments
     ---------
     launch : Launch
-        What is asked for.
+        Requested run.
 
     Returns
     -------
     list of dict
-        What ``results.json`` says, on the main process.
+        Contents of ``results.json``, in the main process.
     """
     experiment = prepare(launch.values, report=True)
     hparams = launch.start()

@@ -2,8 +2,8 @@
 """Fine-tuning for speech emotion recognition on a corpus of your own.
 
 A pretrained encoder, a pooling and a linear classifier are trained with cross-entropy,
-and with a supervised contrastive loss beside it if wanted. The corpus is described in
-the YAML; before training it is checked, and a report says what is in it.
+optionally with a supervised contrastive loss. The YAML describes the corpus, which is
+checked before training; a report lists its contents.
 
 To run the demo on built-in synthetic speech:
 > python train.py hparams/finetune.yaml
@@ -48,7 +48,7 @@ from speechbrain_ser_cl.training.probe import leaks_by_validation
 
 
 class FineTuningBrain(SERBrain):
-    """The method: encoder, pooling, classifier; cross-entropy and SupCon."""
+    """Trains encoder, pooling and classifier by cross-entropy and SupCon."""
 
     class_weights = None
 
@@ -62,7 +62,7 @@ class FineTuningBrain(SERBrain):
         return outputs
 
     def compute_objectives(self, outputs, batch, stage):
-        """Cross-entropy, each class by its weight, plus λ times SupCon."""
+        """Computes weighted cross-entropy, plus λ times SupCon."""
         labels = batch.label.to(self.device)
         emotion = labelled_cross_entropy(outputs["logits"], labels, self.class_weights)
         if stage != sb.Stage.TRAIN:
@@ -76,27 +76,28 @@ class FineTuningBrain(SERBrain):
 
 
 def make_loaders(hparams, parts, classes, read=waveform, hop=1):
-    """Loaders for training, validation and test.
+    """Makes loaders for training, validation and test.
 
     Arguments
     ---------
     hparams : dict
-        The YAML's values.
+        Values of the YAML.
     parts : dict
         ``train``, ``valid`` and ``test`` to their utterances.
     classes : list of str
         Names of the classes 0, 1, …
     read, hop
-        As ``keep_frozen`` gives them.
+        From ``keep_frozen``.
 
     Returns
     -------
     train, valid, test : DataLoader
-        The last two give whole utterances, up to ``max_test_seconds``.
+        Loaders; those of validation and test have whole utterances, up to
+        ``max_test_seconds``.
     """
     max_seconds, longest = hparams["max_seconds"], hparams["max_test_seconds"]
     options, seed = hparams["loader_options"], hparams["seed"]
-    if hop is None:  # vectors: nothing to cut, nothing to wait for
+    if hop is None:  # vectors need neither cutting nor workers
         max_seconds, longest, options = None, None, {"num_workers": 0}
     data = SpeechDataset(
         parts["train"], classes, read, max_steps=steps_of(max_seconds, hop), seed=seed
@@ -122,7 +123,7 @@ def make_loaders(hparams, parts, classes, read=waveform, hop=1):
 
 
 def make_trainer(hparams, launch, folder, classes, **how):
-    """The Brain of a training."""
+    """Makes the Brain of a training."""
     return make_brain(
         FineTuningBrain,
         hparams,
@@ -137,7 +138,7 @@ def make_trainer(hparams, launch, folder, classes, **how):
 
 
 def fit(brain, hparams, train, valid, from_start=False, epochs=None):
-    """Trains, each class by its weight if wanted; the start may be the best."""
+    """Trains, with class weights if requested; the initial state may be the best."""
     brain.train_sampler = train.batch_sampler
     if hparams["balance"]:
         weights = class_weights(train.dataset.labels, len(brain.class_names))
@@ -149,10 +150,11 @@ def fit(brain, hparams, train, valid, from_start=False, epochs=None):
 
 
 def fit_again(first, hparams, launch, parts, kept):
-    """Trains on training and validation part for as long as the first was best.
+    """Trains on training and validation part for as long as the first training's best.
 
-    The learning rates are those of the first training. Validation is on utterances
-    that are trained on: its scores say nothing. Where the start was best, that is it.
+    Uses the learning rates of the first training. Its validation scores are
+    meaningless, because the validation part is trained on. If the initial state was the
+    best, it is kept.
     """
     rows, epochs = first.history.epochs, first.history.tested["epoch"]
     rates = [row["lr"] / rows[0]["lr"] for row in rows if row["epoch"]]
@@ -173,8 +175,8 @@ def fit_again(first, hparams, launch, parts, kept):
 
 
 def run(launch):
-    """Trains and tests on one fold; returns what ``results.json`` says."""
-    # The data first: an encoder may have to be downloaded.
+    """Trains and tests on one fold; returns the contents of ``results.json``."""
+    # Data first, because the encoder may have to be downloaded.
     experiment = prepare(launch.values, report=True)
     leaks = leaks_by_validation(experiment.parts)
     if launch.values["refit"] and leaks:
@@ -185,7 +187,7 @@ def run(launch):
     wanted = {key: launch.values.get(key) for key in ("start", "baseline")}
     check_choices(wanted, start=(None, "probe"), baseline=(None, "probe"))
     probed = None
-    if names_weighted_ssl(launch.values):  # not an encoder of one's own
+    if names_weighted_ssl(launch.values):  # not a user's own encoder
         if launch.values["layers"] == "best" or any(wanted.values()):
             probed = run_probe(launch.values, experiment)
         if launch.values["layers"] == "best":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Learning what listeners heard: votes, or a rated dimension, on CREMA-D.
 
-With ``votes.yaml`` a classifier on an encoder learns the emotion that actors intended,
-the majority of the listeners, the distribution of their votes, also with soft SupCon,
-or each emotion that more than chance heard; whatever it learned, it is tested against
-the votes. With ``level.yaml`` it learns how strong listeners found the emotion, by MSE
-or concordance (CCC), the last also with Rank-N-Contrast.
+With ``votes.yaml`` a classifier on an encoder learns one of these: the emotion that
+actors intended, the majority of the listeners, the distribution of their votes (also
+with soft SupCon), or each emotion with more votes than by chance. Each is tested
+against the votes. With ``level.yaml`` it learns the rated strength of the emotion, by
+MSE or concordance (CCC), the latter also with Rank-N-Contrast.
 
 To run the demo on built-in synthetic speech:
 > python train.py hparams/votes.yaml
@@ -53,17 +53,17 @@ from speechbrain_ser_cl.training.utterance_features import load_features
 
 
 class VotesBrain(SERBrain):
-    """The method: cross-entropy against the targets, and soft SupCon.
+    """Trains with cross-entropy against the targets, and soft SupCon.
 
-    ``targets`` has a table (N, C) for each stage, by the rows of its data set; NaN:
-    nothing is learned from the utterance.
+    ``targets`` has a table (N, C) for each stage, indexed by the rows of its data set;
+    NaN rows have no target.
     """
 
     targets, contrast = None, False
-    calibrated = False  # what is learned may be other than what is tested
+    calibrated = False  # training targets may differ from the tested labels
 
     def compute_forward(self, batch, stage):
-        """Scores the classes; the contrast is that of the head's hidden layer."""
+        """Scores the classes; the contrastive loss uses the head's hidden layer."""
         batch = batch.to(self.device)
         logits, h = self.modules.model(batch.speech, batch.lengths, embeddings=True)
         outputs = {"logits": logits, "embeddings": h}
@@ -73,7 +73,7 @@ class VotesBrain(SERBrain):
         return outputs
 
     def compute_objectives(self, outputs, batch, stage):
-        """The loss of the target, plus λ times the contrast."""
+        """Computes the loss of the target, plus λ times the contrastive loss."""
         targets = self.targets[stage][batch.row].to(self.device)
         loss = self.hparams.target_loss(outputs["logits"], targets)
         if stage != sb.Stage.TRAIN:
@@ -86,25 +86,25 @@ class VotesBrain(SERBrain):
         return sum(terms.values())
 
     def on_their_own(self):
-        """Probabilities of several emotions, of the last test."""
+        """Returns the probabilities of several emotions, of the last test."""
         return torch.cat(self._collected["logits"]).sigmoid().numpy()
 
     def score_epoch(self, loss):
-        """UAR and others against the class that most heard; the loss counts."""
+        """Computes UAR and others against the majority class; the score is the loss."""
         valid, _ = super().score_epoch(loss)
         return valid, -loss
 
 
 class LevelBrain(VotesBrain):
-    """Learns standardised dimensions; ``mean`` and ``scale`` (K,) lead back."""
+    """Learns standardised dimensions; ``mean`` and ``scale`` (K,) invert this."""
 
     def predicted(self):
-        """Ids, and predictions (N, K) on the corpus' scale, of the last test."""
+        """Returns ids and predictions (N, K) on the corpus' scale, of the last test."""
         z = torch.cat(self._collected["logits"])
         return self._collected["id"], (z * self.scale + self.mean).numpy()
 
     def score_epoch(self, loss):
-        """CCC, Pearson's correlation and error; the mean CCC counts."""
+        """Computes CCC, Pearson's correlation and error; the score is the mean CCC."""
         ids, x = self.predicted()
         y = torch.stack([self.known[name] for name in ids]).numpy()
         valid = {k: float(v.mean()) for k, v in dimension_metrics(y, x).items()}
@@ -112,16 +112,16 @@ class LevelBrain(VotesBrain):
 
 
 def make_loaders(hparams, parts, classes, read, reads):
-    """Loaders for training, validation and test; ``reads`` is what the model is given.
+    """Makes loaders for training, validation and test; ``reads`` is the model's input.
 
-    Of what is longer than ``max_seconds`` a part is read, in training a random one.
+    Of utterances longer than ``max_seconds`` a part is read, in training a random one.
     """
     hop = 1 if read is waveform else hparams["backbone"].hop
     longest = None if reads == "pooled" else steps_of(hparams["max_seconds"], hop)
     how = {"max_steps": longest, "seed": hparams["seed"]}
     data = {k: SpeechDataset(part, classes, read, **how) for k, part in parts.items()}
     options, size = hparams["loader_options"], hparams["batch_size"]
-    if reads == "pooled":  # vectors: nothing to wait for
+    if reads == "pooled":  # vectors: reading needs no workers
         options = {"num_workers": 0}
     phase = make_phase(
         data["train"], size, hparams["seed"], hparams["batches_per_epoch"]
@@ -133,7 +133,7 @@ def make_loaders(hparams, parts, classes, read, reads):
 
 
 def run(launch):
-    """Trains and tests a setting on one fold; returns what ``results.json`` says."""
+    """Trains and tests a setting on one fold; returns ``results.json``'s contents."""
     values = launch.values
     check_choices(values, setting=values["settings"])
     names = values.get("dimensions")
@@ -189,7 +189,7 @@ def run(launch):
         lr_scheduler=hparams["lr_scheduler"],
         kept=trained_parts(modules),
     )
-    if frozen:  # then the encoder has to run but once
+    if frozen:  # then the encoder runs only once
         utterances = [item.utterance for part in parts.values() for item in part]
         folder = hparams["features_folder"]
         read = keep_pooled(model.encoder, utterances, folder)
@@ -242,7 +242,7 @@ def run(launch):
 
 
 def tell(results):
-    """Prints what agrees with the listeners, with 95 % intervals over speakers."""
+    """Prints the agreement with the listeners, with 95 % intervals over speakers."""
     for one in results:
         of_votes = one.get("votes")
         measures = of_votes or one["test"]

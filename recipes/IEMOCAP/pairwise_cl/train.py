@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Pairwise-CL: contrastive pre-training on several views of speech, for few labels.
 
-Each utterance is seen in several ways: frames of a frozen speech encoder, a mel
-spectrogram, functionals of the whole. Stage 1 trains a small encoder for each view,
-without labels, so that the views of one utterance agree. Stage 2 fine-tunes each of
-them with a classifier, on all labels or a few. Khaertdinov, Jeuris, Sousa and Hortal,
+Each utterance has several views: frames of a frozen speech encoder, a mel spectrogram,
+functionals of the whole utterance. Stage 1 trains a small encoder for each view,
+without labels, so that the views of an utterance agree. Stage 2 fine-tunes each encoder
+with a classifier, on all labels or a few. Khaertdinov, Jeuris, Sousa and Hortal,
 "Exploring self-supervised multi-view contrastive learning for speech emotion
-recognition with limited annotations", 2024; equation and section numbers are of that
+recognition with limited annotations", 2024; equation and section numbers refer to that
 paper.
 
 To run the demo on a built-in synthetic corpus:
@@ -69,18 +69,18 @@ from speechbrain_ser_cl.training.views import (
     view_encoder,
 )
 
-# Name in tables, and place there.
+# Name and order in tables.
 METHODS = {
     "supervised": ("supervised", 0),
     "fine_tuned": ("Pairwise-CL", 1),
     "frozen": ("Pairwise-CL, frozen", 2),
 }
-# What stage 1 may be trained on, section 4.2, and what tables say of it.
+# Training data of stage 1, section 4.2, and their description in tables.
 PRETRAIN_ON = {"all": "", "target": ", target emotions", "others": ", other emotions"}
 
 
 class PretrainBrain(SERBrain):
-    """Stage 1: an encoder and a projection for each view, no labels."""
+    """Stage 1: trains an encoder and a projection for each view, without labels."""
 
     def compute_forward(self, batch, stage):
         """Encodes and projects each view, section 2.1."""
@@ -92,22 +92,22 @@ class PretrainBrain(SERBrain):
         }
 
     def compute_objectives(self, projections, batch, stage):
-        """NT-Xent between each pair of views, eqs. 1 to 3."""
+        """Computes NT-Xent between each pair of views, eqs. 1 to 3."""
         loss = self.hparams.loss(projections)
         self.log_terms({"contrast": loss.detach()})
         return loss
 
     def evaluate_batch(self, batch, stage):
-        """The loss of a validation batch: there is no classifier."""
+        """Computes the loss of a validation batch; there is no classifier."""
         return sb.Brain.evaluate_batch(self, batch, stage)
 
     def score_epoch(self, loss):
-        """The loss is all there is, and lower is better."""
+        """Returns the loss as score; lower is better."""
         return {"loss": loss}, -loss
 
 
 def pretraining_data(hparams, experiment, part):
-    """What stage 1 is trained on of a part: section 4.2, pre-training data."""
+    """Selects the data of stage 1 from a part: section 4.2, pre-training data."""
     target = {item.utterance.id for item in experiment.parts[part]}
     kind, everything = hparams["pretrain_on"], experiment.unlabelled[part]
     chosen = [u for u in everything if kind in ("all", "others") or u.id in target]
@@ -124,14 +124,14 @@ def pretraining_data(hparams, experiment, part):
 def pretrain(hparams, launch, encoders, features, train, valid):
     """Stage 1: trains the encoders in place, and returns its history.
 
-    The best epoch on validation data counts.
+    Selects the best epoch on validation data.
     """
     size, options = hparams["pretrain_batch_size"], hparams["loader_options"]
     bucketing, collate = hparams["bucketing"], partial(collate_views, features)
     how = {"name": "pretraining", "bucketing": bucketing}
     phase = make_phase(train, size, hparams["seed"], **how)
     train_loader = training_loader(train, phase, options, collate)
-    # The same batches in each epoch, of nearly the same size: losses depend on it.
+    # Equal batches in each epoch, of nearly equal size, because losses depend on it.
     ids = [item.utterance.id for item in valid.items]
     order = sorted(range(len(ids)), key=lambda i: random_rank(0, ids[i]))
     if bucketing:
@@ -161,10 +161,10 @@ def pretrain(hparams, launch, encoders, features, train, valid):
 
 
 def tune(hparams, experiment, encoders, reads, run):
-    """Stage 2, section 3.3.
+    """Trains stage 2, section 3.3.
 
-    Returns the model, its history, what it says of the test part, and the number of
-    utterances that it was trained on.
+    Returns the model, its history, its test predictions, and the number of training
+    utterances.
     """
     entropy = [hparams["seed"], run.draw]
     seed = int(np.random.SeedSequence(entropy).generate_state(1)[0])
@@ -202,7 +202,7 @@ def tune(hparams, experiment, encoders, reads, run):
 
 
 def run(launch):
-    """Trains and tests on one fold; returns what the tables say."""
+    """Trains and tests on one fold; returns the results for the tables."""
     values = launch.values
     known = {"views": values["encoders"], "methods": METHODS}
     check_choices(values, **known, pretrain_on=PRETRAIN_ON)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Contrastive losses on spectrograms for speech emotion recognition.
 
-An encoder of spectrograms is trained in one stage or several, with cross-entropy, with
-contrastive losses that know the labels or do not, or with sums of these; a linear
+An encoder of spectrograms is trained in one or several stages with cross-entropy, with
+supervised or self-supervised contrastive losses, or with sums of them; a linear
 classifier or a support vector machine on its embeddings recognises emotions. NTUA
-thesis on contrastive losses for speech emotion recognition; section, equation and
-table numbers are its own. Which stages a setting has stands in the YAML.
+thesis on contrastive losses for speech emotion recognition; section, equation and table
+numbers refer to it. The YAML defines the stages of each setting.
 
 To run the demo on a built-in synthetic corpus:
 > python train.py hparams/contrastive.yaml
@@ -67,20 +67,20 @@ from speechbrain_ser_cl.training import (
     write_embedding_test,
 )
 
-# Which triplets count. The last: hard ones after this share of the epochs.
+# Triplet selection. The last entry: hard triplets after this fraction of the epochs.
 MINING = ("all", "semihard", "hard", "semihard_hard")
 HARD_AFTER = 0.8
-# What the encoder reads, by the dimensions of a batch.
+# Type of the encoder's input, by the number of dimensions of a batch.
 READS = {2: "waveform", 3: "features", 4: "states"}
 
 
 class StageBrain(SERBrain):
-    """One stage: the losses that its entry in the YAML weighs."""
+    """Trains one stage, with the losses and weights of its entry in the YAML."""
 
     stage = model = class_weights = losses = None
 
     def compute_forward(self, batch, stage):
-        """Embeds all views; scores the classes where there is a classifier."""
+        """Embeds all views; scores the classes if there is a classifier."""
         batch = batch.to(self.device)
         frozen = stage == sb.Stage.TRAIN and self._epoch <= self.stage["frozen_epochs"]
         if frozen:
@@ -95,12 +95,12 @@ class StageBrain(SERBrain):
         return outputs
 
     def embed(self, encoder, speech, lengths):
-        """f(x) of every view (V N, D), not normalised: the losses do that."""
+        """Computes f(x) of every view (V N, D), not normalised: the losses do that."""
         unwrap(encoder).reads = READS[speech.dim()]
         return encoder(speech, lengths)
 
     def compute_objectives(self, outputs, batch, stage):
-        """L = L_ce + λ L_sc + β L_ssc, eq. 4.2, with what the stage weighs of it."""
+        """Computes L = L_ce + λ L_sc + β L_ssc, eq. 4.2, with the stage's weights."""
         labels = batch.label.to(self.device)
         h, weights = outputs["embeddings"], self.stage["weights"]
         views = labels.repeat(len(h) // len(labels))
@@ -118,7 +118,7 @@ class StageBrain(SERBrain):
         return sum(weights[name] * value for name, value in terms.items())
 
     def compare_views(self, outputs):
-        """The self-supervised loss between the two views of each utterance."""
+        """Computes the self-supervised loss between the two views of each utterance."""
         h = outputs["embeddings"]
         z = self.modules.projection(h) if "projection" in self.modules else h
         one, other = z.chunk(2)
@@ -127,7 +127,7 @@ class StageBrain(SERBrain):
         return self.losses["self_supervised"](one, other)
 
     def mining(self, stage):
-        """Which triplets count, section 4.4.2.1."""
+        """Returns the triplet selection, section 4.4.2.1."""
         mining = self.hparams.mining
         if stage != sb.Stage.TRAIN:
             return "all"
@@ -138,14 +138,14 @@ class StageBrain(SERBrain):
 
     @torch.no_grad()
     def keys_of_second_views(self, batch):
-        """MoCo's keys come from an encoder that follows the trained one."""
+        """Computes MoCo's keys by an encoder that follows the trained one."""
         follower, second = self.modules.key_encoder, len(batch.label)
         views = batch.speech[second:], batch.lengths[second:]
         keys = self.embed(follower["encoder"], *views)
         return follower["projection"](keys) if "projection" in follower else keys
 
     def on_fit_batch_end(self, batch, outputs, loss, should_step):
-        """After a step the key encoder moves on."""
+        """Updates the key encoder after a step."""
         super().on_fit_batch_end(batch, outputs, loss, should_step)
         if "moco" in self.modules and should_step:
             for name, follower in self.modules.key_encoder.items():
@@ -154,7 +154,7 @@ class StageBrain(SERBrain):
 
 
 def make_encoder(hparams):
-    """The CRNN, or a pretrained encoder with pooling and head on top."""
+    """Makes the CRNN, or a pretrained encoder with pooling and head."""
     torch.manual_seed(hparams["seed"])
     if hparams["ssl_source"] is None:
         return UtteranceEncoder(hparams["crnn"](), hparams["pooling"])
@@ -165,10 +165,10 @@ def make_encoder(hparams):
 
 
 def prepare_features(hparams, backbone, parts):
-    """Computes once what the encoder reads: spectrograms, or states of frozen layers.
+    """Computes the encoder's input once: spectrograms, or states of frozen layers.
 
-    Returns what is read of utterances, how it is augmented, and samples per step: first
-    of utterances as they are, then of augmented views.
+    Returns a function that reads an utterance's input, the augmentation, and samples
+    per step; first for plain utterances, then for augmented views.
     """
     utterances = [item.utterance for part in parts.values() for item in part]
     folder, dtype = Path(hparams["data_folder"]) / "features", hparams["feature_dtype"]
@@ -211,17 +211,17 @@ def make_loaders(hparams, stage, parts, classes, whole, views):
 
 
 def make_stage(hparams, launch, name, folder, encoder, train):
-    """The Brain of a stage, which trains the encoder in place."""
+    """Makes the Brain of a stage, which trains the encoder in place."""
     stage, classes = hparams["stages"][name], train.dataset.class_names
     size, weights = encoder.output_size, stage["weights"]
-    # The same parameters to begin with, whatever ran before in this process.
+    # Equal initial parameters, independent of what ran before in this process.
     torch.manual_seed(hparams["seed"])
     modules, model, losses = {"encoder": encoder}, None, {}
     if "emotion" in weights:
         heads = [ClassifierHead(size, len(classes))]
         parts = (encoder.backbone, heads, encoder.pooling, encoder.norm)
         model = EmotionClassifier(*parts)
-        # Two modules: in frozen epochs the second is trained alone.
+        # Two modules, because in frozen epochs only the second is trained.
         modules = {"encoder": model.encoder, "classifier": model.head}
     if "self_supervised" in weights and hparams["projection_size"]:
         inner, size = size, hparams["projection_size"]
@@ -259,7 +259,7 @@ def make_stage(hparams, launch, name, folder, encoder, train):
 
 
 def run(launch):
-    """Trains and tests one setting on one fold; returns what ``results.json`` says."""
+    """Trains and tests a setting on one fold; returns ``results.json``'s contents."""
     check_choices(launch.values, mining=MINING)
     check_stages(launch.values)
     experiment = prepare(launch.values)
