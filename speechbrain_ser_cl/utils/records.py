@@ -130,15 +130,20 @@ def parse(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
             raise RecordError(
                 f"{where}: {error}, expected once. {kind.advice}"
             ) from None
-    try:
-        return kind.checker.validate_json(text)
-    except ValidationError as error:
-        raise _error(error, kind, where) from None
+    return _validated(text, kind, where)
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
     """Returns nothing, which is fast; a repeated key raises an error."""
-    each_key_once(pairs)
+    if len(dict(pairs)) < len(pairs):
+        each_key_once(pairs)
+
+
+def _validated(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
+    try:
+        return kind.checker.validate_json(text)
+    except ValidationError as error:
+        raise _error(error, kind, where) from None
 
 
 def check(value: Any, kind: Kind[T], where: str | Path) -> T:
@@ -206,7 +211,7 @@ def write(
         text = told.encode()
     else:
         text = to_json(record, indent=1, inf_nan_mode="null") + b"\n"
-    parse(text, kind, path)
+    _validated(text, kind, path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
