@@ -1,4 +1,4 @@
-"""Headless Chromium, where there is one."""
+"""Headless Chromium, if it is installed."""
 
 import json
 import re
@@ -12,7 +12,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 
 
 class Chromium:
-    """Opens pages from disk, one process for each.
+    """Opens pages from disk, one process per page.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Chromium:
 
 
 class Driven:
-    """A browser that a test uses as a person would, through chromedriver (WebDriver).
+    """A browser that a test controls through chromedriver (WebDriver), like a user.
 
     Its microphone is Chromium's own: a beep every second.
     """
@@ -74,13 +74,13 @@ class Driven:
             raise AssertionError(json.load(error)["value"]["message"]) from None
 
     def close(self):
-        """Ends browser and driver."""
+        """Closes browser and driver."""
         urlopen(Request(self._address, method="DELETE"), timeout=60).close()
         self._process.terminate()
         self._process.wait()
 
     def open(self, url):
-        """Goes to an address."""
+        """Opens an address."""
         self._ask("/url", url=url)
 
     def _element(self, selector):
@@ -88,19 +88,19 @@ class Driven:
         return next(iter(found.values()))
 
     def click(self, selector):
-        """Clicks where it can be seen."""
+        """Clicks an element, which must be visible."""
         self._ask(f"/element/{self._element(selector)}/click")
 
     def type(self, selector, text):
-        """Types into it; the path of a file into an input for files."""
+        """Types into an element; for file inputs, the path of a file."""
         self._ask(f"/element/{self._element(selector)}/value", text=text)
 
     def run(self, script, *arguments):
-        """What a function's body returns in the page."""
+        """Runs a function's body in the page and returns the result."""
         return self._ask("/execute/sync", script=script, args=arguments)
 
     def wait(self, expression, seconds=20):
-        """Until an expression is true in the page; returns its value."""
+        """Waits until an expression is true in the page; returns its value."""
         end = time.monotonic() + seconds
         while not (value := self.run(f"return {expression}")):
             assert time.monotonic() < end, f"never true: {expression}"
@@ -108,7 +108,7 @@ class Driven:
         return value
 
     def prefer(self, scheme):
-        """Light or dark."""
+        """Selects light or dark mode."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self._ask(
             "/goog/cdp/execute",
@@ -117,14 +117,14 @@ class Driven:
         )
 
     def resize(self, width, height):
-        """The window's size in pixels."""
+        """Sets the window's size in pixels."""
         self._ask("/window/rect", width=width, height=height)
 
     def screenshot(self, path):
-        """Writes what is in the window to a PNG file."""
+        """Writes the window's content to a PNG file."""
         with urlopen(f"{self._address}/screenshot", timeout=60) as answer:
             path.write_bytes(b64decode(json.load(answer)["value"]))
 
     def console(self):
-        """What was written to the console since this was last asked."""
+        """Returns the console output since the last call."""
         return [line["message"] for line in self._ask("/se/log", type="browser")]

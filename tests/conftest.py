@@ -1,4 +1,4 @@
-"""Fixtures that several test modules share, and which files take the most time."""
+"""Fixtures that several test modules share, and the order of slow files."""
 
 import os
 import shutil
@@ -11,10 +11,10 @@ import pytest
 from tests.browser import NAMES, Chromium, Driven
 
 ROOT = Path(__file__).resolve().parents[1]
-# Tests run in several processes, all of which start others: more threads than cores
-# wait for each other, which took ten times as long. Before torch is imported.
+# Tests run in several processes, each of which starts others. More threads than cores
+# slow this down by a factor of ten. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Files that take long go first: no process is left alone with one of them at the end.
+# Slow files first, so that no process runs one of them alone at the end.
 _LONG = (
     "tests/integration/",
     "tests/sweeps/",
@@ -30,7 +30,7 @@ _seconds: Counter[str] = Counter()
 
 
 def pytest_collection_modifyitems(items):
-    """Orders the files; pytest-xdist takes them one after the other."""
+    """Orders the files, which pytest-xdist takes one after another."""
 
     def place(item) -> int:
         file = item.nodeid.partition("::")[0]
@@ -40,12 +40,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_runtest_logreport(report):
-    """Adds up the time of each file, its fixtures included."""
+    """Adds up the time of each file, including its fixtures."""
     _seconds[report.nodeid.partition("::")[0]] += report.duration
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Prints the files that took the most time."""
+    """Prints the slowest files."""
     if len(_seconds) > 1:
         terminalreporter.section("slowest files")
         for file, seconds in _seconds.most_common(15):
@@ -54,7 +54,7 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with real speech and pretrained encoders, where there is one."""
+    """Returns the folder with real speech and pretrained encoders, if it exists."""
     folder = ROOT.parent / "shared"
     if not (folder / "corpora").is_dir():
         pytest.skip("no ../shared folder with real corpora and encoders here")
@@ -63,7 +63,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def inductor() -> str:
-    """The backend of ``torch.compile`` that builds C++ code."""
+    """Returns the backend of ``torch.compile`` that builds C++ code."""
     if not any(map(shutil.which, ("g++", "clang++"))):
         pytest.skip("no C++ compiler, which torch.compile needs: install g++")
     return "inductor"
@@ -71,7 +71,7 @@ def inductor() -> str:
 
 @pytest.fixture(scope="session")
 def chromium_program() -> str:
-    """The path of a browser, where there is one."""
+    """Returns the path of a browser, if there is one."""
     program = next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
         pytest.skip("no Chromium or Chrome, which opens the page: install chromium")
@@ -80,13 +80,13 @@ def chromium_program() -> str:
 
 @pytest.fixture
 def chromium(chromium_program, tmp_path) -> Chromium:
-    """A headless browser that opens pages."""
+    """Returns a headless browser that opens pages."""
     return Chromium(chromium_program, tmp_path / "profile")
 
 
 @pytest.fixture(scope="module")
 def driven(chromium_program, tmp_path_factory) -> Iterator[Driven]:
-    """A headless browser that is used as a person would."""
+    """Returns a headless browser that a test can control."""
     driver = shutil.which("chromedriver")
     if driver is None:
         pytest.skip("no chromedriver to click with: install chromium-driver")

@@ -1,4 +1,4 @@
-"""Kills at random moments, and hostile input: nothing is lost, nothing is executed.
+"""Kills at random moments, and hostile input: nothing is lost or executed.
 
 ``python -m tests.endurance --kills 30 --hostile 500`` tries many;
 ``tests/test_hostile.py`` is a fast share. A kill is SIGKILL of a whole run, a training,
@@ -35,7 +35,7 @@ from tests.fuzz import outcome
 ROOT = Path(__file__).resolve().parents[1]
 OWN = ROOT / "recipes" / "own_corpus"
 TINY = ROOT / "tests" / "sweeps" / "recipe" / "tiny.yaml"
-SECONDS = 20  # for one hostile input
+SECONDS = 20  # seconds for one hostile input
 BOMB = "touch executed"
 ALIASES = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 10)}]\n" for k in range(1, 10)
@@ -78,20 +78,20 @@ PATHS = (
 
 
 class _Bomb:
-    """Executes when it is unpickled."""
+    """Runs code when it is unpickled."""
 
     def __reduce__(self) -> tuple:
         return os.system, (BOMB,)
 
 
 def _header(value: object) -> bytes:
-    """A safetensors file with this header and no data."""
+    """Makes a safetensors file with this header and no data."""
     text = json.dumps(value).encode()
     return struct.pack("<Q", len(text)) + text
 
 
 def hostile(folder: Path) -> dict[str, tuple[Callable[[object], object], list]]:
-    """For each loader, how it is called and its hostile inputs."""
+    """Returns, for each loader, its call and its hostile inputs."""
     import torch
 
     from speechbrain_ser_cl import cli
@@ -160,7 +160,7 @@ def hostile(folder: Path) -> dict[str, tuple[Callable[[object], object], list]]:
     ]
 
     def changed(value: dict, many: int) -> list[bytes]:
-        """JSON with one value somewhere replaced by a hostile one."""
+        """Returns JSON with one value replaced by a hostile one."""
         found = []
         for k in range(many):
             rng, copy = random.Random(k), json.loads(json.dumps(value))
@@ -191,7 +191,7 @@ def hostile(folder: Path) -> dict[str, tuple[Callable[[object], object], list]]:
         return use
 
     def ser_cl(*words: object) -> None:
-        """A command that must say why in one line."""
+        """Runs a command, which must print its error in one line."""
         err = io.StringIO()
         with contextlib.redirect_stderr(err):
             status = cli.main([str(word) for word in words])
@@ -203,7 +203,7 @@ def hostile(folder: Path) -> dict[str, tuple[Callable[[object], object], list]]:
         return f"file,emotion,speaker\n{cells},joy,A\na.wav,{cells},{cells}\n"
 
     def ask(body: object) -> None:
-        """What the page is sent."""
+        """Sends an upload to the page."""
         import http.client
 
         port = server.server_address[1]
@@ -296,7 +296,7 @@ def hostile(folder: Path) -> dict[str, tuple[Callable[[object], object], list]]:
 
 
 def try_hostile(most: int | None = None, seed: int = 0) -> dict:
-    """Try hostile inputs; count what is read and refused, list what is neither.
+    """Tries hostile inputs; counts those read and refused, lists all others.
 
     Arguments
     ---------
@@ -340,7 +340,7 @@ def try_hostile(most: int | None = None, seed: int = 0) -> dict:
 
 
 def jobs(folder: Path) -> dict[str, list[str]]:
-    """Commands that can be killed; ``OUT`` stands for their output folder."""
+    """Lists commands that can be killed; ``OUT`` stands for their output folder."""
     from speechbrain_ser_cl.backbones import write_untrained_encoder
     from speechbrain_ser_cl.corpora import write_synthetic
 
@@ -380,7 +380,7 @@ def jobs(folder: Path) -> dict[str, list[str]]:
 
 
 def predictions(out: Path) -> dict[str, bytes]:
-    """The predictions of a run or of all of its folds."""
+    """Returns the predictions of a run or of all of its folds."""
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("predictions.csv"))
@@ -396,7 +396,7 @@ def _started(command: list[str], out: Path) -> subprocess.Popen:
 
 
 def kill_and_resume(kills: int, seed: int = 0) -> Iterator[tuple[str, int, str]]:
-    """Kill runs and go on with them until so many kills are made.
+    """Kills runs and resumes them until this number of kills is reached.
 
     Arguments
     ---------
@@ -451,7 +451,7 @@ def kill_and_resume(kills: int, seed: int = 0) -> Iterator[tuple[str, int, str]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Tries as much as the command line says, and prints counts."""
+    """Runs the requested tests and prints counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--hostile", type=int, help="for each loader; all by default")

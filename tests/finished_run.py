@@ -1,4 +1,4 @@
-"""A finished run, written as recipes write it, without the training."""
+"""Writes a finished run as recipes do, without training."""
 
 import sys
 from unittest.mock import patch
@@ -12,7 +12,7 @@ LAYERS = [0.2, 0.5, 0.3]
 
 
 def write_trained(folder, parts, class_names, seed=0, skill=1.5, **record):
-    """What a recipe leaves of a model that is right the oftener the higher its skill.
+    """Writes the files of a model that is right more often for a higher skill.
 
     Probabilities and embeddings are made of the labels and noise.
     """
@@ -46,7 +46,7 @@ def write_trained(folder, parts, class_names, seed=0, skill=1.5, **record):
         "layer_weights": LAYERS,
     }
     about |= record
-    # As where matplotlib is not installed: nobody looks at these figures.
+    # As without matplotlib, because tests do not use these figures.
     with patch.dict(sys.modules, {"matplotlib.figure": None}):
         write_run(folder, about, predictions, parts, class_names, history)
     (folder / "hyperparams.yaml").write_text(f"seed: {seed}\n")

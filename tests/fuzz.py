@@ -1,4 +1,4 @@
-"""Damaged inputs of every kind: each ends in one of the package's errors, or is read.
+"""Damaged inputs of every kind: each gives one of the package's errors, or is read.
 
 ``python -m tests.fuzz --inputs 10000`` tries many; ``tests/utils/test_fuzz.py`` a few.
 An input is a sound file of a kind, changed at random: values swapped, keys doubled,
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-SECONDS = 10  # for one input
+SECONDS = 10  # seconds for one input
 VALUES = (
     *(None, True, [], {}, "", "x", 0, -1, 1.5, 10**30, -(10**30), 1e308),
     *(float("nan"), float("inf"), "\x00", "ü" * 500, [None], {"a": None}, [[[[]]]]),
@@ -50,7 +50,7 @@ class Hang(BaseException):
 
 
 def swapped(value: object, rng: random.Random) -> object:
-    """A JSON value with one inner value replaced, removed or doubled."""
+    """Returns a JSON value with one inner value replaced, removed or doubled."""
     places: list[tuple] = []
     to_see = [value]
     while to_see:
@@ -71,7 +71,7 @@ def swapped(value: object, rng: random.Random) -> object:
 
 
 def damaged(content: bytes, rng: random.Random) -> bytes:
-    """Bytes with some flipped, cut off or put in."""
+    """Returns bytes with some changed, removed or inserted."""
     way = rng.randrange(6)
     if way == 0:
         return content[: rng.randrange(len(content) + 1)]
@@ -90,11 +90,11 @@ def damaged(content: bytes, rng: random.Random) -> bytes:
 
 
 def mutated(content: bytes, rng: random.Random, name: str) -> bytes:
-    """A file's content changed in one of the ways that fit its kind."""
+    """Changes a file's content in one of the ways that fit its kind."""
     if name.endswith(".json") and rng.random() < 0.7:
         value = swapped(json.loads(content), rng)
         text = json.dumps(value)
-        if rng.random() < 0.1 and text.startswith("{"):  # a key twice
+        if rng.random() < 0.1 and text.startswith("{"):  # a repeated key
             text = '{"format": 1, "train": [], ' + text[1:]
         return text.encode()
     if name.endswith(".yaml") and rng.random() < 0.5:
@@ -114,7 +114,7 @@ def mutated(content: bytes, rng: random.Random, name: str) -> bytes:
 
 
 def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]]:
-    """One sound file of each kind, and what reads it."""
+    """Returns one valid file of each kind, and its reader."""
     from speechbrain_ser_cl.backbones import WeightedSSL
     from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
     from speechbrain_ser_cl.data.manifest import read_manifest, write_manifest
@@ -320,7 +320,7 @@ def _limit(seconds: int) -> Iterator[None]:
 def outcome(
     load: Callable[[object], object], content: object, seconds: int
 ) -> tuple[str, str]:
-    """Load an input that may be damaged or hostile.
+    """Loads an input that may be damaged or hostile.
 
     Arguments
     ---------
@@ -357,7 +357,7 @@ def outcome(
 
 
 def fuzz(per_kind: int, seed: int = 0, kinds: tuple[str, ...] = ()) -> dict:
-    """Try damaged files of each kind.
+    """Tries damaged files of each kind.
 
     Arguments
     ---------
@@ -382,7 +382,7 @@ def fuzz(per_kind: int, seed: int = 0, kinds: tuple[str, ...] = ()) -> dict:
             if kinds and kind not in kinds:
                 continue
             content = path.read_bytes()
-            load(path)  # the sound file is read
+            load(path)  # the valid file is read
             for number in range(per_kind):
                 rng = random.Random(f"{seed} {kind} {number}")
                 path.write_bytes(mutated(content, rng, path.name))
@@ -398,7 +398,7 @@ def fuzz(per_kind: int, seed: int = 0, kinds: tuple[str, ...] = ()) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Print what was tried and found; 1 after a finding."""
+    """Prints counts and findings; returns 1 after a finding."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=10_000, help="in all")
     parser.add_argument("--seed", type=int, default=0)

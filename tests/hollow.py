@@ -1,6 +1,4 @@
-"""Hollow copies of corpora: real layout, real label-file format with its traps, golden
-counts, and a few milliseconds of noise for audio.
-"""
+"""Writes corpora with real names and label files, and a few milliseconds of noise."""
 
 import io
 import os
@@ -35,7 +33,7 @@ MSP_IMPROV_SCENARIOS = {"P": 2785, "R": 4381, "S": 652, "T": 620}
 
 
 def wav_bytes(frames: int, rate: int, channels: int = 1) -> bytes:
-    """A wav file with quiet noise, the same each time."""
+    """Makes a wav file with quiet noise, always the same."""
     noise = numpy.random.default_rng(0).normal(0, 0.01, size=(frames, channels))
     file = io.BytesIO()
     soundfile.write(file, noise, rate, format="WAV", subtype="PCM_16")
@@ -43,7 +41,7 @@ def wav_bytes(frames: int, rate: int, channels: int = 1) -> bytes:
 
 
 def write_iemocap(folder: Path, frames: int = 160) -> Path:
-    """All 10 039 turns of IEMOCAP below ``folder / "IEMOCAP_full_release"``."""
+    """Writes all 10 039 turns of IEMOCAP below ``folder / "IEMOCAP_full_release"``."""
     root = folder / "IEMOCAP_full_release"
     audio = wav_bytes(frames, 16000)
     others = [c for code, number in IEMOCAP_OTHERS.items() for c in [code] * number]
@@ -103,7 +101,7 @@ def write_msp_improv(
     audio_folder: str = ".",
     frames: int = 441,
 ) -> Path:
-    """All 8438 turns of MSP-IMPROV below ``folder / "MSP-IMPROV"``."""
+    """Writes all 8438 turns of MSP-IMPROV below ``folder / "MSP-IMPROV"``."""
     root = folder / "MSP-IMPROV"
     audio = wav_bytes(frames, 44100)
     # Coprime steps, so that every class occurs in every scenario and speaker.
@@ -135,7 +133,7 @@ def write_msp_improv(
 
 
 def write_emodb(folder: Path) -> Path:
-    """All 535 files of EmoDB below ``folder / "EmoDB"``, of three lengths."""
+    """Writes all 535 files of EmoDB below ``folder / "EmoDB"``, of three lengths."""
     counts = {"W": 127, "L": 81, "E": 46, "A": 69, "F": 71, "T": 62, "N": 79}
     speakers = ("03", "08", "09", "10", "11", "12", "13", "14", "15", "16")
     texts = ("a01", "a02", "a04", "a05", "a07", "b01", "b02", "b03", "b09", "b10")
@@ -151,7 +149,7 @@ def write_emodb(folder: Path) -> Path:
 
 
 def write_ravdess(folder: Path) -> Path:
-    """All 1440 files of RAVDESS speech below ``folder / "RAVDESS"``, one in stereo."""
+    """Writes all 1440 files of RAVDESS below ``folder / "RAVDESS"``, one in stereo."""
     root = folder / "RAVDESS"
     mono, stereo = wav_bytes(480, 48000), wav_bytes(480, 48000, channels=2)
     for actor in range(1, 25):
@@ -165,7 +163,7 @@ def write_ravdess(folder: Path) -> Path:
 
 
 def write_crema_d(folder: Path) -> Path:
-    """All 7442 files of CREMA-D below ``folder / "CREMA-D"``, with demographics."""
+    """Writes all 7442 files of CREMA-D below ``folder / "CREMA-D"``, with speakers."""
     texts = (
         "IEO",
         "TIE",
@@ -203,7 +201,7 @@ def write_crema_d(folder: Path) -> Path:
 
 
 def write_casia(folder: Path) -> Path:
-    """All 1200 files of CASIA below ``folder / "CASIA"``, folders as they are spelt."""
+    """Writes all 1200 files of CASIA below ``folder / "CASIA"``, original names."""
     root = folder / "CASIA"
     audio = wav_bytes(160, 16000)
     speakers = ("liuchanhg", "wangzhe", "zhaoquanyin", "ZhaoZuoxiang")
@@ -218,11 +216,11 @@ def write_casia(folder: Path) -> Path:
 
 
 def linked_copy(root: Path, folder: Path) -> Path:
-    """A copy to damage: remove or replace its files, never write into them."""
+    """Makes a copy to damage: files may be removed or replaced, never written into."""
     return Path(shutil.copytree(root, folder / root.name, copy_function=os.link))
 
 
 def damage(path: Path, content: bytes) -> None:
-    """Give a file of a linked copy another content, and leave the original alone."""
+    """Replaces a file of a linked copy, and keeps the original."""
     path.unlink()
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""A page as a reader, or a screen reader, gets it: headings, tables, texts."""
+"""Reads a page like a screen reader: headings, tables, texts."""
 
 from html.parser import HTMLParser
 
@@ -6,7 +6,7 @@ VOID = {"meta", "link", "input", "br"}
 
 
 class Page(HTMLParser):
-    """What is in a page.
+    """Contents of a page.
 
     Attributes
     ----------
@@ -67,14 +67,14 @@ class Page(HTMLParser):
                 self.sections[-1] += data
 
     def rows(self, beginning):
-        """The rows of each table whose label begins so."""
+        """Returns the rows of each table whose label starts with this text."""
         return [rows for label, rows in self.tables if label.startswith(beginning)]
 
     def table(self, beginning):
-        """The rows of the one such table, as dictionaries."""
+        """Returns the rows of the only such table, as dictionaries."""
         ((header, *body),) = self.rows(beginning)
         return [dict(zip(header, row, strict=True)) for row in body]
 
     def attributes(self, name):
-        """All values of an attribute."""
+        """Returns all values of an attribute."""
         return [a[name] for _, a in self.elements if name in a]

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 
 _IMPORTS = ("speechbrain_ser_cl.training", "speechbrain_ser_cl.losses")
-_MOST = 2**20  # bytes of a message
+_MOST = 2**20  # bytes per message
 
 
 @cache
@@ -56,7 +56,7 @@ class Process:
 
     def __init__(self, words: Iterable[object], cwd=".", env=os.environ) -> None:
         with contextlib.ExitStack() as files:
-            # Two of them; open as long as this object is.
+            # Two file descriptors, open as long as this object.
             self._out, self._err = (
                 files.enter_context(tempfile.TemporaryFile()) for _ in range(2)
             )
@@ -77,7 +77,7 @@ class Process:
         self.returncode: int | None = None
 
     def _receive(self) -> None:
-        """Takes a message: a process has started, or one has ended."""
+        """Receives a message: a process has started or ended."""
         pid, status = json.loads(_server().recv(_MOST))
         if status is None:
             self.pid = pid
@@ -85,7 +85,7 @@ class Process:
             self._ended[pid] = status
 
     def poll(self) -> int | None:
-        """Its exit status, negative after a signal; None while it runs."""
+        """Returns the exit status, negative after a signal; None while it runs."""
         _server().setblocking(False)
         with contextlib.suppress(BlockingIOError):
             while True:
@@ -96,7 +96,7 @@ class Process:
         return self.returncode
 
     def wait(self, timeout: float = 300) -> int:
-        """Waits for its end."""
+        """Waits for the process to end."""
         end = time.monotonic() + timeout
         while self.poll() is None:
             if time.monotonic() > end:
@@ -111,11 +111,11 @@ class Process:
             os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """Kills it."""
+        """Kills the process."""
         self.send_signal(signal.SIGKILL)
 
     def communicate(self, timeout: float = 300) -> tuple[str, str]:
-        """Waits for its end and gives what it printed, output and errors."""
+        """Waits for the process to end; returns its output and errors."""
         self.wait(timeout)
         said = []
         for file in (self._out, self._err):
@@ -133,7 +133,7 @@ def run(words: Iterable[object], **options) -> subprocess.CompletedProcess[str]:
 
 
 def start_ranks(world: int, words: Iterable[object], **options) -> list[Process]:
-    """Starts the processes of a distributed run, as ``torchrun`` does."""
+    """Starts the processes of a distributed run, like ``torchrun``."""
     words = list(words)
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -151,7 +151,7 @@ def start_ranks(world: int, words: Iterable[object], **options) -> list[Process]
 
 
 def _serve(connection: socket.socket) -> dict | None:
-    """Forks for each request, in which it returns it; None at the end."""
+    """Forks for each request, and returns the request in the child; None at the end."""
     for name in _IMPORTS:
         __import__(name)
     # A child's end interrupts the wait for a request.
@@ -191,7 +191,7 @@ def _serve(connection: socket.socket) -> dict | None:
 def _become(request: dict) -> None:
     """Does in a forked process what ``python`` does with its command line."""
     os.chdir(request["cwd"])
-    multiprocessing.process.ORIGINAL_DIR = request["cwd"]  # for those it starts
+    multiprocessing.process.ORIGINAL_DIR = request["cwd"]  # for its children
     os.environ.clear()
     os.environ.update(request["env"])
     random.seed()
@@ -206,7 +206,7 @@ def _become(request: dict) -> None:
     else:
         code, path = Path(what).read_text(encoding="utf-8"), what
         sys.path[0] = str(Path(what).absolute().parent)
-    # Where pytest was started, from which scripts import what tests share.
+    # Working folder of pytest, from which scripts import shared test code.
     sys.path.append(str(Path(__file__).resolve().parents[1]))
     sys.argv = [what, *arguments]
     main = types.ModuleType("__main__")

@@ -1,4 +1,4 @@
-"""ser-cl: list, prepare, table, and errors that fit in one line."""
+"""ser-cl: list, prepare, table, and one-line errors."""
 
 import csv
 import json
@@ -36,12 +36,12 @@ LETTERS = {
 
 @pytest.fixture
 def emodb(tmp_path):
-    """A small EmoDB: one utterance of each emotion by two speakers."""
+    """Makes a small EmoDB: one utterance of each emotion by two speakers."""
     folder = tmp_path / "EmoDB" / "wav"
     folder.mkdir(parents=True)
     for speaker in ("03", "08"):
         for number, letter in enumerate(LETTERS):
-            # No two of the same length: EmoDB's reader refuses cut copies.
+            # With different lengths, because EmoDB's reader refuses cut copies.
             samples = np.zeros(8000 + 160 * number, dtype=np.float32)
             soundfile.write(folder / f"{speaker}a01{letter}a.wav", samples, 16000)
     return folder.parent
@@ -81,7 +81,7 @@ def test_list_filters_and_prints_json(capsys):
     assert all(row["name"].startswith("info") for row in rows)
 
 
-# Their sources do not number the formula.
+# Their sources have no number for the formula.
 UNNUMBERED = {
     "binary_emotions",
     "ccc",
@@ -127,7 +127,7 @@ def test_losses_of_others_are_listed_without_a_word_from_them(capsys, monkeypatc
             pass
 
     class NoForward(torch.nn.Module):
-        """Calls itself something else."""
+        """Its docstring has another name than the class."""
 
     LOSSES.register("silent")(Silent)
     LOSSES.register("no_forward")(NoForward)
@@ -151,7 +151,7 @@ def test_losses_of_others_are_listed_without_a_word_from_them(capsys, monkeypatc
 
 def test_prepare_writes_a_manifest_and_prints_counts(emodb, tmp_path, capsys):
     manifest = tmp_path / "emodb.json"
-    with pytest.warns(UserWarning):  # The golden counts are not met.
+    with pytest.warns(UserWarning):  # The counts differ from the published ones.
         status = main(
             ["prepare", "emodb", str(emodb), str(manifest), "--allow-missing"]
         )
@@ -242,7 +242,7 @@ def test_table_fills_and_checks(tmp_path, capsys):
 
 @pytest.fixture
 def calls(tmp_path):
-    """A YAML and its corpus: a table, three speakers, one file without a sound."""
+    """Makes a YAML and its corpus: a table, three speakers, one silent file."""
     folder = tmp_path / "calls"
     folder.mkdir()
     rows = ["file,emotion,speaker"]
@@ -274,7 +274,7 @@ def test_check_reports_on_a_recipes_data(calls, tmp_path, capsys):
     assert exclude.read_text() == "calls_0\n"
     assert main([*calls, "--allow_missing", "True"]) == 0
     assert "WARNING: silent files" in capsys.readouterr().out
-    # What it writes is what the reader wants.
+    # The reader accepts the written file.
     assert main([*calls, "--exclude", str(exclude), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["parts"]["all"]["utterances"] == 59
@@ -334,7 +334,7 @@ def test_a_relative_folder_is_looked_for_beside_the_yaml_as_well(
 
 
 def test_check_of_one_corpus(calls, emodb, tmp_path, capsys):
-    # Silence of several lengths, and not the published counts.
+    # Silence of several lengths, and other counts than the published ones.
     with pytest.warns(UserWarning):
         assert main(["check", str(emodb), "--corpus", "emodb"]) == 1
     assert "silent files, no sample above -60 dB (14: " in capsys.readouterr().out
@@ -360,7 +360,7 @@ def test_check_of_one_corpus(calls, emodb, tmp_path, capsys):
 
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
-    """Two recipes whose script says what it was given, and ends with status 3."""
+    """Makes two recipes whose script prints its arguments and exits with status 3."""
     folder = tmp_path / "my_recipes"
     for name in ("A", "B/method"):
         (folder / name / "hparams").mkdir(parents=True)
@@ -394,7 +394,7 @@ def test_every_command_knows_recipes_by_name(recipes, command, capsys):
     assert main([command, "A/tyni"]) == 2
     assert "no recipe 'A/tyni'; did you mean A/tiny" in capsys.readouterr().err
     if command != "train":
-        # Found, and read: it says nothing of data.
+        # Found and read; its data are missing.
         assert main([command, "A/tiny"]) == 2
         assert str(recipes / "A/hparams/tiny.yaml") in capsys.readouterr().err
 

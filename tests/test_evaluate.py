@@ -1,4 +1,4 @@
-"""``ser-cl evaluate``: models of others, their labels, and what is written."""
+"""``ser-cl evaluate``: models from elsewhere, their labels, and written files."""
 
 import csv
 import json
@@ -57,7 +57,7 @@ def utterances(corpus):
 
 @pytest.fixture(scope="module")
 def theirs(tmp_path_factory, utterances):
-    """A classifier of transformers, with a label that nothing explains."""
+    """Makes a classifier of transformers with an unknown label."""
     folder = tmp_path_factory.mktemp("theirs") / "their_model"
     torch.manual_seed(3)
     config = Wav2Vec2Config(**SMALL, id2label=dict(enumerate(LABELS)))
@@ -92,7 +92,7 @@ def test_transformers_classifier_by_the_naive_formula(
     assert "xyz  none (not known)" in told.out and "--labels xyz=EMOTION" in told.out
     assert "WARNING: the model's card names synthetic_source" in told.out
     assert "6 sad" in told.out  # the model has no label for them
-    # Alone, normalised, softmax, the three shared classes.
+    # Each alone, normalised, softmax, the three shared classes.
     model = AutoModelForAudioClassification.from_pretrained(theirs)
     classes, truth, answers, strict = ["angry", "happy", "neutral"], [], [], []
     for one in (u for u in utterances if u.emotion in classes):
@@ -112,7 +112,7 @@ def test_transformers_classifier_by_the_naive_formula(
     (groups,) = record["groups"]["classes"].values()
     assert set(groups["gender"]["groups"]) == {"female", "male"}
     assert read_predictions(output / "predictions.csv").class_names == classes
-    # Killed in the middle of a line: what is there is not computed again.
+    # Killed in the middle of a line: existing outputs are not computed again.
     (outputs,) = output.glob("outputs-*.csv")
     whole = outputs.read_text()
     outputs.write_text("".join(whole.splitlines(True)[:9]) + "synthetic_so")
@@ -121,7 +121,7 @@ def test_transformers_classifier_by_the_naive_formula(
     record = json.loads((output / "results.json").read_text())
     assert record["class_names"] == [*classes, "sad"]
     assert len(outputs.read_text().splitlines()) == 1 + 24
-    # A page about it.
+    # A report about it.
     assert main(["report", str(output), "--output", str(tmp_path / "r.html")]) == 0
     assert "their_model" in (tmp_path / "r.html").read_text()
 
@@ -163,7 +163,7 @@ def test_a_table_on_the_folds_of_a_cross_validation(utterances, tmp_path, capsys
     assert main(["compare", str(crossval), str(output), "--json"]) == 0
     (compared,) = json.loads(capsys.readouterr().out)
     assert compared["settings"][1]["against_first"]["permutation"] is not None
-    # A row too few would be a selection.
+    # A missing row would make a selection.
     table.write_text("".join(table.read_text().splitlines(True)[:-1]))
     status, told = run(capsys, *words)
     assert status == 2 and "no prediction" in told.err
@@ -253,7 +253,7 @@ def test_speechbrain_classifier_as_speechbrain_runs_it(utterances, tmp_path):
 
 def test_speechbrain_wav2vec2_without_its_interface(theirs, utterances, tmp_path):
     loadables = write_speechbrain(tmp_path, POOLED.format(source=theirs))
-    # Code beside it is not run.
+    # Code in the folder is not run.
     (tmp_path / "custom_interface.py").write_text("raise SystemExit")
     model = load_classifier(tmp_path)
     assert model.labels == ["neu", "ang", "hap"]

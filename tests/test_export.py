@@ -107,7 +107,7 @@ def test_text_of_a_model_is_text_in_the_yaml_for_speechbrain(
     text, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    # Under the name that the file says, however pytest imported this module.
+    # With the name in the file, for any import mode of pytest.
     module = ModuleType("told")
     module.Told = Told
     monkeypatch.setitem(sys.modules, "told", module)

@@ -1,4 +1,4 @@
-"""A fast share of ``python -m tests.endurance``: hostile input to every loader."""
+"""Runs a fast part of ``python -m tests.endurance``: hostile input to every loader."""
 
 from tests.endurance import try_hostile
 

@@ -1,4 +1,4 @@
-"""``ser-cl push`` and loading by id, with a small stand-in for the hub on loopback."""
+"""``ser-cl push`` and loading by id, with a small local server in place of the hub."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Hub(BaseHTTPRequestHandler):
-    """What of the hub's interface an upload and a download use."""
+    """The parts of the hub's interface that upload and download use."""
 
     def log_message(self, *_):
         """Prints nothing."""
@@ -91,7 +91,7 @@ def hub(monkeypatch, tmp_path):
     server.files, server.created = {}, None
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    # What HF_ENDPOINT sets when the package is imported.
+    # HF_ENDPOINT sets this when the package is imported.
     constants = huggingface_hub.constants
     template = "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "ENDPOINT", server.address)
@@ -110,7 +110,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """An exported folder, the card of a run's own numbers."""
+    """Makes an exported folder, with the card of a run's numbers."""
     root = tmp_path_factory.mktemp("hub")
     corpus = write_synthetic(
         root / "c", "synthetic_source", n_speakers=2, utterances_per_speaker=4

@@ -1,4 +1,4 @@
-"""What importing costs, and what it does not need."""
+"""The cost of importing, and packages that it does not need."""
 
 import subprocess
 import sys

@@ -54,7 +54,7 @@ def whisper():
 
 
 def speech(seconds, seed=0, rate=16000):
-    """A gliding tone with noise, so that parts of it differ."""
+    """Makes a gliding tone with noise, whose parts differ."""
     generator = np.random.default_rng(seed)
     time = np.arange(round(seconds * rate)) / rate
     tone = np.sin(2 * np.pi * (150 + 40 * seed + 30 * time) * time)
@@ -70,9 +70,9 @@ def test_an_utterance_gets_the_same_alone_and_in_any_batch(recognizer, monkeypat
     together = values(recognizer.classify_batch(signals))
     embeddings = recognizer.encode_batch(signals)
     assert embeddings.shape == (5, 16)
-    assert np.ptp(together, axis=0).min() > 0.001  # they are not all alike
+    assert np.ptp(together, axis=0).min() > 0.001  # they differ
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
-    # The same by the plain formula, one by one.
+    # The same by the formula, one by one.
     with torch.no_grad():
         for i, signal in enumerate(signals):
             logits = recognizer.model(torch.from_numpy(signal)[None])
@@ -130,7 +130,7 @@ def test_files_of_any_rate_and_stereo_are_what_16_khz_mono_is(whisper, tmp_path)
         found = whisper.classify_file(tmp_path / name)
         assert found.end == pytest.approx(1.5, abs=1e-3)
         np.testing.assert_allclose(values([found]), values([expected]), atol=tolerance)
-    # Arrays of another rate go the same way as files.
+    # Arrays with another rate are processed like files.
     (array,) = whisper.classify_batch([fast], sample_rate=48000)
     found = whisper.classify_file(tmp_path / "48k.wav")
     np.testing.assert_allclose(values([array]), values([found]), atol=1e-6)
@@ -158,7 +158,7 @@ def test_long_files_have_a_time_line(whisper, tmp_path):
     plain = found.as_dict()
     assert plain["timeline"][1]["start"] == 15.0
     assert plain["emotion"] in CLASSES
-    # One window that holds the whole file.
+    # One window that contains the whole file.
     short = tmp_path / "short.wav"
     soundfile.write(short, speech(0.5), 16000)
     assert whisper.classify_file(short, window=1.0).end == 0.5
@@ -230,7 +230,7 @@ def test_a_device_that_is_not_there_is_an_error():
 
 
 def test_a_folder_and_the_hubs_cache_give_the_same(whisper, tmp_path, monkeypatch):
-    """The hub's own cache, laid out by hand: nothing is downloaded."""
+    """The hub's cache is created by hand: nothing is downloaded."""
     import huggingface_hub
 
     commit = "0123456789abcdef0123456789abcdef01234567"

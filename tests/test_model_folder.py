@@ -1,4 +1,4 @@
-"""Model folders: what is written is read back exactly, and nothing else is read."""
+"""Model folders: written models are read back exactly, and other files are refused."""
 
 import json
 import os
@@ -35,7 +35,7 @@ WHISPER = {
     "encoder_ffn_dim": 32,
     "num_mel_bins": 40,
 }
-# Values that differ from the defaults, so that forgetting one shows.
+# Values that differ from the defaults, so that a missing one is detected.
 WAVEFORM = {
     "hidden_size": 16,
     "num_hidden_layers": 2,
@@ -66,7 +66,7 @@ ENCODERS = {
 
 
 def full_model(config=WHISPER, pooling=None, seed=0):
-    """Every kind of part, all weights random."""
+    """Makes a model with every kind of part and random weights."""
     torch.manual_seed(seed)
     backbone = WeightedSSL(config, freeze=1, layers=[0, 2])
     pooling = pooling or StatisticsPooling(16)
@@ -84,7 +84,7 @@ def full_model(config=WHISPER, pooling=None, seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sound model folder, to be damaged."""
+    """Makes a valid model folder, to be damaged."""
     write_model(tmp_path / "model", full_model(), CLASSES)
     return tmp_path / "model"
 
@@ -114,7 +114,7 @@ def test_what_is_written_is_read_back_exactly(encoder, tmp_path):
     assert not any(p.requires_grad for p in again.parameters())
     wavs, lengths = torch.randn(2, 8000), torch.tensor([1.0, 0.6])
     with torch.no_grad():
-        # Not equal: rounding depends on how memory is aligned.
+        # Not equal, because rounding depends on memory alignment.
         torch.testing.assert_close(again(wavs, lengths), model(wavs, lengths))
         other_domain = full_model(config, SelfAttentionPooling(16))
         other_domain.encoder._norm_options = {"domain": 0}
@@ -125,7 +125,7 @@ def test_what_is_written_is_read_back_exactly(encoder, tmp_path):
 
 
 def test_what_lora_learned_is_in_the_weights(tmp_path):
-    """Whoever uses the model needs no peft and trusts no options of it."""
+    """The model's users need no peft and trust none of its options."""
     backbone = WeightedSSL(WHISPER, lora={"r": 2})
     model = EmotionClassifier(backbone, [ClassifierHead(16, 3)], MeanPooling()).eval()
     with torch.no_grad():
@@ -208,7 +208,7 @@ def test_the_description_is_readable_json_of_the_architecture(folder):
     files = {path.name: path for path in folder.iterdir()}
     assert set(files) == {"model.json", "model.safetensors"}
     modes = {path.stat().st_mode for path in files.values()}
-    assert len(modes) == 1  # whoever may read the one may read the other
+    assert len(modes) == 1  # equal read permissions
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_names_that_would_not_be_read_are_not_written(tmp_path):
 
 
 class Bomb:
-    """Unpickling one makes a file."""
+    """Creates a file when unpickled."""
 
     def __init__(self, marker):
         self.marker = marker
@@ -280,7 +280,7 @@ def test_no_yaml_is_ever_run(folder, tmp_path):
     marker = tmp_path / "exploded"
     bomb = f"!apply:os.mkdir [{marker}]\n"
     (folder / "hyperparams.yaml").write_text(f"modules: {bomb}")
-    EmotionRecognizer.from_pretrained(folder, device="cpu")  # it is not looked at
+    EmotionRecognizer.from_pretrained(folder, device="cpu")  # it is not read
     (folder / "model.json").write_text(bomb)
     refused(folder, "model.json: not valid JSON")
     edit_text = json.dumps({"format": 1, "backbone": bomb})

@@ -1,4 +1,4 @@
-"""A third party's package adds a loss by an entry point, a broken one harms nobody."""
+"""A third-party package adds a loss by an entry point; a broken one has no effect."""
 
 import os
 import subprocess
@@ -95,7 +95,7 @@ def write(folder, files):
 
 
 def install(target, *packages):
-    """pip-install packages that lie on disk into a folder, without network."""
+    """Installs packages from disk into a folder by pip, without network."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index"]
     command += ["--no-deps", "--no-build-isolation", "--no-compile"]
     command += ["--target", target, *packages]
@@ -104,7 +104,7 @@ def install(target, *packages):
 
 @pytest.fixture
 def use(tmp_path):
-    """Function that runs the YAML with the packages of one target folder."""
+    """Returns a function that runs the YAML with the packages of one target folder."""
 
     def run(target):
         script, yaml = tmp_path / "use.py", tmp_path / "hparams.yaml"

@@ -1,4 +1,4 @@
-"""The README's commands and snippets are what it promises."""
+"""The README's commands and snippets work as it says."""
 
 import json
 import math
@@ -15,7 +15,7 @@ SET_UP = 'python3 -m venv .venv && .venv/bin/pip install -e ".[{}]" && '
 
 
 def blocks(language):
-    """The README's fenced blocks of one language."""
+    """Returns the README's fenced blocks of one language."""
     text = README.read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 

@@ -87,7 +87,7 @@ def test_the_same_in_chunks_of_any_size_and_from_a_file(
     segment = table([one for one in rough if one.segment == 0])
     naive = [segment[max(k - 1, 0) : k + 2].mean(0) for k in range(len(segment))]
     np.testing.assert_allclose(table(whole)[: len(naive)], naive, atol=1e-5)
-    # A file of another rate, and the same audio as it is read at once.
+    # A file with another rate, and the same audio read as a whole.
     path = tmp_path / "call.wav"
     soundfile.write(path, np.stack([recording[::2]] * 2, 1), 8000, subtype="FLOAT")
     stream = EmotionStream(recognizer, **options)

@@ -12,7 +12,7 @@ from speechbrain_ser_cl.registry import REGISTRIES, Registry
 
 @pytest.fixture
 def module_folder(tmp_path, monkeypatch):
-    """A folder on the import path, for modules that a test writes."""
+    """Makes a folder on the import path, for modules that a test writes."""
     monkeypatch.syspath_prepend(tmp_path)
     known = set(sys.modules)
     yield tmp_path
@@ -23,7 +23,7 @@ def module_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def shapes(module_folder):
-    """A registry whose one built-in entry is in a module of its own."""
+    """Makes a registry whose only built-in entry is in its own module."""
     (module_folder / "shapes_builtin.py").write_text(
         "from speechbrain_ser_cl.registry import REGISTRIES\n"
         "@REGISTRIES['shape'].register('square')\n"
@@ -64,7 +64,7 @@ def test_names_are_lower_case(shapes, name):
 
 
 def test_a_duplicate_is_an_error_that_names_both(shapes):
-    # Also when the built-in with this name has not been imported yet.
+    # Also if the built-in with this name is not yet imported.
     with pytest.raises(ValueError, match=r"'square'.*shapes_builtin\.square.*circle"):
         shapes.register("square")(circle)
     assert shapes.build("square", side=3.0) == 9.0

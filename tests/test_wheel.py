@@ -1,4 +1,4 @@
-"""A wheel, installed away from the source tree, has all that the recipes need."""
+"""A wheel installed outside the source tree contains all that the recipes need."""
 
 import ast
 import os
@@ -33,7 +33,7 @@ for name in names:
     assert file.startswith(target), f"{name} comes from {file}"
     print(name)
 """
-# What a recipe names is located as HyperPyYAML does it.
+# Names in a recipe are resolved like in HyperPyYAML.
 LOCATE_ALL = """
 import pydoc, sys
 missing = [path for path in sys.argv[1:] if pydoc.locate(path) is None]
@@ -43,9 +43,9 @@ assert not missing, missing
 
 @pytest.fixture(scope="module")
 def target(tmp_path_factory):
-    """A folder into which a freshly built wheel is installed."""
-    # Built from a copy: setuptools leaves build/ beside the sources, and takes
-    # what an earlier build left there.
+    """Returns a folder into which a new wheel is installed."""
+    # Built from a copy, because setuptools writes build/ beside the sources and
+    # includes what an earlier build left there.
     source = tmp_path_factory.mktemp("source")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -69,7 +69,7 @@ def target(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tracked():
-    """Paths that git tracks here."""
+    """Lists paths that git tracks."""
     listing = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
     )
@@ -81,7 +81,7 @@ def tracked():
 
 @pytest.fixture(scope="module")
 def archive(tracked, tmp_path_factory):
-    """The source archive, built from a copy of what is tracked."""
+    """Returns the source archive, built from a copy of tracked files."""
     source = tmp_path_factory.mktemp("source")
     for name in tracked:
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def archive(tracked, tmp_path_factory):
 
 
 def run_installed(target, code, *arguments):
-    """Run code that sees the installed wheel and not the source tree."""
+    """Runs code with the installed wheel and without the source tree."""
     run = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=target.parent,
@@ -182,14 +182,14 @@ def test_everything_the_recipes_name_is_installed(target):
 
 
 def recipe_files(pattern):
-    """Files of the recipes, without the copies that runs leave in their folders."""
+    """Lists files of the recipes, without copies in the folders of runs."""
     for path in RECIPES.rglob(pattern):
         if not any(part.startswith("results") for part in path.relative_to(ROOT).parts):
             yield path
 
 
 def imported_names(code):
-    """Dotted paths that a script imports."""
+    """Lists dotted paths that a script imports."""
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

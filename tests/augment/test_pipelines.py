@@ -1,4 +1,4 @@
-"""Named augmentation pipelines: reproducible, isolated, told apart, finite."""
+"""Named augmentation pipelines: reproducible, isolated, labelled, finite."""
 
 import pickle
 import random
@@ -40,7 +40,7 @@ def wav():
 
 
 def seed_of(pipelines, name):
-    """A seed that draws the pipeline of this name."""
+    """Returns a seed that draws the pipeline of this name."""
     wav = torch.ones(4)
     return next(s for s in range(1000) if pipelines.names[pipelines(wav, s)[1]] == name)
 
@@ -70,7 +70,7 @@ def test_transforms_are_applied_in_the_order_given(wav):
 
 
 def test_the_same_seed_gives_the_same_view_whatever_came_before(wav):
-    """Also for what Compose and OneOf draw from Python's generator."""
+    """Also for draws of Compose and OneOf, from Python's generator."""
     parts = [Gain(p=0.5, output_type="dict"), AddColoredNoise(output_type="dict")]
     pipelines = AugmentationPipelines(
         SEVEN | {"one": [OneOf(parts, output_type="dict")]}
@@ -164,7 +164,7 @@ def test_the_input_is_not_changed(wav):
 
 
 def test_how_the_transforms_were_made_does_not_matter(wav):
-    """Old-style output and compositions; no warning while augmenting."""
+    """Old-style output and compositions give equal views, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         old = [Gain(p=1.0), Compose([PolarityInversion(p=1.0)], output_type="tensor")]

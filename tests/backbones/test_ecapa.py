@@ -1,4 +1,4 @@
-"""ECAPA-TDNN: as SpeechBrain computes it, alone in any batch, frozen, exported."""
+"""ECAPA-TDNN: equal to SpeechBrain's, alone in any batch, frozen, exported."""
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ from speechbrain_ser_cl.backbones.features import _smile
 
 
 def speech(n_samples, seed=0):
-    """Noise with some tones, float64."""
+    """Makes noise with some tones, float64."""
     rng = np.random.default_rng(seed)
     time = np.arange(n_samples) / 16000
     tones = sum(np.sin(2 * np.pi * f * time) for f in (120, 470, 2500, 7000))
@@ -21,7 +21,7 @@ def speech(n_samples, seed=0):
 
 
 def scipy_power(wav):
-    """Squared magnitudes (T, 257), by scipy, float64."""
+    """Computes squared magnitudes (T, 257), by scipy, float64."""
     _, _, spectrum = scipy.signal.stft(
         wav,
         window=scipy.signal.get_window("hann", 400),

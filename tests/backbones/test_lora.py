@@ -37,7 +37,7 @@ def build(name="wavlm", seed=0, **options):
 
 
 def train(backbone, wavs):
-    """A few steps, after which the updates matter."""
+    """Trains some steps, so that the updates are not zero."""
     trained = [p for p in backbone.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=0.05)
     backbone.train()
@@ -135,7 +135,7 @@ def test_merging_gives_an_ordinary_model_that_can_be_exported(name, wavs, tmp_pa
     if name != "whisper":
         _, report = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
         assert not report["missing_keys"] and not report["unexpected_keys"]
-    backbone.merge_lora()  # has nothing left to do
+    backbone.merge_lora()  # nothing is left to merge
     torch.testing.assert_close(backbone(wavs), expected, rtol=1e-4, atol=1e-4)
 
 

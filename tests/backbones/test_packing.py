@@ -19,7 +19,7 @@ from speechbrain_ser_cl.nnet.lengths import steps_mask
 
 CPU = torch.device("cpu")
 COUNTS = [5, 9, 1, 9, 7]
-# A group of each length, two groups, one group.
+# A group per length, two groups, one group.
 GROUP_COSTS = [0, 6, 1000]
 
 
@@ -83,7 +83,7 @@ def test_a_function_of_padded_batches_sees_zeros_after_each_utterance(group_cost
 
 
 def naive_attention(q, k, v, gates=None, bias=None):
-    """softmax(q k / sqrt(d) + g b) v of one utterance (t, H, d), by the formula."""
+    """Computes softmax(q k / sqrt(d) + g b) v of one utterance (t, H, d)."""
     y = torch.empty_like(q)
     for head in range(q.shape[1]):
         scores = q[:, head] @ k[:, head].T / q.shape[2] ** 0.5
@@ -136,7 +136,7 @@ def test_attention_and_its_gradient_equal_the_formula(gated, group_cost):
 def test_attention_dropout_takes_weights_out_and_its_gradient_is_of_what_was_left(
     gated,
 ):
-    """The values are the unit matrix, so that the output shows the weights."""
+    """The values are the unit matrix, so the output shows the weights."""
     steps = 64
     packing = Packing([steps], steps, CPU)
     q, k = frames(steps, 1, steps), frames(steps, 1, steps, seed=1)
@@ -151,7 +151,7 @@ def test_attention_dropout_takes_weights_out_and_its_gradient_is_of_what_was_lef
     assert 0.7 < kept.double().mean() < 0.8
     torch.testing.assert_close(dropped[kept], plain[kept] / 0.75)
     dropped.sum().backward()
-    # d(sum)/d(v_j) is the sum of the weights of v_j that were kept in this very run.
+    # d(sum)/d(v_j) is the sum of the weights of v_j that were kept in this run.
     torch.testing.assert_close(
         v.grad[:, 0], dropped.detach().sum(0)[:, None].expand(-1, steps)
     )
@@ -192,12 +192,12 @@ def test_dropout_takes_out_that_share_and_keeps_the_mean(p):
     torch.testing.assert_close(y[kept], x[kept] / (1 - p), rtol=1e-4, atol=0)
     y.sum().backward()
     torch.testing.assert_close(x.grad, kept.double() / (1 - p), rtol=1e-4, atol=0)
-    # Neighbours, in rows, in columns and four apart, know nothing of each other.
+    # Neighbours in rows, in columns and at distance four are independent.
     kept = kept.double() - kept.double().mean()
     for shift in [(0, 1), (0, 2), (0, 3), (0, 4), (1, 0)]:
         product = (kept * kept.roll(shift, (0, 1))).mean() / kept.var()
         assert abs(product) < 5 / x.numel() ** 0.5
-    # As torch's: the same with the same seed, and not the same again.
+    # Like torch's: equal with the same seed, different with the next.
     torch.manual_seed(0)
     assert torch.equal(dropout(x, p), y)
     assert not torch.equal(dropout(x, p), y)

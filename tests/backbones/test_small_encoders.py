@@ -51,7 +51,7 @@ def encoder(request):
 
 
 def batch(*counts, longest=None, garbage=torch.nan):
-    """A padded batch of noise of several levels, and its relative lengths."""
+    """Makes a padded batch of noise of several levels, and its relative lengths."""
     n_samples = longest or max(counts)
     wavs = torch.full((len(counts), n_samples), garbage)
     for i, n in enumerate(counts):
@@ -101,7 +101,7 @@ def test_the_frozen_encoder_is_not_trained():
 
 
 def test_counts_of_the_thesis_table():
-    """Layer by layer from the printed sizes; the first GRU reads 64 x 45 values."""
+    """Layer by layer from the printed sizes; the first GRU has 64 x 45 inputs."""
     expected = {
         "conv1": 64 * 41 * 21 + 64,
         "norm1": 2 * 64,
@@ -125,7 +125,7 @@ def test_registered_names():
 
 
 class PlainCRNN(nn.Module):
-    """The thesis's table as one would type it."""
+    """The thesis' table in plain PyTorch."""
 
     def __init__(self, encoder):
         super().__init__()
@@ -198,7 +198,7 @@ def test_batch_norm_counts_valid_frames_only(shape, momentum):
         x.requires_grad_()
 
         def valid(values, mask=mask):
-            """Rows of channels, of the valid frames only."""
+            """Returns rows of channels of the valid frames only."""
             return values.movedim(-1, 1)[mask].movedim(1, -1).reshape(-1, 6)
 
         found = valid(masked(x, None if lengths is None else mask))
@@ -216,11 +216,11 @@ def test_batch_norm_counts_valid_frames_only(shape, momentum):
 
 
 def test_padding_is_invisible(encoder):
-    """Alone, in a padded batch, in a longer one: the same frames. Garbage is NaN."""
+    """Alone, in a padded batch, in a longer one: equal frames. Padding is NaN."""
     counts = (24000, 16011, 7000, 3000)
     wavs, lengths = batch(*counts)
     encoder.train()
-    encoder(wavs, lengths)  # Running statistics other than the first ones.
+    encoder(wavs, lengths)  # Running statistics that differ from the initial ones.
     encoder.eval()
     together = encoder(wavs, lengths)
     n_frames = encoder.frame_lengths(lengths, wavs.shape[1]) * together.shape[1]
@@ -363,14 +363,14 @@ def test_means_of_frames_are_those_of_each_utterance():
     expected = [part.mean(dim=2) for part in frames.split(4, dim=2)]
     found = encoder.features(wav)
     torch.testing.assert_close(found, torch.stack(expected, dim=2))
-    shorter = encoder.features(wav[:, :3000])  # 9 frames: the last mean is of one
+    shorter = encoder.features(wav[:, :3000])  # 9 frames: the last mean has one frame
     frames = torch.stack(list(encoder.ssl.hidden_states(wav[:, :3000])), dim=1)
     assert frames.shape[2] == 9 and shorter.shape[2] == 3
     torch.testing.assert_close(shorter[:, :, -1], frames[:, :, -1])
 
 
 def test_vocal_functionals():
-    """Numbers in a row, by hand from SpeechBrain's frames."""
+    """Compared with values computed from SpeechBrain's frames."""
     torch.manual_seed(0)
     wavs, lengths = batch(16000, 12000)
     features = VocalFunctionals()
@@ -410,7 +410,7 @@ def test_errors():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", [*BUILD, "vocal_mlp"])
 def test_a_model_cast_to_half_precision_takes_the_same_waveforms(name, dtype):
-    """The variances of functionals in Hz are beyond what half precision can say."""
+    """Variances of functionals in Hz are too large for half precision."""
     torch.manual_seed(0)
     encoder = (BUILD | {"vocal_mlp": VocalMLP})[name]()
     wavs, lengths = batch(16000, 9000, garbage=0.0)

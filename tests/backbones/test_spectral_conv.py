@@ -1,4 +1,4 @@
-"""Convolutions by Fourier transforms, against PyTorch's own."""
+"""Convolutions by Fourier transforms, against PyTorch's."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from speechbrain_ser_cl.backbones.spectral_conv import strided_conv
 
 
 def pair(frequencies, times, kernel, dtype=torch.float64, channels=3, outputs=4):
-    """A batch and a kernel."""
+    """Makes a batch and a kernel."""
     torch.manual_seed(0)
     x = torch.randn(frequencies, times, 2, channels, dtype=dtype)
     return x, torch.randn(outputs, channels, *kernel, dtype=dtype)
@@ -70,5 +70,5 @@ def test_the_encoder_is_the_same_either_way(shortest, training):
         torch.testing.assert_close(buffer, other.get_buffer(name), msg=name)
     for ours, theirs in zip(encoder.parameters(), other.parameters(), strict=True):
         gap = (ours.grad - theirs.grad).norm()
-        # The bias of a normalised convolution has no gradient but rounding.
+        # The bias of a normalised convolution has a gradient of rounding errors only.
         assert gap <= 0.01 * theirs.grad.norm() + 1e-2

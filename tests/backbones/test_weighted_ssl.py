@@ -1,4 +1,4 @@
-"""WeightedSSL against transformers itself, on small random and real models."""
+"""WeightedSSL against transformers, on small random and real models."""
 
 import copy
 import json
@@ -71,7 +71,7 @@ GROUP_NORM = {
     for model_type in ["wav2vec2", "hubert", "wavlm"]
 }
 ALL = LAYER_NORM | {"whisper": WHISPER} | GROUP_NORM
-# No published model is of this kind, but transformers has it.
+# No published model has this combination, but transformers supports it.
 STABLE_GROUP_NORM = {
     f"{model_type}-group-stable": waveform_config(model_type, "group", True)
     for model_type in ["wav2vec2", "hubert", "wavlm"]
@@ -92,7 +92,7 @@ BERT = {
     "left_max_position_embeddings": 6,
     "right_max_position_embeddings": 3,
 }
-# Families beside the first four, and MMS, whose layers have adapters.
+# Other families than the first four, and MMS, whose layers have adapters.
 MORE_FAMILIES = {
     "data2vec-audio": DATA2VEC,
     "unispeech": waveform_config("unispeech", "group"),
@@ -113,7 +113,7 @@ def build(config, **options):
 
 
 def speech(*counts, seed=0):
-    """Noise of several lengths with different means and levels, one by one."""
+    """Makes noise of several lengths with different means and levels, one by one."""
     generator = torch.Generator().manual_seed(seed)
     return [
         (0.1 + i) * torch.randn(n, generator=generator) + 0.05 * i
@@ -122,7 +122,7 @@ def speech(*counts, seed=0):
 
 
 def pad(utterances, garbage=0.0):
-    """A padded batch and its relative lengths."""
+    """Returns a padded batch and its relative lengths."""
     longest = max(map(len, utterances))
     wavs = torch.full((len(utterances), longest), garbage)
     for row, utterance in zip(wavs, utterances, strict=True):
@@ -147,7 +147,7 @@ def one_config(request):
 def test_equals_the_weighted_sum_of_transformers_hidden_states(name, tmp_path):
     torch.manual_seed(1)
     model = AutoModel.from_config(AutoConfig.for_model(**WAVEFORM[name])).eval()
-    with torch.no_grad():  # a final norm that does nothing would hide a mistake
+    with torch.no_grad():  # a final norm that changes nothing would hide an error
         model.encoder.layer_norm.weight.uniform_(0.5, 2)
     model.save_pretrained(tmp_path)
     Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(tmp_path)
@@ -177,7 +177,7 @@ def test_equals_the_weighted_sum_of_transformers_hidden_states(name, tmp_path):
 def test_the_other_families_equal_transformers_too(name, tmp_path):
     torch.manual_seed(1)
     model = AutoModel.from_config(AutoConfig.for_model(**MORE_FAMILIES[name])).eval()
-    with torch.no_grad():  # adapters and norms start so that they do nothing
+    with torch.no_grad():  # adapters and norms initially change nothing
         for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.uniform_(0.5, 1.5)
@@ -278,7 +278,7 @@ def test_whisper_on_30_seconds_equals_transformers():
 def test_log_mel_equals_whispers_feature_extractor(n_mels):
     backbone = build(WHISPER | {"num_mel_bins": n_mels})
     utterances = speech(16000, 7777, 40123)
-    utterances[1][2000:6000] = 0  # silence, where the range below the maximum counts
+    utterances[1][2000:6000] = 0  # silence, where the limit below the maximum matters
     extractor = WhisperFeatureExtractor(feature_size=n_mels)
     wavs, lengths = pad(utterances)
     counts = torch.tensor([len(u) for u in utterances])
@@ -329,7 +329,7 @@ def test_sizes(any_config):
     ],
 )
 def test_padding_is_invisible(name, garbage, group_cost, monkeypatch):
-    """Whether each utterance is computed by itself or all of them together."""
+    """Each utterance alone, or all together."""
     monkeypatch.setitem(packing._GROUP_COST, "cpu", group_cost)
     backbone = build((EVERY_KIND | MORE_FAMILIES)[name]).eval()
     utterances = speech(12345, 3000, 8159, 8160, 450)
@@ -399,7 +399,7 @@ def test_inductor_compiles_training(inductor):
 
 @pytest.mark.parametrize("name", GROUP_NORM)
 def test_group_norm_counts_padding_where_that_is_asked_for(name):
-    """What transformers computes of the zero-padded batch and its mask."""
+    """Equal to transformers on the zero-padded batch and its mask."""
     backbone = build(GROUP_NORM[name], padded_group_norm=True).eval()
     utterances = speech(16000, 4000)
     wavs, lengths = pad(utterances)
@@ -420,7 +420,7 @@ def test_group_norm_counts_padding_where_that_is_asked_for(name):
 
 
 def transformers_layers(backbone, x, mask):
-    """The layers of transformers' WavLM on frames (B, T', D), one after the other."""
+    """Runs the layers of transformers' WavLM on frames (B, T', D) in order."""
     bias = None
     for layer in backbone.encoder.model.encoder.layers:
         x, bias = layer(x, attention_mask=mask, position_bias=bias)
@@ -431,19 +431,19 @@ def transformers_layers(backbone, x, mask):
 @pytest.mark.parametrize("stable", [False, True])
 @pytest.mark.parametrize(
     ("counts", "dropout"),
-    # With padding, what is dropped is drawn in another order.
+    # With padding, dropout draws in another order.
     [([40, 40, 40], 0.0), ([40, 40, 40], 0.5), ([40, 13, 27], 0.0)],
 )
 def test_wavlm_equals_transformers_in_training_too(
     stable, dropout, counts, monkeypatch
 ):
-    """Output and all gradients, with torch's random numbers also of what is dropped."""
+    """Output and all gradients, with torch's random numbers also for dropout."""
     monkeypatch.setattr(packing, "dropout", F.dropout)
     config = waveform_config("wavlm", "layer", stable, num_buckets=16)
     rates = ["attention_dropout", "hidden_dropout", "activation_dropout"]
     config |= dict.fromkeys(rates, 0.0) | {"attention_dropout": dropout}
     backbone = build(config).train()
-    with torch.no_grad():  # the gates and biases start so that they hardly matter
+    with torch.no_grad():  # initially the gates and biases have little effect
         for name, p in backbone.named_parameters():
             if "gru_rel_pos" in name or "rel_attn_embed" in name:
                 p.normal_()
@@ -476,7 +476,7 @@ def test_wavlm_equals_transformers_in_training_too(
 
 
 def test_nothing_of_transformers_is_replaced(any_config):
-    """Other models in the process stay as they are; checkpoints fit both ways."""
+    """Other models are not changed; checkpoints are compatible both ways."""
     backbone = build(any_config)
     model = backbone.encoder.model
     for module in model.modules():
@@ -489,7 +489,7 @@ def test_nothing_of_transformers_is_replaced(any_config):
 
 @pytest.mark.parametrize("name", ["wav2vec2-post", "whisper"])
 def test_frame_lengths_are_exact_for_every_length(name):
-    """The mask of frame_lengths counts what the encoder makes of an unpadded wav."""
+    """The mask of frame_lengths has as many frames as an unpadded waveform gives."""
     backbone = build(ALL[name])
     longest = 4001
     counts = torch.arange(400, longest + 1)
@@ -583,7 +583,7 @@ def test_an_int_freezes_the_front_end_and_the_lowest_layers(one_config):
 
 @pytest.mark.parametrize("freeze", ["none", "frontend", 0, 1, 3, "all"])
 def test_every_trained_parameter_gets_a_gradient(any_config, freeze):
-    """One without would stop DistributedDataParallel."""
+    """A parameter without a gradient would stop DistributedDataParallel."""
     backbone = build(any_config, freeze=freeze).train()
     backbone(*pad(speech(8000, 5000))).square().sum().backward()
     for name, parameter in backbone.named_parameters():
@@ -665,7 +665,7 @@ def test_wrong_layers_are_refused(layers):
     ],
 )
 def test_training_goes_on_from_frozen_states(any_config, freeze, layers, kept):
-    """The same frames and gradients as from waveforms, whatever the padding."""
+    """The same frames and gradients as from waveforms, with any padding."""
     backbone = build(any_config, freeze=freeze, layers=layers).eval()
     utterances = speech(8000, 5000)
     wavs, lengths = pad(utterances)
@@ -676,7 +676,7 @@ def test_training_goes_on_from_frozen_states(any_config, freeze, layers, kept):
     gradients = {n: p.grad for n, p in backbone.named_parameters()}
     backbone.zero_grad()
 
-    # One by one, as they are kept, and padded afterwards with what has no meaning.
+    # One by one, as they are stored, and then padded with meaningless values.
     one, other = (backbone.frozen_states(u[None])[0] for u in utterances)
     assert backbone.kept == kept
     assert one.shape[0] == len(kept)
@@ -937,7 +937,7 @@ def test_lengths_that_are_not_relative_are_refused(lengths):
 
 
 class Holder:
-    """Of a tensor that autograd keeps, for as long as it does."""
+    """Keeps a tensor as long as autograd keeps it."""
 
     def __init__(self, x):
         self.x = x
@@ -956,7 +956,7 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same(name):
             kept.add(holder := Holder(x))
             return holder
 
-        torch.manual_seed(0)  # of what is dropped
+        torch.manual_seed(0)  # from dropout
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda holder: holder.x):
             frames = backbone(wavs, lengths)
         weights = {p.untyped_storage().data_ptr() for p in backbone.parameters()}
@@ -991,7 +991,7 @@ def test_spans_are_as_long_and_as_many_as_asked_for():
     mask = masked_spans([1000] * 200 + [30], share=0.05, length=10, fewest=0)
     assert mask.shape == (201, 1000) and not mask[200, 30:].any()
     share = mask[:200].float().mean()
-    # Spans begin anywhere with this probability, and may overlap.
+    # Spans start anywhere with this probability, and may overlap.
     assert abs(share - (1 - (1 - 5 / 991) ** 10)) < 0.004
     assert mask[:, 500].any() and mask[:200, 0].sum() < 5
     padded = F.pad(mask.float(), (1, 1))
@@ -1020,7 +1020,7 @@ def test_spec_augment_masks_in_training_only_and_only_what_is_trained(name):
     backbone.train()
     assert not torch.equal(*(backbone(wavs, lengths) for _ in range(2)))
     backbone(wavs, lengths).square().sum().backward()
-    for parameter in backbone.parameters():  # DistributedDataParallel wants them all
+    for parameter in backbone.parameters():  # DistributedDataParallel needs all of them
         assert (parameter.grad is not None) == parameter.requires_grad
     assert backbone.encoder.model.masked_spec_embed.requires_grad
     frozen = build(config, spec_augment=True, freeze=1).train()

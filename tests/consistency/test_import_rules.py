@@ -1,4 +1,4 @@
-"""Who may import whom: the package's layers, read from its import statements."""
+"""Import rules between the package's parts, checked in its import statements."""
 
 import ast
 import sys
@@ -108,12 +108,12 @@ def files():
 
 
 def part_of(path):
-    """The sub-package or module of the package that a file belongs to."""
+    """Returns the sub-package or module that a file belongs to."""
     return path.relative_to(PACKAGE).with_suffix("").parts[0]
 
 
 def imports(tree):
-    """Dotted names imported in a tree, relative imports not among them."""
+    """Returns dotted names imported in a tree, without relative imports."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -126,7 +126,7 @@ def imports(tree):
 
 
 def at_module_level(tree):
-    """The tree without function bodies."""
+    """Returns the tree without function bodies."""
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = []

@@ -1,4 +1,4 @@
-"""Recipes keep the rules that SpeechBrain's own checks set for a merge."""
+"""Recipes follow the rules of SpeechBrain's own checks."""
 
 import ast
 import csv
@@ -22,7 +22,7 @@ WEIGHTS = {".pt", ".pth", ".bin", ".ckpt", ".safetensors", ".onnx", ".h5", ".pkl
 
 
 def of_recipes(pattern):
-    """Files of the recipes, without the copies that runs leave in their folders."""
+    """Lists files of the recipes, without copies in the folders of runs."""
     return sorted(
         path
         for path in (ROOT / "recipes").rglob(pattern)
@@ -31,12 +31,12 @@ def of_recipes(pattern):
 
 
 def hparams_files():
-    """The recipes' YAMLs; a sweep file, in a folder ``tables``, is none of them."""
+    """Lists the recipes' YAMLs, without sweep files in folders named ``tables``."""
     return [path for path in of_recipes("*.yaml") if path.parent.name != "tables"]
 
 
 def sweep_files():
-    """Tables that ``ser-cl table`` runs."""
+    """Lists the sweep files of ``ser-cl table``."""
     return [path for path in of_recipes("*.yaml") if path.parent.name == "tables"]
 
 
@@ -56,7 +56,7 @@ def row_id(value):
 
 @pytest.fixture(scope="module")
 def tracked():
-    """Paths that git tracks here."""
+    """Lists paths that git tracks."""
     listing = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True
     )
@@ -108,7 +108,7 @@ def test_row_is_complete(entry):
     "path", sweep_files(), ids=lambda path: str(path.relative_to(ROOT / "recipes"))
 )
 def test_every_sweep_file_fits_its_recipe(path, capsys):
-    """Keys and rows are right; without corpora nothing would run."""
+    """Keys and rows are valid; without corpora nothing would run."""
     assert main(["table", str(path), "--dry-run"]) == 0, capsys.readouterr().err
     told = capsys.readouterr().out.splitlines()
     assert all(" not run here (" in line for line in told[:-1])
@@ -118,7 +118,7 @@ def test_every_sweep_file_fits_its_recipe(path, capsys):
 @pytest.mark.parametrize("entry", table_rows(), ids=row_id)
 def test_every_yaml_key_is_used(entry):
     _, row = entry
-    # What recipes share is read in the package.
+    # The package reads what recipes share.
     readers = [ROOT / row["Script_file"]]
     for part in ("training", "data", "sweeps"):
         readers += (ROOT / "speechbrain_ser_cl" / part).rglob("*.py")

@@ -1,4 +1,4 @@
-"""Tables in READMEs say what the committed results say."""
+"""Tables in READMEs equal the committed results."""
 
 import re
 import subprocess
@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 READMES = [
     path
     for path in (ROOT / "README.md", *sorted((ROOT / "recipes").rglob("README.md")))
-    # Those without an argument are written by benchmarks/tables.py.
+    # benchmarks/tables.py writes those without an argument.
     if re.search(r"<!-- [a-z_]+: begin \w", path.read_text(encoding="utf-8"))
 ]
 

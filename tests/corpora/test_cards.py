@@ -1,4 +1,4 @@
-"""Every card on a copy of full size, with names made from the card's own scheme."""
+"""Every card, on a copy of full size with names generated from the card's pattern."""
 
 import csv
 import itertools
@@ -23,7 +23,7 @@ except ImportError:  # Python 3.10
     import sre_parse as parser
 
 READABLE = {card.name: card for card in all_cards() if card.readable}
-# Which release the copy is, where the golden counts of the first are a total only.
+# Release of the copy, where the published counts are only a total.
 RELEASE = {"msp_podcast": "the release of EmoBox"}
 
 
@@ -31,7 +31,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class Names:
-    """The texts that fit a regular expression, by number: unlimited runs have 4."""
+    """Generates numbered texts that match a regular expression."""
 
     def __init__(self, tree, given=None):
         self.parts = [self._part(str(k), v, given or {}) for k, v in tree]
@@ -68,7 +68,7 @@ class Names:
 
 
 class Either:
-    """One of several."""
+    """One of several alternatives."""
 
     def __init__(self, names):
         self.names = names
@@ -106,7 +106,7 @@ def counts_of(card):
 
 
 def codes_of(card):
-    """Each code of an emotion, and what it means."""
+    """Lists each code of an emotion with its meaning."""
     meaning = {}
     for code, emotion in card.emotion.words.items():
         for word in words(code):
@@ -119,7 +119,7 @@ def code_for(card, emotion):
 
 
 def files_of(card):
-    """Paths without suffix and their emotions: as many as published."""
+    """Lists paths without suffix and their emotions: as many as published."""
     counts, emotions = counts_of(card)
     tree = parser.parse(card.path)
     group = tree.state.groupdict
@@ -144,10 +144,10 @@ def files_of(card):
             if "speaker" in group:
                 given[group["speaker"]] = [speaker]
             names = Names(tree, given)
-            # Others than those of the emotion before, where there are enough.
+            # Other texts than for the previous emotion, if there are enough.
             first = order * stride if names.size >= stride * len(emotions) else 0
             made += [names[i] for i in range(first, first + each)]
-        # Dealt in turn, so that no speaker is left out.
+        # In turn, so that each speaker occurs.
         ordered = [made[i::each] for i in range(each)]
         flat = [name for some in ordered for name in some][:number]
         assert len(set(flat)) == number, (card.name, emotion, len(set(flat)), number)
@@ -168,7 +168,7 @@ def _groups(tree):
 
 
 def write_tables(card, folder):
-    """The card's tables, and the paths without suffix that they name."""
+    """Writes the card's tables, and returns the paths without suffix that they name."""
     counts, emotions = counts_of(card)
     templates = [card.audio, *(f.of for f in card.fields.values())]
     columns = {c for t in templates for c in re.findall(r"\{(\w+)", t)}
@@ -199,7 +199,7 @@ def write_tables(card, folder):
 
 @pytest.fixture
 def disk(monkeypatch, tmp_path):
-    """A function that pretends that audio files lie in a folder, and reads them."""
+    """Returns a function that simulates audio files in a folder, and reads them."""
     real = cards.walk
 
     def read(card, files, **options):
@@ -236,7 +236,7 @@ def test_a_whole_copy_one_file_less_and_one_of_another_kind(name, disk, tmp_path
     assert all(of_path[str(u.path)[len(root) + 1 :]] == u.emotion for u in found)
     if counts.speakers:
         assert len({u.speaker for u in found}) == counts.speakers
-    if len(files) > 5000:  # what follows is checked on smaller ones
+    if len(files) > 5000:  # the following is checked on smaller copies
         return
 
     told = "missing audio files .1: " if card.tables else "instead of"
@@ -377,7 +377,7 @@ def test_msp_podcast_leaves_the_second_test_part_out(tmp_path):
 
 
 def test_names_and_headers_of_wav_and_flac(tmp_path):
-    """Our own reading of headers says what libsndfile says."""
+    """The package's header reader agrees with libsndfile."""
     import soundfile
 
     from speechbrain_ser_cl.corpora.checks import read_durations

@@ -1,4 +1,4 @@
-"""One list of words for emotions, for tables, folders, cards and ``emotion_map``."""
+"""One list of emotion words for tables, folders, cards and ``emotion_map``."""
 
 import warnings
 from dataclasses import replace
@@ -69,7 +69,7 @@ def test_emotion_map_knows_the_same_words(tmp_path):
     )
     (item,), _ = map_emotions([utterance], {"bad": ["disgust"]})
     assert item.label == "bad"
-    # What labels: {"0": joy, "1": Freude} makes of numbers.
+    # Result of labels: {"0": joy, "1": Freude} for numbers.
     joy, fun = (replace(utterance, id=word, emotion=word) for word in ("joy", "freude"))
     items, left_out = map_emotions([utterance, joy, fun], {"good": ["happy"]})
     assert [item.utterance.id for item in items] == ["joy", "freude"]

@@ -1,4 +1,4 @@
-"""Which corpora's audio may be shown to others, and what a model's users must know."""
+"""Which corpora's audio may be shared, and restrictions on their models."""
 
 import json
 from dataclasses import asdict

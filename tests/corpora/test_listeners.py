@@ -1,4 +1,4 @@
-"""Votes and levels of CREMA-D: the part that is here, and a table that is damaged."""
+"""Votes and levels of CREMA-D: the available part, and a damaged table."""
 
 import shutil
 
@@ -12,7 +12,7 @@ HEADER = '"","A","D","F","H","N","S","fileName","numResponses","meanEmoResp"\n'
 
 
 def small(folder, votes, table="processedResults/tabulatedVotes.csv"):
-    """Two clips of CREMA-D, and a table."""
+    """Makes two clips of CREMA-D, and a table."""
     root = folder / "CREMA-D"
     (root / "AudioWAV").mkdir(parents=True)
     for name in ("1001_IEO_HAP_LO", "1001_IEO_SAD_XX"):
@@ -70,7 +70,7 @@ def test_a_damaged_table_is_told(tmp_path, old, new, message):
 
 @pytest.mark.filterwarnings("ignore:crema_d in")
 def test_the_voice_alone_is_mostly_heard_as_neutral(shared):
-    """On the part that is here (happy and sad clips only)."""
+    """On the available part (happy and sad clips only)."""
     votes = [
         (u.emotion, u.votes, u.dimensions)
         for u in CORPORA.get("crema_d")(

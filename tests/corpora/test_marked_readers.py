@@ -1,4 +1,4 @@
-"""Readers of corpora whose labels are no names and no tables: M3ED, EESC, PAVOQUE."""
+"""Readers of corpora with labels outside of names and tables: M3ED, EESC, PAVOQUE."""
 
 import json
 import os
@@ -128,7 +128,7 @@ def test_eesc_tells_what_is_wrong(eesc, tmp_path):
 
 @pytest.fixture(scope="module")
 def m3ed(tmp_path_factory):
-    """All 24437 turns, and 12 that have no audio."""
+    """Makes all 24437 turns, and 12 without audio."""
     folder = tmp_path_factory.mktemp("m3ed")
     (folder / "modality_speech").mkdir()
     (folder / "splitInfo").mkdir()
@@ -191,7 +191,7 @@ def test_m3ed_tells_what_is_wrong(m3ed, tmp_path):
 
 @pytest.fixture(scope="module")
 def pavoque(tmp_path_factory):
-    """Two of the six recordings, with three utterances each."""
+    """Makes two of the six recordings, with three utterances each."""
     folder = tmp_path_factory.mktemp("pavoque") / "pavoque-data"
     folder.mkdir()
     for number, style in enumerate(("angry", "outtakes")):

@@ -1,4 +1,4 @@
-"""Corpora of one's own: tables and folders, laid out as nobody's recipe knows."""
+"""Users' corpora: tables and folders with unusual layouts."""
 
 import sys
 import unicodedata
@@ -17,7 +17,7 @@ from speechbrain_ser_cl.data.protocols import make_folds
 from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
 from speechbrain_ser_cl.utils.audio import load_audio
 
-# German words, none of which anybody knows, and columns to match.
+# German words, none of which is known, and matching columns.
 COLUMNS = {"file": "Datei", "emotion": "Gefühl", "speaker": "Person"}
 LABELS = {"Wut": "angry", "Freude": "happy", "Stolz": "stolz"}
 TABLE = """Datei;Gefühl;Person;Anmerkung
@@ -36,7 +36,7 @@ def write_wav(path, seconds=0.5, rate=8000, channels=1, seed=0):
 
 @pytest.fixture
 def calls(tmp_path):
-    """A folder with the table above and its four files."""
+    """Makes a folder with the table above and its four files."""
     folder = tmp_path / "calls"
     for n, name in enumerate(("a1", "a2", "b1", "b2")):
         write_wav(folder / "wav" / f"{name}.wav", seed=n)
@@ -77,7 +77,7 @@ def test_a_table_with_columns_and_words_of_its_own(calls):
     assert {(u.corpus, u.language, u.gender) for u in found} == {
         ("my_calls", "de", None)
     }
-    # The table itself instead of its folder, and its name.
+    # The table instead of its folder, and its name.
     assert facts(read(calls / "calls.csv")) == EXPECTED
     (calls / "other.csv").write_text("a,b\n1,2\n")
     assert facts(read(calls, table="calls.csv")) == EXPECTED
@@ -193,7 +193,8 @@ def test_usual_headers_are_recognised_and_told(tmp_path, caplog):
         read_header("x,emotion,speaker,id")  # no names of files in id
     with pytest.raises(CorpusError, match=r"first line, b.wav, sad, B, dev, names a f"):
         read_header("b.wav,sad,B,dev")
-    # No part of a split is called A; two may be the speaker; the user's word counts.
+    # A is not the name of a part; two columns may be the speaker; the user's choice
+    # wins.
     assert read_header("file,emotion,spk,set", "a.wav,joy,1,A")[2] is None
     with pytest.raises(CorpusError, match="spk and actor may both be the speaker. Say"):
         read_header("file,emotion,spk,actor")
@@ -268,12 +269,12 @@ def test_paths_of_another_machine(tmp_path):
     theirs = [f"{windows}\\s1\\001.wav", f"{windows}\\S1\\002.WAV"]
     assert read_paths(*theirs, f"{windows}\\s2\\001.wav") == ids
     assert read_paths("/home/anna/s1/002.wav", "/home/anna/s2/001") == ids[1:]
-    # s3/001 is neither of those that are called 001.
+    # s3/001 is different from both files named 001.
     with pytest.raises(CorpusError, match=r"missing audio files .1: audio/s3/001\)"):
         read_paths(*theirs, f"{windows}\\s3\\001.wav")
     with pytest.raises(CorpusError, match=r"/x/001.wav, fit files in .*/s1 .*/s2; set"):
         read_paths("/x/001.wav")
-    # Files of this machine that lie elsewhere are called by the ends of their paths.
+    # Files elsewhere on this machine are named by the ends of their paths.
     for name in ("x/1", "y/1"):
         write_wav(tmp_path / "else" / f"{name}.wav")
     here = [str(tmp_path / "else" / f"{name}.wav") for name in ("x/1", "y/1")]
@@ -377,7 +378,7 @@ def test_rows_are_left_out_by_label_split_and_name(calls, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        # A typo in one word, a word of one's own.
+        # A typo in one word, and an unknown word.
         ("a2.wav;Freude", "a2.wav;Freunde", "'Freunde' 1× did you mean 'freude'"),
         ("a2.wav;Freude", "a2.wav;hapy", "'hapy' 1× did you mean 'happy'"),
         ("Gefühl", "Gefuehl", "no column 'Gefühl'; did you mean 'Gefuehl'"),
@@ -451,7 +452,7 @@ def test_if_no_file_is_found_the_error_says_where_one_is(calls):
     with pytest.raises(CorpusError, match="none of its 4 files") as error:
         read(calls)
     hint = str(error.value).split("columns: {file: ")[1].rstrip("}") + "}"
-    # What it says to write is right.
+    # The advice of the message is correct.
     found = read(calls, columns=COLUMNS | {"file": hint.strip('"}') + "}"})
     assert facts(found) == EXPECTED
 
@@ -557,7 +558,7 @@ def test_parts_that_a_file_does_not_have(tmp_path):
     ):
         with pytest.raises(CorpusError, match=told):
             read_columns(*names)
-    # Nothing to cut: no folder for parts is needed.
+    # Nothing to cut: a folder for parts is not needed.
     parts.clear()
     assert facts(read_parts("0 days;NaT")) == [("table_call", "happy", None)]
 
@@ -642,7 +643,7 @@ def test_emotions_of_ones_own_can_be_classes(calls):
     items = read_corpora(corpora, {"bad": ["angry"], "good": ["happy", "stolz"]})
     assert [item.label for item in items] == ["bad", "good", "bad", "good"]
 
-    # Nobody notices a class that is lost to a typo, unless it is an error.
+    # A class that is lost by a typo must be an error.
     with pytest.raises(ValueError, match=r"'stolz', 1 utterances.*Put them into a cla"):
         read_corpora(corpora, {"bad": ["angry"], "good": ["happy"]})
     corpora["my_calls"]["labels"] = LABELS | {"Freude": "hapy"}

@@ -1,4 +1,4 @@
-"""The corpus readers on hollow corpora, whole and damaged."""
+"""Corpus readers on generated corpora, complete and damaged."""
 
 import dataclasses
 import os
@@ -38,14 +38,14 @@ LABELLED_BY_FILE = ("iemocap", "msp_improv")
 
 @pytest.fixture(scope="module")
 def corpora(tmp_path_factory):
-    """Each whole hollow corpus, written once."""
+    """Writes each complete generated corpus, once."""
     folder = tmp_path_factory.mktemp("hollow")
     return {name: write(folder / name) for name, write in WRITERS.items()}
 
 
 @pytest.fixture(scope="module")
 def utterances(corpora):
-    """What is read from each, without a warning."""
+    """Reads each corpus, without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         return {name: CORPORA.get(name)(root) for name, root in corpora.items()}
@@ -127,7 +127,7 @@ def test_iemocap_emotions_and_free_speech(utterances):
 
 
 def test_what_listeners_said(utterances):
-    """A turn has the listeners' words, without the actors' own, and known values."""
+    """Turns have the listeners' words, without the actors' own, and known values."""
     turn = by_id(utterances["iemocap"])["iemocap_Ses03M_impro04_F002"]
     assert turn.votes == {"neutral": 1, "frustrated": 1, "angry": 1}
     assert turn.dimensions == {"valence": 2.5, "arousal": 2.5, "dominance": 2.5}
@@ -294,7 +294,7 @@ def test_wrong_folder(tmp_path, corpus):
 
 
 def test_missing_and_unreadable_files(corpora, tmp_path, corpus):
-    """Errors name ten at most and give the number; or one warning, and the rest."""
+    """Errors name at most ten files and their number; or the rest is read."""
     root = hollow.linked_copy(corpora[corpus], tmp_path)
     missing = some_audio(root, corpus, 12)
     for path in missing:

@@ -43,7 +43,7 @@ def test_the_same_bit_for_bit(tmp_path):
         for folder in (a, other)
     )
     assert not one & two
-    # More speakers or utterances leave the first ones as they are.
+    # More speakers or utterances do not change the first ones.
     wavs = {path: d for path, d in digests(smaller).items() if path.suffix == ".wav"}
     assert len(wavs) == 2
     assert wavs.items() <= digests(a).items()
@@ -137,7 +137,7 @@ def mel_filters(bands=24, fft=512, rate=16000):
 
 
 def statistics(utterance):
-    """Mean and standard deviation over time of the log-mel spectrum: (48,)."""
+    """Computes mean and standard deviation over time of the log-mel spectrum: (48,)."""
     samples, rate = soundfile.read(utterance.path)
     _, _, spectrum = signal.stft(samples, rate, nperseg=400, noverlap=240, nfft=512)
     mel = numpy.log(mel_filters() @ abs(spectrum) ** 2 + 1e-10)
@@ -145,7 +145,7 @@ def statistics(utterance):
 
 
 def test_emotion_is_learnable_and_there_is_a_domain_gap(tmp_path):
-    """For other seeds: 86 to 98 % within, 62 to 82 % from source to target."""
+    """For other seeds: 86 to 98 % within a corpus, 62 to 82 % from source to target."""
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.1))
     data = {}
     for corpus in ("synthetic_source", "synthetic_target"):

@@ -1,4 +1,4 @@
-"""Which corpus lies in a folder, by the command line."""
+"""Recognition of the corpus in a folder, by the command line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Whole utterances, parts, views and batches depend on seed and draw alone."""
+"""Whole utterances, parts, views and batches depend only on seed and draw."""
 
 from collections import Counter
 from functools import partial
@@ -46,7 +46,7 @@ def items(tmp_path_factory):
 
 
 def toys(lengths=LENGTHS, corpus="toy"):
-    """Items without audio."""
+    """Makes items without audio."""
     return [
         Labelled(
             Utterance(
@@ -68,13 +68,13 @@ def toys(lengths=LENGTHS, corpus="toy"):
 
 
 def ramp(utterance):
-    """Float16 frames (n, 2): the values say which part it is."""
+    """Makes float16 frames (n, 2) whose values show which part they are."""
     n = int(utterance.id[1:])
     return torch.arange(1.0, n + 1)[:, None].expand(n, 2).half()
 
 
 def samples(utterance):
-    """A waveform whose values say which part it is."""
+    """Makes a waveform whose values show which part it is."""
     n = int(utterance.id[1:])
     return 1 + torch.arange(n) / 2**17
 
@@ -127,7 +127,7 @@ def test_a_draw_gives_a_part_that_depends_on_seed_and_draw_alone(items):
     whole = load_audio(items[0].utterance.path)
     starts = set()
     for number, (part, other) in enumerate(zip(parts(1), parts(2), strict=True)):
-        # The rule that runs of earlier versions followed.
+        # The rule of earlier versions.
         start = np.random.default_rng([1, number]).integers(len(whole) - 8000 + 1)
         assert torch.equal(part, whole[start : start + 8000])
         assert not torch.equal(part, other)
@@ -146,7 +146,7 @@ def test_what_is_not_longer_is_not_cut(items):
 
 @pytest.fixture(scope="module")
 def pipelines():
-    """One pipeline for each of NAMES, all of which can be undone exactly."""
+    """Makes a pipeline for each of NAMES; each can be inverted exactly."""
     ta = pytest.importorskip("torch_audiomentations")
     always = {"p": 1.0, "output_type": "dict"}
     half = 20 * np.log10(0.5)
@@ -162,7 +162,7 @@ def pipelines():
 
 @pytest.fixture
 def random_pipelines():
-    """Pipelines with much randomness."""
+    """Makes pipelines with much randomness."""
     ta = pytest.importorskip("torch_audiomentations")
     return AugmentationPipelines(
         {
@@ -174,7 +174,7 @@ def random_pipelines():
 
 @pytest.fixture
 def one_thread():
-    """As many threads as a worker has: torch sums in another order with more."""
+    """Uses as many threads as a worker; with more, torch sums in another order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -201,10 +201,10 @@ def test_a_draw_gives_the_same_views_in_any_order_and_worker(random_pipelines):
     data = views_of(random_pipelines, WAVS, seed=1, max_seconds=0.4)
     order = [Draw(n % len(data), 1000 + n) for n in range(24)]
     in_order = [data[draw] for draw in order]
-    torch.manual_seed(99)  # nothing outside matters
+    torch.manual_seed(99)  # the global random state has no effect
     for n in np.random.default_rng(0).permutation(24):
         assert same(data[order[n]], in_order[n])
-    # And the seed, the number and the view make a difference.
+    # Seed, number and view change the result.
     one, other = data[Draw(3, 7)], data[Draw(3, 8)]
     assert not torch.equal(*one["views"])
     assert not same(one, other)
@@ -245,7 +245,7 @@ def test_a_view_is_its_pipeline_applied_to_a_part(pipelines, max_seconds):
     # 25 expected in each cell, standard deviation 5.
     assert seen.min() > 5 and seen.max() < 50
     assert (set(starts) == {0}) == (max_seconds in (None, 5.0))
-    if max_seconds == 0.25:  # the ends are reached as well
+    if max_seconds == 0.25:  # the ends are reached too
         assert min(starts) < 0.05 * 11000 and max(starts) > 0.8 * 11000
 
 
@@ -262,11 +262,11 @@ def test_batches_of_the_mean_length(items):
         for row, n, length in zip(batch.speech, LENGTHS, batch.lengths, strict=True):
             kept = min(n, 40)
             assert length * 40 == pytest.approx(kept)
-            start = int(row[0, 0])  # utterances count from 1
+            start = int(row[0, 0])  # utterances are numbered from 1
             assert row[:kept, 0].tolist() == list(range(start, start + kept))
             assert (row[kept:] == 0).all()
         starts.add(int(batch.speech[2, 0, 0]))
-    assert min(starts) == 1 and max(starts) == 41  # all places, both ends included
+    assert min(starts) == 1 and max(starts) == 41  # all positions, including both ends
     short = crop_or_pad_to_mean([data[d] for d in draws()], max_steps=12)
     assert short.speech.shape[1] == 12
 

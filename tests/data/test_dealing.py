@@ -1,4 +1,4 @@
-"""Groups dealt to folds: as even as scikit-learn's, each class wherever it can be."""
+"""Groups in folds: as balanced as scikit-learn's, with each class if possible."""
 
 import itertools
 import random
@@ -17,7 +17,7 @@ from speechbrain_ser_cl.registry import CORPORA
 
 
 def uneven(seed, n_speakers=None, n_classes=None):
-    """Speakers with few or many utterances, each of some classes; rare classes."""
+    """Makes speakers with few or many utterances and some classes, some rare."""
     rng = random.Random(seed)
     n_classes = n_classes or rng.randint(2, 6)
     shares = [rng.random() ** 2 + 0.02 for _ in range(n_classes)]
@@ -43,7 +43,7 @@ def by_speaker(items):
 
 
 def measured(items, fold_of_item):
-    """How many classes folds lack, and scikit-learn's own measure of a deal."""
+    """Counts missing classes of folds, and computes scikit-learn's measure."""
     labels = sorted({item.label for item in items})
     folds = np.asarray(fold_of_item)
     counts = np.array(
@@ -67,7 +67,7 @@ def theirs(items, n_folds, **options):
     labels = [item.label for item in items]
     speakers = [item.utterance.speaker for item in items]
     folds = np.zeros(len(items), int)
-    with warnings.catch_warnings():  # of classes with few members
+    with warnings.catch_warnings():  # for classes with few members
         warnings.simplefilter("ignore")
         split = StratifiedGroupKFold(n_folds, **options).split(labels, labels, speakers)
         for k, (_, test) in enumerate(split):
@@ -78,7 +78,7 @@ def theirs(items, n_folds, **options):
 def not_worse(items, n_folds, seed, **options):
     mine = measured(items, ours(items, n_folds, seed))
     other = measured(items, theirs(items, n_folds, **options))
-    # A class in one fold more may cost evenness; nothing else may.
+    # One more class in a fold may reduce the balance; nothing else may.
     return mine[0] < other[0] or (mine[0] == other[0] and mine[1] <= other[1] + 1e-9)
 
 
@@ -112,7 +112,7 @@ def test_real_corpora(shared, corpus, n_folds):
 
 
 def test_each_class_in_each_fold_wherever_that_is_possible():
-    """Against all ways to deal 4 to 7 speakers to 3 folds."""
+    """Compared with all assignments of 4 to 7 speakers to 3 folds."""
     possible = 0
     for seed in range(60):
         items = uneven(seed, random.Random(seed).randint(4, 7), 3)

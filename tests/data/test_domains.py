@@ -1,4 +1,4 @@
-"""Source and target to the parts of an experiment."""
+"""Source and target corpus to the parts of an experiment."""
 
 import json
 import logging
@@ -17,7 +17,7 @@ CLASSES = list(EMOTION_MAP)
 
 
 def toy(corpus, count=40, speakers=4):
-    """Items without audio: every third is positive."""
+    """Makes items without audio: every third is positive."""
     return [
         Labelled(
             Utterance(
@@ -120,7 +120,7 @@ def test_new_test_speakers_are_new():
     }
     assert len(splits.target_train) == 15
     assert not speakers["target_train"] & speakers["target_test"]
-    # 10 utterances each: 15 are drawn from 2 speakers, 5 of which are left over.
+    # 10 utterances each: 15 are drawn from 2 speakers, 5 of theirs remain.
     assert len(speakers["target_train"]) == 2
     assert splits.unused == 5
     assert len(splits.target_test) == 40

@@ -9,14 +9,15 @@ from scipy.stats import chisquare
 
 from speechbrain_ser_cl.data.emotion_batches import EmotionBatchSampler
 
-# Unequal corpora and label sets: bored in one, calm and surprised in the other.
+# Corpora of different size and with different labels: bored in one, calm and surprised
+# in the other.
 GERMAN = {"angry": 60, "bored": 40, "sad": 30, "neutral": 50}
 ENGLISH = {"angry": 90, "calm": 80, "sad": 90, "neutral": 45, "surprised": 70}
 MANDARIN = {"angry": 50, "sad": 50, "surprised": 50}
 
 
 def utterances(**corpora):
-    """Emotion and corpus of each utterance, shuffled."""
+    """Returns emotion and corpus of each utterance, shuffled."""
     rows = [
         (emotion, corpus)
         for corpus, counts in corpora.items()
@@ -51,7 +52,7 @@ def indices(batches):
 
 
 def composition(data, batch):
-    """The drawn emotion, and how many positives and negatives of each corpus."""
+    """Returns the drawn emotion, and positives and negatives by corpus."""
     half = len(batch) // 2
     emotions = [data["emotions"][i] for i in batch]
     assert len(set(emotions[:half])) == 1
@@ -147,7 +148,7 @@ def test_all_utterances_come_up_as_positives_and_as_negatives_in_turn():
         else:
             for corpus in ("german", "english"):
                 counts = [times[i] for i in everyone if TWO["corpora"][i] == corpus]
-                # 3200 negatives of a corpus, taking turns and not by chance.
+                # 3200 negatives of a corpus, in turn, not by chance.
                 assert np.std(counts) < 0.5 * np.sqrt(np.mean(counts))
 
 
@@ -171,7 +172,7 @@ def test_an_epoch_entered_in_the_middle_goes_on_like_one_read_from_the_start():
     sampler = make()
     assert len(epoch_of(sampler, 1, first_batch=8)) == 2
     sampler.set_epoch(2)
-    assert len(list(sampler)) == 10  # only the entered epoch is shortened
+    assert len(list(sampler)) == 10  # only the resumed epoch is shorter
 
 
 @pytest.mark.parametrize("data", [TWO, THREE], ids=["two corpora", "three"])
@@ -206,7 +207,7 @@ def test_too_few_utterances_are_an_error_that_says_which():
         make(batch_size=120)
     with pytest.raises(ValueError, match="on 4 processes.*7 that are sad.*take 16"):
         make(data, batch_size=16, world_size=4)
-    # One that is everything but sad.
+    # One that lacks sad only.
     data = utterances(german={"sad": 40, "angry": 3}, english=ENGLISH)
     with pytest.raises(ValueError, match="german has 3 that are not sad"):
         make(data, batch_size=16)

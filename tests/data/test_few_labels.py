@@ -1,4 +1,4 @@
-"""Few labels of each class, and what their people said besides."""
+"""Few labels per class, and unlabelled utterances of the same speakers."""
 
 from collections import Counter
 from pathlib import Path
@@ -28,7 +28,7 @@ def utterance(n, speaker, emotion, session=None):
 
 @pytest.fixture
 def corpus():
-    """4 sessions of 2 speakers; of each speaker 20 angry, 10 sad and 5 bored."""
+    """Makes 4 sessions of 2 speakers; each speaker has 20 angry, 10 sad and 5 bored."""
     emotions = ["angry"] * 20 + ["sad"] * 10 + ["bored"] * 5
     return [
         utterance(100 * s + n, f"s{s}", emotion, f"session{s // 2}")
@@ -60,7 +60,7 @@ def test_draws_differ_and_are_nested_and_know_no_order(corpus):
     assert draw_labels(items[::-1], 0.1, draw=3) == draws[3]
     assert draw_labels(items, 0.1, draw=3, seed=1) != draws[3]
     assert set(draws[3]) < set(draw_labels(items, 0.25, draw=3))
-    # All utterances come up about equally often: 24 of 240, in 400 draws.
+    # All utterances are drawn about equally often: 24 of 240, in 400 draws.
     times = Counter(i for k in range(400) for i in draw_labels(items, 0.1, draw=k))
     assert min(times.values()) > 15 and max(times.values()) < 75
 
@@ -106,7 +106,7 @@ def test_what_a_protocol_minds_is_an_error(corpus):
     items = labelled(corpus)
     split = make_folds(items, {"kind": "speaker_kfold", "leaks": ["session"]})[0]
     stranger = utterance(9999, None, "bored", None)
-    parts = add_unlabelled(split, items, [*corpus, stranger])  # nothing is known of it
+    parts = add_unlabelled(split, items, [*corpus, stranger])  # its part is unknown
     assert stranger in parts["train"]
     shared = Utterance(**{**vars(stranger), "text_id": "t"})
     tested = next(u for u in corpus if u.id in split.test)

@@ -1,4 +1,4 @@
-"""Manifests, written and read, by us and by SpeechBrain."""
+"""Manifests, written and read by this package and by SpeechBrain."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ def corpus(tmp_path):
 
 def test_round_trip(corpus, tmp_path):
     utterances = read_synthetic(corpus)
-    # What a corpus may not know.
+    # Values that a corpus may not have.
     utterances[0] = dataclasses.replace(
         utterances[0], speaker=None, session=None, gender=None, text_id=None
     )

@@ -1,4 +1,4 @@
-"""Protocols: which folds they make, that folds do not leak, and split files."""
+"""Protocols: their folds, that folds do not leak, and split files."""
 
 import hashlib
 import json
@@ -27,12 +27,12 @@ from speechbrain_ser_cl.data.protocols import (
 from speechbrain_ser_cl.data.splits import Labelled, LeakError
 from speechbrain_ser_cl.registry import CORPORA
 
-# ``given`` needs utterances that say so, the last two a folder that does.
+# ``given`` needs utterances with parts, the last two a folder with lists.
 FOLDED = sorted(set(PROTOCOLS) - {*DRAWN, "given", "emobox", "emo_superb"})
 
 
 def dyads(corpus="toy", sessions=5, each=8):
-    """Sessions of a woman and a man, as in IEMOCAP; half of what they say is read."""
+    """Makes sessions of a woman and a man, as in IEMOCAP; half the turns are read."""
     return [
         Utterance(
             id=f"{corpus}_{session}{sex}{n}",
@@ -53,7 +53,7 @@ def dyads(corpus="toy", sessions=5, each=8):
 
 
 def soloists(n_speakers, corpus="solo", each=6):
-    """Speakers without sessions, women and men in turn, who all read the same texts."""
+    """Makes speakers without sessions, women and men in turn, with the same texts."""
     utterances = dyads(corpus, -(-n_speakers // 2), each)[: n_speakers * each]
     return [replace(u, session=None) for u in utterances]
 
@@ -64,7 +64,7 @@ def speakers(utterances, ids):
 
 
 def by_hand(utterances, protocol):
-    """(test, validation) speakers of each fold."""
+    """Returns (test, validation) speakers of each fold."""
     folds = make_folds(utterances, protocol)
     return [
         (speakers(utterances, s.test), speakers(utterances, s.valid)) for s in folds
@@ -168,18 +168,18 @@ def test_properties_of_all_protocols(name):
         assert split.corpora == [utterances[0].corpus]
     assert len({split.fingerprint for split in folds}) == len(folds)
 
-    # Not the order of the input, nor labels that say what emotions say.
+    # Not the order of the input, nor labels equal to the emotions.
     shuffled = random.Random(1).sample(utterances, len(utterances))
     assert make_folds(shuffled, name, seed=3) == folds
     labelled = [Labelled(u, u.emotion) for u in utterances]
     assert make_folds(iter(labelled), name, seed=3) == folds
-    # The seed matters where anything is drawn.
+    # The seed matters if anything is drawn.
     drawn = PROTOCOLS[name]["n_folds"] is not None
     assert (make_folds(utterances, name, seed=4)[0].test != folds[0].test) == drawn
 
 
 def actors(corpus, women, men):
-    """One sad utterance of each speaker of a published corpus."""
+    """Makes one sad utterance per speaker of a published corpus."""
     return [
         replace(
             dyads()[0],
@@ -203,7 +203,7 @@ def test_the_corpus_own_split():
     assert speakers(corpus, split.train) == ["4F", "4M", "5F", "5M"]
     assert split.n_folds == 1
 
-    # Without a validation part a fifth of the training speakers validates.
+    # Without a validation part, a fifth of the training speakers validates.
     no_valid = [replace(u, split=u.split.replace("valid", "train")) for u in corpus]
     (split,) = make_folds(no_valid, "given", seed=1)
     assert speakers(corpus, split.test) == ["1F", "1M"]
@@ -211,7 +211,7 @@ def test_the_corpus_own_split():
     assert len(speakers(corpus, split.train)) == 6
     assert split == make_folds(no_valid[::-1], "given", seed=1)[0]
     assert split.valid != make_folds(no_valid, "given", seed=2)[0].valid
-    # Where speakers are not known, a fifth of the utterances.
+    # If speakers are unknown, a fifth of the utterances.
     (split,) = make_folds([replace(u, speaker=None) for u in no_valid], "given")
     assert [len(part) for part in split.parts().values()] == [51, 13, 16]
 
@@ -239,7 +239,7 @@ def test_speakers_that_are_not_known():
         make_folds(corpus, "speaker_kfold")
     with pytest.raises(ValueError, match="halves a fold by speaker, but these are not"):
         make_folds(corpus, "session_speaker_swap")
-    # What is not known is not shared.
+    # Unknown values are not shared.
     assert make_folds(corpus, "random_kfold")[0].shared["speaker"]["train/test"] == 0
 
 
@@ -247,7 +247,7 @@ CARDS = {"kind": "speaker_kfold", "deal": "cards"}
 
 
 def test_folds_are_golden():
-    """A change here makes nobody's folds comparable with earlier ones."""
+    """A change here makes folds incomparable with earlier ones."""
     women, men = ("08", "09", "13", "14", "16"), ("03", "10", "11", "12", "15")
     emodb = actors("emodb", women, men)
     numbers = [f"{n:02d}" for n in range(1, 25)]
@@ -338,7 +338,7 @@ def test_each_corpus_can_have_its_own_protocol():
     assert folds[0].protocol["per_corpus"]["casia"]["leaks"] == ["text_id"]
     with pytest.raises(ValueError, match="names casia, iemocap, but not toy"):
         make_folds(utterances + soloists(4, "toy"), protocol)
-    # Of a corpus that is not there nothing is said.
+    # A missing corpus is not mentioned.
     (fold, *_) = make_folds(dyads("iemocap"), protocol)
     assert list(fold.protocol["per_corpus"]) == ["iemocap"]
 
@@ -365,7 +365,7 @@ def test_one_speaker_in_two_unicode_forms_is_one():
 
 
 def test_the_advice_on_leaks_is_right():
-    """Every leak is named at once, and declaring what the error says is enough."""
+    """All leaks are named together; declaring what the error says is enough."""
     protocol = {"kind": "random_kfold", "leaks": []}
     with pytest.raises(LeakError, match="declare the leak with leaks: ") as refused:
         make_folds(dyads(), protocol)
@@ -431,7 +431,7 @@ def test_folds_that_cannot_be_made(utterances, protocol, told):
 
 
 def test_a_class_that_some_folds_lack_spoils_no_other_fold(caplog):
-    """Bored, said by two of ten speakers, cannot be in each of five folds."""
+    """Bored, by two of ten speakers, cannot be in each of five folds."""
     speakers_of = {"solo_1F": "bored", "solo_2M": "bored"}
     items = [
         Labelled(u, speakers_of.get(u.speaker, u.emotion)) for u in soloists(10, each=9)
@@ -441,7 +441,7 @@ def test_a_class_that_some_folds_lack_spoils_no_other_fold(caplog):
     assert len(lacking) == 3
     assert "speaker_kfold: fold" in caplog.text and "lacks bored" in caplog.text
     assert "No number of folds gives each class to each fold" in caplog.text
-    # Only where both bored ones are held out nothing can be learned.
+    # Only the fold without bored training utterances fails.
     rare = [i for i in items if i.label != "bored" or i.utterance.speaker == "solo_1F"]
     caplog.clear()
     for split in make_folds(rare, "speaker_kfold"):
@@ -556,7 +556,7 @@ def test_new_texts_by_known_speakers():
 
 
 def segments(hop, length=3.0, n_recordings=6, each=8):
-    """Parts of recordings, two speakers in each."""
+    """Makes parts of recordings, with two speakers in each."""
     return [
         replace(
             dyads()[0],
@@ -653,7 +653,7 @@ def test_a_split_is_applied_to_the_utterances_of_today():
 def test_a_foreign_split_that_leaks_is_refused():
     items = [Labelled(u, u.emotion) for u in dyads()]
     split = make_folds(items, "leave_one_session_out")[2]
-    # Somebody's list with a speaker on both sides.
+    # A given list with a speaker on both sides.
     leaking = replace(split, train=[*split.train, split.test[0]], test=split.test[1:])
     with pytest.raises(LeakError, match="share the speaker"):
         select_parts(items, leaking)

@@ -1,4 +1,4 @@
-"""Folds that others have published: EmoBox' and EMO-SUPERB's, on hollow copies."""
+"""Published folds of EmoBox and EMO-SUPERB, on generated copies."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def utterance(corpus, path, speaker, emotion, text=None):
 
 
 def emodb(speakers=10):
-    """Names as in EmoDB: speaker, text, emotion."""
+    """Makes names as in EmoDB: speaker, text, emotion."""
     return [
         utterance("emodb", f"wav/{s:02d}{t}{e[0]}a.wav", f"{s:02d}", WORDS[e], t)
         for s in range(speakers)
@@ -46,7 +46,7 @@ def word(u):
 
 
 def write_emobox(data, corpus, folds, root, old=False):
-    """Lists of EmoBox: for each fold, part to utterances."""
+    """Writes lists of EmoBox: for each fold, part to utterances."""
     for k, parts in enumerate(folds, 1):
         folder = data / corpus / f"fold_{k}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def write_emobox(data, corpus, folds, root, old=False):
 
 
 def random_folds(utterances, number=5):
-    """EmoBox' folds of EmoDB: speakers are in training and in the test."""
+    """Makes EmoBox' folds of EmoDB: speakers are in training and test."""
     return [
         {
             "train": [u for n, u in enumerate(utterances) if n % number != k],
@@ -87,7 +87,7 @@ def test_emobox_tests_what_its_lists_say(tmp_path, caplog, old):
     assert [fold.test for fold in folds] == [ids(parts["test"]) for parts in lists]
     for fold, parts in zip(folds, lists, strict=True):
         assert sorted(fold.train + fold.valid) == ids(parts["train"])
-        # EmoBox has no validation part there: whole speakers are taken from training.
+        # EmoBox has no validation part here: whole speakers are taken from training.
         assert fold.valid and fold.shared["speaker"]["train/valid"] == 0
         assert fold.shared["speaker"]["train/test"] > 0
         assert fold.shared["text_id"]["train/test"] == 2
@@ -112,7 +112,7 @@ def test_leaks_of_published_folds_are_errors_where_they_are_not_declared(tmp_pat
 
 
 def test_speakers_of_iemocap_are_those_who_speak(tmp_path):
-    """EmoBox' speaker table names the dialogue; folds know the reader's speakers."""
+    """EmoBox' speaker table has the dialogue; folds use the reader's speakers."""
     utterances = [
         utterance(
             "iemocap",
@@ -160,7 +160,7 @@ def test_names_that_occur_in_several_folders_are_told_apart_by_them(tmp_path):
     protocol = write_emobox(tmp_path / "data", "casia", lists, "downloads/casia/")
     for path in tmp_path.rglob("*.jsonl"):  # converted from wav
         path.write_text(path.read_text().replace(".flac", ".wav"))
-    # The clone itself will do, too.
+    # The clone itself is accepted too.
     folds = make_folds(utterances, protocol | {"folder": str(tmp_path)})
     assert [fold.test for fold in folds] == [ids(some) for some in own]
     assert folds[0].valid and folds[0].shared["speaker"]["train/valid"] == 0
@@ -194,7 +194,7 @@ def test_what_lists_and_corpus_do_not_both_have_is_an_error_with_counts(tmp_path
     loose = protocol | {"unknown": "leave_out"}
     assert [fold.unused for fold in make_folds(more, loose)] == [1] * 5
     assert len(make_folds(utterances[2:], loose)) == 5
-    # Another corpus under this name.
+    # Another corpus with this name.
     alien = [utterance("emodb", f"x/{n}.wav", f"{n}", "angry") for n in range(9)]
     with pytest.raises(ValueError, match="9 of 9 utterances"):
         make_folds(alien, loose)
@@ -284,7 +284,7 @@ def test_emo_superb_matches_by_name_and_has_a_validation_part(tmp_path, caplog):
 
 
 def test_pieces_of_long_recordings_are_matched_by_their_names(tmp_path):
-    """As in PAVOQUE, whose lists name the recording, and give times two styles."""
+    """As in PAVOQUE, whose lists name the recording, some times with two styles."""
     utterances = [
         replace(
             utterance("pavoque", f"cut/m{n}-{style}.flac", "1", "angry"),

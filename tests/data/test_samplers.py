@@ -1,4 +1,4 @@
-"""Batches as a pure function of seed and position."""
+"""Batches depend only on seed and position."""
 
 import itertools
 from collections import Counter
@@ -16,13 +16,13 @@ from speechbrain_ser_cl.data.samplers import (
 
 
 def log_normal(count, seed=0):
-    """Durations as in IEMOCAP: median 3.6 s, a long tail, at most 34 s."""
+    """Draws durations as in IEMOCAP: median 3.6 s, a long tail, at most 34 s."""
     rng = np.random.default_rng(seed)
     return np.clip(rng.lognormal(np.log(3.6), 0.7, count), 0.6, 34.0)
 
 
 def useful_share(durations, batches):
-    """Part of the padded batches that is speech."""
+    """Computes the valid fraction of padded batches."""
     durations = np.asarray(durations)
     speech = sum(durations[batch].sum() for batch in batches)
     return speech / sum(len(batch) * durations[batch].max() for batch in batches)
@@ -43,7 +43,7 @@ def test_every_pass_reaches_every_utterance_in_full_batches(count, batch_size):
         assert all(len(set(batch)) == len(batch) for batch in batches)
         times = Counter(itertools.chain.from_iterable(batches))
         assert set(times) == set(range(count))
-        # Only what fills the last batch comes twice.
+        # Only utterances that fill the last batch are repeated.
         assert sum(times.values()) - count < min(batch_size, count)
         assert max(times.values()) <= 2
 
@@ -62,7 +62,7 @@ def test_seed_and_pass_change_the_batches():
     stream = LengthBucketedStream(durations, 8, seed=5)
     assert one_pass(stream, 0) != one_pass(stream, 1)
     assert one_pass(stream) != one_pass(LengthBucketedStream(durations, 8, seed=6))
-    # Not just the order of the batches: who is together changes as well.
+    # Not only the order of the batches, but their contents change.
     together = [{frozenset(batch) for batch in one_pass(stream, n)} for n in (0, 1)]
     assert len(together[0] & together[1]) < len(together[0]) / 2
 
@@ -96,7 +96,7 @@ def test_nothing_to_draw_is_an_error(durations, batch_size, says):
 
 
 def make_sampler(rank=0, world_size=1, source=40, target=7):
-    """A source of 40 in batches of 4, five per phase; a target of 7, three."""
+    """Makes a source of 40 in batches of 4, five per phase; a target of 7, three."""
     return AlternatingBatchSampler(
         [
             Phase(

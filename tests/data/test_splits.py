@@ -36,7 +36,7 @@ def make(n, emotion="sad", speaker=0, session=None, text_id=None):
 
 
 def uneven_corpus(seed, size=None, speakers=12):
-    """Utterances of uneven speakers and classes."""
+    """Makes utterances with uneven speakers and classes."""
     rng = random.Random(seed)
     size = size or rng.randint(50, 400)
     shares = [rng.random() + 0.1 for _ in range(speakers)]
@@ -92,7 +92,7 @@ def test_properties_of_a_split(case, by):
     split = split_fraction(items, size, seed=case, by=by)
     part, rest, unused = split
 
-    # Exact size; nothing is lost, nothing is twice.
+    # Exact size; no utterance is lost or repeated.
     expected = max(1, round(size * len(items))) if isinstance(size, float) else size
     assert len(part) == expected
     assert sorted(ids(part) + ids(rest) + ids(unused)) == sorted(ids(items))
@@ -106,7 +106,7 @@ def test_properties_of_a_split(case, by):
     others = [split_fraction(items, size, seed=1000 + n, by=by) for n in range(5)]
     assert any(other.part != part for other in others)
 
-    # Stratified: what is drawn from has the class shares of the part.
+    # Stratified: the part has the class shares of the data.
     speakers = {item.utterance.speaker for item in part}
     pool = items if by == "utterance" else [*part, *unused]
     have, drawn = (Counter(item.label for item in side) for side in (pool, part))
@@ -118,7 +118,7 @@ def test_properties_of_a_split(case, by):
         assert {i.utterance.speaker for i in unused} & {
             i.utterance.speaker for i in rest
         } == set()
-        # No more speakers than are needed.
+        # As few speakers as possible.
         per_speaker = Counter(item.utterance.speaker for item in pool)
         assert len(pool) - max(per_speaker.values()) < expected
     else:
@@ -132,7 +132,7 @@ def test_every_utterance_can_be_drawn():
 
 
 def test_draws_do_not_depend_on_the_version_of_a_generator():
-    """Published results name a seed: the draw of a seed must never change."""
+    """Published results name a seed, so the draw of a seed must never change."""
     items = [Labelled(make(n, speaker=n % 5), "ab"[n % 2]) for n in range(40)]
     assert ids(split_fraction(items, 0.1, seed=0).part) == [
         "toy_0000",

@@ -23,10 +23,10 @@ from speechbrain_ser_cl.results.utterances import read_parts, write_parts
 
 MAP = {"low": ["sad", "bored"], "high": ["happy"], "mid": ["neutral"]}
 VOTES = {
-    "a": {"sad": 2, "bored": 2, "happy": 1},  # low has the majority together
-    "b": {"happy": 2, "neutral": 2, "sad": 1},  # two classes have most
-    "c": {"happy": 3, "neutral": 2, "angry": 3},  # angry is in no class
-    "d": {"neutral": 3, "sad": 1, "happy": 2},  # most, but half only
+    "a": {"sad": 2, "bored": 2, "happy": 1},  # low has the majority
+    "b": {"happy": 2, "neutral": 2, "sad": 1},  # two classes have most votes
+    "c": {"happy": 3, "neutral": 2, "angry": 3},  # angry has no class
+    "d": {"neutral": 3, "sad": 1, "happy": 2},  # most votes, but only half
     "e": {"angry": 4},
 }
 
@@ -42,7 +42,7 @@ UTTERANCES = [utterance(name, votes=votes) for name, votes in VOTES.items()]
 
 
 def labels(utterances, target):
-    # A third class, so that none is empty.
+    # A third class, so that no class is empty.
     more = [
         utterance("x", votes={"happy": 5}),
         utterance("y", votes={"neutral": 5}),
@@ -187,7 +187,7 @@ def test_each_corpus_may_have_a_map_of_its_own():
     maps = {"toy": MAP, "other": {"high": ["angry"], "new": ["happy", "calm"]}}
     both = [*UTTERANCES, replace(UTTERANCES[2], id="o", corpus="other")]
     table = target_table(both, maps, Target("distribution"))
-    # Classes low, high, mid, new, as they first appear.
+    # Classes low, high, mid, new, in order of first occurrence.
     expected = target_table(UTTERANCES, MAP, Target("distribution"))
     np.testing.assert_allclose(table[:-1, :3], expected)
     assert (table[:4, 3] == 0).all()

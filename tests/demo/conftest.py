@@ -1,4 +1,4 @@
-"""A small untrained model, and the demo's server around it."""
+"""A small untrained model, and the demo's server with it."""
 
 import threading
 
@@ -20,14 +20,14 @@ WHISPER = {
     "encoder_attention_heads": 2,
     "encoder_ffn_dim": 32,
 }
-# A name that would be markup, were it not escaped.
+# A name that would be markup if it were not escaped.
 CLASSES = ["angry", "happy & <b>", "sad"]
 MOST_BYTES = 2_000_000
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
-    """The folder of an exported model whose answers differ from window to window."""
+    """Returns the folder of an exported model whose answers differ between windows."""
     torch.manual_seed(0)
     head = ClassifierHead(16, len(CLASSES))
     torch.nn.init.normal_(head.layers[1].weight)
@@ -44,7 +44,7 @@ def recognizer(model):
 
 @pytest.fixture(scope="session")
 def server(recognizer):
-    """A server that runs."""
+    """Returns a running server."""
     with DemoServer(recognizer, "my_model", 0, MOST_BYTES) as server:
         thread = threading.Thread(target=server.serve_forever, args=[0.05])
         thread.start()
@@ -55,7 +55,7 @@ def server(recognizer):
 
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory):
-    """A gliding tone of 5.2 s, in stereo at 22050 Hz."""
+    """Writes a gliding tone of 5.2 s, in stereo at 22050 Hz."""
     path = tmp_path_factory.mktemp("audio") / "a tone.wav"
     time = np.arange(round(5.2 * 22050)) / 22050
     noise = 0.02 * np.random.default_rng(0).normal(size=len(time))
@@ -66,14 +66,14 @@ def speech(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bad(tmp_path_factory):
-    """Files that are refused, and a part of what is said about each."""
+    """Returns files that are refused, and a part of each message."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "letter.wav").write_text("Dear Sir or Madam, " * 100)
     (folder / "empty.wav").touch()
     soundfile.write(folder / "no samples.wav", np.zeros(0), 16000)
     soundfile.write(folder / "silent.wav", np.zeros(16000), 16000)
     soundfile.write(folder / "large.wav", np.zeros(MOST_BYTES), 16000)
-    # Few bytes, and more than a quarter of an hour.
+    # Few bytes, but longer than a quarter of an hour.
     soundfile.write(folder / "long.flac", np.zeros(1000 * 8000), 8000)
     soundfile.write(
         folder / "cut.flac", np.random.default_rng(0).normal(size=9999), 16000

@@ -1,4 +1,4 @@
-"""The demo's page in a browser, used as a person would."""
+"""The demo's page in a browser, controlled like a user does."""
 
 import re
 from base64 import b64encode
@@ -18,7 +18,7 @@ COMPLAINT = "document.getElementById('error').textContent"
 
 @pytest.fixture
 def page(driven, server):
-    """The page, just opened."""
+    """Returns the page, just opened."""
     driven.console()
     driven.resize(1000, 1300)
     driven.prefer("light")
@@ -69,7 +69,7 @@ def test_the_time_line_for_eyes_keys_and_screen_readers(page, recognizer, speech
         for (share, first), window in zip(row, timeline, strict=True):
             assert float(share) == pytest.approx(window.probabilities[name], abs=6e-4)
             assert first == (window.emotion == name)
-    # The cells lie side by side, from the beginning to the end.
+    # The cells are adjacent, from start to end.
     edges = page.run(
         "const row = document.querySelector('.cells');"
         "return [...row.children, row].map((cell) => cell.getBoundingClientRect())"
@@ -80,7 +80,7 @@ def test_the_time_line_for_eyes_keys_and_screen_readers(page, recognizer, speech
     np.testing.assert_allclose(
         [cell[0] for cell in cells[1:]], [cell[1] for cell in cells[:-1]], atol=0.1
     )
-    # Each row beside its name, and the chosen window above all of them.
+    # Each row is beside its name, and the selected window covers all rows.
     boxes = page.run(
         "return ['.name', '.cells', '.over', '.chosen'].map((name) =>"
         " [...document.querySelectorAll(name)].map((e) => e.getBoundingClientRect())"
@@ -121,7 +121,7 @@ def test_the_time_line_for_eyes_keys_and_screen_readers(page, recognizer, speech
 
 
 def test_a_dropped_file_is_taken(page, speech):
-    """As a browser hands it over; chromedriver cannot drag files."""
+    """As from a browser; chromedriver cannot drag files."""
     drop = """
         const data = new DataTransfer();
         const wav = Uint8Array.from(atob(arguments[0]), (c) => c.charCodeAt(0));
@@ -151,7 +151,7 @@ def test_what_the_microphone_hears_is_classified(page):
     name, length = re.match(r"(.*), ([\d.]+) s: ", texts(page, "#verdict")[0]).groups()
     assert name == "your recording" and 1.4 < float(length) < 10
     assert texts(page, "#record") == ["Record"]
-    # It is a wav file like any other, and the beep is in it.
+    # It is an ordinary wav file that contains the beep.
     page.run(
         "fetch(document.getElementById('player').src).catch(() => 0);window.peak = 0"
     )
@@ -165,7 +165,7 @@ def test_every_refused_file_is_told_in_the_page(page, bad, speech):
         complaint = page.wait(f"{COMPLAINT}.startsWith({path.name!r}) && {COMPLAINT}")
         assert told in complaint
         assert not page.run(f"return {HEARD}")
-    # What the browser itself notes about refused requests; no script failed.
+    # The browser's own messages about refused requests; no script failed.
     assert all("Failed to load resource" in line for line in page.console())
     page.type("#file", str(speech))
     page.wait(HEARD)

@@ -1,4 +1,4 @@
-"""The demo's server by plain HTTP: the model's own answers, and many refusals."""
+"""The demo's server by plain HTTP: the model's answers, and refusals."""
 
 import http.client
 import json
@@ -37,7 +37,7 @@ def ask(server):
 
 @pytest.fixture
 def classify(ask):
-    """Sends a file; returns status and what JSON says."""
+    """Sends a file; returns status and JSON."""
 
     def classify(path, window=None, **headers):
         query = "" if window is None else f"?window={window}"
@@ -123,7 +123,7 @@ def test_names_that_were_made_to_point_here_are_refused(ask, classify, speech, h
 def test_pages_of_others_get_no_answer(ask, classify, server, speech, origin):
     status, found = classify(speech, Origin=origin)
     assert status == 403 and "not answered" in found["error"]
-    # What a form or a script may send without asking.
+    # Types that a form or a script may send without permission.
     for kind in (
         "text/plain",
         "multipart/form-data",
@@ -131,7 +131,7 @@ def test_pages_of_others_get_no_answer(ask, classify, server, speech, origin):
     ):
         body = speech.read_bytes()
         assert ask("POST", "/classify", body, {"Content-Type": kind})[0] == 415
-    # And asking is in vain.
+    # Permission is refused.
     preflight = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     status, headers, _ = ask("OPTIONS", "/classify", headers=preflight)
     assert status >= 400
@@ -223,7 +223,7 @@ def test_ctrl_c_stops_it(model, tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # Where the tests run in the background, Ctrl-C is ignored.
+        # If the tests run in the background, Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         line = process.stdout.readline()
@@ -231,7 +231,7 @@ def test_ctrl_c_stops_it(model, tmp_path):
         connection = http.client.HTTPConnection("127.0.0.1", port)
         connection.request("GET", "/")
         assert b"my_model" in connection.getresponse().read()
-        # In the middle of a file, too.
+        # Also in the middle of a file.
         connection = http.client.HTTPConnection("127.0.0.1", port)
         body = (tmp_path / "long.flac").read_bytes()
         connection.request("POST", "/classify?window=0.5", body, UPLOAD)

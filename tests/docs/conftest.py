@@ -1,4 +1,4 @@
-"""The tutorial, run once; pages start from what it leaves."""
+"""Runs the tutorial once; tests of pages start from its files."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from tests.docs.pages import DOCS, ROOT
 
 @pytest.fixture(scope="session")
 def tutorial(tmp_path_factory):
-    """The folder that docs/tutorial.py has written, and what it printed."""
+    """Returns the folder that docs/tutorial.py wrote, and its output."""
     folder = tmp_path_factory.mktemp("tutorial")
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""The site's pages as their tests read them."""
+"""Reads the site's pages for their tests."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ class Block(NamedTuple):
 
 
 def blocks(page):
-    """Those of a page, in order; those that are for Sphinx not among them."""
+    """Lists a page's blocks in order, without those for Sphinx."""
     text = page.read_text(encoding="utf-8")
     return [
         Block(
@@ -39,6 +39,6 @@ def blocks(page):
 
 
 def commands(code):
-    """The commands of a bash block, continued lines in one, comments left out."""
+    """Lists the commands of a bash block, lines joined, without comments."""
     lines = code.replace("\\\n", " ").splitlines()
     return [line for line in lines if line.strip() and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Every command that a page shows gets as far as reading data.
+"""Every command on a page runs up to reading its data.
 
 READMEs, pages, the help of ``ser-cl`` and the headers of recipes' scripts. A command
 runs here in a folder where its corpora are empty folders: it ends well, or says that
@@ -39,7 +39,7 @@ PLACES = [p for p in PLACES if not any(part.startswith("results") for part in p.
 CORPORA = "EmoDB RAVDESS CREMA-D IEMOCAP IEMOCAP_full_release MSP-IMPROV CASIA calls"
 OTHERS = {"docker", "git", "pre-commit", "pytest", "python3", "sbatch", "source"}
 OTHERS |= {"tensorboard"}
-# What a command says whose corpus, run, model or file is not there.
+# Messages of commands whose corpus, run, model or file does not exist.
 LACKING = re.compile(
     r"is not the corpus|expected one table in|no audio files|there is no folder"
     r"|no folder (my_model|their_predictions.csv);|no finished run|no crossval.json in"
@@ -52,7 +52,7 @@ LACKING = re.compile(
 
 
 def shown(place):
-    """The commands of a page, script or module of the command line, in words."""
+    """Lists the commands of a page, script or module of the command line."""
     text = place.read_text(encoding="utf-8")
     if place.suffix == ".md":
         found = [
@@ -70,7 +70,7 @@ def shown(place):
 
 
 def asides(place):
-    """Options of the recipe that a README's text shows, each key once in a mapping."""
+    """Lists options of the recipe in a README's text, each key once in a mapping."""
     groups = [{}]
     text = place.read_text(encoding="utf-8")
     for found in re.findall(r"`(--[a-z_]+ [^`…<]+)`", text):
@@ -84,7 +84,7 @@ def asides(place):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What commands find: recipes, empty corpora, a copy of a YAML, a sweep file."""
+    """Makes the files of commands: recipes, empty corpora, a YAML, a sweep file."""
     folder = tmp_path_factory.mktemp("commands")
     (folder / "recipes").symlink_to(ROOT / "recipes")
     for name in [*CORPORA.split(), "my_recipe/hparams"]:
@@ -103,7 +103,7 @@ def folder(tmp_path_factory):
 
 @cache
 def recipe_run(script):
-    """The function that a recipe's script runs."""
+    """Returns the function that a recipe's script runs."""
     spec = importlib.util.spec_from_file_location(f"shown_{hash(script)}", script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -112,7 +112,7 @@ def recipe_run(script):
 
 @cache
 def run_script(script, hparams, overrides):
-    """Runs a recipe up to its data and returns the error; of a demo checks the keys."""
+    """Runs a recipe up to its data; returns the error. Checks the keys of demos."""
     try:
         values = Recipe(hparams, script, overrides).values
         if not launch.wants_demo(values):
@@ -123,14 +123,14 @@ def run_script(script, hparams, overrides):
 
 
 def run_recipe(hparams, overrides):
-    """As ``run_script``; raises the error."""
+    """Same as ``run_script``; raises the error."""
     error = run_script(find_script(hparams), hparams.resolve(), tuple(overrides))
     if error:
         raise error
 
 
 def run_ser_cl(words, capsys):
-    """Runs ser-cl; what would train only up to its data."""
+    """Runs ser-cl; training commands only up to their data."""
     arguments, more = cli._parser().parse_known_args(words)
     if words[0] in ("train", "crossval") and words[1:]:
         run_recipe(hparams_file(words[1]), more)
@@ -139,7 +139,7 @@ def run_ser_cl(words, capsys):
         assert arguments.file.name in ("my.yaml", file.name)
         assert read_bench(file, split_overrides(more))
     elif words[0] == "table" and words[1].endswith(".yaml"):
-        # All rows are planned in tests/consistency/test_recipes.py.
+        # tests/consistency/test_recipes.py plans all rows.
         sweep = read_sweep(arguments.file)
         typed = split_overrides(more)
         for row in {row.hparams_file: row for row in sweep.rows}.values():
@@ -181,7 +181,7 @@ def check(words, place, capsys):
 
 
 def check_all(found, place, capsys):
-    """Says which commands do not get as far as their data."""
+    """Lists commands that fail before they read their data."""
     wrong = []
     for words in found:
         try:

@@ -1,4 +1,4 @@
-"""Every block of docs/one_loss.md runs and does what the text around it says."""
+"""Every block of docs/one_loss.md runs and does what the text says."""
 
 import inspect
 import math
@@ -17,7 +17,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def blocks(name, language):
-    """The fenced blocks of one language of one page, by the heading above them."""
+    """Returns the fenced blocks of a language of a page, by the heading above them."""
     found = {}
     for section in re.split("^## ", (DOCS / name).read_text("utf-8"), flags=re.M)[1:]:
         title, _, text = section.partition("\n")
@@ -30,7 +30,7 @@ ONE_LOSS = blocks("one_loss.md", "python")
 
 
 def run(code):
-    """The names that a block leaves behind."""
+    """Returns the names that a block defines."""
     torch.manual_seed(0)
     names = {"__name__": "one_loss"}
     exec(compile(code, "one_loss.md", "exec"), names)
@@ -82,7 +82,7 @@ def test_speechbrain_by_name():
     assert isinstance(overridden, losses.TripletLoss)
 
 
-# What Lightning says of the example's size: workers, logging interval, precision.
+# Lightning's messages about the example's size: workers, logging interval, precision.
 @pytest.mark.filterwarnings("ignore")
 def test_lightning():
     pytest.importorskip("lightning", reason="the extra dev")

@@ -1,4 +1,4 @@
-"""Every block of the pages runs; what cannot is checked for what it names.
+"""Every block of the pages runs; for other blocks the names in them are checked.
 
 A block with ``<!-- not run: why -->`` above it trains, installs or needs a licensed
 corpus. Its keys have to exist all the same; test_commands.py tries its commands.
@@ -38,7 +38,7 @@ def name_of(page):
 
 @pytest.fixture
 def here(tutorial, tmp_path, monkeypatch):
-    """A copy of the tutorial's folder to work in, and names that are not kept."""
+    """Makes a copy of the tutorial's folder, for tests that write files."""
     folder = tmp_path / "here"
     shutil.copytree(tutorial[0], folder)
     shutil.copy(ROOT / "README.md", folder)
@@ -57,7 +57,7 @@ def here(tutorial, tmp_path, monkeypatch):
 
 
 def write_corpora_of_the_page(folder):
-    """The two corpora that corpus.md describes, of the tutorial's recordings."""
+    """Writes the two corpora of corpus.md, with the tutorial's recordings."""
     words = {"angry": "Wut", "happy": "Freude", "sad": "Trauer", "neutral": "Ruhe"}
     rooms = {"angry": "anger", "happy": "joy", "sad": "sad", "neutral": "calmly"}
     rows = ["Nr;Wer;Stimmung"]
@@ -75,7 +75,7 @@ def write_corpora_of_the_page(folder):
 
 
 class Reader:
-    """Does what a reader of the page does, block after block, in one folder."""
+    """Follows the page like a reader, block after block, in one folder."""
 
     def __init__(self):
         self.names = {"__name__": "page"}
@@ -102,7 +102,7 @@ class Reader:
             assert status == 0, command
 
     def yaml(self, code):
-        """Puts the keys into the recipe's YAML in place of what they are there."""
+        """Replaces the keys in the recipe's YAML."""
         if "rows" in mapping(code):  # a sweep file
             Path("my.yaml").write_text(self.hparams, encoding="utf-8")
             Path("sweep.yaml").write_text(code, encoding="utf-8")
@@ -110,7 +110,7 @@ class Reader:
         if set(mapping(code)) <= set(read_yaml(HPARAMS)):
             self.hparams = edited(self.hparams, code)
             overrides = {"ssl_source": "encoder", "ssl_revision": None}
-            overrides["layers"] = None  # the recipe chooses the best one
+            overrides["layers"] = None  # the recipe selects the best one
             values = load_hyperpyyaml(self.hparams, overrides)
             modules = torch.nn.ModuleDict(values["modules"])
             parameter_groups(modules, values["learning_rates"])
@@ -124,12 +124,12 @@ class Reader:
 
 
 def mapping(code):
-    """The keys of a block of YAML, tags left out."""
+    """Returns the keys of a YAML block, without tags."""
     return yaml.safe_load(re.sub(r"!\w+(:[\w.]+)?", "", code))
 
 
 def edited(text, code):
-    """A YAML with some of its top-level keys replaced, as one does in an editor."""
+    """Returns a YAML with some of its top-level keys replaced, as in an editor."""
     for key in mapping(code):
         section = rf"^{key}:.*\n(?:[ #].*\n|\n(?=[ #]))*"
         (mine,) = re.findall(section, code, re.MULTILINE)
@@ -161,7 +161,7 @@ def test_what_is_not_run_names_what_there_is(page):
     ],
     ids=name_of,
 )
-@pytest.mark.filterwarnings("ignore")  # of what the examples are too small for
+@pytest.mark.filterwarnings("ignore")  # messages about small examples
 def test_blocks_run_one_after_the_other(page, here):
     reader = Reader()
     for block in blocks(page):
@@ -175,7 +175,7 @@ def test_corpora_of_the_page_are_checked_and_classes_are_those_of_the_map(here, 
         block.code for block in blocks(DOCS / "corpus.md") if block.language == "yaml"
     )
     n_files = len(list(Path("calls/wav").glob("*.wav")))
-    # A row of the table has a word that the block leaves out.
+    # A row of the table has a word that the block omits.
     for corpora, n_utterances in ((table, n_files - 1), (folders, n_files)):
         reader.yaml(corpora)
         capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Tables of equation, code and YAML key: what they name is there."""
+"""Tables of equation, code and YAML key: the names in them exist."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ PACKAGE = ROOT / "speechbrain_ser_cl"
 
 
 def rows(page):
-    """Cells of each row of a page's table."""
+    """Returns the cells of each row of a page's table."""
     text = page.read_text(encoding="utf-8").split("## Equation, code, YAML")[1]
     lines = re.findall(r"^\| (.*) \|$", text.partition("\n## ")[0], re.MULTILINE)
     header, rule, *body = [line.split(" | ") for line in lines]
@@ -22,7 +22,7 @@ def rows(page):
 
 
 def objects(path):
-    """Dotted names of the classes, methods and functions of a file."""
+    """Returns dotted names of the classes, methods and functions of a file."""
     found = set()
 
     def visit(node, prefix):
@@ -67,7 +67,7 @@ def test_files_objects_and_keys_exist(page):
 
 
 def test_every_equation_of_a_loss_is_on_a_page():
-    """A paper's loss that exists here stands in that paper's table."""
+    """A paper's loss in this package is in that paper's table."""
     named = {
         "multitask_da": ("Ahn et al. 2023",),
         "two_stage": ("Xiang 2024",),

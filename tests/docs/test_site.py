@@ -1,4 +1,4 @@
-"""The site is built without a warning, is complete, and opens in a browser."""
+"""The site builds without a warning, is complete, and opens in a browser."""
 
 import ast
 import html
@@ -19,7 +19,7 @@ PACKAGE = ROOT / "speechbrain_ser_cl"
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The folder with the site."""
+    """Returns the folder of the site."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
     run = subprocess.run(

@@ -15,12 +15,12 @@ def test_it_leaves_what_it_promises(tutorial):
     assert results["cross_entropy"]["setting"] == "cross-entropy"
     assert results["supcon"]["setting"] == "cross-entropy + 0.5 SupCon"
     history = json.loads((folder / "supcon" / "history.json").read_text("utf-8"))
-    # Epoch 0 is the probe that training begins with.
+    # Epoch 0 is the probe from which training starts.
     assert history[0]["train"] == {} and len(history) > 1
     assert all(epoch["train"]["supcon"] > 0 for epoch in history[1:])
     for run, result in results.items():
         assert f"{run:14} UAR {result['test']['uar']['value']:6.1%}" in printed
-        # It has learned something: even this small it is better than guessing.
+        # It is better than guessing, even with this little data.
         assert result["test"]["uar"]["value"] > result["test"]["chance"]
         assert result["data"]["shared_between_parts"]["speaker"]["train/test"] == 0
     page = (folder / "report.html").read_text("utf-8")

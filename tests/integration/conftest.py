@@ -1,4 +1,4 @@
-"""What tests of recipes share: the script under test as a module, and short runs.
+"""Fixtures for tests of recipes: the script as a module, and short runs.
 
 A test module names its script ``SCRIPT`` and its YAML ``HPARAMS`` and has a fixture
 ``settings``, a very small experiment.
@@ -16,7 +16,7 @@ from speechbrain_ser_cl.training import Launch
 
 @pytest.fixture(scope="module")
 def recipe(request):
-    """The recipe's script as a module."""
+    """Returns the recipe's script as a module."""
     script = request.module.SCRIPT
     spec = importlib.util.spec_from_file_location(f"{script.parent.name}_train", script)
     module = importlib.util.module_from_spec(spec)
@@ -26,7 +26,7 @@ def recipe(request):
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread():
-    """As many as the other processes have: torch sums in another order with more."""
+    """Uses one thread like the other processes, so that sums have one order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -35,13 +35,13 @@ def one_thread():
 
 @pytest.fixture(autouse=True)
 def excepthook(monkeypatch):
-    """Puts pytest's back, which SpeechBrain replaces at the start of a run."""
+    """Restores pytest's excepthook, which SpeechBrain replaces in a run."""
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
 @pytest.fixture(scope="session")
 def on_cpu():
-    """Makes the options of a run: each changes its own."""
+    """Makes the options of a run; each test changes its own."""
     return lambda: RunOptions.from_dictionary({"device": "cpu", "noprogressbar": True})
 
 

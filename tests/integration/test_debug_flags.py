@@ -1,4 +1,4 @@
-"""Each row of tests/recipes runs with its debug flags and leaves the files it names."""
+"""Each row of tests/recipes runs with its debug flags and writes the files it names."""
 
 import csv
 import shlex

@@ -1,4 +1,4 @@
-"""The recipe of MSP-Podcast on a hollow copy: official parts, classes, attributes."""
+"""The recipe of MSP-Podcast on a generated copy: parts, classes, attributes."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ PARTS = {"Train": "train", "Development": "valid", "Test1": "test", "Test2": Non
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """A turn for each part and code: of two speakers, one of them not known."""
+    """Makes a turn for each part and code, by two speakers, one of them unknown."""
     folder = tmp_path_factory.mktemp("MSP-Podcast")
     (folder / "Labels").mkdir()
     (folder / "Audios").mkdir()

@@ -1,4 +1,4 @@
-"""The recipe for multitask domain adaptation, run as a user runs it.
+"""The recipe for multitask domain adaptation, run like a user does.
 
 What needs a process of its own (kills, several ranks, the demo's command) has one; the
 rest calls the recipe's functions, which saves the import each time.
@@ -46,7 +46,7 @@ ENCODER = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Two corpora (4 speakers, 16 utterances each) and an encoder with dropout."""
+    """Makes two corpora (4 speakers, 16 utterances each), encoder with dropout."""
     world = tmp_path_factory.mktemp("world")
     for domain in ("source", "target"):
         write_synthetic(
@@ -61,7 +61,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(world):
-    """A very small experiment."""
+    """Returns the settings of a very small experiment."""
     return {
         "source_folder": str(world / "source"),
         "target_folder": str(world / "target"),
@@ -84,7 +84,7 @@ def settings(world):
 
 
 def command(settings, **changes):
-    """The command line of an experiment."""
+    """Returns the command line of an experiment."""
     words = [str(SCRIPT), "hparams/multitask_da.yaml", "--device", "cpu"]
     for key, value in (settings | changes).items():
         text = "null" if value is None else str(value)
@@ -97,13 +97,13 @@ def read_json(path):
 
 
 def probabilities(folder):
-    """Line of predictions.csv by utterance."""
+    """Returns the lines of predictions.csv by utterance."""
     with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
         return {row["id"]: row for row in csv.DictReader(file)}
 
 
 def checkpoints(folder):
-    """Metadata and folder of each checkpoint, oldest first."""
+    """Returns metadata and folder of each checkpoint, oldest first."""
     found = []
     for path in folder.glob("save/CKPT*/CKPT.yaml"):
         try:
@@ -114,7 +114,7 @@ def checkpoints(folder):
 
 
 def learned(folder):
-    """All parameters of the last checkpoint."""
+    """Returns all parameters of the last checkpoint."""
     _, path = checkpoints(folder)[-1]
     return {
         f"{name}.{key}": value
@@ -135,7 +135,7 @@ def same_parameters(one, other):
 
 @pytest.fixture
 def checkout(tmp_path):
-    """The repository's recipe in a folder where runs may leave their results."""
+    """Copies the repository's recipe to a folder where runs may write results."""
     folder = tmp_path / "checkout" / "recipes" / "IEMOCAP_MSP"
     folder.mkdir(parents=True)
     for name in ("train.py", "hparams"):
@@ -183,7 +183,7 @@ def test_the_main_command_runs_the_demo_from_the_root(checkout):
         assert len(rows) == results["data"]["parts"]["target_test"]["utterances"]
         assert len(read_json(folder / name / "history.json")) == results["epochs"]
 
-    # A small table and the next command come last.
+    # A small table and the next command are printed last.
     end = lines[lines.index(next(line for line in lines if "chance" in line)) :]
     assert any(
         line.startswith("source only") and uar["source_only"] in line for line in end
@@ -209,7 +209,7 @@ def test_the_main_command_runs_the_demo_from_the_recipes_folder(checkout):
 
 
 def kill_when(process, is_time, folder):
-    """Kills the process with signal 9 as soon as its last checkpoint is as wanted."""
+    """Kills the process with signal 9 when its last checkpoint meets a condition."""
     deadline = time.monotonic() + 240
     try:
         while True:
@@ -251,7 +251,7 @@ def test_killed_in_an_epoch_and_between_epochs_it_ends_like_one_never_killed(
     assert not meta["end-of-epoch"]
     step = yaml.safe_load((path / "brain.ckpt").read_text())["step"]
     assert 0 < step < 20
-    # Between epochs 4 and 5, where a checkpoint in the middle may have been begun.
+    # Between epochs 4 and 5, while another checkpoint may be being written.
     kill_when(
         Process(words, cwd=tmp_path),
         lambda meta, path: meta["end-of-epoch"] and meta["epoch"] == 4,
@@ -305,7 +305,7 @@ def test_what_a_run_leaves_fits_together(run, tmp_path):
 
 
 def test_dropout_is_at_work_in_these_runs(run, tmp_path):
-    # Else the tests above would not show that its state is resumed.
+    # Otherwise the tests above would not show that its state is resumed.
     config = ENCODER | {name: 0.0 for name in ENCODER if "dropout" in name}
     write_untrained_encoder(config, tmp_path / "encoder")
     run("with")
@@ -325,7 +325,7 @@ def test_loading_in_workers_makes_no_difference(run, tmp_path, plain):
 
 @pytest.fixture(scope="module")
 def plain(recipe, settings, on_cpu, tmp_path_factory):
-    """Folder of the experiment with nothing switched."""
+    """Returns the folder of the experiment without switches."""
     folder = tmp_path_factory.mktemp("plain") / "run"
     recipe.run(Launch(HPARAMS, on_cpu(), settings | {"output_folder": str(folder)}))
     return folder
@@ -466,7 +466,7 @@ def test_the_best_epoch_can_be_tested(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def wrong_labels(world, tmp_path_factory):
-    """The target corpus with its emotions shuffled among its utterances."""
+    """Makes the target corpus with emotions shuffled among its utterances."""
     folder = tmp_path_factory.mktemp("wrong") / "target"
     shutil.copytree(world / "target", folder)
     contents = read_json(folder / "corpus.json")
@@ -501,7 +501,7 @@ def test_without_target_labels_none_of_them_is_used(run, tmp_path, wrong_labels,
         different += row["label"] != other[name]["label"]
         for column in row.keys() - {"label"}:
             assert row[column] == other[name][column]
-    assert different > 5  # the labels are there for the test
+    assert different > 5  # the labels exist for the test
 
 
 STATISTICS = {
@@ -542,7 +542,7 @@ def test_source_emotions_that_the_target_lacks_can_be_left_out(run, tmp_path, wo
     assert results["setting"] == (
         "source + labelled target (shared emotions), all losses"
     )
-    # 4 speakers with 4 utterances of each of 4 emotions, of which neutral goes.
+    # 4 speakers with 4 utterances of each of 4 emotions, of which neutral is left out.
     parts = results["data"]["parts"]
     counts = [parts[f"source_{name}"]["classes"] for name in ("train", "valid")]
     assert sum(c["positive"] for c in counts) == 16
@@ -556,7 +556,7 @@ def test_with_target_labels_they_are_used(run, tmp_path, plain, wrong_labels):
 
 # ------------------------------------------------------------------ several processes
 
-# Runs the recipe and leaves what each rank has learned.
+# Runs the recipe and saves the parameters of each rank.
 RANK = """
 import importlib.util, os, sys
 import torch
@@ -653,7 +653,7 @@ def test_real_speech_and_a_real_encoder(run, shared, tmp_path):
 
 
 def error_of(monkeypatch, *words):
-    """What the script says when it gives up."""
+    """Returns the script's error message."""
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
     with pytest.raises(SystemExit) as exit_:
         runpy.run_path(str(SCRIPT), run_name="__main__")
@@ -673,13 +673,13 @@ def test_an_error_is_one_line_and_an_exit_status(tmp_path):
     last = done.stderr.strip().splitlines()[-1]
     assert "hparams/multitask.yaml" in last
     assert str(RECIPE) in last
-    assert "hparams/multitask_da.yaml" in last  # what there is
+    assert "hparams/multitask_da.yaml" in last  # the existing ones
 
 
 @pytest.mark.parametrize("given", ["source_folder", "target_folder"])
 def test_one_folder_only_is_an_error(monkeypatch, settings, tmp_path, given):
     other = {"source_folder": "target_folder", "target_folder": "source_folder"}[given]
-    # Said before an encoder is looked for, which may mean a download.
+    # Raised before an encoder is loaded, which may need a download.
     changes = {other: None, "ssl_source": tmp_path / "not_there"}
     says = error_with(monkeypatch, settings, tmp_path, **changes)
     assert "Only one of source_folder and target_folder" in says

@@ -1,4 +1,4 @@
-"""The recipe for a corpus of one's own, on corpora laid out as no recipe knows."""
+"""The recipe for a user's corpus, on corpora with unusual layouts."""
 
 import csv
 import json
@@ -40,7 +40,7 @@ LABELS = {"sachlich": "neutral", "Trauer": "sad"}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Stereo at 22 kHz, a German table, 5 speakers; and the same in folders."""
+    """Makes stereo files at 22 kHz with a German table, and the same in folders."""
     world = tmp_path_factory.mktemp("world")
     source = write_synthetic(
         world / "source", "synthetic_source", n_speakers=5, utterances_per_speaker=8
@@ -72,7 +72,7 @@ def _grid(samples):
 
 @pytest.fixture
 def settings(world, tmp_path):
-    """A very small training on the table."""
+    """Returns the settings of a very small training on the table."""
     return {
         "folder": str(world / "odd"),
         "corpora": corpora(world / "odd", columns=COLUMNS, labels=LABELS),
@@ -89,7 +89,7 @@ def settings(world, tmp_path):
 
 @pytest.fixture
 def run(recipe, settings, on_cpu, capsys):
-    """Runs the recipe with some settings changed; results, and what it printed."""
+    """Runs the recipe with some settings changed; returns results and output."""
 
     def run(**changes):
         (results,) = recipe.run(Launch(HPARAMS, on_cpu(), settings | changes))
@@ -113,11 +113,11 @@ def test_a_table_becomes_a_model_in_one_command(run, world, settings, tmp_path):
     assert results["setting"] == "cross-entropy"
     assert results["demo"] is False
     assert results["epochs"] == 2
-    # The data report comes first, the result last.
+    # The data report is printed first, the result last.
     assert out.index("my_corpus, fold 0") < out.index("0 errors") < out.index("UAR ")
     assert "5" in out.split("speakers")[1].split("\n")[0]
 
-    # What is tested are the utterances of one speaker, as the protocol has it.
+    # The test utterances are those of one speaker, by the protocol.
     emotion_map = {name: [name] for name in ("neutral", "happy", "sad", "angry")}
     items = read_corpora(settings["corpora"], emotion_map)
     split = make_folds(items, "speaker_kfold", 1986)[0]
@@ -214,7 +214,7 @@ def test_only_the_middle_of_a_long_utterance_is_tested(recipe, world):
 
 
 def damaged(world, tmp_path, change):
-    """The odd corpus, linked, with one thing changed."""
+    """Makes a linked copy of the corpus with one change."""
     folder = tmp_path / "damaged"
     folder.mkdir()
     for path in (world / "odd").iterdir():
@@ -253,7 +253,7 @@ def test_bad_data_is_refused_before_anything_is_trained(
     run, world, tmp_path, change, told
 ):
     folder = damaged(world, tmp_path, change)
-    # Said before an encoder is looked for, which may mean a download.
+    # Raised before an encoder is loaded, which may need a download.
     with pytest.raises(ValueError, match=told):
         run(
             corpora=corpora(folder, columns=COLUMNS, labels=LABELS),
@@ -274,7 +274,7 @@ def test_an_error_is_one_line_and_an_exit_status(tmp_path):
 
 
 def test_a_folder_of_ones_own_is_never_replaced_by_the_demo(tmp_path):
-    """Also where the YAML names it in the corpus' entry, or it was forgotten."""
+    """Also if the YAML names it in the corpus' entry, or it was forgotten."""
     text = HPARAMS.read_text(encoding="utf-8")
     mine = tmp_path / "mine.yaml"
     mine.write_text(text.replace("!ref <folder>", "/data/calls"))
@@ -337,7 +337,7 @@ def test_what_is_frozen_is_computed_once_and_fitted_again(
     assert len({path.parent for path in kept}) == 1
     assert told("again") == first
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
-    # The second training is on both parts, and tests the same.
+    # The second training uses both parts, and has the same test part.
     assert len(parts[1]["train"]) == len(parts[0]["train"]) + len(parts[0]["valid"])
     assert parts[1]["test"] == parts[0]["test"]
 
@@ -369,11 +369,11 @@ def test_training_begins_with_the_probe_and_keeps_it_where_nothing_is_better(
         for name in ("neutral", "happy", "sad", "angry"):
             key = f"p_{name}"
             assert float(one[key]) == pytest.approx(float(other[key]), abs=2e-3)
-    # The simple baseline is the first row of what is printed, and of the report.
+    # The baseline is the first row of the output and of the report.
     assert out.index("simple baseline: logistic") < out.index("\ncross-entropy")
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert "simple baseline: logistic regression" in page
-    # And of a cross-validation's table.
+    # Also of a cross-validation's table.
     recipe = Recipe(HPARAMS, SCRIPT, ())
     planned = PlannedRun(recipe, tmp_path / "run", 1986, None, None)
     lines = aggregate([planned], tmp_path / "crossval").splitlines()

@@ -1,4 +1,4 @@
-"""The Pairwise-CL recipe, run as a user runs it."""
+"""The Pairwise-CL recipe, run like a user does."""
 
 import csv
 import importlib.util
@@ -42,7 +42,7 @@ LABELS = {"synthetic_source": {"angry": ["angry"], "sad": ["sad"]}}
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A corpus (6 speakers, 3 sessions, 12 utterances each) and an encoder."""
+    """Makes a corpus (6 speakers, 3 sessions, 12 utterances each) and an encoder."""
     world = tmp_path_factory.mktemp("world")
     name = "synthetic_source"
     write_synthetic(world / name, name, n_speakers=6, utterances_per_speaker=12)
@@ -52,7 +52,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(world):
-    """A very small experiment: two classes, half of the utterances without."""
+    """Returns a very small experiment; half of the utterances have no class."""
     return {
         "corpora": {"synthetic_source": str(world / "synthetic_source")},
         "emotion_map": LABELS,
@@ -73,7 +73,7 @@ def settings(world):
 
 
 def command(settings, **changes):
-    """The command line of an experiment."""
+    """Returns the command line of an experiment."""
     words = [str(SCRIPT), "hparams/pairwise_cl.yaml"]
     for key, value in (settings | {"device": "cpu"} | changes).items():
         text = json.dumps(value) if isinstance(value, dict | list | None) else value
@@ -136,7 +136,7 @@ def test_the_main_command_runs_the_demo(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(recipe, settings, on_cpu, tmp_path_factory):
-    """Folder of the experiment with nothing changed, and what it returned."""
+    """Returns the folder of the unchanged experiment, and its results."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     changes = {"output_folder": str(folder)}
     (found,) = recipe.run(Launch(HPARAMS, on_cpu(), settings | changes))
@@ -202,7 +202,7 @@ def test_the_exported_model_predicts_what_was_tested(finished):
         where = {row["id"]: row["wav"] for row in read_csv(folder / "utterances.csv")}
         for row in read_csv(folder / "predictions.csv")[:3]:
             found = recognizer.classify_file(where[row["id"]])
-            # Features were kept in float16.
+            # Features are stored in float16.
             assert found.probabilities["sad"] == pytest.approx(
                 float(row["p_sad"]), abs=5e-3
             )
@@ -233,7 +233,7 @@ def test_what_pre_training_is_on(run, finished, tmp_path, kind, emotions):
 
 
 def kill_when(process, is_time):
-    """Kills the process with signal 9 as soon as it is time."""
+    """Kills the process with signal 9 when a condition holds."""
     deadline = time.monotonic() + 240
     try:
         while not is_time():
@@ -257,7 +257,7 @@ def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp
     assert not notes.exists()
     run("killed", **longer)
     run("whole", **longer)
-    # As after a kill in the middle of a line, with some trainings to be done again.
+    # As after a kill in the middle of a line, with some trainings to repeat.
     lines = notes.read_text().splitlines(keepends=True)
     notes.write_text("".join(lines[:5]) + lines[5][:20])
     (killed / "few_labels.json").unlink()
@@ -293,7 +293,7 @@ class LevelView(torch.nn.Module):
 def test_a_view_of_ones_own_and_one_without_opensmile(
     run, tmp_path, monkeypatch, capsys
 ):
-    """Utterances of which a view makes nothing are left out, and counted."""
+    """Utterances without features in a view are left out, and counted."""
     (tmp_path / "my_views.py").write_text(PLUG_IN)
     monkeypatch.syspath_prepend(tmp_path)
     text = HPARAMS.read_text().replace(
@@ -321,7 +321,7 @@ def test_a_view_of_ones_own_and_one_without_opensmile(
         "fractions": [1.0],
         "alignment": False,
     }
-    # A model folder is for registered parts only; put away afterwards.
+    # A model folder is for registered parts only; removed afterwards.
     my_views = importlib.import_module("my_views")
     monkeypatch.setitem(BACKBONES._entries, "level", my_views.LevelView)
     found = run(hparams=hparams, **changes)
@@ -424,7 +424,7 @@ def test_cross_validation_and_its_tables(settings, tmp_path):
     ],
 )
 def test_switches_that_mean_nothing(monkeypatch, settings, tmp_path, changes, said):
-    # Said before an encoder is looked for, which may mean a download.
+    # Raised before an encoder is loaded, which may need a download.
     changes |= {"ssl_source": tmp_path / "not_there"}
     words = command(settings, output_folder=tmp_path / "run", **changes)[1:]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *words])

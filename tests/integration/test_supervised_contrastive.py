@@ -1,4 +1,4 @@
-"""The recipe for contrastive losses on spectrograms, run as a user runs it."""
+"""The recipe for contrastive losses on spectrograms, run like a user does."""
 
 import csv
 import itertools
@@ -34,7 +34,7 @@ NAME = "synthetic_source"
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """A corpus of 6 speakers with 8 utterances each."""
+    """Makes a corpus of 6 speakers with 8 utterances each."""
     world = tmp_path_factory.mktemp("world")
     write_synthetic(world / NAME, NAME, n_speakers=6, utterances_per_speaker=8)
     config = {
@@ -50,7 +50,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def settings(world):
-    """A very small experiment, on frames of a frozen encoder."""
+    """Returns a very small experiment, on frames of a frozen encoder."""
     return {
         "ssl_source": str(world / "whisper"),
         "corpora": {NAME: str(world / NAME)},
@@ -74,7 +74,7 @@ def read_csv(path):
 
 
 def yaml_values():
-    """The YAML's values in Python's own types."""
+    """Returns the YAML's values in Python's own types."""
     return json.loads(json.dumps(resolve_settings(HPARAMS, {}), default=str))
 
 
@@ -170,7 +170,7 @@ def test_the_svm_is_fitted_on_embeddings_of_unit_length(run, tmp_path, settings)
     assert [row["id"] for row in rows] == found.ids
     assert [row["label"] for row in rows] == found.labels
     assert len(rows) == results["test"]["utterances"] == 16
-    # Of the test part itself an SVM of scikit-learn's knows at least as much.
+    # An SVM of scikit-learn, fitted on the test part itself, is at least as good.
     own = SVC(kernel="linear").fit(found.embeddings, found.labels)
     assert own.score(found.embeddings, found.labels) >= results["test"]["wa"]["value"]
 
@@ -202,10 +202,10 @@ def test_the_epoch_can_be_chosen_by_recall_at_1(run, tmp_path):
     epochs = json.loads((tmp_path / "run" / "history.json").read_text())
     recalls = [epoch["valid"]["recall_at_1"] for epoch in epochs]
     assert len(set(recalls)) > 1
-    best = max(range(5), key=lambda n: (recalls[n], n))  # of equals, the last one
+    best = max(range(5), key=lambda n: (recalls[n], n))  # of equal ones, the last
     assert results["tested_epoch"] == best + 1
     assert results["stages"]["scl"]["best_epoch"] == best + 1
-    # It is of the embeddings that the run ends with, measured again.
+    # It is that of the final embeddings, computed again.
     again = results["probes"]["valid"]["recall_at_1"]
     assert recalls[best] == again == results["valid"]["recall_at_1"]
 
@@ -221,7 +221,7 @@ def test_frozen_epochs_train_the_classifier_alone(run, tmp_path):
         frozen_epochs=2,
     )
     paths = {p.name.split("-")[0]: p for p in Path(stages).iterdir()}
-    assert set(paths) == {"scl", "scl+ft"}  # the first stage was not trained again
+    assert set(paths) == {"scl", "scl+ft"}  # the first stage is not trained again
     encoders = [
         torch.load(next(paths[name].glob("save/CKPT*/encoder.ckpt")))
         for name in ("scl", "scl+ft")
@@ -229,11 +229,11 @@ def test_frozen_epochs_train_the_classifier_alone(run, tmp_path):
     for name, value in encoders[0].items():
         assert torch.equal(value, encoders[1][name]), name
     run("three", setting="contrast_svm", stage_folder=stages, temperature=0.5)
-    assert len(list(Path(stages).iterdir())) == 3  # another loss, another stage
+    assert len(list(Path(stages).iterdir())) == 3  # another loss gives another stage
     sgd = tmp_path / "sgd.yaml"
     sgd.write_text(HPARAMS.read_text(encoding="utf-8").replace("Adam\n", "RMSprop\n"))
     run("four", hparams=sgd, setting="contrast_svm", stage_folder=stages)
-    assert len(list(Path(stages).iterdir())) == 4  # another optimiser, too
+    assert len(list(Path(stages).iterdir())) == 4  # another optimiser does too
 
 
 def test_the_whole_encoder_can_be_trained_too(run):
@@ -258,13 +258,13 @@ def test_the_exported_classifier_predicts_what_was_tested(run, tmp_path, own):
     folder = tmp_path / "run"
     recognizer = EmotionRecognizer.from_pretrained(folder / "model", device="cpu")
     where = {row["id"]: row["wav"] for row in read_csv(folder / "utterances.csv")}
-    # The model carries a temperature, which predictions.csv is without.
+    # The model has a temperature, which predictions.csv does not contain.
     t = json.loads((folder / "results.json").read_text())["calibration"]["temperature"]
     for row in read_csv(folder / "predictions.csv")[:3]:
         found = recognizer.classify_file(where[row["id"]]).probabilities
         total = sum(float(row[f"p_{name}"]) ** (1 / t) for name in found)
         for name, probability in found.items():
-            # Spectrograms were kept in float16.
+            # Spectrograms are stored in float16.
             expected = float(row[f"p_{name}"]) ** (1 / t) / total
             assert probability == pytest.approx(expected, abs=5e-3)
 
@@ -335,7 +335,7 @@ def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp
 
 
 def in_the_middle(folder, stage):
-    """Whether a checkpoint within the second epoch or later is there."""
+    """Returns whether a checkpoint within the second epoch or later exists."""
     found = []
     for path in folder.glob(f"{stage}/save/CKPT*/CKPT.yaml"):
         try:
@@ -351,7 +351,7 @@ def in_the_middle(folder, stage):
 
 def test_iemocap_in_the_layout_of_its_owners_runs_the_thesis_folds(run, tmp_path):
     root = write_iemocap(tmp_path)
-    # The rare emotions alone, so that it does not take long.
+    # Only the rare emotions, to save time.
     labels = {"fearful": ["fearful"], "surprised": ["surprised"]}
     hparams = tmp_path / "rare.yaml"
     start, _, rest = HPARAMS.read_text(encoding="utf-8").partition("emotion_map:\n")

@@ -1,4 +1,4 @@
-"""The recipe for two-stage contrastive fine-tuning, run as a user runs it.
+"""The recipe for two-stage contrastive fine-tuning, run like a user does.
 
 What needs a process of its own (kills, several ranks, the demo's command) has one; the
 rest calls the recipe's functions, which saves the import each time.
@@ -62,7 +62,7 @@ LABELS = {
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    """Two corpora (6 speakers, 12 utterances each) and encoders with dropout."""
+    """Makes two corpora (6 speakers, 12 utterances each) and encoders with dropout."""
     world = tmp_path_factory.mktemp("world")
     for name in LABELS:
         write_synthetic(world / name, name, n_speakers=6, utterances_per_speaker=12)
@@ -72,13 +72,13 @@ def world(tmp_path_factory):
 
 
 def protocol(kind):
-    """Of both corpora, in three folds."""
+    """Returns a protocol for both corpora, in three folds."""
     return {"per_corpus": {name: {"kind": kind, "n_folds": 3} for name in LABELS}}
 
 
 @pytest.fixture(scope="module")
 def settings(world):
-    """A very small experiment."""
+    """Returns the settings of a very small experiment."""
     return {
         "corpora": {name: str(world / name) for name in LABELS},
         "emotion_map": LABELS,
@@ -101,7 +101,7 @@ def settings(world):
 
 
 def command(settings, **changes):
-    """The command line of an experiment."""
+    """Returns the command line of an experiment."""
     words = [str(SCRIPT), "hparams/two_stage.yaml", "--device", "cpu"]
     for key, value in (settings | changes).items():
         text = json.dumps(value) if isinstance(value, dict | None) else str(value)
@@ -111,7 +111,7 @@ def command(settings, **changes):
 
 @pytest.fixture
 def run(recipe, settings, on_cpu, tmp_path):
-    """Runs the experiment with some settings changed; results by corpus."""
+    """Runs the experiment with some settings changed; returns results by corpus."""
 
     def run(name="run", **changes):
         changes = {"output_folder": str(tmp_path / name)} | changes
@@ -131,7 +131,7 @@ def read_csv(path):
 
 
 def weights(folder, part):
-    """Weights of a part of the exported model."""
+    """Returns the weights of a part of the exported model."""
     tensors = load_file(folder / "model" / "model.safetensors")
     return {name: tensor for name, tensor in tensors.items() if part in name}
 
@@ -194,7 +194,7 @@ def test_the_main_command_runs_the_demo(tmp_path):
     assert [row["layer"] for row in rows] == ["0", "1", "2"] * 2
     assert [row["model"] for row in rows] == ["pretrained"] * 3 + ["after stage 1"] * 3
     assert all(-1 <= float(row[key]) <= 1 for row in rows for key in list(row)[2:])
-    # Its front end is frozen and the layers above it are not.
+    # Its front end is frozen and the layers above are not.
     assert rows[0]["positive"] == rows[3]["positive"]
     assert rows[2]["positive"] != rows[5]["positive"]
     assert (folder / "similarity.png").read_bytes().startswith(b"\x89PNG")
@@ -204,7 +204,7 @@ def test_the_main_command_runs_the_demo(tmp_path):
 
 
 def checkpoints(folder):
-    """Metadata of each checkpoint, oldest first."""
+    """Returns metadata of each checkpoint, oldest first."""
     found = []
     for path in folder.glob("save/CKPT*/CKPT.yaml"):
         try:
@@ -215,7 +215,7 @@ def checkpoints(folder):
 
 
 def kill_when(process, is_time):
-    """Kills the process with signal 9 as soon as it is time."""
+    """Kills the process with signal 9 when a condition holds."""
     deadline = time.monotonic() + 240
     try:
         while not is_time():
@@ -281,7 +281,7 @@ def test_a_finished_run_started_again_says_the_same(run):
 
 @pytest.fixture(scope="module")
 def two_stage(recipe, settings, on_cpu, tmp_path_factory):
-    """Folder of the experiment with nothing changed, and what it returned."""
+    """Returns the folder of the unchanged experiment, and its results."""
     folder = tmp_path_factory.mktemp("two_stage") / "run"
     launch = Launch(HPARAMS, on_cpu(), settings | {"output_folder": str(folder)})
     return folder, {result["target"]: result for result in recipe.run(launch)}
@@ -317,10 +317,10 @@ def test_each_corpus_has_results_of_its_own_classes(two_stage):
         }
         seconds = sum(s["seconds"] for s in found["stages"].values())
         own = found["stages"]["classifier"]["seconds"]
-        expected = own + (seconds - own) / 2  # what they have in common is halved
+        expected = own + (seconds - own) / 2  # the common cost is halved
         assert found["training_seconds"] == pytest.approx(expected, abs=0.2)
     assert len({found["data"]["fingerprint"] for found in results.values()}) == 1
-    assert not (folder / "features").exists()  # no longer of use
+    assert not (folder / "features").exists()  # no longer needed
 
 
 def test_stage_two_leaves_the_encoder_of_stage_one_alone(two_stage, world):
@@ -339,13 +339,13 @@ def test_the_exported_model_predicts_what_was_tested(two_stage):
     folder = two_stage[0] / "synthetic_source"
     recognizer = EmotionRecognizer.from_pretrained(folder / "model", device="cpu")
     where = {row["id"]: row["wav"] for row in read_csv(folder / "utterances.csv")}
-    # The model carries a temperature, which predictions.csv is without.
+    # The model has a temperature, which predictions.csv does not contain.
     t = read_json(folder / "results.json")["calibration"]["temperature"]
     for row in read_csv(folder / "predictions.csv")[:4]:
         found = recognizer.classify_file(where[row["id"]]).probabilities
         total = sum(float(row[f"p_{name}"]) ** (1 / t) for name in found)
         for name in ("angry", "happy", "low"):
-            # Frames were kept in float16.
+            # Frames are stored in float16.
             expected = float(row[f"p_{name}"]) ** (1 / t) / total
             assert found[name] == pytest.approx(expected, abs=5e-3)
 
@@ -370,7 +370,7 @@ def test_direct_fine_tuning_trains_an_encoder_for_each_corpus(run, world, tmp_pa
         }
         assert changed and not any("conv" in name for name in changed)
     assert results["synthetic_target"]["setting"] == "direct fine-tuning"
-    # The second corpus does not start from what the first one has made of the encoder.
+    # The second corpus does not start from the encoder that the first one trained.
     alone = run("alone", setting="fine_tuning", corpora={
         "synthetic_source": None,
         "synthetic_target": str(world / "synthetic_target"),
@@ -407,7 +407,7 @@ def test_what_is_frozen_and_which_layers_are_summed(
     changed = {name for name in found if not torch.equal(found[name], first[name])}
     layer = {name.partition("layers.")[2][:1] for name in changed if "layers." in name}
     assert layer == {1: {"1"}, "frontend": {"0", "1"}, "all": set()}[freeze]
-    # What frozen layers give is kept for other runs.
+    # Outputs of frozen layers are stored for other runs.
     kept = list((tmp_path / "run" / "data" / "states").glob("*/*.safetensors"))
     assert bool(kept) == (freeze != "frontend")
 
@@ -438,7 +438,7 @@ def test_random_folds_are_as_printed_and_report_their_leaks(run):
     changes = {"protocol": protocol("random_kfold"), "train_on_valid": True}
     found = run(**changes)["synthetic_source"]
     parts = found["data"]["parts"]
-    assert parts.keys() == {"train", "test"}  # what is not tested trains
+    assert parts.keys() == {"train", "test"}  # utterances outside the test part train
     assert parts["train"]["utterances"] == 2 * parts["test"]["utterances"] == 36
     shared = found["data"]["shared_between_parts"]
     assert shared["speaker"]["train/test"] == 12  # of both corpora
@@ -507,7 +507,7 @@ def test_real_speech_and_a_real_encoder(run, shared):
     assert results["test"]["chance"] == 1 / 7
     assert results["test"]["speakers"] == 2
     assert results["data"]["parts"]["train"]["speakers"] == 8
-    # The convolutions alone, two epochs: far from good, and far from chance.
+    # Only the convolutions, two epochs: not good, but better than chance.
     assert results["test"]["uar"]["value"] > 0.35
 
 
@@ -515,7 +515,7 @@ def test_real_speech_and_a_real_encoder(run, shared):
 
 
 def error_with(monkeypatch, settings, tmp_path, **changes):
-    """What the script says when it gives up."""
+    """Returns the script's error message."""
     words = command(settings, output_folder=tmp_path / "run", **changes)[1:]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
     with pytest.raises(SystemExit) as exit_:
@@ -540,7 +540,7 @@ def error_with(monkeypatch, settings, tmp_path, **changes):
     ],
 )
 def test_switches_that_mean_nothing(monkeypatch, settings, tmp_path, changes, said):
-    # Said before an encoder is looked for, which may mean a download.
+    # Raised before an encoder is loaded, which may need a download.
     changes |= {"ssl_source": tmp_path / "not_there"}
     message = error_with(monkeypatch, settings, tmp_path, **changes)
     assert re.search(said, message), message
@@ -550,6 +550,6 @@ def test_too_few_utterances_of_an_emotion(monkeypatch, settings, tmp_path):
     message = error_with(
         monkeypatch, settings, tmp_path, replacement=False, batch_size=32
     )
-    # 2 speakers train, of 3 times angry each; half of a batch are angry of both.
+    # 2 speakers train, with 3 angry utterances each; half of a batch is angry.
     assert "synthetic_source has 6 that are angry, a step may take 8" in message
     assert "replacement: True" in message

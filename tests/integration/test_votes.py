@@ -1,4 +1,4 @@
-"""Learning votes and dimensions: what is trained, written, and refused elsewhere."""
+"""Learning votes and dimensions: training, files, and refusals elsewhere."""
 
 import csv
 import json
@@ -86,7 +86,7 @@ def test_a_dimension_is_on_the_corpus_own_scale(run, tmp_path, setting):
     assert results["kind"] == "dimensions" and "dimensions.csv" in results["files"]
     train = read_parts(folder / "utterances.csv")["train"]
     known = [item.utterance.dimensions["level"] for item in train]
-    # Hardly trained, it says about the mean of what it was trained on.
+    # Hardly trained, it predicts nearly the mean of the training data.
     assert min(known) < np.mean(x) < max(known)
 
 

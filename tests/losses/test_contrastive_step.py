@@ -104,7 +104,7 @@ def test_within_autocast():
 
 
 def most_numbers_kept(function):
-    """The most numbers that wait for a backward pass at any time."""
+    """Returns the most numbers stored for a backward pass at any time."""
     now = most = 0
 
     class Kept:

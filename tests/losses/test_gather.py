@@ -1,4 +1,4 @@
-"""Losses with gather=True on several gloo processes, against one with everything.
+"""Losses with gather=True on several gloo processes, against one with all rows.
 
 Run as a script this file is one of the processes.
 """
@@ -35,7 +35,7 @@ from speechbrain_ser_cl.losses import (
 from speechbrain_ser_cl.losses.gather import gather_rows
 from tests.processes import Process
 
-# Rows per rank: different numbers, one of them without any.
+# Rows per rank: different numbers, one rank without rows.
 SIZES = {2: [9, 3], 4: [4, 1, 0, 7]}
 
 LABEL_LOSSES = [
@@ -162,5 +162,5 @@ def test_one_process_needs_no_group():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     one_process(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
-    # Every check has passed; gloo's threads sometimes abort the interpreter's end.
+    # Every check has passed; gloo's threads sometimes abort the interpreter at its end.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""InfoNCELoss against a naive loop, analytic cases, and at its edges."""
+"""InfoNCELoss against a naive loop, analytic cases, and edge cases."""
 
 import math
 import pickle
@@ -11,7 +11,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 
 def naive_infonce(z_a, z_b, temperature):
-    """Equation 4 word for word: loops, no normalised matrices."""
+    """Computes equation 4 by loops, without normalised matrices."""
 
     def cosine(a, b):
         return (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())

@@ -1,4 +1,4 @@
-"""Information maximisation and its halves against naive loops and analytic cases."""
+"""Information maximisation and its two parts against naive loops and analytic cases."""
 
 import math
 import pickle
@@ -17,7 +17,7 @@ ALL = [EntropyLoss, DiversityLoss, InformationMaximizationLoss]
 
 
 def naive_terms(logits):
-    """Both sums of equation 5 by loops over utterances and classes."""
+    """Computes both sums of equation 5 by loops over utterances and classes."""
     n, n_classes = logits.shape
     probabilities = []
     for row in logits:

@@ -1,4 +1,4 @@
-"""Every label loss: against naive loops, analytic cases, and at its edges."""
+"""Every label loss against naive loops, analytic cases, and edge cases."""
 
 import math
 import pickle
@@ -25,11 +25,11 @@ NAN, INF = float("nan"), float("inf")
 TAU = 0.3
 
 
-# The printed formulas, one row at a time: z are vectors, s a function of two rows.
+# The printed formulas, row by row: z are vectors, s a function of two rows.
 
 
 def sets(labels, a):
-    """P(a) and N(a)."""
+    """Returns P(a) and N(a)."""
     rows = range(len(labels))
     positives = [p for p in rows if labels[p] == labels[a] and p != a]
     return positives, [n for n in rows if labels[n] != labels[a]]
@@ -44,7 +44,7 @@ def cosine(a, b):
 
 
 def euclidean(a, b):
-    """Between the unit vectors."""
+    """Computes the distance of the unit vectors."""
     return (a / dot(a, a).sqrt() - b / dot(b, b).sqrt()).square().sum().sqrt()
 
 
@@ -196,7 +196,7 @@ CASES = {
 LOSS = {name: loss for name, (loss, _) in CASES.items()}
 every_loss = pytest.mark.parametrize("name", LOSS)
 
-# Unbalanced; label 7 has a single row, so that its anchor has no positive.
+# Unbalanced; label 7 has one row, so its anchor has no positive.
 LABELS = torch.tensor([3, 0, 3, 0, 0, 7, 1, 3, 1])
 
 
@@ -233,13 +233,13 @@ def test_anchors_alone_look_for_their_positives(name):
     loss, z = LOSS[name], embeddings()
     everyone = torch.ones(9, dtype=torch.bool)
     torch.testing.assert_close(loss(z, LABELS, everyone), loss(z, LABELS))
-    # Terms of an anchor are weighed by its pairs in some losses: compare by halves
-    # of one class, whose anchors all have as many.
+    # Some losses weight an anchor's terms by its number of pairs: compare halves of one
+    # class, whose anchors all have equally many.
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     z = embeddings(8)
     anchors = torch.arange(8) % 2 == 0
     if name.startswith("triplet"):
-        return  # a mean over triplets that differ in number per anchor
+        return  # a mean over triplets, whose number differs between anchors
     both = (loss(z, labels, anchors) + loss(z, labels, ~anchors)) / 2
     torch.testing.assert_close(both, loss(z, labels))
 
@@ -331,7 +331,7 @@ def test_labels_may_be_a_list(name):
 
 
 def test_near_rows_have_exact_euclidean_distances():
-    """A matrix product alone would leave rounding errors of the size of 1e-4."""
+    """A matrix product alone would have rounding errors of about 1e-4."""
     a = 1 + torch.tensor([[0.0, 0.0], [0.0, 1e-6], [0.0, 0.0], [3.0, 4.0]])
     d, pull_back = distances(a, a, "euclidean")
     torch.testing.assert_close(d, torch.cdist(a.double(), a.double()).float())
@@ -363,7 +363,7 @@ def test_without_positives_the_loss_is_a_zero_with_a_graph(name, labels):
     z = embeddings(len(labels))
     value, gradient = value_and_gradient(LOSS[name], z, labels)
     if name.startswith("siamese") and len(labels) > 1:
-        assert value > 0  # the negatives are pairs as well
+        assert value > 0  # the negatives are pairs too
         return
     assert value.item() == 0
     assert torch.equal(gradient, torch.zeros_like(z))
@@ -387,7 +387,7 @@ def test_a_single_label_has_the_value_of_the_formula(name):
         expected = CASES[name][1](z, [1] * 6)
         torch.testing.assert_close(value, expected, rtol=1e-10, atol=0)
         assert value > 0
-    else:  # nothing to stand out from
+    else:  # no negatives
         assert value.item() == pytest.approx(0, abs=1e-12)
         assert gradient.abs().max() < 1e-12
 
@@ -590,8 +590,8 @@ def test_the_inner_mean_is_never_above_the_outer_one():
     assert SupConInLoss(TAU)(z, LABELS) < SupConLoss(TAU)(z, LABELS)
 
 
-# Appendix A of the thesis: the gradient with respect to the anchor alone. One
-# anchor, whose partners are constants.
+# Appendix A of the thesis: the gradient with respect to the anchor only, with constant
+# partners.
 
 
 def anchor_and_partners():
@@ -649,14 +649,14 @@ def test_gradient_of_supcon_is_that_of_its_formula():
 @pytest.mark.parametrize(
     ("mining", "expected"),
     [
-        # Row 4 lies where row 0 lies, with the other label: distances are 0 or 1.
+        # Row 4 equals row 0 with another label: distances are 0 or 1.
         ("all", (6 * 1 + 4 * 2) / 10),
         ("semihard", 0),
         ("hard", 2),
     ],
 )
 def test_triplets_at_the_limits_are_left_out(mining, expected):
-    """d_an = d_ap + m is no triplet, d_an = d_ap neither hard nor semi-hard."""
+    """d_an = d_ap + m is not a triplet, d_an = d_ap neither hard nor semi-hard."""
     z = torch.eye(2)[[0, 0, 1, 1, 0]]
     labels = torch.tensor([0, 0, 1, 1, 1])
     assert TripletLoss(1.0, mining)(z, labels).item() == pytest.approx(expected)

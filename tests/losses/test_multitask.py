@@ -1,4 +1,4 @@
-"""MultitaskLoss: sums, ablations and wrong input."""
+"""MultitaskLoss: sums, ablations and invalid input."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Our losses against pytorch-metric-learning's, where they define the same."""
+"""Losses against pytorch-metric-learning's, where definitions are equal."""
 
 import pytest
 import torch
@@ -47,7 +47,7 @@ def test_supervised_ntxent_of_equally_large_classes():
 
 
 def test_supervised_ntxent_of_unequal_classes_averages_per_anchor_first():
-    """The peer takes the mean over all pairs, so that large classes weigh more."""
+    """The peer computes the mean over all pairs: large classes weigh more."""
     pairs = peer.NTXentLoss(0.1, reducer=reducers.DoNothingReducer())
 
     def per_anchor(z, labels):
@@ -67,7 +67,7 @@ def test_supcon(labels):
 
 
 def test_supcon_of_a_single_label_differs():
-    """The peer then gives a silent 0."""
+    """The peer then returns 0 silently."""
     z, labels = embeddings(), torch.zeros(20).long()
     assert peer.SupConLoss(0.1)(z, labels) == 0
     assert SupConLoss(0.1)(z, labels) > 1
@@ -84,8 +84,8 @@ def test_ntxent():
 
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_infonce(symmetric):
-    """The peer's anchors look in the other view if that is its reference."""
-    # Two objects: of one it takes away the pairs of a row with itself.
+    """The peer compares anchors with the other view if that is its reference."""
+    # Two objects: for one object it removes the pairs of a row with itself.
     each, of_reference = torch.arange(10), torch.arange(10)
     ntxent = peer.NTXentLoss(0.5)
 
@@ -134,7 +134,7 @@ def test_smooth_triplet():
 
 
 def test_siamese():
-    """The peer averages the pairs above zero, of each kind on its own."""
+    """The peer averages the pairs above zero, positive and negative ones separately."""
     theirs = peer.ContrastiveLoss(
         pos_margin=0, neg_margin=0.9, reducer=reducers.DoNothingReducer()
     )

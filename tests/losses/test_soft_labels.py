@@ -1,4 +1,4 @@
-"""Losses of votes, dimensions and unbalanced classes: naive formulas and edges."""
+"""Losses of votes, dimensions and unbalanced classes: naive formulas and edge cases."""
 
 import math
 import pickle
@@ -204,7 +204,7 @@ def test_value_and_gradient_equal_a_naive_loop(name):
     z, y = inputs(name)
     value, gradient = with_gradient(loss, z, y)
     expected = with_gradient(naive, z, y)
-    # Weights and adjustments of classes are kept in float32.
+    # Weights and adjustments of classes are in float32.
     tolerance = 1e-6 if name in ("class_balanced", "logit_adjusted") else 1e-9
     torch.testing.assert_close(value, expected[0], rtol=tolerance, atol=0)
     torch.testing.assert_close(gradient, expected[1], rtol=tolerance, atol=1e-7)
@@ -302,7 +302,7 @@ def test_ordinal_triplets_of_two_values_are_triplets():
 
 
 def test_rank_n_contrast_of_equal_embeddings_is_the_mean_of_logarithms():
-    """Of one anchor: log 1, log 2, … log(N - 1) where no label distances tie."""
+    """For an anchor: log 1, log 2, … log(N - 1), if no label distances are equal."""
     z, y = torch.ones(5, 2, dtype=torch.float64), torch.tensor([0.0, 1, 10, 100, 1000])
     expected = math.log(math.factorial(4)) / 4
     assert losses.RankNContrastLoss()(z, y).item() == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""Losses between views: against naive loops, analytic cases, and at their edges."""
+"""Losses between views against naive loops, analytic cases, and edge cases."""
 
 import copy
 import math
@@ -103,7 +103,7 @@ def naive_margin(positives, negatives):
 
 
 class AsViews(nn.Module):
-    """A loss of named views, called with three made from two."""
+    """A loss of named views, called with three views made from two."""
 
     def __init__(self, loss):
         super().__init__()
@@ -174,7 +174,7 @@ def test_gradcheck(name):
 def test_the_order_of_utterances_does_not_matter(name):
     z_a, z_b = views()
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    if name == "cosine_margin":  # row 0 goes with row 3
+    if name == "cosine_margin":  # row 0 is paired with row 3
         order = torch.tensor([1, 2, 0, 4, 5, 3])
     expected = LOSS[name](z_a, z_b)
     torch.testing.assert_close(LOSS[name](z_a[order], z_b[order]), expected)
@@ -332,7 +332,7 @@ def test_registered():
         assert LOSSES.get(name) is loss
 
 
-# Analytic cases, and what only one of the losses has.
+# Analytic cases, and properties of single losses.
 
 
 @pytest.mark.parametrize("n", [2, 8])
@@ -433,7 +433,7 @@ def test_moco_equals_a_naive_loop_over_the_queue():
 
 
 def queued(dtype=torch.float32, **options):
-    """A queue with six keys, in evaluation so that it stays so, and other views."""
+    """Makes a queue with six keys, in evaluation mode, and views."""
     loss = MoCoQueue(size=8, dim=4, temperature=TAU, **options).to(dtype)
     z_a, z_b = views(dtype=dtype)
     loss(z_a, z_b.detach())

@@ -16,7 +16,7 @@ from speechbrain_ser_cl.metrics import (
 
 
 def by_sklearn(labels, predictions):
-    """Means over the classes that occur in the labels."""
+    """Computes means over the classes that occur in the labels."""
     present = np.unique(labels)
     options = {"labels": present, "average": "macro", "zero_division": 0}
     with warnings.catch_warnings():
@@ -31,7 +31,7 @@ def by_sklearn(labels, predictions):
 @pytest.mark.parametrize("n_classes", [1, 2, 4, 8])
 @pytest.mark.parametrize("n_utterances", [1, 3, 10, 500])
 def test_metrics_equal_sklearn(n_classes, n_utterances):
-    """Small samples miss classes in the labels, the predictions or both."""
+    """Small samples lack classes in the labels, the predictions or both."""
     rng = np.random.default_rng(n_utterances)
     for _ in range(20):
         labels, predictions = rng.integers(0, n_classes, (2, n_utterances))
@@ -58,7 +58,7 @@ def test_guessing_reaches_chance():
 
 
 def naive_intervals(labels, predictions, n_classes, groups, n_resamples, seed):
-    """Resample, collect the utterances one by one, ask scikit-learn."""
+    """Resamples, collects the utterances one by one, and calls scikit-learn."""
     rng = np.random.default_rng(seed)
     names = sorted(set(groups))
     members = {name: np.flatnonzero(np.asarray(groups) == name) for name in names}
@@ -91,7 +91,7 @@ def test_intervals_equal_a_naive_bootstrap(over):
 
 
 def speaker_study(rng, n_speakers, n_classes=4, per_speaker=20):
-    """Speakers of different difficulty; the expected UAR is 2/3."""
+    """Draws speakers of different difficulty; the expected UAR is 2/3."""
     share_right = rng.beta(8, 4, size=n_speakers)
     labels = np.tile(np.arange(n_classes), n_speakers * per_speaker // n_classes)
     speakers = np.repeat(np.arange(n_speakers), per_speaker)
@@ -116,7 +116,7 @@ def test_coverage_over_speakers():
 
 
 def test_the_only_utterance_of_a_class_is_in_every_resample():
-    """Without it the UAR would be that of the other class, and 1 within reach."""
+    """Without it, the UAR would be that of the other class, and could be 1."""
     labels, predictions = [0] * 30 + [1], [0] * 31
     for groups in (None, list(range(31))):
         found = bootstrap_intervals(labels, predictions, 2, groups)
@@ -138,7 +138,7 @@ def test_coverage_with_a_rare_class():
             labels, predictions, 2, n_resamples=300, seed=trial
         )["uar"]
         covered += low <= 0.7 <= high
-    # Below the nominal 95 %: eight utterances say little of their own spread.
+    # Below the nominal 95 %, because eight utterances underestimate their variation.
     assert 0.85 <= covered / 300 <= 0.97
 
 

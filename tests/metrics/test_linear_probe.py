@@ -1,4 +1,4 @@
-"""The linear probe's numbers, against scikit-learn's and the formulas."""
+"""The linear probe against scikit-learn and the formulas."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def data():
     return rng.normal(size=(90, 6)) + 1.5 * np.eye(6)[labels], labels
 
 
-@pytest.mark.parametrize("size", [6, 200])  # more dimensions than utterances, too
+@pytest.mark.parametrize("size", [6, 200])  # also more dimensions than utterances
 def test_ridge_of_all_folds_at_once_is_a_weighted_ridge_of_each(data, size):
     x, labels = data
     x = np.concatenate([x, np.random.default_rng(1).normal(size=(90, size - 6))], 1)
@@ -50,7 +50,7 @@ def test_weights_of_each_classifier_are_scikit_learns(data, n_classes):
         )
         logits = x @ weights.T + bias
         assert (logits.argmax(1) == model.predict(x)).all()
-        if name == "logistic":  # begun where another strength ended
+        if name == "logistic":  # started from the solution of another strength
             shares = np.exp(logits - logits.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             np.testing.assert_allclose(shares, model.predict_proba(x), atol=1e-4)

@@ -1,4 +1,4 @@
-"""Probes of embeddings against scikit-learn's other ways and naive loops."""
+"""Measures of embeddings against scikit-learn and naive loops."""
 
 from itertools import permutations
 
@@ -48,7 +48,7 @@ def test_svm_agrees_with_another_solver():
 
 
 def test_svm_does_not_hide_a_collapse():
-    """All embeddings at one point but for rounding errors: one class wins."""
+    """All embeddings at one point except for rounding errors: one class wins."""
     x, labels = blobs(50, spread=0.1)
     predictions = linear_svm(1 + 1e-7 * x, labels, 1 + 1e-7 * x)
     assert len(set(predictions.tolist())) == 1
@@ -92,7 +92,7 @@ def test_one_point_for_all_is_chance(in_order):
 
 
 def test_equally_near_neighbours_count_by_their_share():
-    # the first has one of its class and one of another at distance 1
+    # the first has one row of its class and one of another at distance 1
     assert recall_at_1(
         [[0.0], [1.0], [-1.0], [-1.0]], ["a", "a", "b", "b"]
     ) == pytest.approx(((1 / 3 + 1) / 2 + 1) / 2)
@@ -129,7 +129,7 @@ def test_scores_of_separate_groups_do_not_depend_on_names():
 
 
 def test_scores_against_a_naive_computation():
-    """One dimension and two far groups, so that the clusters are known."""
+    """One dimension and two distant groups, so that the clusters are known."""
     x = np.r_[np.zeros(30), np.ones(20)][:, None] + np.linspace(0, 0.1, 50)[:, None]
     clusters = np.repeat([0, 1], [30, 20])
     labels = np.array([0] * 25 + [1] * 5 + [0] * 3 + [1] * 17)

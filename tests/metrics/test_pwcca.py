@@ -10,7 +10,7 @@ from speechbrain_ser_cl.metrics import canonical_correlations, pwcca
 
 
 def pair(n=400, d_x=5, d_y=4, seed=0):
-    """Two representations with something in common."""
+    """Makes two related representations."""
     rng = np.random.default_rng(seed)
     common = rng.normal(size=(n, 3))
     x = common @ rng.normal(size=(3, d_x)) + rng.normal(size=(n, d_x))
@@ -30,7 +30,7 @@ def test_agrees_with_scikit_learns_cca(d_x, d_y):
     expected = [np.corrcoef(scores_x[:, i], scores_y[:, i])[0, 1] for i in range(k)]
     np.testing.assert_allclose(canonical_correlations(x, y), expected, atol=1e-5)
 
-    # The definition, written out: weights from the variates of x, each of length 1.
+    # The definition: weights from the variates of x, each of length 1.
     weights = []
     for i in range(k):
         h = scores_x[:, i] / np.linalg.norm(scores_x[:, i])
@@ -65,7 +65,7 @@ def test_orthogonal_maps_and_scaling_change_nothing():
 
 
 def test_weights_are_those_of_x():
-    """x is mostly what y has as well, or mostly what it has not."""
+    """x is mostly shared with y, or mostly not."""
     rng = np.random.default_rng(0)
     shared, own = rng.normal(size=(2, 1000, 1))
     y = np.hstack([shared, rng.normal(size=(1000, 1))])
@@ -98,7 +98,7 @@ def test_independent_representations_have_the_correlations_of_chance():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 def test_dependent_columns_do_no_harm(dtype):
-    """Repeated, summed and constant columns: the rank is that of what is real."""
+    """Repeated, summed and constant columns do not increase the rank."""
     x, y = pair()
     dependent = np.hstack([x, x[:, :2], x.sum(axis=1, keepdims=True), 0 * x[:, :1] + 5])
     assert dependent.shape[1] == 9
@@ -109,7 +109,7 @@ def test_dependent_columns_do_no_harm(dtype):
 
 
 def test_rounding_errors_of_single_precision_are_no_dimension():
-    """A product computed in float32 has full rank by its rounding errors alone."""
+    """A product computed in float32 has full rank only by rounding errors."""
     rng = np.random.default_rng(0)
     low = rng.normal(size=(500, 3)).astype(np.float32)
     x = low @ rng.normal(size=(3, 20)).astype(np.float32) + np.float32(10)

@@ -1,4 +1,4 @@
-"""Tests between settings, against scipy and against definitions spelled out."""
+"""Tests between settings, against scipy and against their definitions."""
 
 from itertools import product
 
@@ -28,7 +28,7 @@ def test_the_paired_t_test_is_its_formula(seed):
 
 
 def signed_rank_by_hand(difference):
-    """Two-sided p over all signs that the ranks could have had."""
+    """Computes the two-sided p over all possible signs of the ranks."""
     d = np.array([x for x in difference if x != 0])
     ranks = stats.rankdata(np.abs(d))
     observed = ranks[d > 0].sum()
@@ -66,7 +66,7 @@ def test_nothing_to_tell_from():
     nothing = {"t_test": None, "wilcoxon": None}
     assert paired_fold_tests([0.5, 0.6], [0.5, 0.6]) == nothing
     assert paired_fold_tests([0.5], [0.6]) == nothing
-    # The same gain in every fold: no spread, and few folds for the ranks.
+    # The same gain in every fold: no variation, and few folds for the ranks.
     same = paired_fold_tests([0.5, 0.6, 0.7], [0.4, 0.5, 0.6])
     assert same == {"t_test": 0.0, "wilcoxon": 0.25}
     with pytest.raises(ValueError, match=r"shapes \(2,\) and \(3,\)"):
@@ -85,7 +85,7 @@ METRIC = {
 
 
 def two_settings(seed, n_speakers, gain, each=12):
-    """Labels (S, N), predictions of two settings; how good one is depends on who."""
+    """Makes labels (S, N) and predictions of two settings, better by speaker."""
     rng = np.random.default_rng(seed)
     labels = np.tile(np.arange(each) % 3, (n_speakers, 1))
     easy = rng.uniform(0.4, 0.7, (n_speakers, 1))
@@ -161,7 +161,7 @@ def test_false_alarms_are_as_rare_as_promised_and_gains_are_found():
 
 
 def test_one_speaker_alone_proves_nothing():
-    """Forty utterances better, all of one speaker."""
+    """Forty utterances are better, all by one speaker."""
     labels = np.tile(np.arange(42) % 3, (10, 1))
     a, b = labels.copy(), labels.copy()
     b[0] = (labels[0] + 1) % 3
@@ -183,11 +183,11 @@ def test_settings_that_do_not_fit_each_other(change, told):
         speaker_permutation_test(**({"a": one, "b": one} | change))
 
 
-# ------------------------------------------------------------------ several at once
+# ------------------------------------------------------------------ several tests
 
 
 def holm_by_hand(p_values):
-    """Adjusted p: the smallest level at which Holm's steps reject it."""
+    """Computes adjusted p: the smallest level at which Holm's steps reject it."""
     n = len(p_values)
     adjusted = []
     for p in p_values:

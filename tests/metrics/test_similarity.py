@@ -10,7 +10,7 @@ from speechbrain_ser_cl.report.figures import plot_similarities
 
 
 def by_pairs(embeddings, labels):
-    """Means of scipy-like cosines over all ordered pairs of one layer."""
+    """Computes mean cosines over all ordered pairs of one layer."""
     same, other = [], []
     for i, a in enumerate(embeddings):
         for j, b in enumerate(embeddings):

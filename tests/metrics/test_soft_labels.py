@@ -1,4 +1,4 @@
-"""Dimensions, votes, calibration and groups: other libraries, naive forms, edges."""
+"""Dimensions, votes, calibration and groups: other libraries, edge cases."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_dimensions_equal_naive_formulas_and_other_libraries():
     theirs = tm.concordance_corrcoef(
         torch.tensor(PREDICTIONS), torch.tensor(LABELS)
     ).numpy()
-    # Theirs takes variances over N - 1 but the means' distance whole.
+    # Theirs uses variances over N - 1 but the unscaled distance of the means.
     assert found["ccc"] == pytest.approx(theirs, abs=0.01)
 
 
@@ -149,7 +149,7 @@ def test_the_temperature_is_found_and_calibrates():
     assert found["after"]["ece"] < 0.05 < 0.15 < found["before"]["ece"]
     assert found["after"]["brier"] < found["before"]["brier"]
     json.dumps(found)
-    # One of one right says as much as 5 of 6: log 5 = 2 / T.
+    # One of one right equals 5 of 6: log 5 = 2 / T.
     assert fit_temperature([[2.0, 0.0]], [0]) == pytest.approx(2 / np.log(5), rel=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""Criteria without labels, against formulas written plainly."""
+"""Criteria without labels, against their formulas."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_the_weighted_risk_is_that_of_the_other_domain():
     target[:, 0] += 0.7
     source_loss, target_loss = source[:, 0] ** 2, target[:, 0] ** 2
     told = -weighted_risk(source_loss, source, target)
-    assert abs(told - target_loss.mean()) < 0.15  # the source's is 1, this one 1.5
+    assert abs(told - target_loss.mean()) < 0.15  # the source's is 1, this one's 1.5
     ratio = multivariate_normal([0.7, 0]).pdf(source)
     ratio /= multivariate_normal([0, 0]).pdf(source)
     assert told == pytest.approx(np.mean(ratio * source_loss), abs=0.15)

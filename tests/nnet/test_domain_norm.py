@@ -48,10 +48,10 @@ def test_evaluation_uses_the_statistics_of_the_domains_calibration():
         whole = norm(h, domain)
         var, mean = torch.var_mean(h, dim=0, correction=0)
         torch.testing.assert_close(whole, (h - mean) / (var + norm.eps).sqrt())
-        # One utterance alone is normalised as it is among others.
+        # An utterance alone is normalised as in a batch.
         alone = torch.cat([norm(row[None], domain) for row in h])
         torch.testing.assert_close(alone, whole)
-    # Each by its own: the other domain's statistics make something else of it.
+    # Each by its own domain: the other domain's statistics give another result.
     assert not torch.allclose(norm(seen[0], 1), norm(seen[0], 0))
 
 

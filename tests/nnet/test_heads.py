@@ -1,4 +1,4 @@
-"""Heads compute their formulas and have the sizes of the paper."""
+"""Heads compute their formulas and have the paper's sizes."""
 
 import torch
 
@@ -7,7 +7,7 @@ from speechbrain_ser_cl.registry import HEADS
 
 
 def trained(head):
-    """The head with its last layer away from where it starts."""
+    """Returns the head with a changed last layer."""
     torch.nn.init.normal_(head.layers[-1].weight)
     torch.nn.init.normal_(head.layers[-1].bias)
     return head
@@ -44,12 +44,12 @@ def test_classifier_of_standardised_vectors():
     head = trained(ClassifierHead(6, n_classes=2, batch_norm=True))
     h = 3 + 0.01 * torch.randn(50, 6)
     var, mean = torch.var_mean(h, dim=0, correction=0)
-    weight, bias = head.parameters()  # nothing of the normalisation is trained
+    weight, bias = head.parameters()  # the normalisation has no trained parameters
     expected = (h - mean) / (var + 1e-5).sqrt() @ weight.T + bias
     torch.testing.assert_close(head(h), expected, rtol=1e-3, atol=1e-3)
     for _ in range(200):
         head(h)
-    # An utterance alone is standardised by what was seen in training.
+    # A single utterance is standardised by the training statistics.
     torch.testing.assert_close(head.eval()(h[:1]), expected[:1], rtol=0.1, atol=0.1)
     again = ClassifierHead(**head.arguments())
     again.load_state_dict(head.state_dict())

@@ -1,4 +1,4 @@
-"""Relative lengths give the counts back that they were made from."""
+"""Relative lengths are converted back to the counts that they were made from."""
 
 import pytest
 import torch

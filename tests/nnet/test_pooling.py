@@ -24,7 +24,7 @@ def frames(dtype=torch.float64):
 
 
 def reference(name, pooling, utterance):
-    """The formula, in numpy, on one utterance (T, D) without padding."""
+    """Computes the formula in numpy on one utterance (T, D) without padding."""
     h = utterance.numpy()
     if name == "mean":
         return h.mean(axis=0)

@@ -10,7 +10,7 @@ from tests.finished_run import write_trained
 
 @pytest.fixture(scope="session")
 def items(tmp_path_factory):
-    """Synthetic speech of 10 people, with its four emotions as classes."""
+    """Makes synthetic speech of 10 speakers, with its four emotions as classes."""
     folder = tmp_path_factory.mktemp("corpus")
     write_synthetic(folder, "synthetic_target", utterances_per_speaker=8, n_speakers=10)
     return [Labelled(u, u.emotion) for u in read_synthetic(folder)]
@@ -23,12 +23,12 @@ def class_names(items):
 
 @pytest.fixture(scope="session")
 def folds(items):
-    """The parts of each of five folds over speakers."""
+    """Returns the parts of each of five folds over speakers."""
     return [select_parts(items, split) for split in make_folds(items, "session_kfold")]
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, folds, class_names):
-    """The folder of one finished run."""
+    """Returns the folder of one finished run."""
     folder = tmp_path_factory.mktemp("one") / "run"
     return write_trained(folder, folds[0], class_names, demo=True)

@@ -1,4 +1,4 @@
-"""The report in a browser: nothing in the console, and what eyes and keys find."""
+"""The report in a browser: no console messages, and accessible by eye and keyboard."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from speechbrain_ser_cl.report import write_report
 from speechbrain_ser_cl.results.embeddings import read_embeddings
 
 DARK = "--blink-settings=preferredColorScheme=0"
-WAIT = "--virtual-time-budget=4000"  # ms that scripts get
+WAIT = "--virtual-time-budget=4000"  # ms for scripts
 
 READER = Path(__file__).with_name("reader.js").read_text(encoding="utf-8")
 HARNESS = """
@@ -39,7 +39,7 @@ def page(trained, tmp_path_factory):
 
 @pytest.fixture
 def look(chromium, page, tmp_path):
-    """Calls a function of reader.js in the page and returns what was seen."""
+    """Calls a function of reader.js in the page and returns the result."""
 
     def look(action, *options):
         prepared = tmp_path / "prepared.html"
@@ -69,7 +69,7 @@ def test_it_opens_without_a_word_and_every_figure_is_seen(look):
         assert any(chart.startswith(name) for chart in names), name
     assert all(width > 150 and height > 60 for _, width, height in seen["charts"])
     assert seen["tables"] >= 10
-    assert seen["wide"] <= 0  # nothing to scroll sideways in a narrow window
+    assert seen["wide"] <= 0  # no horizontal scrolling in a narrow window
 
 
 def test_the_map_tells_of_points_to_keys_and_pointer(look, trained):
@@ -92,7 +92,7 @@ def test_the_map_tells_of_points_to_keys_and_pointer(look, trained):
         assert colours == [f"f{names.index(value) % 8}" for value in values]
     shown = [field for field, hidden in seen["legends"] if not hidden]
     assert shown == ["speaker"] and len(seen["legends"]) == 4
-    # Of two speakers each has a colour of its own: nothing has to stand out.
+    # Two speakers have different colours.
     assert not seen["dimmed"]
     assert 0 < seen["alike"] < len(found.ids)
 

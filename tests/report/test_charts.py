@@ -1,4 +1,4 @@
-"""Charts: what is drawn lies where its value belongs."""
+"""Charts: each mark is at the position of its value."""
 
 import re
 from xml.etree import ElementTree
@@ -15,7 +15,7 @@ from speechbrain_ser_cl.report.charts import (
 
 
 def draw(chart):
-    """The chart as XML, which an <svg> inside HTML need not be but ours is."""
+    """Parses the chart as XML."""
     return ElementTree.fromstring(chart)
 
 
@@ -24,7 +24,7 @@ def of_kind(chart, kind):
 
 
 def ticks(chart, along):
-    """Numbers on an axis with their places: (value, place)."""
+    """Returns numbers on an axis with their positions: (value, position)."""
     found = []
     for text in of_kind(chart, "tick"):
         number = re.fullmatch(r"(-?[\d.e+-]+)( %)?", text.text)
@@ -34,7 +34,7 @@ def ticks(chart, along):
 
 
 def place_of(value, marks):
-    """Where a value belongs between an axis' first and last tick."""
+    """Returns the position of a value between an axis' first and last tick."""
     (low, start), (high, end) = marks[0], marks[-1]
     return start + (end - start) * (value - low) / (high - low)
 

@@ -1,4 +1,4 @@
-"""Figures: PNG files that show the numbers and leave pyplot alone."""
+"""Figures: PNG files that show the numbers and do not change pyplot's state."""
 
 import subprocess
 import sys
@@ -43,7 +43,7 @@ def test_confusion_matrix_is_dark_where_the_row_share_is_high(tmp_path):
     dark, light = (colormaps["Blues"](share)[:3] for share in (1.0, 0.0))
     image = pixels(path)
     height, width = image.shape[:2]
-    # The shares are of the row, so that the rare class is as dark as the other.
+    # Shares are per row, so the rare class is as dark as the other.
     assert share_of(image, dark) > 0.15
     upper_right = image[: height // 2, width // 2 :]
     lower_left = image[height // 2 :, : width // 2]
@@ -89,7 +89,7 @@ def test_few_labels_have_a_band_only_where_there_is_an_interval(tmp_path):
     image = pixels(tmp_path / "few.png")
     columns = np.isclose(image, band, atol=0.02).all(-1).sum(axis=0)
     half = len(columns) // 2
-    # On the logarithmic axis 10 % lies left of the middle between 5 % and 100 %.
+    # On the logarithmic axis 10 % is left of the middle between 5 % and 100 %.
     assert columns[:half].max() > 0.3 * len(image)
     assert columns[half:].max() == 0
 
@@ -149,7 +149,7 @@ def test_without_matplotlib_the_error_names_the_extra(tmp_path, monkeypatch):
 
 
 def test_tsne_has_a_panel_for_each_colouring_of_the_same_points(tmp_path):
-    """Two far groups: one colour each in the first panel, both in the second."""
+    """Two distant groups: one colour each in the first panel, both in the second."""
     from matplotlib import colormaps
 
     rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""ser-cl report: what the page says, against what the files say."""
+"""ser-cl report: the page's content, against the files."""
 
 import base64
 import io
@@ -51,7 +51,7 @@ def page(trained, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def crossvals(tmp_path_factory, folds, class_names):
-    """Two cross-validated settings, as ``ser-cl crossval`` leaves them."""
+    """Makes two cross-validated settings, as ``ser-cl crossval`` writes them."""
     output = tmp_path_factory.mktemp("crossvals")
     for name, skill in (("good", 2.0), ("poor", 0.7)):
         results = []
@@ -66,7 +66,7 @@ def crossvals(tmp_path_factory, folds, class_names):
 
 
 def outcome(folder):
-    """Labels, predictions and speakers of a run's test, as names."""
+    """Returns labels, predictions and speakers of a run's test, as names."""
     found = read_predictions(folder / "predictions.csv")
     parts = read_parts(folder / "utterances.csv")
     speaker_of = {i.utterance.id: i.utterance.speaker for i in parts["test"]}
@@ -76,7 +76,7 @@ def outcome(folder):
 
 
 def permutation_p(good, poor):
-    """How often exchanging the speakers' predictions makes as large a difference."""
+    """Computes how often exchanging speakers gives as large a difference."""
     (labels, ours, speakers), (_, theirs, _) = good, poor
 
     def difference(exchanged):
@@ -328,7 +328,7 @@ def test_audio_is_only_where_it_may_be_and_can_be(folds, class_names, tmp_path):
     assert "Audio of mine: own corpus" in text and heard
     text, heard = told("synthetic_target", tmp_path / "gone.wav")
     assert "could not be read: " in text and "gone.wav" in text and not heard
-    # A page that is passed on does not tell where it was made.
+    # A shared page does not reveal where it was made.
     assert str(tmp_path) not in text
 
 
@@ -424,7 +424,7 @@ def test_seeds_of_one_setting_are_put_together(folds, class_names, tmp_path):
     assert row["value"] == percent(np.mean(uars))
     assert row["std over seeds"] == percent(np.std(uars, ddof=1))
     assert [one["UAR"] for one in page.table("Each seed")] == list(map(percent, uars))
-    # Each utterance is there once, with the mean of three runs' probabilities.
+    # Each utterance occurs once, with the mean of three runs' probabilities.
     mistakes = page.table("The ")
     names = [one["utterance"] for one in mistakes]
     assert len(set(names)) == len(names)

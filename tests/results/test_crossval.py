@@ -1,4 +1,4 @@
-"""Cross-validations from files to tables, against sklearn and other arithmetic."""
+"""Cross-validations from files to tables, against sklearn and other formulas."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ SKLEARN = {
 
 
 def make_run(folder, fold, seed, right=0.6, setting="probe", **record):
-    """A run that tests two speakers of each corpus; returns its lines."""
+    """Makes a run that tests two speakers of each corpus; returns its lines."""
     rng = np.random.default_rng([fold, seed, int(100 * right)])
     lines = []
     for corpus, classes in CLASSES.items():
@@ -77,7 +77,7 @@ def make_run(folder, fold, seed, right=0.6, setting="probe", **record):
 
 @pytest.fixture
 def setting(tmp_path):
-    """Makes the runs of a setting; returns them put together, and their lines."""
+    """Makes the runs of a setting; returns the pooled result, and the lines."""
 
     def setting(name="probe", seeds=(0, 1), folds=3, protocol=PROTOCOL, **options):
         lines, results = {}, []
@@ -95,7 +95,7 @@ def setting(tmp_path):
 
 
 def of_corpus(lines, corpus):
-    """Labels and predictions."""
+    """Returns labels and predictions."""
     return zip(*[(y, p) for _, c, _, y, p in lines if c == corpus], strict=True)
 
 
@@ -117,7 +117,7 @@ def test_summary_of_a_corpus(setting, corpus):
         assert summary["std"][name] == pytest.approx(np.std(per_fold, ddof=1))
         pooled = summary["pooled"][name]
         assert pooled["value"] == pytest.approx(metric(labels, told))
-    # Whole speakers are drawn, with what both seeds say about them.
+    # Whole speakers are drawn, with their utterances of both seeds.
     speakers = [s for _, c, s, _, _ in everything if c == corpus]
     intervals = bootstrap_intervals(labels, told, 3, speakers)
     assert summary["pooled"]["uar"]["interval"] == pytest.approx(intervals["uar"])
@@ -233,7 +233,7 @@ def test_the_table_says_what_the_files_say(setting, tmp_path):
         p = compare(one, other, corpus)
         assert row[8:] == [f"{p['t_test']:.3f}", f"{p['permutation']:.3f}"]
         assert cells(table, "b")[8:] == ["–", "–"]
-    # `order` goes before the name.
+    # `order` is used before the name.
     assert first.index("| b |") < first.index("| a |")
 
 
@@ -250,7 +250,7 @@ def test_printed_figures_stand_beside(setting, tmp_path):
         assert cells(table, "setting")[3] == "UAR %"
         not_run = ["–", "–", "not run here"] + ["–"] * 4
         assert cells(table, "z") == ["z", *not_run, "55.5 (a paper)"]
-    # Nothing was run: what is printed stands beside no result.
+    # Nothing was run: printed values are shown without a result.
     alone = build_crossval_table([], rows)
     assert cells(alone, "setting")[-2:] == ["UAR %", "printed"]
     assert cells(alone, "z")[1:] == ["–", "not run here", "55.5 (a paper)"]

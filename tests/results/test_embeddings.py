@@ -1,4 +1,4 @@
-"""embeddings.npz: what is written is read, by numpy alone as well."""
+"""embeddings.npz: written and read, also by numpy alone."""
 
 import numpy as np
 import pytest

@@ -35,7 +35,7 @@ GAIN = {"supervised": 0.0, "Pairwise-CL": 0.05, "frozen": -0.02}
 
 @pytest.fixture
 def rows():
-    """Two views, three methods, two fractions, 10 draws on 3 folds."""
+    """Makes two views, three methods, two fractions, 10 draws on 3 folds."""
     rng = np.random.default_rng(0)
     return [
         {
@@ -57,7 +57,7 @@ def rows():
 
 
 def uars(rows, *key):
-    """By draw, the mean over folds."""
+    """Computes, by draw, the mean over the folds."""
     own = [r for r in rows if (r["view"], r["method"], r["fraction"]) == key]
     return [np.mean([r["uar"] for r in own if r["draw"] == k]) for k in range(10)]
 

@@ -1,4 +1,4 @@
-"""Measured files: what many runs left, small and unchanged."""
+"""Measured files: results of many runs, compact and unchanged."""
 
 import json
 import random
@@ -17,7 +17,7 @@ from speechbrain_ser_cl.results.tables import build_crossval_table, collect_cros
 
 
 def anything(draw, depth=0):
-    """A value as JSON may hold it: nested, with numbers that are easily changed."""
+    """Draws a JSON value: nested, with numbers that are easily changed."""
     kind = draw.randrange(8 if depth < 3 else 5)
     if kind == 5:
         return [anything(draw, depth + 1) for _ in range(draw.randrange(4))]
@@ -48,7 +48,7 @@ def test_nothing_changes_not_even_the_order(seed, tmp_path):
 
 
 def settings():
-    """Two settings on the same folds and speakers."""
+    """Makes two settings on the same folds and speakers."""
     rng = np.random.default_rng(0)
     return [
         CrossValidation(
@@ -77,9 +77,9 @@ def test_the_same_table_comes_of_a_third_of_the_bytes(tmp_path):
         one.write(tmp_path / "runs" / one.about["setting"] / "crossval.json")
     found = list(find_records(tmp_path / "runs", "crossval.json"))
     file = tmp_path / "kept" / "table.json"
-    for path, record in found:  # one after the other, as commands do
+    for path, record in found:  # one after another, as commands do
         add_measured(file, {path.relative_to(tmp_path).as_posix(): record})
-    add_measured(file, {"runs/one/crossval.json": found[0][1]})  # in its place
+    add_measured(file, {"runs/one/crossval.json": found[0][1]})  # replaced
     for place in (file, file.parent):
         table = build_crossval_table(collect_crossvals([place]))
         assert table == build_crossval_table(collect_crossvals([tmp_path / "runs"]))

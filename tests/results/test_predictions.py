@@ -1,4 +1,4 @@
-"""``predictions.csv`` there and back, and what is refused."""
+"""``predictions.csv``: written and read back, and what is refused."""
 
 import csv
 

@@ -60,7 +60,7 @@ def save(folder, *runs):
 
 
 def rows(table):
-    """The cells of every line of every table, titles included."""
+    """Returns the cells of every line of every table, including titles."""
     return [
         [cell.strip() for cell in line.strip("|").split(" | ")]
         for line in table.splitlines()

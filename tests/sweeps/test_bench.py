@@ -18,7 +18,7 @@ from speechbrain_ser_cl.training.probe import LinearProbe
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory):
-    """The folder of a finished bench, and the command line that ran it."""
+    """Returns the folder of a finished bench, and its command line."""
     folder = tmp_path_factory.mktemp("bench")
     sizes = {"n_speakers": 3, "utterances_per_speaker": 8}
     corpora = {
@@ -53,7 +53,7 @@ def test_each_cell_leaves_what_compare_reads(bench, capsys):
         out / "cross_corpus/synthetic_source-synthetic_target/mel-ridge/crossval.json"
     )
     counts = one.tested[0].confusion("synthetic_target")
-    assert counts.sum() == 24  # all of the target, nothing of the source
+    assert counts.sum() == 24  # all of the target, none of the source
     uar = np.mean(counts.diagonal() / counts.sum(1))
     assert float(rows[2]["uar"]) == pytest.approx(uar)
     page = (out / "bench.html").read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_ranks_are_those_of_scipy_and_demsar():
 
 
 class Shifted:
-    """Vectors of two classes; those of the corpus ``b`` lie elsewhere and wider."""
+    """Vectors of two classes; those of corpus ``b`` are shifted and wider."""
 
     n_layers, poolings = 1, ("mean",)
 

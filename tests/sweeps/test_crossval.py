@@ -1,4 +1,4 @@
-"""``ser-cl crossval`` as users run it: folds, kills, Ctrl-C, other engines."""
+"""``ser-cl crossval`` like users run it: folds, kills, Ctrl-C, other engines."""
 
 import contextlib
 import csv
@@ -26,7 +26,7 @@ YAML = RECIPE / "tiny.yaml"
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """12 speakers, 8 utterances each."""
+    """Makes 12 speakers with 8 utterances each."""
     folder = tmp_path_factory.mktemp("corpus")
     return write_synthetic(
         folder, "synthetic_source", n_speakers=12, utterances_per_speaker=8
@@ -35,7 +35,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def words(corpus, tmp_path):
-    """The command's arguments, some changed."""
+    """Returns the command's arguments, some changed."""
 
     def words(*more, output=tmp_path / "out", **changes):
         changes = {"corpora": f"{{synthetic: {corpus}}}"} | changes
@@ -49,7 +49,7 @@ def words(corpus, tmp_path):
 
 @pytest.fixture
 def start(words):
-    """Starts the command as a process of its own, as a shell does."""
+    """Starts the command as its own process, like a shell."""
     started = []
 
     def start(*more, **changes):
@@ -60,7 +60,7 @@ def start(words):
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # Where the tests run in a script's background, Ctrl-C is switched off.
+            # If the tests run in a script's background, Ctrl-C is disabled.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         started.append(process)
@@ -85,7 +85,7 @@ def uar_of(pairs):
 
 
 def starts(folder):
-    """Process numbers of a run's starts."""
+    """Returns process numbers of a run's starts."""
     path = folder / "starts.txt"
     if not path.exists():
         return []
@@ -100,7 +100,7 @@ def wait_until(condition):
 
 
 def processes_about(path):
-    """Command lines of all processes that mention a path, from the process table."""
+    """Lists command lines of all processes that mention a path, from ps."""
     found = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -110,7 +110,7 @@ def processes_about(path):
 
 
 def is_alive(pid):
-    """Whether a process runs; a zombie does not."""
+    """Returns whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -139,7 +139,7 @@ def test_folds_and_seeds_to_tables(words, tmp_path, capsys):
             assert len(starts(run)) == 1
             predicted[fold, seed] = [(r["label"], r["prediction"]) for r in rows]
 
-    # The numbers, once more.
+    # The numbers, computed again.
     results = read_json(out / "crossval.json")["results"]["synthetic_source"]
     uar = {key: uar_of(p) for key, p in predicted.items()}
     per_fold = [(uar[fold, 5] + uar[fold, 6]) / 2 for fold in range(3)]
@@ -200,7 +200,7 @@ def test_folds_can_be_chosen_and_added_later(words, tmp_path):
     assert main(words("--resume")) == 0
     assert len(starts(out / "fold-2" / "seed-3")) == 1
     assert len(read_json(out / "crossval.json")["runs"]) == 3
-    # All is finished: nothing runs.
+    # All runs are finished: nothing runs.
     assert main(words("--resume")) == 0
     assert [len(starts(out / f"fold-{k}" / "seed-3")) for k in range(3)] == [1, 1, 1]
 
@@ -281,7 +281,7 @@ def test_a_broken_fold_is_told_and_only_it_runs_again(words, tmp_path, capsys):
     assert "missing: fold 1, seed 3" in (out / "crossval.csv").read_text()
     assert main(["compare", str(out)]) == 0
     assert capsys.readouterr().out.startswith(f"**noise 0.0: {gap}")
-    # Also where the command never came to that, as when it is killed.
+    # Also if the command never reached that point, for example after a kill.
     for _ in range(2):
         page = tmp_path / "report.html"
         assert main(["report", str(out), "--output", str(page)]) == 0
@@ -314,7 +314,7 @@ def test_a_killed_fold_goes_on_where_it_was(start, tmp_path):
     assert process.returncode == 1
     assert "fold 1, seed 3: killed by SIGKILL" in error
     assert "waits for" in error  # the end of its log
-    # Nor is what it had started left behind.
+    # Its children are ended too.
     assert processes_about(tmp_path) == []
 
     (tmp_path / "go1").touch()
@@ -343,13 +343,13 @@ def test_ctrl_c_leaves_nothing_running(start, tmp_path, backend, jobs, to_group)
     )
     wait_until(lambda: len(list(out.rglob("starts.txt"))) == int(jobs))
     running = [pid for path in out.rglob("starts.txt") for pid in starts(path.parent)]
-    assert len(processes_about(out)) >= 2 * int(jobs)  # and their guards
-    # A terminal tells all processes of the command, `kill` only one.
+    assert len(processes_about(out)) >= 2 * int(jobs)  # and their supervisors
+    # A terminal signals all processes of the command, `kill` only one.
     (os.killpg if to_group else os.kill)(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "Interrupted; the same command with --resume goes on" in error
-    if backend == "local":  # dask's workers say what happened to them
+    if backend == "local":  # dask's workers report this
         assert "Traceback" not in error
     assert processes_about(tmp_path) == []
     assert not any(map(is_alive, running))
@@ -364,7 +364,7 @@ def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
     process.send_signal(number)
     process.wait()
     wait_until(lambda: processes_about(tmp_path) == [])
-    # What it left says that it runs; the next command knows that it does not.
+    # Its files say that it runs; the next command detects that it does not.
     (left,) = out.glob(".running-*")
     for fold in (0, 1):
         shutil.rmtree(out / f"fold-{fold}")
@@ -374,7 +374,7 @@ def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
     assert not list(out.glob(".running-*")), left
 
 
-# The product asks Linux' prctl for it; other systems have nothing like it.
+# Uses Linux' prctl; other systems have no equivalent.
 ends_with_its_parent = pytest.mark.skipif(
     sys.platform != "linux",
     reason="only Linux ends a process together with its parent (prctl)",
@@ -396,7 +396,7 @@ def test_a_training_ends_with_the_command_that_started_it(tmp_path):
 
 @ends_with_its_parent
 def test_a_run_ends_with_its_guard(start, tmp_path):
-    """As when an engine kills whatever its workers have started."""
+    """As when an engine kills the children of its workers."""
     run = tmp_path / "out" / "fold-0" / "seed-3"
     process = start("--folds", "0", wait_for=tmp_path / "never")
     wait_until(lambda: starts(run))
@@ -490,7 +490,7 @@ def test_errors_before_anything_runs(words, tmp_path, capsys, more, changes, tol
 
 
 def test_folds_that_cannot_work_are_told_first(words, corpus, tmp_path, capsys):
-    """One speaker alone is sad: where she is not trained on, sadness is not learned."""
+    """One speaker alone is sad: without her in training, sadness cannot be learned."""
     wavs = sorted(corpus.rglob("*.wav"))[:18]
     rows = [
         f"{wav.relative_to(tmp_path.parent)},{emotion},{speaker}"
@@ -540,7 +540,7 @@ def test_a_script_that_ignores_its_split_is_found_out(words, tmp_path, capsys):
     text = script.read_text()
     assert 'values["split_file"]' in text
     script.write_text(text.replace('values["split_file"]', "None"))
-    # Its own folds are of the training's seed.
+    # Its own folds use the training's seed.
     assert main(words("--folds", "0", "--seeds", "8", "--script", str(script))) == 1
     assert "the script did not use --split_file" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Which script a YAML belongs to."""
+"""Finding the script of a YAML."""
 
 import shutil
 from pathlib import Path
@@ -18,8 +18,8 @@ def test_a_copy_of_a_yaml_names_its_recipe(tmp_path, monkeypatch):
     mine = Path(shutil.copy(OWN / "hparams" / "finetune.yaml", tmp_path / "mine.yaml"))
     assert find_script(mine) == OWN / "train.py"
 
-    # Recipes of one's own go before those of the package, and a script beside the YAML
-    # before both.
+    # A user's recipes are used before those of the package, and a script beside the
+    # YAML before both.
     own = tmp_path / "elsewhere" / "own_corpus"
     own.mkdir(parents=True)
     (own / "train.py").touch()
@@ -30,7 +30,7 @@ def test_a_copy_of_a_yaml_names_its_recipe(tmp_path, monkeypatch):
 
 
 def test_a_twin_names_the_script_of_another_recipe(tmp_path, monkeypatch):
-    """A twin's script is that of its own recipes folder, nested names too."""
+    """The script is found in the twin's own recipes folder, also for nested names."""
     monkeypatch.chdir(tmp_path)
     theirs = tmp_path / "checkout" / "recipes"
     yaml = theirs / "TWIN" / "method" / "hparams" / "my.yaml"

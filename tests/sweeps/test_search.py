@@ -1,4 +1,4 @@
-"""``ser-cl search``: the validation part alone, pruning, kills, what is written."""
+"""``ser-cl search``: validation part only, pruning, kills, files."""
 
 import csv
 import json
@@ -32,7 +32,7 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture
 def here(corpus, tmp_path, monkeypatch):
-    """A space; recipes run in this process, each start of a fold is counted."""
+    """Makes a space; recipes run in this process, and starts of folds are counted."""
     started = []
 
     def execute(runs, output, **options):
@@ -75,7 +75,7 @@ def test_a_search_scores_the_validation_part_and_prunes(here, corpus, capsys):
     pruned = [row for row in found if row["state"] == "pruned"]
     assert pruned and all(int(row["folds"]) < 3 for row in pruned)
     assert len(started) == sum(int(row["folds"]) for row in found)
-    # The score by the naive way, and no id of a test part anywhere.
+    # The score computed naively, and no id of a test part in any file.
     items = read_corpora({"synthetic_source": corpus}, MAP)
     protocol = read_yaml(TINY)["protocol"]
     folds = make_folds(items, dict(protocol), 3)
@@ -106,7 +106,7 @@ def test_a_search_scores_the_validation_part_and_prunes(here, corpus, capsys):
             assert not any(name in path.read_text() for name in fold.test)
     assert float(best["uar"]) == pytest.approx(np.mean(scores))
     assert f"best validation uar: {100 * np.mean(scores):.1f} %" in told
-    # The best as a YAML of the recipe, and what mattered.
+    # The best settings as a YAML of the recipe, and importances.
     kept = read_yaml(folder / "out" / "best.yaml")
     assert kept["noise"] == pytest.approx(float(best["noise"]))
     assert kept["corpora"]["synthetic"] == str(corpus) and kept["fold"] == 0
@@ -147,7 +147,7 @@ def test_a_killed_search_goes_on_and_repeats_no_fold(here, monkeypatch, capsys):
     starts = list((folder / "out").rglob("starts.txt"))
     assert len(starts) == 9 == 4 + len(started)
     assert all(len(path.read_text().splitlines()) == 1 for path in starts)
-    # Finished: nothing more runs; another space in the folder is refused.
+    # Finished: nothing runs; another space in the folder is refused.
     assert main(words) == 0 and len(started) == 5
     capsys.readouterr()
     assert main([*words, "--broken_fold", "7"]) == 2
@@ -185,7 +185,7 @@ def test_a_recipe_does_not_read_the_audio_of_the_test_part(tmp_path):
     items = read_corpora({"synthetic_source": corpus}, MAP)
     protocol = {"kind": "speaker_kfold", "n_folds": 3, "leaks": ["session", "text_id"]}
     (fold, *_) = make_folds(items, protocol, 0)
-    for item in items:  # audio that nobody can read
+    for item in items:  # audio that cannot be read
         if item.utterance.id in fold.test:
             silence = np.full(8000, np.nan, np.float32)
             soundfile.write(item.utterance.path, silence, 16000, "FLOAT", format="WAV")

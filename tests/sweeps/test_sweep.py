@@ -1,4 +1,4 @@
-"""``ser-cl table SWEEP.yaml`` as users run it: from a file to tables and curves."""
+"""``ser-cl table SWEEP.yaml`` like users run it: from a file to tables and curves."""
 
 import contextlib
 import csv
@@ -42,7 +42,7 @@ FOLDERS = ["noise-0.1", "noise-0.4", "default"]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """12 speakers, 8 utterances each."""
+    """Makes 12 speakers with 8 utterances each."""
     folder = tmp_path_factory.mktemp("corpus")
     return write_synthetic(
         folder, "synthetic_source", n_speakers=12, utterances_per_speaker=8
@@ -51,13 +51,13 @@ def corpus(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def given(corpus):
-    """What is given on the command line for all rows."""
+    """Returns command line options for all rows."""
     return ["--corpora", f"{{synthetic: {corpus}}}", "--jobs", "2"]
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, given):
-    """A sweep that has been run: its file, and its output folder."""
+    """Returns the file and output folder of a finished sweep."""
     folder = tmp_path_factory.mktemp("sweep")
     out = folder / "out"
     file = folder / "noise.yaml"
@@ -68,7 +68,7 @@ def whole(tmp_path_factory, given):
 
 
 def starts(out):
-    """How often each run was started."""
+    """Returns how often each run was started."""
     return {
         path.parent.relative_to(out / "tiny").as_posix(): len(path.read_text().split())
         // 2
@@ -77,7 +77,7 @@ def starts(out):
 
 
 def per_fold(out, row):
-    """Labels and predictions of each fold, from the runs' own files."""
+    """Returns labels and predictions of each fold, from the runs' files."""
     found = []
     for fold in range(3):
         path = out / "tiny" / row / f"fold-{fold}" / "seed-3" / "predictions.csv"
@@ -104,7 +104,7 @@ def read_csv(path):
 
 
 def t_interval(values):
-    """Student's 95 % interval of a mean; scipy's own is nan where all are alike."""
+    """Computes Student's 95 % interval of a mean; scipy gives nan if all equal."""
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return values.mean() - half, values.mean() + half
 
@@ -122,7 +122,7 @@ def test_the_table_is_what_the_runs_gave(whole):
     assert list(rows) == NAMES
     baseline = uars(out, "default")
     p_values = [stats.ttest_rel(uars(out, row), baseline).pvalue for row in FOLDERS[:2]]
-    # Holm, for two: the smaller one doubled, the larger one no smaller than that.
+    # Holm for two tests: the smaller p doubled, the larger not below that.
     first = min(1, 2 * min(p_values))
     holm = [first if p == min(p_values) else max(first, p) for p in p_values]
     for name, folder, p in zip(NAMES, FOLDERS, [*holm, None], strict=True):
@@ -135,7 +135,7 @@ def test_the_table_is_what_the_runs_gave(whole):
         assert row["95 % over folds"] == f"{low:.1f} to {high:.1f}"
         low, high = map(float, row["95 % over speakers"].split(" to "))
         assert low < float(row["pooled UAR %"]) < high
-        assert row["validation UAR %"] == "–"  # this recipe does not tell
+        assert row["validation UAR %"] == "–"  # this recipe does not report it
         if p is None:
             assert row["p, folds"] == row["p, speakers"] == "–"
         else:
@@ -152,7 +152,7 @@ def test_latex_says_the_same_and_can_be_read(whole):
     text = (out / "noise.tex").read_text(encoding="utf-8")
     code = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
     assert code.isascii()
-    # Braces and environments close, formulas too; special signs are escaped.
+    # Braces, environments and formulas are closed; special characters are escaped.
     depth = 0
     for sign in re.sub(r"\\[{}]", "", code):
         depth += (sign == "{") - (sign == "}")
@@ -169,7 +169,7 @@ def test_latex_says_the_same_and_can_be_read(whole):
     assert not re.search(r"(?<!\\)[%#]", code)
     outside = re.sub(r"\$[^$]*\$", "", code)
     assert not re.search(r"(?<!\\)[_^~]", outside)
-    # The cells are those of the Markdown table.
+    # The cells equal those of the Markdown table.
     spec = re.search(r"\\begin\{tabular\}\{(l+r+)\}", code)[1]
     body = re.search(r"\\toprule(.*)\\bottomrule", code, re.DOTALL)[1]
     lines = [line for line in body.splitlines() if line.endswith(r"\\")]
@@ -213,7 +213,7 @@ def test_the_curve_is_what_the_runs_gave(whole):
         assert [float(point[f"pooled_{end}"]) for end in ("low", "high")] == (
             pooled["interval"]
         )
-    # The table's own file has the other row, too.
+    # The table's own file has the other row too.
     rows = [row["row"] for row in read_csv(out / "noise.csv") if row["metric"] == "wa"]
     assert rows == NAMES
 
@@ -229,12 +229,12 @@ def test_a_readme_takes_the_table_from_copies(whole, capsys):
     assert main(["table", str(readme)]) == 0
     assert main(["table", str(readme), "--check"]) == 0
     assert (out / "noise.md").read_text() in readme.read_text()
-    # The whole of it without a single run.
+    # The whole table without a run.
     readme.write_text(readme.read_text().replace("=measured.json", "=nowhere"))
     assert main(["table", str(readme)]) == 0
     told = readme.read_text()
     assert "| as it is | – | – | not run here | 54.70 ± 4.03 |" in told
-    # One that is a demo's is no result.
+    # A demo's result is not accepted.
     path = next(out.rglob("default/crossval.json"))
     demo = json.loads(path.read_text()) | {"demo": True}
     place = file.parent / "demos" / "tiny" / "default"

@@ -1,4 +1,4 @@
-"""Tables and curves of sweeps, from settings made for the purpose."""
+"""Tables and curves of sweeps, from constructed settings."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ RIGHT = {"plain": [5, 6, 7], "half": [6, 7, 7], "one": [8, 7, 8]}
 
 @pytest.fixture
 def sweep(tmp_path):
-    """A sweep file's contents to a sweep."""
+    """Makes a sweep of a sweep file's contents."""
 
     def sweep(text):
         (tmp_path / "my.yaml").write_text("seed: 1\n")
@@ -41,7 +41,7 @@ def sweep(tmp_path):
 
 
 def setting(name, right, numbers=None, corpora=("toy",), seeds=False, **about):
-    """Three folds (or seeds) of one speaker each; 10 utterances of each class."""
+    """Makes three folds (or seeds) of one speaker each; 10 utterances of each class."""
     tested = [
         Outcome(
             fold=None if seeds else i,
@@ -89,7 +89,7 @@ def test_numbers_of_the_runs_are_columns(sweep):
         "50.0 ± 17.3",
         "–",
     ]
-    # Not all runs of the others have it.
+    # Some runs of the others lack it.
     assert [row["EER"] for row in shown] == ["0.3 ± 0.05", "–", "–"]
     values = uar(RIGHT["half"])
     assert shown[1]["UAR %"] == f"{values.mean():.1f} ± {values.std(ddof=1):.1f}"
@@ -101,7 +101,7 @@ def test_numbers_of_the_runs_are_columns(sweep):
         "–",
         *[f"{expected[value]:.3f}" for value in p],
     ]
-    # Three speakers: too few for what is said of speakers.
+    # Three speakers: too few for an interval over speakers.
     assert [row["95 % over speakers"] for row in shown] == ["–"] * 3
     assert [row["p, speakers"] for row in shown] == ["–"] * 3
 
@@ -130,7 +130,7 @@ def test_rows_that_cannot_be_compared_have_no_p(sweep):
     assert [row["p, folds"] for row in shown] == ["–"] * 3
     assert shown[2]["UAR %"] == NOT_RUN
     assert {v for k, v in shown[2].items() if k not in ("row", "UAR %")} == {"–"}
-    # Without the baseline there is nothing to compare with.
+    # Without the baseline there is no comparison.
     table = build_sweep_table(made, results | {"a": "2 of 3 runs failed"})
     assert not [title for title in table.header if title.startswith("p,")]
     assert table.rows[0][3] == "2 of 3 runs failed"

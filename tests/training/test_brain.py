@@ -1,4 +1,4 @@
-"""What SERBrain does for every recipe, on a model of two linear layers."""
+"""SERBrain, tested with a model of two linear layers."""
 
 import copy
 import re
@@ -48,7 +48,7 @@ class Points:
 
 
 class ToyBrain(SERBrain):
-    """Linear, dropout, linear; a step of number ``bad_steps`` has a NaN in its loss."""
+    """Linear, dropout, linear; the loss is NaN in the steps ``bad_steps``."""
 
     bad_steps = ()
     kill_at = None  # (epoch, step)
@@ -135,7 +135,7 @@ def parameters(brain):
 
 
 def assert_same_run(one, other):
-    """Bit for bit the same parameters, optimiser and history."""
+    """Checks for equal parameters, optimiser and history, bit for bit."""
     theirs = parameters(other)
     for name, parameter in parameters(one).items():
         assert torch.equal(parameter, theirs[name]), name
@@ -205,7 +205,7 @@ SGD = {"opt_class": torch.optim.SGD, "learning_rates": {"lower": 1.0, "upper": 1
 
 
 def started(brain):
-    """The brain in the middle of its first epoch, without dropout."""
+    """Returns the brain in the middle of its first epoch, without dropout."""
     brain.modules["dropout"].p = 0.0
     brain.on_fit_start()
     brain.on_stage_start(sb.Stage.TRAIN, epoch=1)
@@ -223,7 +223,7 @@ def step(brain, batch):
 
 
 def gradient_of(brain, *batches):
-    """Gradient of the mean loss of some batches, flat."""
+    """Computes the gradient of the mean loss of some batches, flat."""
     losses = [
         cross_entropy(brain.compute_forward(b, sb.Stage.VALID)["logits"], b.label)
         for b in batches
@@ -299,7 +299,7 @@ def test_too_many_in_a_row_are_an_error(make):
     brain.bad_steps = (1, 2, 5, 6, 9, 10, 11)
     with pytest.raises(ValueError, match=r"3 batches in a row.*epoch 4, step 1\)"):
         fit(brain)
-    # Two in a row are borne, in one epoch or over its end, as often as they come.
+    # Two in a row are accepted, within or across epochs, any number of times.
     assert brain.history.nonfinite_batches == 7
 
 
@@ -333,7 +333,7 @@ def test_a_scaler_that_finds_no_scale_is_an_error(make):
 
 
 class RiggedBrain(ToyBrain):
-    """Gets as many of the 32 validation points right as it is told."""
+    """Classifies a given number of the 32 validation points correctly."""
 
     right = (20, 24, 28, 28, 24, 20)
 
@@ -358,7 +358,7 @@ class RiggedBrain(ToyBrain):
 
 
 def rates(brain, part="lower"):
-    """The part's learning rate in each epoch, read from the log."""
+    """Returns the part's learning rate in each epoch, from the log."""
     lines = Path(brain.train_logger.save_file).read_text().splitlines()
     return [float(re.search(rf"lr {part}: ([^ ,]+)", line)[1]) for line in lines]
 
@@ -411,7 +411,7 @@ def test_the_asked_for_epoch_is_tested_and_the_history_is_whole(make, max_key, e
     brain = fit(make(cls=RiggedBrain, valid_metric="wa"))
     trained = copy.deepcopy(brain.history)
     brain.evaluate(brain.valid_set, max_key=max_key)
-    # Epochs 3 and 4 are equally good; the later has seen more.
+    # Epochs 3 and 4 are equally good; the later one is selected.
     assert brain.history.tested["epoch"] == epoch
     assert brain.history.tested["valid"]["wa"] == brain.right[epoch - 1] / 32
     for name, parameter in parameters(brain).items():

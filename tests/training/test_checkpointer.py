@@ -1,4 +1,4 @@
-"""Checkpoints that a kill in the middle of a save cannot break."""
+"""Checkpoints stay valid after a kill in the middle of a save."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from speechbrain_ser_cl.utils.errors import FileError
 
 KIND = AtomicCheckpointer.__name__
 
-# Saves 1, then 2, but never comes further than the first of two files.
+# Saves 1, then 2, but stops after the first of two files.
 SAVE_AND_HANG = """
 import sys, time
 from pathlib import Path
@@ -50,7 +50,7 @@ for kind in (Checkpointer, AtomicCheckpointer):
 
 @pytest.fixture(scope="module")
 def killed(tmp_path_factory):
-    """Folders of both checkpointers after a kill -9 in the middle of a save."""
+    """Returns folders of both checkpointers after a kill -9 in the middle of a save."""
     folder = tmp_path_factory.mktemp("killed")
     script = folder / "save_and_hang.py"
     script.write_text(SAVE_AND_HANG)

@@ -1,4 +1,4 @@
-"""Counting epochs in rounds, and stopping when rounds stop to help."""
+"""Counting epochs in rounds, and early stopping."""
 
 import math
 
@@ -9,7 +9,7 @@ from speechbrain_ser_cl.training import RoundCounter
 
 
 def epochs_run(counter, scores):
-    """Epochs that a training with these scores has."""
+    """Returns the epochs of a training with these scores."""
     run = []
     for epoch in counter:
         run.append(epoch)
@@ -21,10 +21,10 @@ def epochs_run(counter, scores):
     ("scores", "patience", "rounds"),
     [
         ([0.5, 0.6, 0.7, 0.8], 1, 4),
-        ([0.5, 0.6, 0.6, 0.8], 1, 3),  # a tie is no rise
+        ([0.5, 0.6, 0.6, 0.8], 1, 3),  # a tie is not a rise
         ([0.5, 0.4, 0.9, 0.8], 1, 2),
         ([0.5, 0.4, 0.5, 0.8], 2, 3),
-        ([0.5, 0.4, 0.6, 0.6, 0.6, 0.9], 2, 5),  # a rise starts the count again
+        ([0.5, 0.4, 0.6, 0.6, 0.6, 0.9], 2, 5),  # a rise resets the count
         ([0.5, 0.4, 0.3, 0.2], None, 4),
         ([math.nan, math.nan, math.nan, 0.5], 2, 2),
     ],
@@ -36,7 +36,7 @@ def test_training_ends_after_patience_rounds_without_a_rise(scores, patience, ro
 
 def test_only_the_end_of_a_round_counts():
     counter = RoundCounter(n_rounds=5, phases=3, patience=1)
-    # Best in the middle of a round: of no account.
+    # Best in the middle of a round: not counted.
     scores = [0.9, 0.9, 0.5, 0.9, 0.9, 0.6, 0.9, 0.9, 0.6, 1.0]
     assert epochs_run(counter, scores) == list(range(1, 10))
     assert counter.best_score == 0.6

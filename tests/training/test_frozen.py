@@ -40,7 +40,7 @@ CONFIGS = {
         "encoder_attention_heads": 2,
         "encoder_ffn_dim": 32,
     },
-    # Padding changes what it gives: only utterances alone are comparable.
+    # Padding changes the output: only single utterances are comparable.
     "group norm": SMALL | {"model_type": "hubert", "feat_extract_norm": "group"},
     "layer norm": SMALL | {"model_type": "wav2vec2", "feat_extract_norm": "layer"},
 }
@@ -115,7 +115,7 @@ def test_frames_give_what_the_encoder_gives(name, pooling, utterances, tmp_path)
 
 
 class Squared(MeanPooling):
-    """A mean pooling with a non-linearity before it."""
+    """A mean pooling after a non-linearity."""
 
     def forward(self, x, lengths=None):
         return super().forward(x.square(), lengths)
@@ -133,7 +133,7 @@ def test_the_key_is_what_decides_the_features(utterances, tmp_path):
     backbone = build()
     folder = FrozenSSL(backbone, MeanPooling()).cache(tmp_path).folder
     with torch.no_grad():
-        backbone.layer_weights.normal_()  # not in what is stored
+        backbone.layer_weights.normal_()  # not part of the stored values
     same = [FrozenSSL(b, MeanPooling()) for b in (backbone, build())]
     assert {frozen.cache(tmp_path).folder for frozen in same} == {folder}
 
@@ -157,7 +157,7 @@ def test_frames_and_attention_share_a_cache(tmp_path):
 
 
 def test_trained_here_is_trained_there(utterances, tmp_path):
-    """After training on the cache, the backbone itself gives the same."""
+    """After training on the cache, the backbone itself gives the same output."""
     backbone, head = build(), ClassifierHead(16, n_classes=2)
     frozen = FrozenSSL(backbone, MeanPooling())
     layers, lengths = cached_batch(frozen, utterances, tmp_path)
@@ -232,7 +232,7 @@ def test_pooled_layers_that_would_not_be_enough(pooling, freeze, utterances, tmp
     assert not any(tmp_path.iterdir())
 
 
-# Layers that are trained on top of frozen ones, and frames of an encoder that is done
+# Trained layers above frozen ones, and frames of a trained encoder
 
 
 @pytest.fixture

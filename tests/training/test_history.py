@@ -27,7 +27,7 @@ def test_an_epoch_starts_afresh():
     history.end_epoch(1, phase="source")
     history.add_batch(batch(contrastive=5.0))
     history.end_epoch(2, phase="target", valid={"uar": 0.5})
-    history.end_epoch(3)  # not one batch
+    history.end_epoch(3)  # no batch
     assert history.epochs == [
         {"epoch": 1, "train": {"emotion": 1.0}, "phase": "source"},
         {

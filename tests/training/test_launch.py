@@ -34,7 +34,7 @@ demo:
 
 @pytest.fixture
 def recipe(tmp_path, monkeypatch):
-    """A recipe's folder beside the working folder, each with one file of its own."""
+    """Makes a recipe's folder beside the working folder, each with its own file."""
     folder = tmp_path / "recipe"
     (folder / "hparams").mkdir(parents=True)
     for name in ("theirs.yaml", "both.yaml"):
@@ -102,8 +102,8 @@ def test_a_value_of_the_command_line_chooses_the_runs_of_a_demo(tmp_path, typed,
 
 @pytest.fixture
 def experiment(tmp_path, monkeypatch):
-    """Starts a run as recipes do."""
-    monkeypatch.setattr("sys.excepthook", None)  # SpeechBrain sets it; put it back
+    """Starts a run like recipes do."""
+    monkeypatch.setattr("sys.excepthook", None)  # SpeechBrain sets it; restored here
 
     def start(yaml=YAML, check=lambda values: None, **overrides):
         path = tmp_path / "x.yaml"
@@ -169,7 +169,7 @@ def test_values_are_checked_before_any_object_is_made(experiment, tmp_path):
 def test_the_same_settings_may_go_on(experiment):
     experiment(lr=0.2)
     experiment(lr=0.2)
-    # On the command line or in the file: it is the same.
+    # On the command line or in the file: the result is equal.
     experiment(YAML.replace("lr: 0.1", "lr: 0.2"))
 
 
@@ -190,7 +190,7 @@ def test_no_change_is_overlooked(experiment):
     experiment()
     noise = "noise: !new:torch.nn.Dropout\n    p: 0.5"
     for old, new in (
-        # Each of the lines stands elsewhere in the file as well.
+        # Each of the lines also occurs elsewhere in the file.
         (noise, noise.replace("0.5", "0.25")),
         ("[!ref <gain>, !ref <shift>]", "[!ref <shift>, !ref <gain>]"),
     ):

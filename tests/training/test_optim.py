@@ -9,7 +9,7 @@ from speechbrain_ser_cl.training import parameter_groups
 
 
 class Wrapper(nn.Module):
-    """Puts ``module.`` into names, as DistributedDataParallel does."""
+    """Adds ``module.`` to names, like DistributedDataParallel."""
 
     def __init__(self, module):
         super().__init__()
@@ -46,7 +46,7 @@ def test_the_longest_key_that_fits_decides():
         "backbone.layer_weights": ["backbone.layer_weights"],
     }
     assert {group["name"]: group["lr"] for group in groups} == rates
-    # "backbone.layer" is the beginning of no whole name.
+    # "backbone.layer" is not the beginning of a complete name.
     with pytest.raises(ValueError, match=r"backbone\.layer names no part"):
         parameter_groups(modules, rates | {"backbone.layer": 1.0})
 
@@ -95,7 +95,7 @@ def test_each_layer_below_another_learns_less():
 
 
 def test_layer_decay_of_an_encoder():
-    """Frozen layers have no group, and do not change the rate of those above."""
+    """Frozen layers have no group, and do not change the rate of layers above."""
     config = {
         "model_type": "whisper",
         "d_model": 16,
@@ -150,7 +150,7 @@ def test_a_part_without_a_rate_is_an_error():
 
 
 def test_a_rate_for_no_part_is_an_error():
-    # Else a slip of the pen would train the layer weights at the backbone's rate.
+    # Otherwise a typo would train the layer weights at the backbone's rate.
     rates = {"backbone": 0.1, "backbone.layer_weihgts": 0.5, "head": 1.0}
     with pytest.raises(ValueError, match=r"layer_weihgts.*backbone, pooling, head"):
         parameter_groups(model(), rates)

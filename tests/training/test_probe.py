@@ -1,4 +1,4 @@
-"""A probe from audio to an exported model, against scikit-learn on naive features."""
+"""A probe from audio to an exported model, against scikit-learn on simple features."""
 
 import dataclasses
 import json
@@ -58,7 +58,7 @@ def parts(corpus):
 
 
 def naive(features, items, layer):
-    """Mean and deviation of a layer, an utterance at a time."""
+    """Computes mean and deviation of a layer, one utterance at a time."""
     rows = []
     for item in items:
         wav = load_audio(item.utterance.path)[None]

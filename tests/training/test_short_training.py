@@ -1,4 +1,4 @@
-"""Trainings in memory, against a loop written here."""
+"""Trainings in memory, against a loop in this file."""
 
 import copy
 from functools import partial
@@ -20,7 +20,7 @@ CLASSES = ["angry", "sad"]
 
 @pytest.fixture
 def world():
-    """Vectors of two classes that overlap, a model on them, and two parts."""
+    """Makes vectors of two overlapping classes, a model on them, and two parts."""
     rng = np.random.default_rng(0)
     items, vectors = [], {}
     for k in range(40):

@@ -1,4 +1,4 @@
-"""Trackers: what each epoch leaves in them, folds of one group, after a resume."""
+"""Trackers: logged values of each epoch, folds in one group, after a resume."""
 
 import pytest
 from speechbrain.utils.train_logger import FileTrainLogger
@@ -43,7 +43,7 @@ def test_mlflow_has_one_experiment_and_a_run_that_goes_on(tmp_path, monkeypatch)
     from mlflow.tracking import MlflowClient
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # is put back after the test
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "")  # restored after the test
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE")
     for epochs in ((1, 2), (3,)):
         train(tmp_path / "mine" / "fold-1", epochs, ["mlflow"])

@@ -1,4 +1,4 @@
-"""Views: the trained part, and features that are computed once."""
+"""Views: the trained part, and stored features."""
 
 import copy
 
@@ -35,7 +35,7 @@ ENCODERS = {
 
 @pytest.fixture
 def speech(tmp_path):
-    """Noise of several lengths; the last two are silent and too short."""
+    """Makes noise of several lengths; the last two are silent and too short."""
     rng = np.random.default_rng(0)
     wavs = [rng.normal(0, 0.1, n) for n in (4000, 9000, 16000, 11111)]
     wavs += [np.full(16000, 0.3), rng.normal(0, 0.1, 900)]
@@ -61,7 +61,7 @@ def test_a_vector_depends_on_its_utterance_alone(name, speech, tmp_path):
     together = view(*features.batch(ids))
     alone = torch.cat([view(*features.batch([i])) for i in ids])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
-    # And it is what the exported model makes of the waveform.
+    # It equals the exported model's output for the waveform.
     head = ClassifierHead(view.output_size, n_classes=2).eval()
     model = EmotionClassifier(view.backbone, [head], view.pooling)
     features.complete(model)
@@ -79,7 +79,7 @@ def test_a_frozen_encoder_is_run_once(speech, tmp_path):
     encoder, ids = view_encoder(MelCNN()), ["u2", "u0", "u1"]
     expected = embed(encoder, features.batch, ids)
     read = keep_vectors(encoder, features.batch, ids)
-    encoder.train()  # batch normalisation has no part in it any more
+    encoder.train()  # batch normalisation is no longer used
     torch.testing.assert_close(encoder(*read(["u1", "u2"])), expected[[2, 0]])
     assert not any(p.requires_grad for p in encoder.parameters())
 
@@ -161,4 +161,4 @@ def test_settings_have_caches_of_their_own(speech, tmp_path):
         cache(VocalMLP()),
     }
     assert len(folders) == 6
-    assert cache(VocalMLP(hidden_sizes=(8,))) in folders  # trained parts do not count
+    assert cache(VocalMLP(hidden_sizes=(8,))) in folders  # trained parts have no effect

@@ -209,7 +209,7 @@ def test_hollow_ravdess_48_khz_with_a_stereo_file(tmp_path):
 
 
 def flac_that_claims(path, total):
-    """A FLAC file of half a second whose header claims so many samples."""
+    """Writes a FLAC file of half a second whose header has another length."""
     soundfile.write(path, tone(16000)[:, 0], 16000, format="FLAC")
     data = bytearray(path.read_bytes())
     data[21] = (data[21] & 0xF0) | (total >> 32)

@@ -1,4 +1,4 @@
-"""A full disk: which file, which disk, how much; what was there is kept."""
+"""A full disk: the error names file, disk and size; existing files are kept."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""A fast share of ``python -m tests.fuzz``: damaged files of every kind."""
+"""Runs a fast part of ``python -m tests.fuzz``: damaged files of every kind."""
 
 from tests.fuzz import fuzz
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Only one process at a time uses a folder."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""The sound of videos: decoded once, first track only, or an error that says how."""
+"""Audio of videos: decoded once, first track only, or an error with advice."""
 
 import sys
 from fractions import Fraction
@@ -22,7 +22,7 @@ def av():
 
 
 def write(av, path, codec, seconds=1.0, pitches=(440,), picture=False):
-    """A file with a tone in each audio track, and perhaps pictures."""
+    """Writes a file with a tone in each audio track, optionally with pictures."""
     time = numpy.arange(int(seconds * RATE)) / RATE
     with av.open(str(path), "w") as container:
         if picture:

@@ -34,7 +34,7 @@ def recipe(tmp_path):
 
 
 def typed(recipe, lines):
-    """Overrides, a line each, as typed on a command line."""
+    """Writes overrides as typed on a command line, one per line."""
     words = [word for line in lines.split("\n") for word in line.split(": ", 1)]
     words[::2] = [f"--{key.removesuffix(':')}" for key in words[::2]]
     return parse_overrides(split_overrides(words), read_yaml(recipe))
@@ -128,7 +128,7 @@ def test_a_value_of_the_command_line_is_what_it_was_meant(tmp_path, key, text, v
     path.write_text(MAPS)
     given = parse_overrides(split_overrides([f"--{key}", text]), read_yaml(path))
     assert resolve_settings(path, given)[key] == value
-    # A sweep reads it alike.
+    # A sweep reads it in the same way.
     recipe = Recipe(path, path, (f"--{key}={text}",))
     assert recipe.values[key] == value
 

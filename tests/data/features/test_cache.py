@@ -33,7 +33,7 @@ CONFIG = {
     "encoder_attention_heads": 2,
     "encoder_ffn_dim": 32,
 }
-# What a process of its own needs in order to fill the same cache.
+# Code that a process needs to fill the same cache.
 SCRIPT = f"""
 import pathlib, sys, time, torch
 from speechbrain_ser_cl.backbones import WeightedSSL
@@ -57,7 +57,7 @@ if __name__ == "__main__":
 
 
 class Extract:
-    """All layers of an encoder; counts its calls."""
+    """Computes all layers of an encoder; counts its calls."""
 
     def __init__(self):
         torch.manual_seed(0)
@@ -91,7 +91,7 @@ def extract():
 
 @pytest.fixture
 def new_cache(tmp_path):
-    """Opens the cache as another run does, which knows nothing of this one."""
+    """Opens the cache as a new run would."""
     return lambda key="test", **options: FeatureCache(
         tmp_path / "cache", {"model": key}, **options
     )
@@ -108,7 +108,7 @@ def packs(cache):
 
 
 def in_place(path, change):
-    """Overwrites a file (not its copies) with what ``change`` makes of its bytes."""
+    """Overwrites a file (not its copies) with the result of ``change`` on its bytes."""
     data = bytearray(path.read_bytes())
     data = change(data) or data
     path.write_bytes(data)
@@ -167,7 +167,7 @@ def test_a_batch_in_memory_that_is_used_again(new_cache, utterances, extract):
     ids = [u.id for u in utterances]
     expected, lengths = cache.batch(ids)
     out = torch.full((expected.numel() + 7,), torch.nan, dtype=torch.float16)
-    for _ in range(2):  # what was there before does not show
+    for _ in range(2):  # previous contents of the memory are not visible
         batch, found = cache.batch(ids, out)
         assert batch.data_ptr() == out.data_ptr()
         assert torch.equal(batch, expected)
@@ -223,7 +223,7 @@ def test_a_file_that_is_large_enough_is_followed_by_another(
     assert_right(cache, utterances, extract)
 
 
-# What is computed anew
+# What is computed again
 
 
 def test_only_a_change_of_key_or_audio_computes_anew(
@@ -235,7 +235,7 @@ def test_only_a_change_of_key_or_audio_computes_anew(
     first = packs(new_cache())[0].read_bytes()
     extract.calls = 0
 
-    # another place, time, name, speaker: the same audio
+    # another path, time, name or speaker: the same audio
     moved = shutil.copytree(copy, tmp_path / "moved")
     for path in moved.rglob("*.wav"):
         os.utime(path, (0, 0))
@@ -248,7 +248,7 @@ def test_only_a_change_of_key_or_audio_computes_anew(
     assert extract.calls == 0
     assert_right(cache, renamed, Extract())
 
-    # one sample of one utterance, same length, size and time
+    # one sample of one utterance; length, size and time are equal
     path = utterances[3].path
     stat = path.stat()
     in_place(path, lambda data: data.__setitem__(-1, data[-1] ^ 1))
@@ -463,7 +463,7 @@ def start(script, code, *arguments):
 
 
 def in_journals(cache):
-    """How many utterances unfinished files have; a journal begins with another line."""
+    """Counts the utterances in unfinished files, without a journal's first line."""
     lines = [p.read_text().count("\n") for p in cache.folder.glob("*.journal")]
     return sum(max(0, count - 1) for count in lines)
 
@@ -476,7 +476,7 @@ def children(process):
 def test_a_killed_run_goes_on_at_the_utterance(
     new_cache, corpus, utterances, extract, tmp_path
 ):
-    """Killed: the run, and one of the two processes it has started."""
+    """Kills the run, and one of the two processes that it started."""
     cache = new_cache()
     process = start(
         tmp_path / "fill.py",
@@ -491,27 +491,27 @@ def test_a_killed_run_goes_on_at_the_utterance(
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        # Held still, so that it does nothing between the two kills: its own end
-        # interrupts the other processes, which then finish their files.
+        # Stopped, so that it does nothing between the two kills: its own end would
+        # interrupt the other processes, which would then finish their files.
         process.send_signal(signal.SIGSTOP)
         os.kill(children(process)[-1], signal.SIGKILL)
     finally:
         process.send_signal(signal.SIGKILL)
     process.wait()
-    # The other one sees that nobody waits for it, and lets go of its file.
+    # The other process notices this and releases its file.
     (tmp_path / "go on").touch()
     for lock in list(cache.folder.glob("*.lock")):
-        with FileLock(lock):  # which makes the file if it is gone already
+        with FileLock(lock):  # which creates the file if it no longer exists
             lock.unlink()
     finished = sum(len(feature_pack.Pack(path).entries) for path in packs(cache))
     there = finished + in_journals(cache)
     (journal,) = cache.folder.glob("*.journal")
     with journal.open("a") as file:
-        file.write('["half a li')  # as if it had been killed while it wrote
+        file.write('["half a li')  # as if it was killed while writing
 
     cache.fill(utterances, extract)
-    # Two for the estimate, three of the one that was killed and of the other one
-    # three or four: on Linux it is interrupted, unless it ignores that.
+    # Two for the estimate, three of the killed process, and three or four of the other:
+    # on Linux it is interrupted, unless it ignores that.
     assert there in (8, 9)
     assert extract.calls == len(utterances) - there
     assert_right(cache, utterances, extract)
@@ -521,7 +521,7 @@ def test_a_killed_run_goes_on_at_the_utterance(
 
 @pytest.mark.parametrize("stage", ["header written", "renamed"])
 def test_a_kill_while_a_pack_is_finished(stage, new_cache, utterances, extract):
-    """The files as they are at these moments, made from those of a whole run."""
+    """Files as at these moments, made from those of a complete run."""
     cache = new_cache()
     seen = {}
     original = os.replace
@@ -603,7 +603,7 @@ def test_a_script_that_cannot_be_imported_is_told_so(corpus, tmp_path):
 
 
 def test_spectrograms_and_other_features(new_cache, tmp_path, utterances):
-    """Anything that takes a waveform; read back they are what numpy computes."""
+    """Any function of a waveform; the read values equal numpy's."""
 
     def energies(wav):
         return wav[: len(wav) // 400 * 400].view(-1, 400).square().sum(1, keepdim=True)

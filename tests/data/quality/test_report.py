@@ -1,4 +1,4 @@
-"""The data report on corpora with planted defects."""
+"""The data report on corpora with known defects."""
 
 import json
 import os
@@ -20,7 +20,7 @@ CLASSES = ["neutral", "happy", "sad", "angry"]
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    """6 speakers, 20 utterances each, nothing wrong."""
+    """Makes 6 speakers with 20 utterances each, without defects."""
     folder = write_synthetic(
         tmp_path_factory.mktemp("clean"),
         "synthetic_source",
@@ -45,7 +45,7 @@ def found(report):
 
 
 def with_audio(utterance, path, samples, rate=16000, **changes):
-    """The same utterance, spoken otherwise."""
+    """Returns the same utterance with other audio."""
     soundfile.write(path, samples, rate, subtype="PCM_16")
     duration = len(samples) / rate
     return replace(utterance, path=path, duration=duration, **changes)
@@ -72,8 +72,8 @@ def test_each_defect_of_a_file_is_found_and_no_other(clean, tmp_path):
     defects = {
         "silent": rng.normal(0, 0.0001, 16000),
         "offset": np.full(16000, 0.25),  # silence with an offset
-        "loud": noise * 3,  # cut off at full scale by the format
-        "limited": np.clip(noise, -0.3, 0.3),  # clipped before it was turned down
+        "loud": noise * 3,  # clipped at full scale by the format
+        "limited": np.clip(noise, -0.3, 0.3),  # clipped before its level was lowered
         "short": noise[:1600],
         "long": rng.normal(0, 0.2, 31 * 16000),
         "sine": 0.9 * np.sin(np.arange(16000) * 2 * np.pi * 60 / 16000),
@@ -108,7 +108,7 @@ def test_audio_that_cannot_be_read_is_an_error(clean, tmp_path):
 
 
 def copies(clean, tmp_path, of, to):
-    """All of ``clean``, the audio of ``to`` that of ``of`` in other files."""
+    """Copies ``clean``, with the audio of ``of`` in place of that of ``to``."""
     samples, rate = soundfile.read(clean[of].path)
     padded = np.concatenate([np.zeros(160), samples, np.zeros(99)])
     utterances = list(clean)
@@ -120,7 +120,7 @@ def copies(clean, tmp_path, of, to):
 
 
 def test_the_same_audio_is_found_whatever_the_file(clean, tmp_path):
-    # Utterances of one speaker and one emotion are 4 apart; all of it is one part.
+    # Utterances of one speaker and one emotion are 4 apart; all are in one part.
     utterances = copies(clean, tmp_path, of=0, to=[4, 8])
     report = report_of(utterances, {"kind": "session_kfold", "n_folds": 3})
     ids = [clean[n].id for n in (0, 4, 8)]
@@ -131,7 +131,7 @@ def test_the_same_audio_is_found_whatever_the_file(clean, tmp_path):
 
 
 def test_the_same_audio_in_two_parts_is_an_error(clean, tmp_path):
-    # 20 later is another speaker, 1 later another emotion as well.
+    # 20 later is another speaker, 1 later another emotion too.
     utterances = copies(clean, tmp_path, of=0, to=[20, 41, 60, 80, 100])
     report = report_of(utterances, {"kind": "session_kfold", "n_folds": 3})
     ids = [clean[n].id for n in (0, 20, 41, 60, 80, 100)]
@@ -142,7 +142,7 @@ def test_the_same_audio_in_two_parts_is_an_error(clean, tmp_path):
     }
     (error,) = report.errors
     assert "1 in test/train/valid" in error.message
-    # Which of two labels is right nobody knows.
+    # Which of two labels is right is unknown.
     assert report.leave_out() == ids
     kept = [u for u in utterances if u.id not in report.leave_out()]
     assert found(report_of(kept)) == {}
@@ -186,7 +186,7 @@ def test_suspicious_speakers(clean):
 
 
 def test_two_people_with_one_name(clean):
-    """A pattern that takes the number alone makes f1 and m1 one speaker."""
+    """A pattern that matches only the number makes f1 and m1 one speaker."""
     names = sorted({u.speaker for u in clean})
     merged = [replace(u, speaker=f"s{names.index(u.speaker) // 2}") for u in clean]
     report = report_of(merged)
@@ -207,7 +207,7 @@ def test_classes_that_the_recording_gives_away(clean, tmp_path):
     report = report_of(changed)
     assert list(found(report)) == ["recorded otherwise"]
     assert "tells the class of 38%, the most frequent class is 25%" in report.text()
-    # If all classes have it, it tells nothing.
+    # If all classes have it, it carries no information.
     even = [
         replace(u, path=changed[3].path) if n % 8 < 4 else u
         for n, u in enumerate(clean)
@@ -228,7 +228,7 @@ def test_ten_offenders_are_named_and_all_written(clean, tmp_path):
     assert written["findings"][0]["names"] == sorted(u.id for u in clean[:12])
 
 
-# ------------------------------------------------------------------ listening once
+# ------------------------------------------------------------------ decoding once
 
 
 def test_files_are_listened_to_once(clean, tmp_path):
@@ -243,14 +243,14 @@ def test_files_are_listened_to_once(clean, tmp_path):
     lines = [line for line in cache.read_text().splitlines() if line]
     assert len(lines) == 4
 
-    # A process that was killed leaves a part of a line.
+    # A killed process leaves an incomplete line.
     cache.write_text("\n".join([*lines[:2], lines[2][:40]]))
     assert audio_facts(utterances, cache) == facts
     assert audio_facts(utterances, cache) == facts
     complete = [line for line in cache.read_text().splitlines() if line.endswith("]")]
     assert sorted(complete) == sorted(lines)
 
-    # Another file of this name is listened to.
+    # Another file with this name is decoded.
     soundfile.write(utterances[0].path, np.zeros(16000), 16000)
     os.utime(utterances[0].path, ns=(1, 1))
     again = audio_facts(utterances, cache)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A recipe in small: the nearest mean duration, learned in epochs that take a while.
+"""A small recipe that learns the nearest mean duration, in slow epochs.
 
 It takes the arguments that ``ser-cl crossval`` gives and leaves what recipes leave,
 without the seconds that importing torch costs.
@@ -40,7 +40,7 @@ def main(hparams_file, *words):
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "starts.txt", "a") as file:
         print(os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES"), file=file)
-    if values["helper"]:  # as a loader's workers are
+    if values["helper"]:  # like a loader's workers
         subprocess.Popen(
             [sys.executable, "-c", "import time; time.sleep(600)", str(folder)]
         )
@@ -66,7 +66,7 @@ def main(hparams_file, *words):
 
 
 def test(parts, split, values, folder):
-    """Leaves what a recipe leaves."""
+    """Writes the files of a recipe."""
     names = list(values["emotion_map"])
     means = [
         np.mean([i.utterance.duration for i in parts["train"] if i.label == name])
