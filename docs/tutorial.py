@@ -39,7 +39,7 @@ os.chdir("results/tutorial")
 # %% [markdown]
 # ## 1. A corpus
 #
-# Recordings in a folder, and a table that says what is in them. Columns may have any
+# Recordings in a folder, and a table that describes them. Columns may have any
 # names, emotions may be called anything. You have one already; here we make one.
 
 # %%
@@ -57,9 +57,9 @@ with open("calls/labels.csv", "w", encoding="utf-8", newline="") as file:
 # %% [markdown]
 # ## 2. Its description
 #
-# Everything about an experiment stands in one YAML: a copy of the recipe's, with the
-# lines changed that are about your corpus. Words that it does not know have to be
-# explained, `sad` it knows.
+# Everything about an experiment is in one YAML: a copy of the recipe's, with the
+# lines changed that are about your corpus. Unknown words have to be
+# explained; `sad` is known.
 
 # %%
 text = find_recipes()["own_corpus/finetune"].read_text("utf-8")
@@ -73,9 +73,9 @@ for line, mine in {
 Path("my.yaml").write_text(text, "utf-8")
 
 # %% [markdown]
-# Every recording is listened to before anything is trained: leaks between training and
-# test, the same audio twice, silence, classes that are too small. Nobody who is tested
-# is trained on: the protocol in the YAML deals *speakers* to folds.
+# Every recording is checked before training: leaks between training and
+# test, the same audio twice, silence, classes that are too small. The protocol in the
+# YAML assigns *speakers* to folds: no speaker is in training and test.
 
 # %%
 ser_cl("check my.yaml --data_folder data")
@@ -106,9 +106,9 @@ ser_cl(f"train my.yaml --output_folder cross_entropy {SMALL}")
 # %% [markdown]
 # ## 4. Another loss
 #
-# The recipe has a contrastive term that is switched off: `lambda_supcon: 0.0`. On it
-# goes. Which loss that is, the YAML says as well (`supcon_loss: !new:...`); put any
-# other there that takes embeddings and labels, or [your own](plugin.md).
+# The recipe has a contrastive term that is switched off: `lambda_supcon: 0.0`. Here
+# it is switched on. The YAML also selects the loss (`supcon_loss: !new:...`); use any
+# other that takes embeddings and labels, or [your own](plugin.md).
 
 # %%
 ser_cl(f"train my.yaml --output_folder supcon --lambda_supcon 0.5 {SMALL}")
@@ -116,7 +116,7 @@ ser_cl(f"train my.yaml --output_folder supcon --lambda_supcon 0.5 {SMALL}")
 # %% [markdown]
 # ## 5. Evaluation
 #
-# A run leaves `results.json`, `predictions.csv` and more. UAR is the mean of the
+# A run writes `results.json`, `predictions.csv` and more. UAR is the mean of the
 # classes' recalls; the interval says how far other test utterances may move it. Four
 # classes: chance is 25 %.
 
@@ -141,7 +141,7 @@ ser_cl("report cross_entropy supcon --output report.html")
 # %% [markdown]
 # ## 7. Export
 #
-# A folder that others use: weights, a description, and a model card with the data, the
+# A folder for other users: weights, a description, and a model card with the data, the
 # results and the limits. Loading it runs no code.
 
 # %%
