@@ -60,19 +60,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="use these fold-<k>.json, for example published ones",
     )
-    add(
-        "--measured",
-        type=Path,
-        metavar="FILE.json",
-        help="add the results to this small file, for a README's table",
-    )
     add_engine_arguments(parser)
     add("--script", type=Path, help="instead of the train.py found above the YAML")
 
 
+def _measured_file(text: str) -> Path:
+    if not text.endswith(".json.gz"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .json.gz")
+    return Path(text)
+
+
 def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that control how runs are started."""
+    """Adds the arguments that control how runs are started and kept."""
     add = parser.add_argument
+    add(
+        "--measured",
+        type=_measured_file,
+        metavar="FILE.json.gz",
+        help="add the results to this small file, for a README's table",
+    )
     add(
         "--jobs", type=_positive, metavar="N", help="runs at a time (one per GPU, or 1)"
     )

@@ -81,12 +81,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="sweep: of the trainings, instead of the file's",
     )
-    add(
-        "--measured",
-        type=Path,
-        metavar="FILE.json",
-        help="sweep: add each row's results to this small file, for a README",
-    )
     add_engine_arguments(parser)
 
 

@@ -17,12 +17,13 @@ from speechbrain_ser_cl.corpora.folders import read_folders
 from speechbrain_ser_cl.corpora.iemocap import read_iemocap
 from speechbrain_ser_cl.corpora.m3ed import read_m3ed
 from speechbrain_ser_cl.corpora.msp_improv import read_msp_improv
+from speechbrain_ser_cl.corpora.msp_podcast import MSPPodcastReader
 from speechbrain_ser_cl.corpora.pavoque import read_pavoque
 from speechbrain_ser_cl.corpora.synthetic import read_synthetic, write_synthetic
 from speechbrain_ser_cl.corpora.table import read_table
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance
 
-register_cards({"crema_d": CremaDReader})
+register_cards({"crema_d": CremaDReader, "msp_podcast": MSPPodcastReader})
 
 __all__ = [
     "EMOTIONS",
@@ -30,6 +31,7 @@ __all__ = [
     "CardReader",
     "CorpusError",
     "Licence",
+    "MSPPodcastReader",
     "Utterance",
     "all_cards",
     "get_card",

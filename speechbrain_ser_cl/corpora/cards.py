@@ -40,6 +40,8 @@ from speechbrain_ser_cl.utils.media import MEDIA
 logger = logging.getLogger(__name__)
 
 Row = dict[str, str]
+Rows = list[tuple[str | None, Row]]
+"""Path, None where it is missing, and values of each utterance."""
 
 
 class CardReader:
@@ -229,7 +231,10 @@ def anchored(pattern: str) -> re.Pattern[str]:
 
 
 def read_card(
-    card: Card, folder: str | Path, allow_missing: bool = False
+    card: Card,
+    folder: str | Path,
+    allow_missing: bool = False,
+    check: Callable[[Rows, Listing], None] | None = None,
 ) -> list[Utterance]:
     """Reads a corpus as its card describes it.
 
@@ -242,6 +247,8 @@ def read_card(
     allow_missing : bool
         Whether missing files, corrupt files and wrong counts give one warning instead
         of an error.
+    check : callable, optional
+        Takes the rows of the tables and all files; raises CorpusError.
 
     Returns
     -------
@@ -267,6 +274,8 @@ def read_card(
     rows = find(card, listing)
     for table in card.more:
         _add(table, rows, card, listing)
+    if check:
+        check(rows, listing)
     candidates, elsewhere = _candidates(card, rows, folder)
     expected = _release(card, len(candidates) + len(elsewhere)).expected()
     if elsewhere:
@@ -312,10 +321,10 @@ def _release(card: Card, found: int) -> Counts:
     return card.counts
 
 
-def _rows_of_names(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
+def _rows_of_names(card: Card, listing: Listing) -> Rows:
     """Yields path and values of each file whose name fits the pattern."""
     form, ignored = anchored(card.path), anchored(card.ignore)
-    found: list[tuple[str | None, Row]] = []
+    found: Rows = []
     strange = []
     for path in listing.audio:
         bare = os.path.splitext(path)[0]
@@ -356,13 +365,13 @@ def not_here(card: Card, listing: Listing) -> CorpusError:
     )
 
 
-def _rows_of_tables(card: Card, listing: Listing) -> list[tuple[str | None, Row]]:
+def _rows_of_tables(card: Card, listing: Listing) -> Rows:
     """Yields path and values of each row; the path is None if the file is missing."""
     depth = card.audio.count("/") + 1
     files = {_tail(os.path.splitext(path)[0], depth): path for path in listing.audio}
-    rows: list[tuple[str | None, Row]] = []
+    rows: Rows = []
     for table in card.tables:
-        path = _table_path(table, listing)
+        path = find_table(table.file, listing)
         if path is None:
             if table.optional:
                 continue
@@ -390,15 +399,15 @@ def _tail(path: str, depth: int) -> str:
     return "/".join(path.split("/")[-depth:])
 
 
-def _table_path(table: Table, listing: Listing) -> str | None:
-    """Finds the table below the folder, or beside the folder that the user gave."""
+def find_table(name: str, listing: Listing) -> str | None:
+    """Finds a table below the folder, or beside the folder that the user gave."""
     for path in listing.others:
-        if path.endswith(f"/{table.file}"):
+        if path.endswith(f"/{name}"):
             return path
     above = listing.folder.absolute().parents[:2]
     for folder in (listing.folder.absolute(), *above):
-        if (folder / table.file).is_file():
-            return str(folder / table.file)
+        if (folder / name).is_file():
+            return str(folder / name)
     return None
 
 
@@ -425,11 +434,9 @@ def _filled(template: str, values: Mapping[str, str], card: Card, where: str) ->
         ) from None
 
 
-def _add(
-    table: Table, rows: list[tuple[str | None, Row]], card: Card, listing: Listing
-) -> None:
+def _add(table: Table, rows: Rows, card: Card, listing: Listing) -> None:
     """Adds to each row the columns that a further table has for its key."""
-    path = _table_path(table, listing)
+    path = find_table(table.file, listing)
     if path is None and not table.optional:
         raise CorpusError(f"{card.name}: there is no {table.file} in {listing.folder}")
     further: dict[str, Row] = {}
@@ -453,7 +460,7 @@ def _add(
 
 
 def _candidates(
-    card: Card, rows: list[tuple[str | None, Row]], folder: Path
+    card: Card, rows: Rows, folder: Path
 ) -> tuple[list[Candidate], list[str]]:
     """Translates the rows to candidates; also returns the emotions left out."""
     meanings = {
@@ -524,7 +531,7 @@ def _meaning(
     card: Card,
     name: str,
     field: Field,
-    rows: list[tuple[str | None, Row]],
+    rows: Rows,
     folder: Path,
 ) -> Callable[[Row], str | None]:
     """Returns a function from a row to a field's meaning; translates each code once."""
@@ -656,7 +663,7 @@ def recognise(folder: str | Path) -> list[Recognised]:
 def _fits(card: Card, listing: Listing) -> int:
     """Counts the files that fit the corpus' naming pattern."""
     if card.tables:
-        there = [_table_path(table, listing) for table in card.tables]
+        there = [find_table(table.file, listing) for table in card.tables]
         return len(listing.audio) if all(there) else 0
     if card.marker:
         form = anchored(card.marker)

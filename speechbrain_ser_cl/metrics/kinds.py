@@ -274,6 +274,34 @@ KINDS = {
     )
 }
 """Kinds of results by name."""
+MEASURES = tuple(dict.fromkeys(n for kind in KINDS.values() for n in kind.titles))
+"""What can be pooled and tested, of any kind."""
+
+
+def look_up(metric: str) -> tuple[str, bool] | None:
+    """Looks up a measure of any kind of results.
+
+    Arguments
+    ---------
+    metric : str
+        Its name, such as ``uar``, ``kl``, ``ccc``; ``ccc.arousal`` is that of one
+        dimension.
+
+    Returns
+    -------
+    tuple of (str, bool), or None
+        Its title, and whether it is written in percent; None where no kind has it.
+
+    Example
+    -------
+    >>> look_up("majority"), look_up("ccc.arousal"), look_up("valid.uar")
+    (('agreement', True), ('CCC arousal', False), None)
+    """
+    name, _, dimension = metric.partition(".")
+    for kind in KINDS.values():
+        if name in kind.titles and (kind.name == "dimensions" or not dimension):
+            return f"{kind.titles[name]} {dimension}".strip(), name in kind.percent
+    return None
 
 
 def sum_intervals(

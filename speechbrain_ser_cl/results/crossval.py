@@ -154,6 +154,54 @@ class CrossValidation:
             for name in names
         ]
 
+    def view(self, metric: str) -> "tuple[CrossValidation, str] | None":
+        """Finds the results that have a measure: these, the votes, or one dimension.
+
+        Arguments
+        ---------
+        metric : str
+            Such as ``uar``, ``kl``, ``ccc``, ``ccc.arousal``.
+
+        Returns
+        -------
+        tuple of (CrossValidation, str), or None
+            The same runs with that measure as one of their kind, and its name there;
+            None if they have none.
+
+        Example
+        -------
+        >>> one = Outcome(0, 1, None, {"toy": {"s1": np.ones((2, 6))}})
+        >>> protocol, names = {"kind": "seeds"}, ["arousal", "valence"]
+        >>> whole = CrossValidation({}, protocol, names, [one], {}, kind="dimensions")
+        >>> view, name = whole.view("ccc.valence")
+        >>> name, view.class_names, view.tested[0].counts["toy"]["s1"].shape
+        ('ccc', ['valence'], (1, 6))
+        """
+        name, _, dimension = metric.partition(".")
+        for one in self.views():
+            if name not in one.measured.titles:
+                continue
+            if not dimension:
+                return one, name
+            if one.kind == "dimensions" and dimension in one.class_names:
+                return one._of_dimension(dimension), name
+        return None
+
+    def _of_dimension(self, name: str) -> "CrossValidation":
+        """Returns the same with one dimension only."""
+        k = [self.class_names.index(name)]
+        tested = [
+            replace(
+                one,
+                counts={
+                    corpus: {speaker: sums[k] for speaker, sums in of_speaker.items()}
+                    for corpus, of_speaker in one.counts.items()
+                },
+            )
+            for one in self.tested
+        ]
+        return replace(self, class_names=[name], tested=tested, groups={})
+
     @property
     def gap(self) -> str:
         """Describes the missing runs; empty if there are none."""

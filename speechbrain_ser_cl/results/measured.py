@@ -1,32 +1,25 @@
 """Measured files: the records of many runs in one small file, for a README.
 
 A README's tables are written from the records of runs: ``results.json``,
-``crossval.json``, ``few_labels.json``, ``alignment.json``. A measured file contains
-copies of them under their paths; for each kind, values that all records share
-(``shared``) are written once::
+``crossval.json``, ``few_labels.json``, ``alignment.json``. A measured file,
+``<name>.json.gz``, contains copies of them under their paths; ``zcat`` shows it::
 
-    {"measured": 1,
-     "results.json": {
-      "shared": {"source": "emodb", "seed": {}, "test": {"chance": 0.5, "uar": {}}},
-      "records": {
-       "labelled/0": {"seed": 0, "test": {"uar": {"value": 0.76}}},
-       "labelled/1": {"seed": 1, "test": {"uar": {"value": 0.75}}}}}}
-
-In ``shared``, ``{}`` marks values that differ. A list of mappings with equal keys is
-written as a mapping of lists: ``{"[]": {"fold": [0, 1], "seed": [7, 7]}}``. A square
-matrix of counts is a text with rows between bars and zeros left out:
-``"#13,,1|,9|,2,5"``. Numbers are not changed.
+    {"measured": 2, "records": {
+    "labelled/0/results.json": {"seed": 0, "test": {"uar": {"value": 0.76}}},
+    "labelled/1/results.json": {"seed": 1, "test": {"uar": {"value": 0.75}}}}}
 """
 
+import gzip
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from speechbrain_ser_cl.utils.files import replacing
-from speechbrain_ser_cl.utils.records import Kind, check, read
+from speechbrain_ser_cl.utils.files import read_bytes, replacing
+from speechbrain_ser_cl.utils.records import Kind, RecordError, check, parse, read
 from speechbrain_ser_cl.utils.schemas import (
     ALIGNMENT,
     CROSSVAL,
@@ -37,8 +30,8 @@ from speechbrain_ser_cl.utils.schemas import (
 
 _KINDS = (RESULTS, CROSSVAL, FEW_LABELS, ALIGNMENT)
 KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in _KINDS}
-_HEAD = '{"measured":1'
-_COLUMNS, _COUNTS = "[]", "#"
+SUFFIX = ".json.gz"
+_LARGEST = 2**28  # bytes of JSON
 # Left out: values that follow from others, or that no table shows.
 _LEFT_OUT = {
     "crossval.json": {"results"},
@@ -81,13 +74,13 @@ def find_records(place: str | Path, kind: str) -> Iterator[tuple[Path, Record]]:
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> write_measured(folder / "t.json", {"a/results.json": {"uar": 0.5}})
+    >>> write_measured(folder / "t.json.gz", {"a/results.json": {"uar": 0.5}})
     >>> [(p.parent.name, r) for p, r in find_records(folder, "results.json")]
     [('a', {'uar': 0.5})]
     """
     place = Path(place)
     for path in [place] if place.is_file() else sorted(_json_files(place)):
-        if _is_measured(path):
+        if path.name.endswith(SUFFIX):
             for name, record in read_measured(path).items():
                 if name.rpartition("/")[2] == kind:
                     yield path / name, check(record, KINDS[kind], path / name)
@@ -98,12 +91,8 @@ def find_records(place: str | Path, kind: str) -> Iterator[tuple[Path, Record]]:
 def _json_files(folder: Path) -> Iterator[Path]:
     for where, inner, files in os.walk(folder):
         inner[:] = [name for name in inner if name not in _NOT_SEARCHED]
-        yield from (Path(where, name) for name in files if name.endswith(".json"))
-
-
-def _is_measured(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(len(_HEAD)) == _HEAD.encode()
+        suffixes = (".json", SUFFIX)
+        yield from (Path(where, name) for name in files if name.endswith(suffixes))
 
 
 def measured_records(place: str | Path) -> dict[str, Record]:
@@ -125,11 +114,8 @@ def measured_records(place: str | Path) -> dict[str, Record]:
         If a file is damaged.
     """
     place = Path(place)
-    paths = [place] if place.is_file() else sorted(place.glob("*.json"))
-    records: dict[str, Record] = {}
-    for path in filter(_is_measured, paths):
-        records |= read_measured(path)
-    return records
+    paths = [place] if place.is_file() else sorted(place.glob(f"*{SUFFIX}"))
+    return {name: one for path in paths for name, one in read_measured(path).items()}
 
 
 def read_measured(path: str | Path) -> dict[str, Record]:
@@ -150,19 +136,16 @@ def read_measured(path: str | Path) -> dict[str, Record]:
     ValueError
         If the file is invalid.
     """
-    contents: dict[str, Any] = {**read(path, MEASURED)}
     try:
-        contents.pop("measured")
-        return {
-            f"{folder}/{kind}".removeprefix("./"): _merged(packed["shared"], own)
-            for kind, packed in contents.items()
-            for folder, own in packed["records"].items()
-        }
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: not a file of measured results "
-            f"({type(error).__name__}: {error}); expected what --measured writes"
+        unpacker = zlib.decompressobj(wbits=31)  # of gzip
+        text = unpacker.decompress(read_bytes(path), _LARGEST)
+        if not unpacker.eof:
+            raise zlib.error(f"cut off, or more than {_LARGEST} bytes")
+    except zlib.error as error:
+        raise RecordError(
+            f"{path}: not a {MEASURED.name} ({error}). {MEASURED.advice}"
         ) from None
+    return parse(text, MEASURED, path)["records"]
 
 
 def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
@@ -185,35 +168,25 @@ def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "table.json"
+    >>> path = getfixture("tmp_path") / "table.json.gz"
     >>> runs = [{"seed": 1, "uar": 0.5}, {"seed": 2, "uar": 0.5}]
     >>> records = {f"{k}/results.json": run for k, run in enumerate(runs)}
     >>> write_measured(path, records)
     >>> read_measured(path) == records
     True
     """
-    kinds: dict[str, dict[str, Record]] = {}
+    lines = []
     for name, record in sorted(records.items()):
-        folder, _, kind = name.rpartition("/")
+        kind = name.rpartition("/")[2]
         if kind not in KINDS:
             raise ValueError(f"{name}: expected one of {', '.join(KINDS)}")
-        kinds.setdefault(kind, {})[folder or "."] = _packed(_kept(kind, record))
-    blocks = [_HEAD]
-    for kind, same in kinds.items():
-        shared = _shared(list(same.values()))
-        lines = [
-            f"{json.dumps(name)}:{_compact(_own(shared, record))}"
-            for name, record in same.items()
-        ]
-        blocks.append(
-            f'\n"{kind}":{{"shared":{_compact(shared)},\n"records":{{\n'
-            + ",\n".join(lines)
-            + "}}"
-        )
+        kept = json.dumps(_kept(kind, record), ensure_ascii=False, allow_nan=False)
+        lines.append(f"{json.dumps(name)}: {kept}")
+    text = '{"measured": 2, "records": {\n' + ",\n".join(lines) + "}}\n"
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(",".join(blocks) + "}\n", encoding="utf-8")
+        part.write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def add_measured(path: str | Path, records: Mapping[str, Record]) -> None:
@@ -258,99 +231,3 @@ def _kept(kind: str, record: Record) -> Record:
             for run in record["runs"]
         ]
     return record
-
-
-def _compact(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _packed(value: Any) -> Any:
-    """Converts matrices of counts to text, lists of mappings to mappings of lists."""
-    if isinstance(value, Mapping):
-        if _COLUMNS in value:
-            raise ValueError(f"a key {_COLUMNS} cannot be kept")
-        return {key: _packed(inner) for key, inner in value.items()}
-    if isinstance(value, str) and value.startswith(_COUNTS):
-        raise ValueError(f"a text that begins with {_COUNTS} cannot be kept: {value}")
-    if not isinstance(value, list):
-        return value
-    keys = [tuple(inner) if isinstance(inner, Mapping) else () for inner in value]
-    if keys and keys[0] and len(set(keys)) == 1:
-        columns = {key: [inner[key] for inner in value] for key in keys[0]}
-        return {_COLUMNS: _packed(columns)}
-    if len(value) > 1 and all(_is_counts(row, len(value)) for row in value):
-        rows = [",".join(str(n or "") for n in row).rstrip(",") for row in value]
-        return _COUNTS + "|".join(rows)
-    return [_packed(inner) for inner in value]
-
-
-def _is_counts(row: Any, length: int) -> bool:
-    return (
-        isinstance(row, list)
-        and len(row) == length
-        and all(type(n) is int and n >= 0 for n in row)
-    )
-
-
-def _unpacked(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_unpacked(inner) for inner in value]
-    if isinstance(value, str) and value.startswith(_COUNTS):
-        rows = [row.split(",") for row in value[1:].split("|")]
-        filled = [row + [""] * (len(rows) - len(row)) for row in rows]
-        return [[int(n or 0) for n in row] for row in filled]
-    if not isinstance(value, Mapping):
-        return value
-    if _COLUMNS not in value:
-        return {key: _unpacked(inner) for key, inner in value.items()}
-    columns = {key: _unpacked(inner) for key, inner in value[_COLUMNS].items()}
-    lines = zip(*columns.values(), strict=True)
-    return [dict(zip(columns, line, strict=True)) for line in lines]
-
-
-def _shared(records: Sequence[Mapping[str, Any]]) -> Record:
-    """Returns what all records share, with keys in the order of the first."""
-    shared: Record = {}
-    for key, value in records[0].items():
-        if not all(key in record for record in records):
-            continue
-        values = [record[key] for record in records]
-        if all(isinstance(inner, Mapping) for inner in values):
-            shared[key] = _shared(values)
-        else:  # here 1, 1.0 and True differ
-            same = len({json.dumps(inner) for inner in values}) == 1
-            shared[key] = value if same else {}
-    return shared
-
-
-def _own(shared: Mapping[str, Any], record: Mapping[str, Any]) -> Record:
-    """Returns the part of a record that is not shared."""
-    own: Record = {}
-    for key, value in record.items():
-        template = shared.get(key, {})
-        if not isinstance(template, Mapping):
-            continue
-        if isinstance(value, Mapping):
-            value = _own(template, value)
-            if not value and key in shared:
-                continue
-        own[key] = value
-    if list(dict.fromkeys([*shared, *own])) != list(record):
-        own = {key: own.get(key, {}) for key in record}  # to keep the order
-    return own
-
-
-def _merged(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Record:
-    def filled(shared: Mapping[str, Any], own: Mapping[str, Any]) -> Record:
-        record: Record = {}
-        ordered = own if shared.keys() <= own.keys() else dict.fromkeys([*shared, *own])
-        for key in ordered:
-            template, value = shared.get(key, {}), own.get(key, {})
-            if isinstance(template, Mapping) and isinstance(value, Mapping):
-                record[key] = filled(template, value)
-            else:
-                record[key] = template if value == {} else value
-        return record
-
-    merged: Record = _unpacked(filled(shared, own))
-    return merged

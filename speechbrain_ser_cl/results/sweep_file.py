@@ -21,9 +21,13 @@ A sweep file is YAML::
           printed:
               0.1: {uar: "52.40 ± 3.27"}
 
-- A column is ``uar``, ``wa`` or ``macro_f1`` of the test utterances, or any number in
-``results.json`` by its dotted name. The first of the three that is used is pooled and
-tested for significance. Values are in percent unless ``percent: False``.
+- A column is a measure of the test utterances: of classes ``uar``, ``wa``,
+``macro_f1``; against votes ``kl``, ``js``, ``cosine``, ``brier``, ``majority``
+(agreement); of dimensions ``ccc``, ``pearson``, ``rmse``, their means, or
+``ccc.arousal`` of one; of several emotions ``macro_f1``, ``micro_f1``, ``sample_f1``.
+Or it is any number in ``results.json`` by its dotted name. Fractions are in percent,
+unless ``percent`` says otherwise. The first measure is pooled and tested for
+significance. A row without such a measure has a dash.
 - ``sweep_over`` makes one row per value of a key of the recipe. Rows of one file that
 sweep over the same key are curves in one figure.
 - ``needs``: keys of the recipe, dotted if nested, that must name existing folders;
@@ -38,6 +42,7 @@ A row's folder is named after its overrides, so that tables with the same
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,8 +52,8 @@ from typing import Any, NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from speechbrain_ser_cl.metrics.classification import METRICS
-from speechbrain_ser_cl.results.text import TITLES
+from speechbrain_ser_cl.metrics.kinds import MEASURES, look_up
+from speechbrain_ser_cl.results.text import NONE
 from speechbrain_ser_cl.utils.errors import did_you_mean
 from speechbrain_ser_cl.utils.settings import read_plain_yaml
 
@@ -72,7 +77,7 @@ class Column:
     Arguments
     ---------
     metric : str
-        ``uar``, ``wa``, ``macro_f1``, or the dotted name of a number.
+        ``uar``, ``kl``, ``ccc.arousal``, …, or the dotted name of a number.
     title : str
         Title of the column.
     percent : bool
@@ -97,6 +102,22 @@ class Column:
     def scale(self) -> float:
         """Factor of the displayed values."""
         return 100.0 if self.percent else 1.0
+
+    @property
+    def is_measure(self) -> bool:
+        """Whether it is computed from the test utterances."""
+        return look_up(self.metric) is not None
+
+    def write(self, value: float | None) -> str:
+        """Formats a value: percent with one decimal, other measures with three."""
+        if value is None or not math.isfinite(value):
+            return NONE
+        digits = ".1f" if self.percent else ".3f" if self.is_measure else ".3g"
+        return f"{self.scale * value:{digits}}"
+
+    def bounds(self, interval: Sequence[float] | None) -> str:
+        """Formats an interval."""
+        return NONE if interval is None else " to ".join(map(self.write, interval))
 
 
 @dataclass(frozen=True)
@@ -218,8 +239,8 @@ class Sweep:
     >>> column = Column("wa", "WA", True)
     >>> Sweep(
     ...     Path("a.yaml"), "A", None, Path("out"), None, (column,), "x", ()
-    ... ).metric
-    'wa'
+    ... ).tested.title
+    'WA'
     """
 
     path: Path
@@ -232,9 +253,9 @@ class Sweep:
     rows: tuple[Row, ...]
 
     @property
-    def metric(self) -> str:
-        """Metric that is pooled and tested for significance."""
-        return next(c.metric for c in self.columns if c.metric in METRICS)
+    def tested(self) -> Column:
+        """Column that is pooled and tested for significance."""
+        return next(column for column in self.columns if column.is_measure)
 
 
 class _Entries:
@@ -441,29 +462,33 @@ def _columns(file: _Entries) -> list[Column]:
         if not isinstance(entry, Mapping):
             entry = {"metric": entry}
         column = _Entries(file.file, f"columns[{i}]", entry)
-        metric = column.take(
-            "metric", "uar, wa, macro_f1 or the name of a number", _is_text
-        )
-        if metric not in METRICS and "." not in metric:
-            hint = did_you_mean(metric, METRICS).strip()
+        metric = column.take("metric", "the name of a measure or number", _is_text)
+        known = look_up(metric)
+        if not known and "." not in metric:
+            hint = did_you_mean(metric, MEASURES).strip()
             column.fail(
                 "metric",
                 metric,
-                f"{', '.join(METRICS)}, or the dotted name of a number of "
+                f"{', '.join(MEASURES)}, or the dotted name of a number of "
                 f"results.json, such as valid.uar{hint and '; '}{hint}",
             )
-        title = column.take("title", "a text", _is_text, TITLES.get(metric, metric))
+        last = look_up(metric.rpartition(".")[2])
+        usual, in_percent = known or (metric, last is None or last[1])
+        title = column.take("title", "a text", _is_text, usual)
         percent = column.take(
-            "percent", "True or False", lambda value: isinstance(value, bool), True
+            "percent",
+            "True or False",
+            lambda value: isinstance(value, bool),
+            in_percent,
         )
         column.end()
         columns.append(Column(metric, title, percent))
     metrics = [column.metric for column in columns]
-    if len(set(metrics)) < len(metrics) or not set(metrics) & set(METRICS):
+    if len(set(metrics)) < len(metrics) or not any(map(look_up, metrics)):
         file.fail(
             "columns",
             metrics,
-            f"different metrics, at least one of {', '.join(METRICS)}",
+            f"different metrics, at least one of {', '.join(MEASURES)}",
         )
     return columns
 

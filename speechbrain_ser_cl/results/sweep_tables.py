@@ -2,13 +2,14 @@
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unicodedata import name
 
 import numpy as np
 
+from speechbrain_ser_cl.metrics.kinds import KINDS
 from speechbrain_ser_cl.metrics.significance import mean_interval
 from speechbrain_ser_cl.results.crossval import (
     FILE,
@@ -24,7 +25,7 @@ from speechbrain_ser_cl.results.sweep_file import (
     Sweep,
     read_sweep,
 )
-from speechbrain_ser_cl.results.text import NONE, NOT_RUN, TITLES, bounds, p_value
+from speechbrain_ser_cl.results.text import NONE, NOT_RUN, p_value
 from speechbrain_ser_cl.utils.files import replacing
 from speechbrain_ser_cl.utils.records import check
 from speechbrain_ser_cl.utils.schemas import CROSSVAL
@@ -186,7 +187,7 @@ def build_sweep_table(
     -------
     TextTable
         For each column the mean ± standard deviation over folds (or seeds) and the
-        printed value, if any; for the pooled metric also the intervals of mean and
+        printed value, if any; for the first measure also the intervals of mean and
         pooled value, and p values against the baseline row.
 
     Raises
@@ -194,63 +195,91 @@ def build_sweep_table(
     ValueError
         If a row was tested on several corpora and does not name one.
     """
-    done: dict[str, tuple[CrossValidation, str]] = {
-        row.name: (given, corpus_of(row, given))
+    done = {
+        row.name: _Result(row, given)
         for row in sweep.rows
         if not isinstance(given := results[row.name], str)
     }
-    tested = _against_baseline(sweep, done)
-    units = [one.unit for one, _ in done.values()]
-    unit = "seed" if units and set(units) == {"seed"} else "fold"
+    tested, column = _against_baseline(sweep, done), sweep.tested
+    units = {one.whole.unit for one in done.values()}
+    unit = "seed" if units == {"seed"} else "fold"
     printed = [
-        column.metric
-        for column in sweep.columns
-        if any(column.metric in row.printed for row in sweep.rows)
+        one.metric
+        for one in sweep.columns
+        if any(one.metric in row.printed for row in sweep.rows)
     ]
-    title = TITLES[sweep.metric]
     header = ["row", *(["folds"] if unit == "fold" else []), "seeds"]
     n_counts = len(header) - 1
-    for column in sweep.columns:
-        header.append(column.heading)
-        header += [f"printed {column.heading}"] if column.metric in printed else []
+    for one in sweep.columns:
+        header.append(one.heading)
+        header += [f"printed {one.heading}"] if one.metric in printed else []
     if done:
-        header += [f"95 % over {unit}s", f"pooled {title} %", "95 % over speakers"]
+        header += [f"95 % over {unit}s", f"pooled {column.heading}"]
+        header += ["95 % over speakers"]
     if tested:
         header += [f"p, {unit}s", "p, speakers"]
     rows = []
     for row in sweep.rows:
-        one, corpus = done.get(row.name) or (None, "")
+        result = done.get(row.name)
         cells = [row.name, *[NONE] * n_counts]
-        if one:
-            n_units = len(one.per_unit(corpus))
-            counts = [n_units, len(one.seeds)] if one.unit == "fold" else [0, n_units]
+        if result:
+            whole = result.whole
+            n_units = len(whole.per_unit(result.corpus))
+            counts = [n_units, len(whole.seeds)]
+            counts = counts if whole.unit == "fold" else [0, n_units]
             cells[1:] = [str(n or NONE) for n in counts[-n_counts:]]
-        for i, column in enumerate(sweep.columns):
+        for i, one in enumerate(sweep.columns):
             missing = NONE if i else str(results[row.name])
-            cells.append(_mean(column, one, corpus) if one else missing)
-            if column.metric in printed:
-                cells.append(row.printed.get(column.metric, NONE))
-        if one:
-            pooled = one.summary(corpus)["pooled"][sweep.metric]
+            cells.append(_mean(one, result.values(one)) if result else missing)
+            if one.metric in printed:
+                cells.append(row.printed.get(one.metric, NONE))
+        if result:
+            pooled = result.pooled(column)
             cells += [
-                bounds(mean_interval(one.values(corpus, sweep.metric))),
-                f"{100 * pooled['value']:.1f}",
-                bounds(pooled["interval"]),
+                column.bounds(mean_interval(result.values(column))),
+                column.write(pooled.get("value")),
+                column.bounds(pooled.get("interval")),
             ]
         if tested:
             against = tested.get(row.name) or {}
             cells += [p_value(against.get(f"{test}_holm")) for test in _TESTS]
         cells += [NONE] * (len(header) - len(cells))
         rows.append(cells)
-    settings = [one for one, _ in done.values()]
+    settings = [one.whole for one in done.values()]
     demo = any(one.about.get("demo") for one in settings)
     return TextTable(
         sweep.title + (", DEMO on synthetic speech" if demo else ""),
-        _about(done.values()),
+        _about(sweep, done.values()),
         header,
         rows,
         _note(sweep, settings, unit, bool(tested), bool(printed)),
     )
+
+
+class _Result:
+    """Result of a row on its corpus; nothing is computed twice."""
+
+    def __init__(self, row: Row, whole: CrossValidation) -> None:
+        self.whole, self.corpus = whole, corpus_of(row, whole)
+        self._summaries: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def values(self, column: Column) -> list[float]:
+        """Returns one number per fold or seed; none if the runs lack it."""
+        if not column.is_measure:
+            return self.whole.values(self.corpus, column.metric)
+        view = self.whole.view(column.metric)
+        return view[0].values(self.corpus, view[1]) if view else []
+
+    def pooled(self, column: Column) -> Mapping[str, Any]:
+        """Returns the pooled value and its interval; empty if the runs lack it."""
+        view = self.whole.view(column.metric) if column.is_measure else None
+        if not view:
+            return {}
+        key = (view[0].kind, *view[0].class_names)
+        if key not in self._summaries:
+            self._summaries[key] = view[0].summary(self.corpus)
+        pooled: Mapping[str, Any] = self._summaries[key]["pooled"][view[1]]
+        return pooled
 
 
 def corpus_of(row: Row, one: CrossValidation) -> str:
@@ -284,44 +313,50 @@ def corpus_of(row: Row, one: CrossValidation) -> str:
 
 
 def _against_baseline(
-    sweep: Sweep, done: Mapping[str, tuple[CrossValidation, str]]
+    sweep: Sweep, done: Mapping[str, _Result]
 ) -> dict[str, dict[str, Any] | None]:
     """Tests each row against the baseline, corrected over the rows."""
-    if sweep.baseline not in done or len(done) < 2:
+    views = {name: one.whole.view(sweep.tested.metric) for name, one in done.items()}
+    first = views.get(sweep.baseline)
+    if first is None or len(done) < 2:
         return {}
-    corpus = done[sweep.baseline][1]
-    names = [sweep.baseline] + [
-        name
-        for name, (_, own) in done.items()
-        if name != sweep.baseline and own == corpus
-    ]
-    rows = table_rows([done[name][0] for name in names], corpus, sweep.metric)
-    return {name: row["against_first"] for name, row in zip(names, rows, strict=True)}
+    corpus = done[sweep.baseline].corpus
+    same = {sweep.baseline: first[0]} | {
+        name: view[0]
+        for name, view in views.items()
+        if view and done[name].corpus == corpus
+    }
+    rows = table_rows(list(same.values()), corpus, first[1])
+    return {name: row["against_first"] for name, row in zip(same, rows, strict=True)}
 
 
-def _mean(column: Column, one: CrossValidation, corpus: str) -> str:
-    values = column.scale * np.array(one.values(corpus, column.metric))
+def _mean(column: Column, values: Sequence[float]) -> str:
+    """Formats mean ± standard deviation."""
     if not len(values):
         return NONE
-    digits = ".1f" if column.percent else ".3g"
-    spread = f" ± {values.std(ddof=1):{digits}}" if len(values) > 1 else ""
-    return f"{values.mean():{digits}}{spread}"
+    mean, spread = column.write(float(np.mean(values))), ""
+    if len(values) > 1:
+        spread = f" ± {column.write(float(np.std(values, ddof=1)))}"
+    return f"{mean}{spread}"
 
 
-def _about(done: Iterable[tuple[CrossValidation, str]]) -> str:
-    """Describes data, encoder, protocol and chance level."""
+def _about(sweep: Sweep, done: Iterable[_Result]) -> str:
+    """Describes data, encoder, protocol, classes and chance level."""
     found: dict[str, list[Any]] = {
-        key: [] for key in ("corpus", "encoder", "protocol", "chance")
+        key: [] for key in ("corpus", "encoder", "protocol", "what")
     }
-    for one, corpus in done:
-        own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
-        chance = one.summary(corpus)["chance"]
+    of_classes = any(c.metric in KINDS["classes"].titles for c in sweep.columns)
+    for one in done:
+        whole, corpus = one.whole, one.corpus
+        own = whole.protocol.get("per_corpus", {}).get(corpus, whole.protocol)
         found["corpus"].append(corpus)
-        found["encoder"].append(one.about.get("encoder"))
+        found["encoder"].append(whole.about.get("encoder"))
         found["protocol"].append(own["kind"])
-        found["chance"].append(
-            f"{round(1 / chance)} classes, chance: UAR {100 * chance:.1f} %"
-        )
+        what = ", ".join(whole.class_names)
+        if whole.kind == "classes" and of_classes:
+            chance = whole.summary(corpus)["chance"]
+            what = f"{round(1 / chance)} classes, chance: UAR {100 * chance:.1f} %"
+        found["what"].append(what)
     parts = [" and ".join(sorted({v for v in same if v})) for same in found.values()]
     return ", ".join(part for part in parts if part)
 
@@ -344,7 +379,7 @@ def _note(
         )
     if tested:
         parts.append(
-            f"p: {TITLES[sweep.metric]} against “{sweep.baseline}”, two-sided, "
+            f"p: {sweep.tested.title} against “{sweep.baseline}”, two-sided, "
             f"Holm-corrected over the rows. Over {unit}s: paired t-test. Over "
             "speakers: permutation test that exchanges the two settings' predictions, "
             "all of a speaker at once. No p where splits or seeds are not the same."
@@ -380,14 +415,13 @@ def sweep_points(
         one = results[row.name]
         if isinstance(one, str):
             continue
-        corpus = corpus_of(row, one)
-        summary = one.summary(corpus)
+        result = _Result(row, one)
         for column in sweep.columns:
-            values = one.values(corpus, column.metric)
+            values = result.values(column)
             if not values:
                 continue
             low, high = mean_interval(values) or (None, None)
-            pooled = summary["pooled"].get(column.metric, {})
+            pooled = result.pooled(column)
             bounds = pooled.get("interval") or (None, None)
             numbers = [
                 float(np.mean(values)),
@@ -469,7 +503,9 @@ def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation
     }
 
 
-def measured_table(path: str | Path, folder: str | Path) -> str:
+def measured_table(
+    path: str | Path, folder: str | Path, metric: str | None = None
+) -> str:
     """Returns the Markdown table of a sweep file; runs nothing.
 
     Arguments
@@ -478,6 +514,8 @@ def measured_table(path: str | Path, folder: str | Path) -> str:
         Sweep file.
     folder : str or pathlib.Path
         See ``read_measured``.
+    metric : str, optional
+        One of the columns: it comes first, and is pooled and tested.
 
     Returns
     -------
@@ -487,9 +525,15 @@ def measured_table(path: str | Path, folder: str | Path) -> str:
     Raises
     ------
     ValueError
-        If a file cannot be read, or results of a demo are among them.
+        If a file cannot be read, no column has that metric, or results of a demo are
+        among them.
     """
     sweep = read_sweep(path)
+    if metric:
+        if metric not in [column.metric for column in sweep.columns]:
+            raise ValueError(f"{path}: columns have no {metric}, which the mark names")
+        columns = sorted(sweep.columns, key=lambda column: column.metric != metric)
+        sweep = replace(sweep, columns=tuple(columns))
     results = read_measured(sweep, folder)
     for row in sweep.rows:
         one = results[row.name]

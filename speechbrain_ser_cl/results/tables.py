@@ -9,7 +9,7 @@ Marks in the README give the place and the folder, relative to the README::
     <!-- crossval: begin measured/two_stage metric=uar -->
     <!-- crossval: end -->
 
-    <!-- groups: begin measured/two_stage -->
+    <!-- groups: begin measured/two_stage metric=uar -->
     <!-- groups: end -->
 
     <!-- costs: begin measured/two_stage -->
@@ -21,7 +21,7 @@ Marks in the README give the place and the folder, relative to the README::
     <!-- alignment: begin measured -->
     <!-- alignment: end -->
 
-    <!-- sweep: begin tables/losses.yaml folder=measured/losses -->
+    <!-- sweep: begin tables/losses.yaml metric=uar folder=measured/losses -->
     <!-- sweep: end -->
 
 This command writes the tables, or checks that they are up to date (exit status 1 if
@@ -49,7 +49,7 @@ from typing import Any
 
 import numpy as np
 
-from speechbrain_ser_cl.metrics.kinds import KINDS
+from speechbrain_ser_cl.metrics.kinds import KINDS, MEASURES, look_up
 from speechbrain_ser_cl.metrics.significance import mean_interval
 from speechbrain_ser_cl.results.alignment import alignment_table
 from speechbrain_ser_cl.results.costs import build_cost_table
@@ -80,8 +80,6 @@ from speechbrain_ser_cl.utils.schemas import PAPER
 _GROUP = ("source", "target", "encoder", "target_split")
 _CROSSVAL_GROUP = ("corpus", "encoder", "protocol")
 _REQUIRED = ("setting", "source", "target", "encoder", "seed", "demo", "test")
-METRICS = tuple(dict.fromkeys(n for kind in KINDS.values() for n in kind.titles))
-"""Metrics of all kinds of results that can be pooled and tested."""
 _KINDS = "results|crossval|groups|costs|few_labels|alignment|sweep"
 _BLOCK = re.compile(
     rf"(?P<begin><!-- (?P<kind>{_KINDS}): begin (?P<folder>\S+)"
@@ -326,9 +324,9 @@ def build_crossval_table(
     <BLANKLINE>
     ± is the standard deviation over folds. ...
     """
-    if metric not in METRICS:
+    if metric not in MEASURES:
         raise ValueError(
-            f"unknown metric {metric!r}, expected one of {', '.join(METRICS)}"
+            f"unknown metric {metric!r}, expected one of {', '.join(MEASURES)}"
         )
     if not settings and not paper:
         raise ValueError(f"neither a {FILE} nor a paper's figures to show")
@@ -357,7 +355,9 @@ def build_crossval_table(
     return "\n".join([*gaps, *tables, note + "\n"])
 
 
-def build_groups_table(settings: Sequence[CrossValidation]) -> str:
+def build_groups_table(
+    settings: Sequence[CrossValidation], metric: str | None = None
+) -> str:
     """Returns Markdown tables with each setting's worst group and the gap between
     groups.
 
@@ -365,6 +365,8 @@ def build_groups_table(settings: Sequence[CrossValidation]) -> str:
     ---------
     settings : sequence of CrossValidation
         Rows in order.
+    metric : str, optional
+        Only the kinds of results that have it.
 
     Returns
     -------
@@ -384,6 +386,8 @@ def build_groups_table(settings: Sequence[CrossValidation]) -> str:
     """
     tables: dict[str, list[list[str]]] = {}
     for view in (view for setting in settings for view in setting.views()):
+        if metric and metric not in view.measured.titles:
+            continue
         for corpus, columns in view.groups.get(view.kind, {}).items():
             for column, found in columns.items():
                 tables.setdefault(view.kind, []).append(
@@ -521,10 +525,16 @@ def _protocol_name(protocol: Mapping[str, Any]) -> str:
     return f"{name} with swap" if swapped else name
 
 
+def _title(metric: str) -> str:
+    """Returns the title of a measure with its unit."""
+    title, in_percent = look_up(metric) or (metric, False)
+    return f"{title} %" if in_percent else title
+
+
 def _printed_only(paper: Sequence[Mapping[str, Any]], metric: str) -> str:
     lines = ["**As printed**", ""]
     known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
-    titles = ["setting", *known, f"{TITLES[metric]} %", "printed"]
+    titles = ["setting", *known, _title(metric), "printed"]
     lines += [_line(titles), _line(["---"] * len(titles))]
     for row in paper:
         about = [str(row.get(name, NONE)) for name in known]
@@ -553,8 +563,10 @@ def _one_crossval_table(
     units = settings[0].unit + "s"
     # The tested metric is first, as in the other tables.
     names = [metric, *(name for name in kind.titles if name != metric)]
+    if kind.name == "dimensions" and len(settings[0].class_names) > 1:
+        names += [f"{metric}.{name}" for name in settings[0].class_names]
     titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
-    titles += [kind.title(name) for name in names]
+    titles += [_title(name) for name in names]
     titles += [f"pooled {kind.title(metric)}", "95 % over speakers"]
     titles += [f"p, {units}", "p, speakers"] if len(rows) > 1 else []
     titles += ["printed"] if paper else []
@@ -572,9 +584,12 @@ def _one_crossval_table(
         cells = [name, *([str(n_units)] if units == "folds" else [])]
         cells += [str(len(one.seeds))]
         for name in names:
-            std = summary["std"][name]
-            spread = "" if std is None else f" ± {kind.write(name, std)}"
-            cells.append(f"{kind.write(name, summary['mean'][name])}{spread}")
+            view, own = one.view(name) or (one, name)
+            values = view.values(corpus, own)
+            spread = ""
+            if len(values) > 1:
+                spread = f" ± {kind.write(own, float(np.std(values, ddof=1)))}"
+            cells.append(f"{kind.write(own, float(np.mean(values)))}{spread}")
         pooled = summary["pooled"][metric]
         cells += [kind.write(metric, pooled["value"])]
         cells += [kind.bounds(metric, pooled["interval"])]
@@ -709,7 +724,7 @@ def _filled(readme_path: Path) -> str:
         try:
             if block["kind"] == "sweep":
                 measured = readme_path.parent / (block["measured"] or "measured")
-                table = measured_table(folder, measured)
+                table = measured_table(folder, measured, block["metric"])
                 return f"{block['begin']}\n{table}\n{block['end']}"
             paper = _read_paper(folder, metric)
             if block["kind"] == "costs":
@@ -722,7 +737,8 @@ def _filled(readme_path: Path) -> str:
             elif block["kind"] == "alignment":
                 table = alignment_table(folder)
             elif block["kind"] == "groups":
-                table = build_groups_table(collect_crossvals([folder]))
+                groups = collect_crossvals([folder])
+                table = build_groups_table(groups, block["metric"])
             elif block["kind"] == "crossval":
                 table = build_crossval_table(collect_crossvals([folder]), paper, metric)
             else:

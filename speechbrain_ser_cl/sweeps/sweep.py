@@ -226,6 +226,7 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
     splits: dict[str, list[Split]] = {}
     for row in sweep.rows:
         recipe = row_recipe(sweep, row, output, more)
+        _check_dimensions(sweep, recipe, row)
         try:
             missing = missing_corpus(recipe, row.needs)
             if missing:
@@ -244,6 +245,18 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
             raise ValueError(f"{sweep.path}: row {row.name!r}: {error}") from error
         planned.append(PlannedRow(row, runs, todo))
     return planned
+
+
+def _check_dimensions(sweep: Sweep, recipe: Recipe, row: Row) -> None:
+    """Refuses a column such as ``ccc.arousal`` of a dimension that is not learned."""
+    known = recipe.values.get("dimensions")
+    for column in sweep.columns:
+        name = column.metric.partition(".")[2]
+        if column.is_measure and name and known and name not in known:
+            raise ValueError(
+                f"{sweep.path}: columns: {column.metric}, but dimensions of the row "
+                f"{row.name!r} are {', '.join(known)}; expected one of them"
+            )
 
 
 def _shared_splits(recipe: Recipe, made: dict[str, list[Split]]) -> list[Split] | None:

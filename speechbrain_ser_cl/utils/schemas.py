@@ -395,11 +395,12 @@ class Paper(TypedDict):
     rows: NotRequired[list[PaperRow]]
 
 
-@_open
+@_closed
 class Measured(TypedDict):
-    """Measured results: records of the kinds above, with shared values stored once."""
+    """Measured results: records of the kinds above by their paths."""
 
-    measured: Literal[1]
+    measured: Literal[2]
+    records: dict[str, dict[str, Any]]
 
 
 def _printable(names: list[str]) -> list[str]:

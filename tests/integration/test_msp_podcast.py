@@ -1,11 +1,14 @@
 """The recipe of MSP-Podcast on a generated copy: parts, classes, attributes."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from speechbrain_ser_cl.corpora import CorpusError
 from speechbrain_ser_cl.data.experiment import prepare
 from speechbrain_ser_cl.data.targets import dimension_table
+from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.training import Launch
 from tests.hollow import wav_bytes
 
@@ -38,6 +41,8 @@ def corpus(tmp_path_factory):
             rows.append(f"{name},{code},{1 + c / 2},{7 - c / 2},4,{who},Male,{part}")
             (folder / "Audios" / name).write_bytes(audio)
     (folder / "Labels" / "labels_consensus.csv").write_text("\n".join(rows))
+    lines = [f"{row.rpartition(',')[2]}; {row.partition(',')[0]}" for row in rows[1:]]
+    (folder / "Partitions.txt").write_text("\n".join(["Partitions", "", *lines]))
     return folder
 
 
@@ -47,6 +52,30 @@ def prepared(name, corpus, folder):
     launch = Launch(HPARAMS / f"{name}.yaml", None, overrides)
     with pytest.warns(UserWarning, match="30 instead of 207126"):
         return launch.values, prepare(launch.values)
+
+
+def test_both_lists_of_parts_say_the_same(corpus):
+    parts = corpus / "Partitions.txt"
+    text = parts.read_text()
+    read = partial(CORPORA.get("msp_podcast"), corpus, allow_missing=True)
+    told = r"_0000_0002 is in 'Test1', expected 'Train', .*\(1 turns differ\)"
+    try:
+        wrong = text.replace(
+            "Train; MSP-PODCAST_0000_0002", "Test1; MSP-PODCAST_0000_0002"
+        )
+        parts.write_text(wrong)
+        with pytest.raises(CorpusError, match=rf"Partitions.txt, line 5: .*{told}"):
+            read()
+        parts.write_text(text.replace("Train; MSP-PODCAST_0000_0002.wav\n", ""))
+        with pytest.raises(CorpusError, match=r"no line for .*_0000_0002"):
+            read()
+        # Another word for the same part; a list of parts that we do not have.
+        more = text.replace("Development", "Validation") + "\nTest3; other.wav\n"
+        parts.write_text(more)
+        with pytest.warns(UserWarning, match="30 instead of"):
+            assert len(read()) == 30
+    finally:
+        parts.write_text(text)
 
 
 def test_categories_are_the_eight_of_the_challenge(corpus, tmp_path):

@@ -62,7 +62,13 @@ def whole(tmp_path_factory, given):
     out = folder / "out"
     file = folder / "noise.yaml"
     file.write_text(SWEEP.format(recipe=RECIPE, output=out), encoding="utf-8")
-    command = ["table", str(file), *given, "--measured", str(folder / "measured.json")]
+    command = [
+        "table",
+        str(file),
+        *given,
+        "--measured",
+        str(folder / "measured.json.gz"),
+    ]
     assert main(command) == 0
     return file, out
 
@@ -222,7 +228,7 @@ def test_a_readme_takes_the_table_from_copies(whole, capsys):
     file, out = whole
     readme = file.with_name("README.md")
     readme.write_text(
-        "Before\n<!-- sweep: begin noise.yaml folder=measured.json -->\n"
+        "Before\n<!-- sweep: begin noise.yaml folder=measured.json.gz -->\n"
         "<!-- sweep: end -->\nAfter\n"
     )
     assert main(["table", str(readme), "--check"]) == 1
@@ -230,7 +236,7 @@ def test_a_readme_takes_the_table_from_copies(whole, capsys):
     assert main(["table", str(readme), "--check"]) == 0
     assert (out / "noise.md").read_text() in readme.read_text()
     # The whole table without a run.
-    readme.write_text(readme.read_text().replace("=measured.json", "=nowhere"))
+    readme.write_text(readme.read_text().replace("=measured.json.gz", "=nowhere"))
     assert main(["table", str(readme)]) == 0
     told = readme.read_text()
     assert "| as it is | – | – | not run here | 54.70 ± 4.03 |" in told

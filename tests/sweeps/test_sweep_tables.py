@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.metrics import f1_score
 
+from speechbrain_ser_cl.cli import main
+from speechbrain_ser_cl.metrics.kinds import dimension_sums, emotion_sums, vote_sums
+from speechbrain_ser_cl.metrics.votes import vote_metrics
 from speechbrain_ser_cl.results.crossval import (
     CrossValidation,
     Outcome,
@@ -21,6 +25,7 @@ from speechbrain_ser_cl.results.sweep_tables import (
     build_sweep_table,
     sweep_points,
     to_latex,
+    write_sweep_csv,
 )
 from speechbrain_ser_cl.sweeps.sweep import write_curves
 
@@ -70,6 +75,147 @@ rows:
     - name: plain
     - {name: lambda, sweep_over: {key: weight, values: [0.5, 1], symbol: λ}}
 """
+
+
+RNG = np.random.default_rng(0)
+SPEAKER = np.repeat(np.arange(6), 10)  # two to a fold
+
+
+def of_kind(kind, names, rows, votes=None):
+    """Six speakers in three folds; sums of each utterance."""
+    of_folds = [
+        {"toy": {f"s{i}": rows[i == SPEAKER].sum(0) for i in (2 * fold, 2 * fold + 1)}}
+        for fold in range(3)
+    ]
+    tested = [Outcome(k, 0, str(k), counts) for k, counts in enumerate(of_folds)]
+    if votes is not None:
+        for one, other in zip(
+            tested, of_kind("votes", names, votes).tested, strict=True
+        ):
+            one.others["votes"] = other.counts
+    about = {"setting": "x", "encoder": "tiny"}
+    protocol = {"kind": "speaker_kfold"}
+    return CrossValidation(about, protocol, names, tested, {}, kind=kind)
+
+
+def ccc(y, x):
+    covariance = np.mean((y - y.mean()) * (x - x.mean()))
+    return 2 * covariance / (y.var() + x.var() + (y.mean() - x.mean()) ** 2)
+
+
+def as_shown(values, digits=3):
+    return f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def test_dimensions_are_columns(sweep, tmp_path):
+    made = sweep(
+        "columns: [ccc, ccc.valence, rmse, uar, valid.ccc]\n"
+        "rows: [{name: a, printed: {ccc: 0.5928}}, {name: b}, {name: c}, {name: none}]"
+    )
+    y = RNG.normal(4, 1, (60, 2))
+    said = {
+        name: y + noise * RNG.normal(size=y.shape)
+        for name, noise in (("a", 2), ("b", 1), ("c", 1.5))
+    }
+    names = ["arousal", "valence"]
+    results = {
+        name: of_kind("dimensions", names, dimension_sums(y, x))
+        for name, x in said.items()
+    } | {"none": NOT_RUN}
+    table = build_sweep_table(made, results)
+    shown = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    folds = {
+        name: np.array(
+            [
+                [
+                    ccc(y[fold == SPEAKER // 2, k], x[fold == SPEAKER // 2, k])
+                    for k in (0, 1)
+                ]
+                for fold in range(3)
+            ]
+        )
+        for name, x in said.items()
+    }
+    for row, name in zip(shown, said, strict=False):
+        assert row["CCC"] == as_shown(folds[name].mean(1))
+        assert row["CCC valence"] == as_shown(folds[name][:, 1])
+        assert row["UAR %"] == row["valid.ccc"] == "–"
+        pooled = np.mean([ccc(y[:, k], said[name][:, k]) for k in (0, 1)])
+        assert row["pooled CCC"] == f"{pooled:.3f}"
+        low, high = map(float, row["95 % over speakers"].split(" to "))
+        assert low < pooled < high
+    assert shown[0]["printed CCC"] == "0.5928"
+    # Holm over two rows, by hand.
+    means = {name: values.mean(1) for name, values in folds.items()}
+    p = [stats.ttest_rel(means[name], means["a"]).pvalue for name in "bc"]
+    small, large = sorted(p)
+    holm = {small: min(1, 2 * small), large: max(min(1, 2 * small), large)}
+    told = ["–", *[f"{holm[one]:.3f}" for one in p], "–"]
+    assert [row["p, folds"] for row in shown] == told
+    assert shown[3]["CCC"] == NOT_RUN and shown[3]["CCC valence"] == "–"
+    assert table.about == "toy, tiny, speaker_kfold, arousal, valence"
+    assert "p: CCC against “a”" in table.note
+    assert "CCC valence & RMSE" in table.latex("x")
+    write_sweep_csv(sweep_points(made, results), tmp_path / "t.csv")
+    with open(tmp_path / "t.csv", newline="") as file:
+        points = {(p["row"], p["metric"]): p for p in csv.DictReader(file)}
+    found = points["b", "ccc.valence"]
+    assert float(found["mean"]) == pytest.approx(folds["b"][:, 1].mean())
+    assert float(found["pooled"]) == pytest.approx(ccc(y[:, 1], said["b"][:, 1]))
+    assert ("b", "uar") not in points
+
+
+def test_votes_are_columns(sweep):
+    made = sweep(
+        "columns: [kl, majority, uar]\nrows: [{name: a}, {name: b}, {name: c}]"
+    )
+    votes = RNG.integers(0, 5, (60, 2)) + [1, 0]
+    p, other = RNG.dirichlet([1, 1], (2, 60))
+    classes = np.eye(4, dtype=int)[RNG.integers(0, 4, 60)].reshape(60, 2, 2)
+    heard = {"a": vote_sums(votes, p), "b": vote_sums(votes, other), "c": None}
+    results = {
+        name: of_kind("classes", ["sad", "happy"], classes, own)
+        for name, own in heard.items()
+    }
+    table = build_sweep_table(made, results)
+    a, b, c = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    found, of_b = vote_metrics(votes, p), vote_metrics(votes, other)
+    rows = [fold == SPEAKER // 2 for fold in range(3)]
+    kl = [found["kl"][own].mean() for own in rows]
+    agree = [np.nanmean(found["majority"][own]) for own in rows]
+    assert a["KL to the votes"] == as_shown(kl)
+    assert a["agreement %"] == as_shown(100 * np.array(agree), 1)
+    assert a["pooled KL to the votes"] == f"{found['kl'].mean():.3f}"
+    test = stats.ttest_rel([of_b["kl"][own].mean() for own in rows], kl)
+    assert b["p, folds"] == f"{test.pvalue:.3f}" and 0 < float(b["p, speakers"]) <= 1
+    # A row without votes has its classes.
+    assert c["UAR %"] == a["UAR %"] != "–"
+    assert {c[k] for k in c if k not in ("row", "folds", "seeds", "UAR %")} == {"–"}
+    assert "2 classes, chance: UAR 50.0 %" in table.about
+
+
+def test_several_emotions_are_columns(sweep):
+    made = sweep("columns: [macro_f1, micro_f1, sample_f1]\nrows: [{name: a}]")
+    true, said = RNG.integers(0, 2, (2, 60, 3))
+    one = of_kind("emotions", ["x", "y", "z"], emotion_sums(true, said))
+    table = build_sweep_table(made, {"a": one})
+    (row,) = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    rows = [fold == SPEAKER // 2 for fold in range(3)]
+    for average in ("macro", "micro"):
+        f1 = [100 * f1_score(true[own], said[own], average=average) for own in rows]
+        assert row[f"{average}-F1 %"] == as_shown(f1, 1)
+
+
+def test_a_dimension_that_is_not_learned_is_refused(tmp_path, capsys):
+    hparams = Path(__file__).parents[2] / "recipes/MSP-Podcast/hparams/attributes.yaml"
+    path = tmp_path / "table.yaml"
+    path.write_text(
+        f"title: T\nrecipe: {hparams}\ncolumns: [ccc.arosal]\nneeds: [msp_folder]\n"
+        "rows: [{name: a}]\n"
+    )
+    assert main(["table", str(path), "--dry-run"]) == 2
+    told = capsys.readouterr().err
+    assert "columns: ccc.arosal" in told and "are arousal, valence, dominance" in told
 
 
 def test_numbers_of_the_runs_are_columns(sweep):

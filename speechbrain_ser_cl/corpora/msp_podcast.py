@@ -1,0 +1,97 @@
+"""MSP-Podcast, whose parts stand in two files (Lotfian and Busso 2019)."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+from speechbrain_ser_cl.corpora.cards import (
+    CardReader,
+    Listing,
+    Rows,
+    find_table,
+    read_card,
+)
+from speechbrain_ser_cl.corpora.checks import CorpusError
+from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.utils.errors import offenders
+
+# By its name in most releases; lines such as "Train; MSP-PODCAST_0023_0048.wav".
+PARTS = ("Partitions.txt", "Partition.txt")
+
+
+class MSPPodcastReader(CardReader):
+    """MSP-Podcast's card; its two lists of parts have to say the same.
+
+    Example
+    -------
+    >>> from speechbrain_ser_cl.corpora.cards import get_card
+    >>> MSPPodcastReader(get_card("msp_podcast"))("no/such/folder")
+    Traceback (most recent call last):
+    speechbrain_ser_cl.corpora.checks.CorpusError: msp_podcast: there is no folder \
+no/such/folder
+    """
+
+    def __call__(
+        self, folder: str | Path, allow_missing: bool = False
+    ) -> list[Utterance]:
+        """Reads the corpus.
+
+        Arguments
+        ---------
+        folder : str or pathlib.Path
+            Where it lies: its folder, one above or one of its own folders.
+        allow_missing : bool
+            Whether missing and corrupt files and wrong counts become one warning.
+
+        Returns
+        -------
+        list of Utterance
+            Sorted by id. Parts are those of ``Split_Set`` in
+            ``Labels/labels_consensus.csv``.
+
+        Raises
+        ------
+        CorpusError
+            As ``CardReader`` does; where ``Partitions.txt`` is there, for a turn that
+            is in another part there, or that it lacks.
+        """
+        return read_card(self.card, folder, allow_missing, check=self._check_parts)
+
+    def _check_parts(self, rows: Rows, listing: Listing) -> None:
+        """Compares ``Partitions.txt`` with the table of labels."""
+        path = next(filter(None, (find_table(name, listing) for name in PARTS)), None)
+        if path is None:
+            return
+        words = self.card.fields["part"].words
+
+        @cache
+        def part(word: str) -> str | None:
+            fitting = (mean for code, mean in words.items() if re.fullmatch(code, word))
+            return next(fitting, word)
+
+        said: dict[str, tuple[str, int]] = {}
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            for number, line in enumerate(file, start=1):
+                word, mark, name = line.partition(";")
+                if mark:  # not so a heading
+                    said[Path(name.strip()).stem] = word.strip(), number
+        absent, wrong = [], []
+        for _, row in rows:
+            found = said.get(row["stem"])
+            if found is None:
+                absent.append(row["stem"])
+            elif part(found[0]) != part(row.get("Split_Set", "")):
+                wrong.append((found, row))
+        advice = "Get both files of one release"
+        if wrong:
+            (word, number), row = wrong[0]
+            raise CorpusError(
+                f"{self.card.name}: {path}, line {number}: {row['stem']} is in "
+                f"{word!r}, expected {row.get('Split_Set')!r}, its Split_Set in "
+                f"{self.card.tables[0].file} ({len(wrong)} turns differ). {advice}"
+            )
+        if absent:
+            raise CorpusError(
+                f"{self.card.name}: {path} has no line for ({offenders(absent)}). "
+                f"{advice}"
+            )
