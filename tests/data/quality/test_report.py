@@ -4,12 +4,13 @@ import json
 import os
 import re
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
 import soundfile
 
-from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
+from speechbrain_ser_cl.corpora import read_synthetic, read_table, write_synthetic
 from speechbrain_ser_cl.data.protocols import make_folds, select_parts
 from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
 from speechbrain_ser_cl.data.quality.report import DataError, data_report
@@ -282,3 +283,21 @@ def test_an_utterance_of_no_part_does_not_count_as_shared(clean, tmp_path):
     report = data_report(items, audio_facts(utterances), CLASSES, parts)
     assert report.errors == [f for f in report.errors if f.check == "absent class"]
     assert "same audio twice" in found(report)
+
+
+def test_agreement_of_listeners_in_a_table_with_a_row_for_each(tmp_path):
+    heard = {"a": ["happy", "happy", "sad"], "b": ["sad"] * 2, "c": ["sad", "happy"]}
+    rows = [f"{name}.wav,{word}" for name, said in heard.items() for word in said]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,emotion", *rows]))
+    for name in heard:
+        soundfile.write(tmp_path / f"{name}.wav", np.full(8000, 0.1), 16000)
+    report = report_of(read_table(tmp_path, raters="plurality"))
+
+    def apart(words):  # share of the pairs that differ
+        return np.mean([x != y for x, y in combinations(words, 2)])
+
+    within = sum(len(said) * apart(said) for said in heard.values())
+    alpha = 1 - within / 7 / apart(sum(heard.values(), []))
+    assert report.listeners["alpha"] == pytest.approx(alpha)
+    told = f"2.3 votes for each of 3 utterances, Krippendorff's alpha {alpha:.2f}"
+    assert told in report.text()
