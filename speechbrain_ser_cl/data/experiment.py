@@ -248,6 +248,7 @@ def prepare(
         counts = ", ".join(f"{n} {emotion}" for emotion, n in sorted(left_out.items()))
         logger.info("Left out, in no class of emotion_map: %s", counts)
     told = None
+    excluded = _excluded(values.get("exclude"))
     if report:
         from speechbrain.utils.distributed import if_main_process
 
@@ -256,8 +257,13 @@ def prepare(
             [item.utterance for item in items],
             Path(values["data_folder"]) / FACTS_FILE,
         )
+        kept = [item for item in items if not excluded(item.utterance.id)]
+        of_parts = {
+            name: [item for item in part if not excluded(item.utterance.id)]
+            for name, part in parts.items()
+        }
         told = data_report(
-            items, facts, classes, parts, shared, left_out, allow_missing, corpora
+            kept, facts, classes, of_parts, shared, left_out, allow_missing, corpora
         )
         if if_main_process():
             number = getattr(split, "fold", None)
@@ -287,15 +293,13 @@ def prepare(
         *(parts, classes, names, split, protocol, dict(left_out), more, told),
         licences=terms,
     )
-    patterns = values.get("exclude") or []
-    patterns = [patterns] if isinstance(patterns, str) else patterns
-    return experiment.without(
-        {
-            name: "exclude"
-            for name in by_id
-            if any(fnmatchcase(name, str(pattern)) for pattern in patterns)
-        }
-    )
+    return experiment.without({name: "exclude" for name in by_id if excluded(name)})
+
+
+def _excluded(patterns: str | Sequence[object] | None) -> Callable[[str], bool]:
+    """Returns the test whether an id is one of ``exclude``."""
+    every = [patterns] if isinstance(patterns, str) else patterns or []
+    return lambda name: any(fnmatchcase(name, str(pattern)) for pattern in every)
 
 
 def _each_with_classes(

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 
 from speechbrain_ser_cl.corpora import read_synthetic, read_table, write_synthetic
+from speechbrain_ser_cl.data.experiment import prepare
 from speechbrain_ser_cl.data.protocols import make_folds, select_parts
 from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
 from speechbrain_ser_cl.data.quality.report import DataError, data_report
@@ -147,6 +148,25 @@ def test_the_same_audio_in_two_parts_is_an_error(clean, tmp_path):
     assert report.leave_out() == ids
     kept = [u for u in utterances if u.id not in report.leave_out()]
     assert found(report_of(kept)) == {}
+
+
+def test_what_is_excluded_is_no_error(tmp_path):
+    folder = tmp_path / "corpus"
+    write_synthetic(folder, "synthetic_source", n_speakers=6, utterances_per_speaker=4)
+    first, *_, last = sorted(read_synthetic(folder), key=lambda u: u.id)
+    last.path.write_bytes(first.path.read_bytes())  # of another speaker
+    values = {
+        "corpora": {"synthetic_source": str(folder)},
+        "emotion_map": {name: [name] for name in CLASSES},
+        "protocol": {"kind": "session_kfold", "n_folds": 3},
+        "seed": 0,
+        "data_folder": str(tmp_path / "data"),
+    }
+    with pytest.raises(DataError, match="same audio in two parts"):
+        prepare(values, report=True)
+    kept = prepare(values | {"exclude": last.id}, report=True)
+    assert kept.unused == {last.id: "exclude"}
+    assert last.id not in {u.id for part in kept.parts.values() for u, _ in part}
 
 
 def test_small_and_absent_classes(clean):
