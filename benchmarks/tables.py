@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the tables of this folder's README, docs/which_loss.md and own_corpus.
+"""Writes the tables of this folder's README, of pages in docs and of own_corpus.
 
 > python benchmarks/tables.py
 > python benchmarks/tables.py --check
@@ -17,6 +17,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import fmean
 
 from speechbrain_ser_cl.metrics.significance import (
     holm,
@@ -27,7 +28,9 @@ from speechbrain_ser_cl.metrics.significance import (
 FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"
 OWN_CORPUS = FOLDER.parent / "recipes" / "own_corpus" / "README.md"
-PAGES = (README, FOLDER.parent / "docs" / "which_loss.md", OWN_CORPUS)
+DOCS = FOLDER.parent / "docs"
+PAGES = (README, DOCS / "which_loss.md", DOCS / "bench.md", OWN_CORPUS)
+KEYS = ("features", "train")  # of a cell of ser-cl bench
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
 
 
@@ -320,6 +323,35 @@ def ser(found):
     return lines[:-1]
 
 
+def ser_figure(found, path):
+    """Heat maps of UAR by training and test corpus, one for each kind of features."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    cells = [row for row in found["cells"] if row["classifier"] == "logistic"]
+    features, corpora = (list(dict.fromkeys(r[k] for r in cells)) for k in KEYS)
+    figure, axes = pyplot.subplots(1, len(features), figsize=(13, 3.6), sharey=True)
+    for name, axis in zip(features, axes, strict=True):
+        uar = {
+            (r["train"], r["test"]): r["uar"] for r in cells if r["features"] == name
+        }
+        grid = [[100 * (uar[a, b] or 0) for b in corpora] for a in corpora]
+        axis.imshow(grid, vmin=0, vmax=100, cmap="Blues")
+        for y, row in enumerate(grid):
+            for x, value in enumerate(row):
+                color = "white" if value > 60 else "black"
+                axis.text(x, y, f"{value:.0f}", ha="center", va="center", color=color)
+        axis.set_xticks(range(len(corpora)), corpora)
+        axis.set_yticks(range(len(corpora)), corpora)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("tested on")
+    axes[0].set_ylabel("trained on")
+    figure.tight_layout()
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+
+
 def without_labels(found):
     """Tables of rank correlation and regret of criteria, by pair of corpora."""
     pairs = list(dict.fromkeys((r["source"], r["target"]) for r in found["results"]))
@@ -342,6 +374,27 @@ def without_labels(found):
         f"{found['results'][0]['models']} models. Frozen {found['encoder']}."
     )
     return [*table([*titles, "mean"], rows), "", about]
+
+
+def neighbours(found):
+    """Recall@1 of emotion, speaker and text by pair of corpora, encoder and setting."""
+    groups = {}
+    for run in sorted(found["runs"], key=lambda run: run["order"]):
+        key = run["source"], run["target"], run["encoder"]
+        groups.setdefault(key, {}).setdefault(run["setting"], []).append(run)
+    lines, names = [], ("emotion", "speaker", "text")
+    for (source, target, encoder), settings in groups.items():
+        rows = [
+            [name, len(runs)]
+            + [f"{100 * fmean(run[k] for run in runs):.1f}" for k in ("uar", *names)]
+            for name, runs in settings.items()
+        ]
+        chance = next(iter(settings.values()))[0]["chance"]
+        rows.append(["chance", "–", f"{100 * chance['emotion']:.1f}"])
+        rows[-1] += [f"{100 * chance[key]:.1f}" for key in names]
+        titles = ["setting", "seeds", "UAR %", *(f"same {name} %" for name in names)]
+        lines += [f"**{source} → {target}, {encoder}**", "", *table(titles, rows), ""]
+    return lines[:-1]
 
 
 # Loss zoo: measures in the order of the columns.
@@ -528,6 +581,7 @@ def gpu(found):
 TABLES = {
     "ser": ser,
     "without_labels": without_labels,
+    "neighbours": neighbours,
     "loss_zoo": loss_zoo,
     "heads": heads,
     "leaks": leaks,
@@ -574,8 +628,12 @@ def main(arguments=None):
         if not options.check:
             page.write_text(new, encoding="utf-8")
     if options.figure:
-        found = json.loads((FOLDER / "results" / "loss_zoo.json").read_text())
-        zoo_figure(found, FOLDER.parent / "docs" / "_static" / "which_loss.png")
+        for name, draw, page in (
+            ("loss_zoo", zoo_figure, "which_loss"),
+            ("ser", ser_figure, "bench"),
+        ):
+            found = json.loads((FOLDER / "results" / f"{name}.json").read_text())
+            draw(found, DOCS / "_static" / f"{page}.png")
     return int(outdated and options.check)
 
 

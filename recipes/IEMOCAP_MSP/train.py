@@ -32,6 +32,7 @@ from speechbrain_ser_cl.data.loaders import make_phase, training_loader, whole_l
 from speechbrain_ser_cl.nnet import EmotionClassifier
 from speechbrain_ser_cl.training import (
     SERBrain,
+    check_choices,
     labelled_cross_entropy,
     main,
     make_brain,
@@ -39,8 +40,8 @@ from speechbrain_ser_cl.training import (
     write_run,
 )
 
-# Most utterances per domain for its statistics.
-MOST_CALIBRATION = 64
+# Most utterances per domain for its statistics, and for criteria without labels.
+MOST_CALIBRATION, MOST_UNLABELLED = 64, 256
 AUXILIARY_HEADS = ("projection", "augmentation_head")
 
 
@@ -96,7 +97,7 @@ class MultitaskBrain(SERBrain):
 
 
 def make_loaders(hparams, experiment):
-    """Makes loaders of training, validation, test and, by domain, whole utterances."""
+    """Makes loaders of training, validation, test, domains and unlabelled target."""
     parts, options = experiment.parts, hparams["loader_options"]
     labels, seed = hparams["target_labels"], hparams["seed"]
     target = parts["target_train"] if labels else without_labels(parts["target_train"])
@@ -133,8 +134,9 @@ def make_loaders(hparams, experiment):
     ]
     train = training_loader(data, phases, options)
 
-    def whole(items, corpora=experiment.corpora):
-        data = SpeechDataset(items, experiment.class_names, corpora=corpora)
+    def whole(items, most=None):
+        items = items[:: -(-len(items) // (most or len(items)))]
+        data = SpeechDataset(items, experiment.class_names, corpora=experiment.corpora)
         return whole_loader(data, hparams["test_batch_size"], options)
 
     # Without target data, the source's statistics are used for the target.
@@ -142,10 +144,13 @@ def make_loaders(hparams, experiment):
     if hparams["use_target"] or hparams["target_statistics"]:
         some[TARGET] = parts["target_train"] + more * hparams["use_unlabelled"]
     calibration = {
-        domain: whole(without_labels(items[:: -(-len(items) // MOST_CALIBRATION)]))
+        domain: whole(without_labels(items), MOST_CALIBRATION)
         for domain, items in some.items()
     }
-    return train, whole(parts["source_valid"]), whole(parts["target_test"]), calibration
+    hidden = more if labels else target
+    hidden = whole(hidden, MOST_UNLABELLED) if hidden else None
+    valid, test = whole(parts["source_valid"]), whole(parts["target_test"])
+    return train, valid, test, calibration, hidden
 
 
 def setting_of(hparams):
@@ -173,24 +178,18 @@ def setting_of(hparams):
     else:
         losses = "without " + ", ".join(off)
     for name in ("norm", "head"):
-        if hparams[f"domain_{name}"]:
-            losses += f", domain {name}"
-    order = 10 * group + len(auxiliary) - len(off)
-    if hparams["shared_emotions"]:
-        return f"{data} (shared emotions), {losses}", 100 + order
-    return f"{data}, {losses}", order
+        losses += f", domain {name}" * hparams[f"domain_{name}"]
+    order, shared = 10 * group + len(auxiliary) - len(off), hparams["shared_emotions"]
+    return f"{data}{' (shared emotions)' * shared}, {losses}", order + 100 * shared
 
 
 def check_switches(values):
     """Refuses meaningless switches before anything is loaded."""
+    check_choices(values, test_checkpoint=("best", "last"))
     use_source, use_target = values["use_source"], values["use_target"]
     labels, stops = values["target_labels"], values["patience"] is not None
     weights = (values["lambda_aug"], values["lambda_cont"], values["lambda_im"])
     for wrong, told in (
-        (
-            values["test_checkpoint"] not in ("best", "last"),
-            f"test_checkpoint is {values['test_checkpoint']!r}, expected best or last.",
-        ),
         (
             not (use_source or use_target),
             "use_source and use_target are both False: nothing to train.",
@@ -237,7 +236,7 @@ def run(launch):
     check_switches(launch.values)
     experiment = prepare(launch.values)
     hparams = launch.start(experiment)
-    train, valid, test, calibration = make_loaders(hparams, experiment)
+    train, valid, test, calibration, hidden = make_loaders(hparams, experiment)
     # With labels of one domain only, a second head could not be trained.
     hparams["domain_head"] &= all(
         (hparams["use_source"], hparams["use_target"], hparams["target_labels"])
@@ -264,7 +263,7 @@ def run(launch):
         lr_scheduler=hparams["lr_scheduler"],
         sampler=train.batch_sampler,
     )
-    brain.calibration_loaders = calibration
+    brain.calibration_loaders, brain.unlabelled = calibration, hidden
     brain.fit(brain.epoch_counter, train, valid)
     best = hparams["test_checkpoint"] == "best"
     brain.evaluate(test, max_key="score" if best else None)

@@ -5,11 +5,93 @@ that use them also show their rank correlation with the true UAR.
 """
 
 import numpy as np
+import scipy  # imports its parts when they are used
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-CRITERIA = ("mutual_information", "neighborhood_density", "weighted_risk")
+CRITERIA = {
+    "mutual_information": "entropy + diversity",
+    "neighborhood_density": "soft neighbourhood density",
+    "weighted_risk": "weighted source risk",
+}
+"""Names in settings and records, and in tables."""
+LEAST = 4  # utterances of source and target
 _MOST = 4096  # rows that are compared with each other
+
+
+def criteria(
+    probabilities: ArrayLike,
+    embeddings: ArrayLike,
+    source_probabilities: ArrayLike,
+    source_labels: ArrayLike,
+    source_embeddings: ArrayLike,
+) -> dict[str, float]:
+    """Compute all criteria of one model.
+
+    Arguments
+    ---------
+    probabilities : array_like of float
+        (M, C) of target utterances.
+    embeddings : array_like of float
+        (M, D) of the same.
+    source_probabilities : array_like of float
+        (N, C) of labelled source utterances that no model was trained on.
+    source_labels : array_like of int
+        (N,), their classes.
+    source_embeddings : array_like of float
+        (N, D).
+
+    Returns
+    -------
+    dict of str to float
+        For each of ``CRITERIA`` its value.
+
+    Raises
+    ------
+    ValueError
+        If the rows are no probabilities, shapes do not fit, or there are fewer than 4
+        rows of a domain.
+
+    Example
+    -------
+    >>> p, x = np.full((8, 2), 0.5), np.eye(8)
+    >>> criteria(p, x, p, [0, 1] * 4, x)["mutual_information"]
+    0.0
+    """
+    labels = np.asarray(source_labels)
+    own = _probabilities(source_probabilities)[np.arange(len(labels)), labels]
+    losses = -np.log(own.clip(1e-12))
+    return {
+        "mutual_information": mutual_information(probabilities),
+        "neighborhood_density": neighborhood_density(probabilities),
+        "weighted_risk": weighted_risk(losses, source_embeddings, embeddings),
+    }
+
+
+def rank_correlation(values: ArrayLike, truth: ArrayLike) -> float | None:
+    """Measure whether a criterion orders models as their true score does.
+
+    Arguments
+    ---------
+    values : array_like of float
+        The criterion of N models.
+    truth : array_like of float
+        Their true score.
+
+    Returns
+    -------
+    float or None
+        Spearman's rho in [-1, 1]; None of fewer than 3 models or of equal values.
+
+    Example
+    -------
+    >>> rank_correlation([0.1, 0.5, 0.7], [50.0, 60.0, 90.0])
+    1.0
+    """
+    a, b = np.asarray(values), np.asarray(truth)
+    if len(a) < 3 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return None
+    return round(float(scipy.stats.spearmanr(a, b).statistic), 12)
 
 
 def mutual_information(probabilities: ArrayLike) -> float:
@@ -141,7 +223,7 @@ def weighted_risk(
 
     losses = np.asarray(losses, np.float64)
     source, target = np.asarray(source), np.asarray(target)
-    if len(losses) != len(source) or min(len(source), len(target)) < 4:
+    if len(losses) != len(source) or min(len(source), len(target)) < LEAST:
         raise ValueError(
             "expected the losses of 4 source utterances or more, and 4 target ones, "
             f"found shapes {losses.shape}, {source.shape} and {target.shape}"

@@ -11,6 +11,7 @@ import numpy as np
 
 from speechbrain_ser_cl.metrics.kinds import KINDS
 from speechbrain_ser_cl.metrics.significance import mean_interval
+from speechbrain_ser_cl.metrics.without_labels import CRITERIA, rank_correlation
 from speechbrain_ser_cl.results.crossval import (
     FILE,
     CrossValidation,
@@ -252,7 +253,8 @@ def build_sweep_table(
         _about(sweep, done.values()),
         header,
         rows,
-        _note(sweep, settings, unit, bool(tested), bool(printed)),
+        _note(sweep, settings, unit, bool(tested), bool(printed))
+        + _chosen_without_labels(sweep.metric, done.values()),
     )
 
 
@@ -387,6 +389,32 @@ def _note(
     if printed and sweep.printed_in:
         parts.append(f"Printed: {sweep.printed_in}.")
     return " ".join(parts)
+
+
+def _chosen_without_labels(
+    metric: str, done: Iterable[tuple[CrossValidation, str]]
+) -> str:
+    """Say how well criteria without labels order all runs, where they have them."""
+    names = {f"valid.{name}": title for name, title in CRITERIA.items()}
+    names["valid.uar"] = "UAR on the source's validation part"
+    rows = [
+        [run.numbers[name] for name in names]
+        + [one.measured.measure(run.confusion(corpus))[metric]]
+        for one, corpus in done
+        for run in one.tested
+        if names.keys() <= run.numbers.keys()
+    ]
+    if len(rows) < 3:
+        return ""
+    *columns, truth = np.array(rows, float).T
+    told = []
+    for title, column in zip(names.values(), columns, strict=True):
+        rho = rank_correlation(column, truth)
+        told.append(f"{title} {NONE if rho is None else f'{rho:.2f}'}")
+    return (
+        f" Choosing without target labels: Spearman's ρ of a criterion with the tested "
+        f"{TITLES[metric]} over {len(rows)} runs: {', '.join(told)}."
+    )
 
 
 def sweep_points(

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import speechbrain as sb
 import torch
-from numpy.typing import NDArray
 from speechbrain.dataio.batch import PaddedBatch
 from speechbrain.utils.distributed import ddp_broadcast
 from speechbrain.utils.train_logger import TrainLogger
@@ -16,22 +15,23 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from speechbrain_ser_cl.data.dataset import UNLABELLED, SpeechBatch
 from speechbrain_ser_cl.data.samplers import EpochSampler
-from speechbrain_ser_cl.metrics import without_labels
 from speechbrain_ser_cl.metrics.calibration import fit_temperature
 from speechbrain_ser_cl.metrics.classification import METRICS, classification_metrics
-from speechbrain_ser_cl.metrics.probes import recall_at_1
-from speechbrain_ser_cl.metrics.without_labels import CRITERIA
+from speechbrain_ser_cl.metrics.probes import linear_svm, recall_at_1
+from speechbrain_ser_cl.metrics.without_labels import CRITERIA, LEAST, criteria
 from speechbrain_ser_cl.nnet import UtteranceEncoder
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.history import History
 from speechbrain_ser_cl.training.optim import parameter_groups
 
-MONITORS = (*METRICS, "loss", "recall_at_1", *CRITERIA)
+MONITORS = (*METRICS, "loss", "recall_at_1", "svm_uar", *CRITERIA)
 """Scores by which an epoch can be selected."""
+_KEPT = ("logits", "embeddings")
 
 
 class SERBrain(sb.Brain):
@@ -67,9 +67,9 @@ class SERBrain(sb.Brain):
         ``ReduceLROnPlateau`` receives the score.
     valid_metric : str
         The score: ``uar``, ``wa`` or ``macro_f1`` of the validation set; without a
-        classifier its ``loss`` (lower is better) or ``recall_at_1`` of the embeddings;
-        or one of ``metrics.without_labels.CRITERIA`` on the validation utterances
-        without labels.
+        classifier its ``loss`` (lower is better), ``recall_at_1`` of the embeddings or
+        ``svm_uar``, the UAR of an SVM fitted on embeddings of ``svm_speech``; or one of
+        ``metrics.without_labels.CRITERIA`` on ``unlabelled`` speech.
     train_logger : speechbrain.utils.train_logger.TrainLogger
         Receives the statistics of each epoch.
     **kwargs
@@ -87,9 +87,16 @@ class SERBrain(sb.Brain):
         calibrates the epoch's classifier on the validation data.
     calibrated : bool
         Whether to fit a temperature; False if logits are not class scores.
+    svm_speech : DataLoader, optional
+        Training speech, for ``svm_uar``.
+    unlabelled : DataLoader, optional
+        Target speech whose labels are not used; with it all criteria without labels
+        are in the rows of the history.
     """
 
     calibrated = True
+    svm_speech: DataLoader[Any] | None = None
+    unlabelled: DataLoader[Any] | None = None
 
     def __init__(
         self,
@@ -139,6 +146,17 @@ class SERBrain(sb.Brain):
                 find_unused_parameters=self.find_unused_parameters,
             )
 
+    def on_fit_start(self) -> None:
+        """Refuses a ``valid_metric`` for which there is no speech."""
+        speech = {"svm_uar": "svm_speech"} | dict.fromkeys(CRITERIA, "unlabelled")
+        needed = speech.get(self.valid_metric)
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(
+                f"valid_metric is {self.valid_metric}, and there is no {needed} in "
+                "this training. Choose one that needs none, such as uar"
+            )
+        super().on_fit_start()
+
     def init_optimizers(self) -> None:
         """Makes one optimiser with a group per learning rate, and its schedule."""
         groups = parameter_groups(self.modules, self.learning_rates)
@@ -172,7 +190,7 @@ class SERBrain(sb.Brain):
             self.train_sampler.first_batch = self.step
             self._epoch = epoch
         else:
-            names = ("id", "label", "logits", "embeddings")
+            names = ("id", "label", *_KEPT)
             self._collected: dict[str, list[Any]] = {name: [] for name in names}
 
     def on_fit_batch_start(self, batch: PaddedBatch, should_step: bool) -> None:
@@ -264,7 +282,7 @@ class SERBrain(sb.Brain):
             loss = self.compute_objectives(outputs, batch, stage)
         self._collected["id"] += batch.id
         self._collected["label"].append(batch.label.cpu())
-        for name in ("logits", "embeddings"):
+        for name in _KEPT:
             if name in outputs:
                 self._collected[name].append(outputs[name].float().cpu())
         detached: Tensor = loss.detach().cpu()
@@ -311,6 +329,33 @@ class SERBrain(sb.Brain):
             norm: Any = encoder.norm
             norm.calibrate(torch.cat(h), domain)
 
+    @torch.no_grad()
+    def outputs_of(self, loader: DataLoader[Any]) -> dict[str, Tensor]:
+        """Computes what the model gives for whole utterances.
+
+        Arguments
+        ---------
+        loader : DataLoader
+            Of N utterances.
+
+        Returns
+        -------
+        dict of str to Tensor
+            ``"label"`` (N,), ``"embeddings"`` (N, D) and ``"logits"`` (N, C), if the
+            model returns them, in the order of the loader's data set.
+        """
+        self.modules.eval()
+        found: dict[str, list[Tensor]] = {}
+        for batch in loader:
+            with self.evaluation_ctx:
+                outputs = self.compute_forward(batch, sb.Stage.TEST)
+            own = {"row": batch.row, "label": batch.label}
+            own |= {k: v.float() for k, v in outputs.items() if k in _KEPT}
+            for name, values in own.items():
+                found.setdefault(name, []).append(values.cpu())
+        order = torch.cat(found.pop("row")).argsort()
+        return {name: torch.cat(values)[order] for name, values in found.items()}
+
     def fitted_temperature(self) -> float | None:
         """Fits a temperature to the last validation; None without a classifier."""
         if not (self.calibrated and self._collected["logits"]):
@@ -339,18 +384,45 @@ class SERBrain(sb.Brain):
         """
         if self.valid_metric == "loss":
             return {"loss": loss}, -loss
-        if self.valid_metric == "recall_at_1":
+        if self.valid_metric in ("recall_at_1", "svm_uar"):
             labels, x = (torch.cat(self._collected[k]) for k in ("label", "embeddings"))
-            recall = recall_at_1(normalize(x).numpy(), labels.numpy())
-            return {"loss": loss, "recall_at_1": recall}, recall
+            y, x = labels.numpy(), normalize(x).numpy()
+            if self.valid_metric == "recall_at_1":
+                found = recall_at_1(x, y)
+            else:
+                assert self.svm_speech is not None
+                train = self.outputs_of(self.svm_speech)
+                known = normalize(train["embeddings"]).numpy()
+                C = self.hparams.svm_C
+                guesses = linear_svm(known, train["label"].numpy(), x, C)
+                found = classification_metrics(y, guesses, len(self.class_names))["uar"]
+            return {"loss": loss, self.valid_metric: found}, found
         seen = self.collected_outputs()
         known = seen["label"] != UNLABELLED
         valid = classification_metrics(
             seen["label"][known], seen["prediction"][known], len(self.class_names)
         )
-        if self.valid_metric in CRITERIA:
-            valid |= _without_labels(self.valid_metric, seen, known)
+        if self.unlabelled is not None:
+            valid |= self._without_labels(seen, self.unlabelled)
+        if self.valid_metric not in valid:
+            raise ValueError(
+                f"valid_metric is {self.valid_metric}, which needs {LEAST} utterances "
+                f"or more for validation (found {len(seen['label'])}) and as many "
+                "without labels, and finite outputs"
+            )
         return valid | {"loss": loss}, valid[self.valid_metric]
+
+    def _without_labels(
+        self, seen: Mapping[str, Any], unlabelled: DataLoader[Any]
+    ) -> dict[str, float]:
+        """Computes the criteria that need no label of the target, where they can be."""
+        target = self.outputs_of(unlabelled)
+        p, x = target["logits"].softmax(dim=1), target["embeddings"]
+        few = min(len(p), len(seen["label"])) < LEAST
+        if few or not (p.isfinite().all() and np.isfinite(seen["probability"]).all()):
+            return {}
+        source = [seen[name] for name in ("probability", "label", "embeddings")]
+        return criteria(p.numpy(), x.numpy(), *source)
 
     def on_stage_end(
         self, stage: sb.Stage, stage_loss: float, epoch: int | None = None
@@ -389,25 +461,6 @@ class SERBrain(sb.Brain):
         self.checkpointer.save_and_keep_only(
             meta={"score": score - handicap, "epoch": epoch}, max_keys=["score"]
         )
-
-
-def _without_labels(
-    criterion: str, seen: Mapping[str, Any], known: NDArray[np.bool_]
-) -> dict[str, float]:
-    """Computes one of ``CRITERIA`` on the utterances without labels."""
-    if known.all():
-        raise ValueError(
-            f"valid_metric is {criterion}, and no utterance of the validation set is "
-            "without a label. Choose one that needs labels, such as uar"
-        )
-    p = seen["probability"]
-    if criterion != "weighted_risk":
-        measure = getattr(without_labels, criterion)
-        return {criterion: measure(p[~known])}
-    own = p[known, seen["label"][known]]
-    x = seen["embeddings"]
-    losses = -np.log(own.clip(1e-12))
-    return {criterion: without_labels.weighted_risk(losses, x[known], x[~known])}
 
 
 def _synchronised(module: torch.nn.Module) -> torch.nn.Module:

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import speechbrain as sb
 import torch
-from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 from torch.utils.data import DataLoader
 
@@ -132,7 +130,7 @@ def probe_embeddings(
     ``found, predictions = probe_embeddings(brain, loaders, hparams["svm_C"])``
     """
     n_classes, found = len(brain.class_names), {}
-    outputs = {name: _outputs(brain, loader) for name, loader in loaders.items()}
+    outputs = {name: brain.outputs_of(loader) for name, loader in loaders.items()}
     labels = {name: loader.dataset.labels for name, loader in loaders.items()}  # type: ignore[attr-defined]
     vectors = {name: out["embeddings"] for name, out in outputs.items()}
     if "logits" not in outputs["test"]:
@@ -159,19 +157,3 @@ def probe_embeddings(
         "probability": probability.numpy(),
         "embeddings": vectors["test"].numpy(),
     }
-
-
-@torch.no_grad()
-def _outputs(brain: SERBrain, loader: DataLoader[Any]) -> dict[str, Tensor]:
-    """Computes embeddings (N, D), and logits if there are any, in data set order."""
-    brain.modules.eval()
-    rows: list[Tensor] = []
-    found: dict[str, list[Tensor]] = {}
-    for batch in loader:
-        with brain.evaluation_ctx:
-            outputs = brain.compute_forward(batch, sb.Stage.TEST)
-        rows.append(batch.row)
-        for name in outputs.keys() & {"embeddings", "logits"}:
-            found.setdefault(name, []).append(outputs[name].float().cpu())
-    order = torch.cat(rows).argsort()
-    return {name: torch.cat(values)[order] for name, values in found.items()}

@@ -8,7 +8,7 @@ defines what a stage trains and how::
         weights: {emotion: 1.0, contrast: 0.5, self_supervised: 0.1}  # or some of these
         views: 2
         augmented: True
-        monitor: uar  # or wa, macro_f1, loss, recall_at_1
+        monitor: uar  # or wa, macro_f1, loss, recall_at_1, svm_uar
         batch_size: 32
         epochs: 50
         lr: 0.001
@@ -39,6 +39,7 @@ PARTS = {
     "augmentation": "augmentations",
 }
 """Key of the choice to the key of the options."""
+_OF_EMBEDDINGS = {"recall_at_1": "Recall@1", "svm_uar": "the SVM's UAR"}
 
 _STAGE = (
     *("title", "weights", "views", "augmented", "monitor", "batch_size", "epochs"),
@@ -47,7 +48,7 @@ _STAGE = (
 # No trained stage depends on these, or its entry repeats them.
 _OF_NO_STAGE = {"setting", "settings", "stages", "demo", "corpora", "protocol", "fold"}
 _OF_NO_STAGE |= {"split_file", "output_folder", "data_folder", "stage_folder"}
-_OF_NO_STAGE |= {"allow_missing", "test_batch_size", "loader_options", "svm_C", "tsne"}
+_OF_NO_STAGE |= {"allow_missing", "test_batch_size", "loader_options", "tsne"}
 _OF_NO_STAGE |= {"epochs", "contrast_epochs", "fine_tune_epochs", "frozen_epochs", "lr"}
 _OF_NO_STAGE |= {"low_lr", "batch_size", "contrast_batch_size", "contrast_monitor"}
 _OF_NO_STAGE |= {"lambda_contrast", "beta"}
@@ -111,16 +112,16 @@ def check_stages(values: Mapping[str, Any]) -> None:
             wrong = f"views is {stage['views']}, but a self-supervised loss compares 2."
         elif monitor not in MONITORS:
             wrong = f"monitor is {monitor!r}, expected one of {', '.join(MONITORS)}."
-        elif monitor == "recall_at_1" and "contrast" not in weights:
+        elif monitor in _OF_EMBEDDINGS and "contrast" not in weights:
             wrong = (
-                "monitor is recall_at_1, which needs a contrastive loss that knows the "
+                f"monitor is {monitor}, which needs a contrastive loss that knows the "
                 f"labels; weights has {', '.join(weights)}. Set monitor: loss, or uar "
                 "where a classifier is trained."
             )
-        elif monitor not in ("loss", "recall_at_1") and "emotion" not in weights:
+        elif monitor not in ("loss", *_OF_EMBEDDINGS) and "emotion" not in weights:
             wrong = (
                 f"monitor is {monitor}, but no classifier is trained. Set monitor: "
-                "loss, or recall_at_1."
+                f"loss, or {' or '.join(_OF_EMBEDDINGS)}."
             )
         if wrong is not None:
             raise ValueError(f"stages: {name}: {wrong}")
@@ -154,8 +155,8 @@ def setting_title(values: Mapping[str, Any]) -> str:
     stages = [values["stages"][name] for name in values["settings"][values["setting"]]]
     told_stages = [
         title_of(stage, {**values, **titles})
-        + (", epoch by Recall@1" if stage["monitor"] == "recall_at_1" else "")
-        for stage in stages
+        + (f", epoch by {_OF_EMBEDDINGS[by]}" if by in _OF_EMBEDDINGS else "")
+        for stage, by in ((stage, stage["monitor"]) for stage in stages)
     ]
     return " → ".join(told_stages + ["SVM"] * ("emotion" not in stages[-1]["weights"]))
 
@@ -187,6 +188,8 @@ def stage_folder(launch: Launch, names: Sequence[str], fingerprint: str) -> Path
     for loss, keys in _OF_A_LOSS.items():
         if not any(loss in stage["weights"] for stage in stages):
             leave_out |= keys
+    if not any(stage["monitor"] == "svm_uar" for stage in stages):
+        leave_out |= {"svm_C"}
     if not any(stage["augmented"] for stage in stages):
         leave_out |= {"augmentation", "augmentations"}
     used = {key: value for key, value in values.items() if key not in leave_out}

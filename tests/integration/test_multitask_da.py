@@ -452,12 +452,14 @@ def test_number_of_target_labels_and_new_speakers(run, tmp_path):
     assert shared["target_train/target_test"] == 0
 
 
-def test_the_best_epoch_can_be_tested(run, tmp_path):
-    results = run(n_rounds=3, test_checkpoint="best", lr=0.05)
+@pytest.mark.parametrize("criterion", ["wa", "weighted_risk"])
+def test_the_best_epoch_can_be_tested(run, tmp_path, criterion):
+    own = {"valid_metric": criterion, "target_both": criterion == "weighted_risk"}
+    results = run(n_rounds=3, test_checkpoint="best", lr=0.05, **own)
     history = read_json(tmp_path / "run" / "history.json")
     assert len(history) == results["epochs"] == 6
-    best = max(row["valid"]["wa"] for row in history)
-    assert results["valid"]["wa"] == best
+    best = max(row["valid"][criterion] for row in history)
+    assert results["valid"][criterion] == best
     assert history[results["tested_epoch"] - 1]["valid"] == results["valid"]
 
 

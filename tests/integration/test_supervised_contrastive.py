@@ -190,24 +190,30 @@ def test_mining_goes_from_semihard_to_hard_at_four_fifths(recipe):
     assert mined("hard", Stage.VALID) == ["all"] * 10
 
 
-def test_the_epoch_can_be_chosen_by_recall_at_1(run, tmp_path):
+@pytest.mark.parametrize(
+    "monitor, named", [("recall_at_1", "Recall@1"), ("svm_uar", "the SVM's UAR")]
+)
+def test_the_epoch_can_be_chosen_by_what_embeddings_are_for(
+    run, tmp_path, monitor, named
+):
     results = run(
         contrast="triplet",
         mining="hard",
-        contrast_monitor="recall_at_1",
+        contrast_monitor=monitor,
         epochs=5,
         batches_per_epoch=4,
     )
-    assert results["setting"] == "triplet m = 0.05 (hard), epoch by Recall@1 → SVM"
+    assert results["setting"] == f"triplet m = 0.05 (hard), epoch by {named} → SVM"
     epochs = json.loads((tmp_path / "run" / "history.json").read_text())
-    recalls = [epoch["valid"]["recall_at_1"] for epoch in epochs]
-    assert len(set(recalls)) > 1
-    best = max(range(5), key=lambda n: (recalls[n], n))  # of equal ones, the last
+    scores = [epoch["valid"][monitor] for epoch in epochs]
+    assert len(set(scores)) > 1
+    best = max(range(5), key=lambda n: (scores[n], n))  # of equal ones, the last
     assert results["tested_epoch"] == best + 1
     assert results["stages"]["scl"]["best_epoch"] == best + 1
     # It is that of the final embeddings, computed again.
-    again = results["probes"]["valid"]["recall_at_1"]
-    assert recalls[best] == again == results["valid"]["recall_at_1"]
+    probes = results["probes"]["valid"]
+    again = probes["recall_at_1"] if monitor == "recall_at_1" else probes["svm"]["uar"]
+    assert scores[best] == again == results["valid"][monitor]
 
 
 def test_frozen_epochs_train_the_classifier_alone(run, tmp_path):

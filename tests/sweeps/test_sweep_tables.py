@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn.metrics import f1_score
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.metrics.kinds import dimension_sums, emotion_sums, vote_sums
 from speechbrain_ser_cl.metrics.votes import vote_metrics
+from speechbrain_ser_cl.metrics.without_labels import CRITERIA
 from speechbrain_ser_cl.results.crossval import (
     CrossValidation,
     Outcome,
@@ -250,6 +252,25 @@ def test_numbers_of_the_runs_are_columns(sweep):
     # Three speakers: too few for an interval over speakers.
     assert [row["95 % over speakers"] for row in shown] == ["–"] * 3
     assert [row["p, speakers"] for row in shown] == ["–"] * 3
+
+
+def test_the_note_says_how_criteria_without_labels_order_the_runs(sweep):
+    made = sweep("rows: [{name: a}, {name: b}]")
+    results = {name: setting(name, RIGHT[name]) for name in ("plain", "one")}
+    results = dict(zip("ab", results.values(), strict=True))
+    assert "Spearman" not in build_sweep_table(made, results).note
+    runs = [run for one in results.values() for run in one.tested]
+    generator, wanted = np.random.default_rng(0), {}
+    truth = [run.confusion("toy").trace() / 20 for run in runs]
+    for name in (*CRITERIA, "uar"):
+        values = generator.normal(size=len(runs))
+        wanted[name] = stats.spearmanr(values, truth).statistic
+        for run, value in zip(runs, values, strict=True):
+            run.numbers[f"valid.{name}"] = value
+    note = build_sweep_table(made, results).note
+    assert "over 6 runs" in note
+    told = [float(n) for n in re.findall(r" (-?\d\.\d\d)[,.]", note.split("runs:")[1])]
+    assert told == [round(rho, 2) for rho in wanted.values()]
 
 
 def test_repeated_seeds_are_the_unit(sweep):

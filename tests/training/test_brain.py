@@ -5,14 +5,15 @@ import re
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import speechbrain as sb
 import torch
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.svm import SVC
 from speechbrain.dataio.batch import PaddedBatch, PaddedData
 from speechbrain.utils.train_logger import FileTrainLogger
 from torch import nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize
 from torch.utils.data import DataLoader
 
 from speechbrain_ser_cl.data.samplers import (
@@ -20,12 +21,7 @@ from speechbrain_ser_cl.data.samplers import (
     LengthBucketedStream,
     Phase,
 )
-from speechbrain_ser_cl.metrics.without_labels import (
-    CRITERIA,
-    mutual_information,
-    neighborhood_density,
-    weighted_risk,
-)
+from speechbrain_ser_cl.metrics.without_labels import CRITERIA, weighted_risk
 from speechbrain_ser_cl.training import AtomicCheckpointer, RoundCounter, SERBrain
 
 BATCHES = {"source": 4, "target": 3}
@@ -42,6 +38,7 @@ class Points:
         index = getattr(draw, "index", draw)
         return {
             "id": f"p{index}",
+            "row": index,
             "point": self.points[index],
             "label": int(self.points[index, 0] > 0),
         }
@@ -472,31 +469,61 @@ def test_an_unknown_metric_is_refused_before_training(make):
         make(valid_metric="UAR")
 
 
-def test_utterances_without_labels_can_choose_the_epoch(make):
-    for criterion in CRITERIA:
-        brain = make(valid_metric=criterion)
-        brain.on_stage_start(sb.Stage.VALID, 1)
-        for batch in brain.valid_set:
-            batch.label[1::2] = -1
-            with torch.no_grad():
-                outputs = brain.compute_forward(batch, sb.Stage.VALID)
-            brain._collected["id"] += batch.id
-            brain._collected["label"].append(batch.label)
-            for name, values in outputs.items():
-                brain._collected[name].append(values)
-        seen = brain.collected_outputs()
-        p, x, labels = (seen[k] for k in ("probability", "embeddings", "label"))
-        own = labels >= 0
-        valid, score = brain.score_epoch(0.0)
-        assert valid[criterion] == score
-        assert valid["wa"] == (seen["prediction"] == labels)[own].mean()
-        if criterion == "mutual_information":
-            assert score == mutual_information(p[~own])
-        elif criterion == "neighborhood_density":
-            assert score == neighborhood_density(p[~own])
-        else:
-            losses = -np.log(p[own, labels[own]])
-            assert score == pytest.approx(weighted_risk(losses, x[own], x[~own]))
-    brain._collected["label"] = [torch.zeros(len(labels), dtype=int)]
-    with pytest.raises(ValueError, match="no utterance .* is without a label"):
-        brain.score_epoch(0.0)
+def more(brain, count, seed):
+    """A loader of other points, in another order than the data set's."""
+    data = Points(count, seed)
+    order = list(range(count))[::-1]
+    return DataLoader(data, batch_size=16, sampler=order, collate_fn=PaddedBatch)
+
+
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_speech_without_labels_can_choose_the_epoch(make, criterion):
+    brain = make(valid_metric=criterion)
+    with pytest.raises(ValueError, match=f"{criterion}, and there is no unlabelled"):
+        fit(brain)
+    brain.unlabelled = more(brain, 20, seed=3)
+    fit(brain)
+    rows = [row["valid"] for row in brain.history.epochs]
+    assert all(row.keys() >= {"uar", "loss", *CRITERIA} for row in rows)
+    told = [row[criterion] for row in rows]
+    best = brain.checkpointer.find_checkpoint(max_key="score")
+    assert best.meta["score"] == max(told)
+
+    points = brain.unlabelled.dataset.points
+    valid = [brain.valid_set.dataset[n] for n in range(32)]
+    with torch.no_grad():
+        lower, upper = brain.modules.lower, brain.modules.upper
+        x, own = lower(points), lower(torch.stack([one["point"] for one in valid]))
+        p, own_p = (upper(h.relu()).softmax(dim=1).double() for h in (x, own))
+    if criterion == "mutual_information":
+        mean = p.mean(dim=0)
+        wanted = (p * p.log()).sum(dim=1).mean() - (mean * mean.log()).sum()
+    elif criterion == "neighborhood_density":
+        s = torch.cosine_similarity(p[:, None], p[None], dim=2) / 0.05
+        others = s[~torch.eye(20, dtype=bool)].view(20, 19).softmax(dim=1)
+        wanted = -(others * others.log()).sum(dim=1).mean()
+    else:
+        losses = -own_p.log()[range(32), [one["label"] for one in valid]]
+        wanted = weighted_risk(losses, own, x)
+    assert told[-1] == pytest.approx(float(wanted), rel=1e-4)
+
+
+def test_an_svm_on_the_embeddings_can_choose_the_epoch(make):
+    brain = make(valid_metric="svm_uar", hparams={"seed": 7, "svm_C": 10.0})
+    with pytest.raises(ValueError, match="there is no svm_speech"):
+        fit(brain)
+    brain.svm_speech = more(brain, 60, seed=4)
+    fit(brain)
+
+    def embedded(data, count):
+        items = [data[n] for n in range(count)]
+        with torch.no_grad():
+            h = brain.modules.lower(torch.stack([one["point"] for one in items]))
+        return normalize(h).numpy(), [one["label"] for one in items]
+
+    svm = SVC(kernel="linear", C=10.0).fit(*embedded(brain.svm_speech.dataset, 60))
+    x, y = embedded(brain.valid_set.dataset, 32)
+    wanted = balanced_accuracy_score(y, svm.predict(x))
+    row = brain.history.epochs[-1]["valid"]
+    assert row.keys() == {"loss", "svm_uar"}
+    assert row["svm_uar"] == pytest.approx(wanted) and wanted > 0.5

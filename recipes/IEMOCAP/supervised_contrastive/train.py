@@ -194,7 +194,7 @@ def prepare_features(hparams, backbone, parts):
 
 
 def make_loaders(hparams, stage, parts, classes, whole, views):
-    """Loaders of a stage, for training and validation."""
+    """Loaders of a stage, for training, validation and an SVM's training."""
     size, seed = stage["batch_size"], hparams["seed"]
     options = hparams["loader_options"]
     read, augment, hop = views if stage["augmented"] else whole
@@ -205,9 +205,10 @@ def make_loaders(hparams, stage, parts, classes, whole, views):
     collate = partial(crop_or_pad_to_mean, max_steps=longest)
     train = training_loader(data["train"], phase, options, collate)
     if stage["monitor"] == "loss":
-        return train, fixed_loader(data["valid"], size, seed, options)
-    valid = SpeechDataset(parts["valid"], classes, whole[0])
-    return train, whole_loader(valid, hparams["test_batch_size"], options)
+        return train, fixed_loader(data["valid"], size, seed, options), None
+    plain = [SpeechDataset(parts[k], classes, whole[0]) for k in ("valid", "train")]
+    sizes = hparams["test_batch_size"], options
+    return train, *(whole_loader(one, *sizes) for one in plain)
 
 
 def make_stage(hparams, launch, name, folder, encoder, train):
@@ -271,10 +272,12 @@ def run(launch):
         cost = {"features": {"seconds": round(time.time() - start, 1)}}
         for number, name in enumerate(names, start=1):
             stage, classes = hparams["stages"][name], experiment.class_names
-            train, valid = make_loaders(hparams, stage, parts, classes, whole, views)
+            loaders = make_loaders(hparams, stage, parts, classes, whole, views)
+            train, valid, svm_speech = loaders
             fingerprint = experiment.split.fingerprint
             folder = stage_folder(launch, names[:number], fingerprint)
             brain = make_stage(hparams, launch, name, folder, encoder, train)
+            brain.svm_speech = svm_speech
             fit_once(brain, folder, train, valid)
             cost[name] = cost_of(brain.history)
         if if_main_process():
