@@ -254,7 +254,7 @@ def build_sweep_table(
         header,
         rows,
         _note(sweep, settings, unit, bool(tested), bool(printed))
-        + _chosen_without_labels(sweep.metric, done.values()),
+        + _chosen_without_labels(done.values()),
     )
 
 
@@ -391,17 +391,15 @@ def _note(
     return " ".join(parts)
 
 
-def _chosen_without_labels(
-    metric: str, done: Iterable[tuple[CrossValidation, str]]
-) -> str:
-    """Say how well criteria without labels order all runs, where they have them."""
+def _chosen_without_labels(done: Iterable[_Result]) -> str:
+    """Says how well criteria without labels order the runs that have them."""
     names = {f"valid.{name}": title for name, title in CRITERIA.items()}
     names["valid.uar"] = "UAR on the source's validation part"
     rows = [
         [run.numbers[name] for name in names]
-        + [one.measured.measure(run.confusion(corpus))[metric]]
-        for one, corpus in done
-        for run in one.tested
+        + [one.whole.measured.measure(run.confusion(one.corpus))["uar"]]
+        for one in done
+        for run in one.whole.tested
         if names.keys() <= run.numbers.keys()
     ]
     if len(rows) < 3:
@@ -412,8 +410,8 @@ def _chosen_without_labels(
         rho = rank_correlation(column, truth)
         told.append(f"{title} {NONE if rho is None else f'{rho:.2f}'}")
     return (
-        f" Choosing without target labels: Spearman's ρ of a criterion with the tested "
-        f"{TITLES[metric]} over {len(rows)} runs: {', '.join(told)}."
+        " Choosing without target labels: Spearman's ρ of a criterion with the tested "
+        f"UAR over {len(rows)} runs: {', '.join(told)}."
     )
 
 
