@@ -28,6 +28,7 @@ from speechbrain_ser_cl.model_folder import (
 from speechbrain_ser_cl.nnet.classifier import EmotionClassifier
 from speechbrain_ser_cl.results.numbers import read_numbers
 from speechbrain_ser_cl.results.predictions import read_predictions
+from speechbrain_ser_cl.results.text import NONE
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, AudioError
 from speechbrain_ser_cl.utils.records import RecordError, check_files, read
@@ -159,7 +160,11 @@ def model_card(
     corpora = sorted({i.utterance.corpus for part in parts.values() for i in part})
     own = {name: Licence(**one) for name, one in results.get("licences", {}).items()}
     licences = [(corpus, own.get(corpus) or licence_of(corpus)) for corpus in corpora]
-    rows = {name: _data_row(name, part, class_names) for name, part in parts.items()}
+    told = _ranges if kind.name == "dimensions" else _counts
+    rows = {
+        name: _data_row(name, part, told(part, class_names))
+        for name, part in parts.items()
+    }
     others = [_speakers(part) for name, part in parts.items() if name != test_part]
     return environment.get_template("model_card.md.jinja").render(
         **facts,
@@ -175,6 +180,8 @@ def model_card(
         licences=licences,
         limits=[f"{name}: {t.limits}" for name, t in licences if t and t.limits],
         test=results["test"],
+        votes=results.get("votes"),
+        of_votes=KINDS["votes"],
         calibration=results.get("calibration"),
         test_row=rows[test_part],
         metrics=[(_LONG.get(n, kind.titles[n]), n) for n in kind.titles],
@@ -184,11 +191,23 @@ def model_card(
     )
 
 
+def _counts(part: Sequence[Labelled], class_names: Sequence[str]) -> list[str]:
+    """Counts the utterances of each class."""
+    counts = Counter(item.label for item in part)
+    return [str(counts[name]) for name in class_names]
+
+
+def _ranges(part: Sequence[Labelled], names: Sequence[str]) -> list[str]:
+    """Formats the lowest and the highest value of each dimension."""
+    known = [item.utterance.dimensions or {} for item in part]
+    values = [[one[name] for one in known if name in one] for name in names]
+    return [f"{min(own):g} to {max(own):g}" if own else NONE for own in values]
+
+
 def _data_row(
-    name: str, part: Sequence[Labelled], class_names: Sequence[str]
+    name: str, part: Sequence[Labelled], cells: Sequence[str]
 ) -> dict[str, Any]:
     utterances = [item.utterance for item in part]
-    counts = Counter(item.label for item in part)
     return {
         "part": name.replace("_", " "),
         "corpora": _listed(u.corpus for u in utterances),
@@ -196,7 +215,7 @@ def _data_row(
         "utterances": len(part),
         "speakers": len(_speakers(part)),
         "hours": sum(u.duration for u in utterances) / 3600,
-        "classes": [counts[c] for c in class_names],
+        "classes": cells,
     }
 
 

@@ -65,6 +65,10 @@ def test_what_was_learned_is_compared_with_the_votes(run, tmp_path, setting):
     assert results["votes"]["brier"]["value"] == pytest.approx(brier, abs=1e-5)
     history = json.loads((tmp_path / "run" / "history.json").read_text())
     assert ("contrast" in history[0]["train"]) == (setting == "soft_supcon")
+    if setting == "majority":
+        assert main(["export", str(tmp_path / "run"), str(tmp_path / "exported")]) == 0
+        card = (tmp_path / "exported" / "README.md").read_text()
+        assert f"| Brier | {brier:.3f} | " in card
 
 
 @pytest.mark.parametrize(("freeze", "kept"), [("all", True), ("none", False)])
@@ -157,6 +161,11 @@ def test_a_model_of_a_dimension_is_exported_and_predicts(run, world, tmp_path, c
     assert main(["export", str(folder), str(exported)]) == 0
     card = (exported / "README.md").read_text()
     assert "is on level" in card and "| CCC |" in card and "true class" not in card
+    known = [
+        item.utterance.dimensions["level"]
+        for item in read_parts(folder / "utterances.csv")["train"]
+    ]
+    assert f" | {min(known):g} to {max(known):g} |" in card
     read = read_numbers(folder / "dimensions.csv")
     parts = read_parts(folder / "utterances.csv")
     path_of = {i.utterance.id: str(i.utterance.path) for i in parts["test"]}
