@@ -241,7 +241,7 @@ def _results(run: Path) -> dict[str, Any]:
         if not (run / name).exists():
             raise ValueError(
                 f"{run}: no {name}; the run is of a recipe or version that does not "
-                "hand its model to write_run"
+                "pass its model to write_run"
             )
     check_files(run, results.get("files", {}), FILES)
     for key in ("test", "versions"):
@@ -281,8 +281,8 @@ def _check_predictions(
         if abs(ours - rows[name]).max() > most:
             raise ValueError(
                 f"{run}: the model gives {ours.round(3).tolist()} for {path}, "
-                f"the run's test said {rows[name].round(3).tolist()}: what the recipe "
-                "handed to write_run is not what it tested"
+                f"the run's test gave {rows[name].round(3).tolist()}: the recipe "
+                "passed another model to write_run than it tested"
             )
 
 

@@ -157,8 +157,8 @@ def push(
     except (OSError, ValueError) as error:
         words = " ".join(str(error).split())
         raise ModelError(
-            f"{repository}: the hub does not take it ({words:.300}). Is there a token "
-            "that may write (hf auth login, or HF_TOKEN)?"
+            f"{repository}: the hub refused the upload ({words:.300}). Check that your "
+            "token has write access (hf auth login, or HF_TOKEN)"
         ) from error
     return str(done.commit_url)
 

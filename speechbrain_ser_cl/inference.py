@@ -638,7 +638,7 @@ def download(
         )
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"no folder {source}, and it could not be had from the Hugging Face hub "
-            f"either ({error})"
+            f"no folder {source}, and the Hugging Face hub has no such model, or "
+            f"cannot be reached ({error})"
         ) from error
     return Path(folder)

@@ -352,7 +352,7 @@ def _builder(registry: Registry, name: str) -> Callable[[dict[str, Any]], nn.Mod
         raise ModelError(f"{error!s:.300}") from None
     is_class = inspect.isclass(part_class) and issubclass(part_class, nn.Module)
     if not is_class or not hasattr(part_class, "arguments"):
-        raise ModelError(f"the {registry.kind} {name!r} is not made to be exported")
+        raise ModelError(f"the {registry.kind} {name!r} cannot be exported")
     if hasattr(part_class, "from_arguments"):
         from_arguments: Callable[[dict[str, Any]], nn.Module] = (
             part_class.from_arguments

@@ -90,7 +90,7 @@ UNNUMBERED = {
 }
 
 
-def test_every_loss_says_how_it_is_called_and_whose_it_is(capsys):
+def test_every_loss_lists_its_call_and_paper(capsys):
     assert main(["list", "losses", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["name"] for row in rows] == LOSSES.names()
@@ -118,7 +118,7 @@ def test_every_loss_says_how_it_is_called_and_whose_it_is(capsys):
         assert re.split(" {2,}", line) == shown
 
 
-def test_losses_of_others_are_listed_without_a_word_from_them(capsys, monkeypatch):
+def test_losses_of_other_packages_are_listed(capsys, monkeypatch):
     monkeypatch.setattr(LOSSES, "_entries", dict(LOSSES._entries))
     monkeypatch.setattr(LOSSES, "_sources", dict(LOSSES._sources))
 
@@ -208,7 +208,7 @@ def test_errors_are_one_line_and_status_2(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_seen_enough_is_no_error():
+def test_a_closed_pipe_is_not_an_error():
     code = "import sys; from speechbrain_ser_cl.cli import main; sys.exit(main())"
     with subprocess.Popen(
         [sys.executable, "-c", code, "list", "losses"],
@@ -293,7 +293,7 @@ def test_check_reports_on_a_recipes_data(calls, tmp_path, capsys):
     }
 
 
-def test_check_tells_a_leak_and_everything_else(calls, capsys):
+def test_check_reports_a_leak_and_other_problems(calls, capsys):
     leaky = ["--protocol", "{kind: random_kfold, n_folds: 3, leaks: []}"]
     assert main([*calls, *leaky, "--emotion_map", "{sad: [sad], mad: [angry]}"]) == 2
     assert "no utterance is in class sad" in capsys.readouterr().err
@@ -380,7 +380,7 @@ def recipes(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["A/tiny", "tiny", "my_recipes/A/hparams/tiny.yaml"])
-def test_train_finds_the_recipe_and_hands_everything_on(recipes, name, capfd):
+def test_train_finds_the_recipe_and_passes_all_options(recipes, name, capfd):
     words = ["--lr", "0.1", "--seed=2", "--emotion_map", "{a: [b]}", "--debug"]
     assert main(["train", name, *words]) == 3  # the script's own status
     script, hparams, *more = json.loads(capfd.readouterr().out)
@@ -443,7 +443,7 @@ def doctor(capsys):
     return status, {check["name"]: check for check in checks}
 
 
-def test_doctor_tells_versions_gpu_extras_and_disk(capsys):
+def test_doctor_reports_versions_gpu_extras_and_disk(capsys):
     status, checks = doctor(capsys)
     assert checks["python"]["found"].startswith(platform.python_version())
     trap = checks["torch and torchaudio"]
@@ -487,7 +487,7 @@ def test_names_are_completed_from_what_is_registered(registry):
     assert registered_names(registry.plural) == registry.names()
 
 
-def test_the_shell_is_told_what_fits(tmp_path):
+def test_completion_lists_matching_words(tmp_path):
     def complete(line):
         answer = tmp_path / "answer"
         code = (

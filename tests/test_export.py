@@ -28,7 +28,7 @@ WHISPER = {
 }
 
 
-def test_onnxruntime_says_what_pytorch_says(tmp_path):
+def test_onnxruntime_equals_pytorch(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     torch.manual_seed(0)

@@ -169,7 +169,7 @@ def test_what_is_no_export_and_a_wrong_token(
     assert "owner/name" in capsys.readouterr().err
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     assert main(["push", str(folder), "anna/voices"]) == 2
-    assert "Is there a token that may write" in capsys.readouterr().err
+    assert "token has write access" in capsys.readouterr().err
     assert main(["push", str(folder), "anna/voices", "--dry-run"]) == 0
     assert not hub.files
     (tmp_path / "model.json").touch()

@@ -218,7 +218,7 @@ def test_windows_out_of_range_are_refused(whisper, options, match):
         list(whisper.classify_files([], **options))
 
 
-def test_nothing_in_nothing_out(whisper):
+def test_no_files_give_no_results(whisper):
     assert whisper.classify_batch([]) == []
     assert len(whisper.encode_batch([])) == 0
     assert list(whisper.classify_files([])) == []
@@ -275,7 +275,7 @@ def test_a_gpu_gives_what_the_cpu_gives(config):
     assert on_gpu.encode_batch(signals).device.type == "cpu"
 
 
-def test_silence_is_told(whisper, tmp_path):
+def test_silence_is_reported(whisper, tmp_path):
     soundfile.write(tmp_path / "silent.wav", np.zeros(16000), 16000)
     soundfile.write(tmp_path / "half.wav", np.r_[np.zeros(8000), speech(0.5)], 16000)
     silent, half = (

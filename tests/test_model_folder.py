@@ -291,7 +291,7 @@ def test_no_yaml_is_ever_run(folder, tmp_path):
     assert not marker.exists()
 
 
-def test_what_is_near_a_model_is_told(folder, tmp_path):
+def test_folders_similar_to_a_model_give_advice(folder, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(folder, run / "model")
     refused(run, f"it is a run, whose model is {run / 'model'}; .*ser-cl export {run}")
@@ -355,7 +355,7 @@ def set_source(value):
         (lambda d: d.update(pooling={"name": "mean", "arguments": {}}), "do not work"),
         (lambda d: d.update(pooling=None), "do not work together"),
         (lambda d: d.update(domain=7), "do not work together"),
-        (lambda d: d.update(domain=None), "DomainNorm treats each domain in its own"),
+        (lambda d: d.update(domain=None), "DomainNorm treats each domain differently"),
         (lambda d: d.update(domain="1"), 'domain is "1", expected'),
         (lambda d: d["classes"].pop(), "2 classes, but the heads have 3"),
         (lambda d: d.update(classes=["a", "\x1b[2J", "c"]), "classes is .*, expected"),
@@ -369,7 +369,7 @@ def set_source(value):
         (lambda d: d.update(domain=float("nan")), "domain is NaN, expected"),
     ],
 )
-def test_a_description_that_says_too_much_is_refused(folder, change, match):
+def test_a_description_with_other_keys_is_refused(folder, change, match):
     edit(folder, change)
     refused(folder, match)
 
@@ -454,5 +454,5 @@ def test_a_plug_in_that_was_not_made_for_it_is_not_built(folder, monkeypatch):
     monkeypatch.setitem(HEADS._entries, "eager", Eager)
     monkeypatch.setitem(HEADS._sources, "eager", "somewhere")
     edit(folder, lambda d: d["heads"].append({"name": "eager", "arguments": {}}))
-    refused(folder, "the head 'eager' is not made to be exported")
+    refused(folder, "the head 'eager' cannot be exported")
     assert not built

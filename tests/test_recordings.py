@@ -57,7 +57,7 @@ def table(windows):
     return np.array([list(one.probabilities.values()) for one in windows])
 
 
-def test_windows_of_what_is_spoken_by_the_naive_way(recognizer, recording):
+def test_windows_equal_a_naive_computation(recognizer, recording):
     found, _ = heard(recognizer, recording, window=1.0, hop=0.5)
     segments = {}
     for one in found:

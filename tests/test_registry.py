@@ -78,7 +78,7 @@ def test_unknown_name_lists_the_nearest(shapes):
         shapes.source("xyz")
 
 
-def test_reload_replaces_the_older_self(shapes):
+def test_reload_replaces_the_older_entry(shapes):
     before = shapes.get("square")
     importlib.reload(sys.modules["shapes_builtin"])
     assert shapes.get("square") is not before
@@ -91,7 +91,7 @@ def test_build_by_kind(shapes):
         speechbrain_ser_cl.build("shapes", "square")
 
 
-def test_a_missing_or_unknown_argument_is_told_with_the_call(shapes):
+def test_a_missing_or_unknown_argument_is_reported_with_the_call(shapes):
     with pytest.raises(
         ValueError, match=r"shape 'square': .*'colour'; call it as square\(side=1.0\)"
     ):

@@ -71,11 +71,7 @@ class ContrastiveBrain(SERBrain):
     """Stage 1: sections 2.2 and 2.3, on batches as in figures 2 and 3."""
 
     def compute_forward(self, batch, stage):
-        """Computes a vector C per utterance, eq. 1; the first half of a batch is
-        positive.
-
-        With ``corpus_norm``, which is not in the paper, each corpus is standardised.
-        """
+        """Computes C, eq. 1; the first half of a batch is positive."""
         batch = batch.to(self.device)
         x = self.modules.encoder(batch.speech, batch.lengths, batch.domain)
         return {"embeddings": x}

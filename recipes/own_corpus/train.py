@@ -76,24 +76,9 @@ class FineTuningBrain(SERBrain):
 
 
 def make_loaders(hparams, parts, classes, read=waveform, hop=1):
-    """Makes loaders for training, validation and test.
+    """Makes loaders for training, validation and test; ``keep_frozen`` gives ``read``.
 
-    Arguments
-    ---------
-    hparams : dict
-        Values of the YAML.
-    parts : dict
-        ``train``, ``valid`` and ``test`` to their utterances.
-    classes : list of str
-        Names of the classes 0, 1, …
-    read, hop
-        From ``keep_frozen``.
-
-    Returns
-    -------
-    train, valid, test : DataLoader
-        Loaders; those of validation and test have whole utterances, up to
-        ``max_test_seconds``.
+    Validation and test read whole utterances, up to ``max_test_seconds``.
     """
     max_seconds, longest = hparams["max_seconds"], hparams["max_test_seconds"]
     options, seed = hparams["loader_options"], hparams["seed"]
@@ -150,11 +135,9 @@ def fit(brain, hparams, train, valid, from_start=False, epochs=None):
 
 
 def fit_again(first, hparams, launch, parts, kept):
-    """Trains on training and validation part for as long as the first training's best.
+    """Trains on training and validation data, up to the first training's best epoch.
 
-    Uses the learning rates of the first training. Its validation scores are
-    meaningless, because the validation part is trained on. If the initial state was the
-    best, it is kept.
+    Uses the learning rates of the first training; validation scores mean nothing here.
     """
     rows, epochs = first.history.epochs, first.history.tested["epoch"]
     rates = [row["lr"] / rows[0]["lr"] for row in rows if row["epoch"]]

@@ -27,8 +27,7 @@ _LARGEST = 8192
 
 @BACKBONES.register("ecapa")
 class ECAPAEncoder(nn.Module):
-    """Encodes utterances by ECAPA-TDNN (Desplanques et al. 2020), as trained by
-    SpeechBrain.
+    """Encodes utterances by SpeechBrain's ECAPA-TDNN (Desplanques et al. 2020).
 
     Speaker embeddings describe the voice, and so partly emotion: a baseline that shows
     how much of a result depends on the speaker. The encoder is frozen and in evaluation

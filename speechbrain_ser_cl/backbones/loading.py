@@ -132,7 +132,7 @@ def _why_no_model(error: Exception) -> str:
     why = " ".join(str(error).split())
     if type(error) is ValueError:
         return why
-    return f"the encoder's configuration makes no model ({type(error).__name__}: {why})"
+    return f"the encoder's configuration is invalid ({type(error).__name__}: {why})"
 
 
 def architecture(encoder: SpeechEncoder) -> dict[str, Any]:

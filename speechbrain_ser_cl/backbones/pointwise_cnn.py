@@ -125,8 +125,7 @@ def _groups(x: Tensor, size: int) -> Tensor:
 
 @BACKBONES.register("pointwise_cnn")
 class PointwiseCNN(nn.Module):
-    r"""Encodes a learned sum of a frozen encoder's layers by two pointwise
-    convolutions.
+    r"""Encodes a learned sum of frozen layers by two pointwise convolutions.
 
     .. math::
         x = \sum_{l=0}^{L} \mathrm{softmax}(w)_l \, h_l, \qquad

@@ -388,8 +388,7 @@ class WeightedSSL(nn.Module):
         self.lora = None
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Converts relative lengths from samples to frames, for a pooling over the
-        output.
+        """Converts relative lengths from samples to frames of the output.
 
         Relative lengths of waveforms give the exact number of valid samples, but not of
         frames, because samples at the end that fill no frame are included.

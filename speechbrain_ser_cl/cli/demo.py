@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if recognizer.kind == "dimensions":
         raise ValueError(
-            f"{arguments.model}: it tells {', '.join(recognizer.class_names)}, numbers "
-            "and no classes, and the page shows classes; use ser-cl predict"
+            f"{arguments.model}: it predicts {', '.join(recognizer.class_names)}, but "
+            "the page shows classes only; use ser-cl predict"
         )
     folder = Path(arguments.model)
     name = folder.resolve().name if folder.is_dir() else arguments.model

@@ -7,7 +7,7 @@ SUMMARY = "test a model from elsewhere on a corpus (transformers, SpeechBrain, â
 DESCRIPTION = """\
 Tests an emotion classifier on whole corpora, or on the folds of one of your own
 cross-validations. Labels are mapped to emotions by their words. Nothing that comes
-with a model is run as code. Each utterance is classified alone: padding does nothing.
+with a model is run as code. Each utterance is classified alone: padding has no effect.
 """
 EPILOG = """\
 MODEL is a folder or hub id of transformers (an audio classifier), of SpeechBrain

@@ -11,8 +11,8 @@ DESCRIPTION = """\
 Computes mean and standard deviation over time of all layers of an encoder once, keeps
 them for any later run, and trains a linear classifier on them for each fold. Layer and
 strength of the classifier are chosen by inner folds over the speakers that are not
-tested; the last fit is on training and validation part. The first thing to try with a
-corpus, and what every other method should beat.
+tested; the last fit is on training and validation part. The first test of a corpus,
+and the baseline for every other method.
 """
 EPILOG = """\
 examples:

@@ -10,8 +10,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
     parser.epilog = (
         "Only what `ser-cl export` writes is uploaded, by your own token (hf auth "
-        "login, or HF_TOKEN). Look at README.md before: it says what the model was "
-        "trained on, under which terms, and what it can do."
+        "login, or HF_TOKEN). Read README.md first: it lists the training data, "
+        "their licences and the results."
     )
     add = parser.add_argument
     add("folder", type=Path, metavar="FOLDER", help="what `ser-cl export` wrote")

@@ -7,7 +7,8 @@ SUMMARY = "search the best settings of a recipe (extra: search)"
 EPILOG = """\
 The YAML says recipe, space, output_folder, and perhaps fixed, metric, trials, folds
 and seed; see speechbrain_ser_cl/sweeps/search.py. Any other --key value is a fixed
-override. The same command in several terminals shares the work; killed, it goes on.
+override. The same command in several terminals shares the work, and continues after
+a kill.
 
 example, my_space.yaml:
   recipe: recipes/own_corpus/hparams/finetune.yaml

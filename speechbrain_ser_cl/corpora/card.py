@@ -318,8 +318,8 @@ class Card(_Checked):
                 raise ValueError(f"{key} is no regular expression: {error}") from None
         if self.path and not self.emotion.of and "emotion" not in self.groups:
             raise ValueError(
-                "nothing says where the emotion stands: path has no group "
-                "(?P<emotion>…) and emotion no key of"
+                "expected the place of the emotion: a group (?P<emotion>…) "
+                "in path, or a key of in emotion"
             )
 
     @property

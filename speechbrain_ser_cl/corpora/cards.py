@@ -347,7 +347,7 @@ def _rows_of_names(card: Card, listing: Listing) -> Rows:
         form_of = f"{Path(card.example.path).name}" if card.example else card.path
         raise CorpusError(
             f"{card.name}: file names that are not of the form {form_of} "
-            f"({offenders(beside)}). Take files that are not of the corpus away"
+            f"({offenders(beside)}). Remove files that do not belong to the corpus"
         )
     return found
 

@@ -194,8 +194,7 @@ def locate(
     wanted: str,
     is_root: Callable[[Path], bool],
 ) -> Path:
-    """Finds a corpus in the folder that the user gave or in one of its usual
-    subfolders.
+    """Finds a corpus in the given folder or one of its usual subfolders.
 
     Arguments
     ---------
@@ -331,8 +330,7 @@ def make_utterances(
     bad: Mapping[str, str] | None = None,
     scales: "Mapping[str, Scale] | None" = None,
 ) -> list[Utterance]:
-    """Makes utterances: reads the durations and compares the counts with the published
-    ones.
+    """Makes utterances: reads durations and compares counts with the published ones.
 
     Arguments
     ---------
@@ -381,7 +379,7 @@ def make_utterances(
     ...     allow_missing=False,
     ... )
     Traceback (most recent call last):
-    speechbrain_ser_cl.corpora.checks.CorpusError: emodb in EmoDB: nothing left, \
+    speechbrain_ser_cl.corpora.checks.CorpusError: emodb in EmoDB: no utterance left: \
 missing audio files (1: 03a01Fa)
     """
     candidates = list(candidates)
@@ -437,18 +435,20 @@ missing audio files (1: 03a01Fa)
         problems.append(f"counts that are not the published ones ({offenders(wrong)})")
 
     if not utterances:
-        problems = problems or ["no utterances"]
-        raise CorpusError(f"{corpus} in {folder}: nothing left, {'; '.join(problems)}")
+        problems = problems or ["no audio files found"]
+        raise CorpusError(
+            f"{corpus} in {folder}: no utterance left: {'; '.join(problems)}"
+        )
     if problems and not allow_missing:
         left_out = [c.name for c in candidates if c.name not in read | known]
         raise CorpusError(
             f"{corpus} in {folder}: {'; '.join(problems)}. Complete the copy, or set "
-            "allow_missing: True to go on with the rest",
+            "allow_missing: True to continue with the rest",
             [f"{corpus}_{normal(name)}" for name in left_out],
         )
     if problems:
         warnings.warn(
-            f"{corpus} in {folder}: going on with {len(utterances)} utterances in "
+            f"{corpus} in {folder}: continuing with {len(utterances)} utterances in "
             f"spite of {'; '.join(problems)}",
             stacklevel=3,
         )

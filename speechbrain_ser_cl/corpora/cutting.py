@@ -90,6 +90,6 @@ longer files. Say where they are to be written: cut_into: /data/parts
     if wrong and not allow_missing:
         raise CorpusError(
             f"{where}: parts that cannot be cut ({offenders(wrong)}). Correct them, or "
-            "set allow_missing: True to do without"
+            "set allow_missing: True to leave them out"
         )
     return [None if isinstance(one, str) else one for one in found]

@@ -72,7 +72,8 @@ no/such/folder
     if without:
         raise CorpusError(
             f"eesc: no .TextGrid with a tier `emotion` for ({offenders(without)}) in "
-            f"{root}. Get the files again, or take away what is not of the corpus"
+            f"{root}. Get the files again, or remove files that do not belong to the "
+            "corpus"
         )
     emotions = emotion_of(
         ((name, found[1].strip()) for name, found in marks["emotion"].items() if found),

@@ -64,7 +64,7 @@ EMOTION_WORDS = {
 NO_LABEL = frozenset(
     ("", "nan", "none", "null", "n/a", "#n/a", "unknown", "<unk>", "unk", "-", "?")
 )
-"""Words that say that nobody labelled an utterance."""
+"""Words for an utterance without a label."""
 SPLIT_WORDS = dict(zip(PARTS, PARTS, strict=True)) | {
     "training": "train",
     "validation": "valid",
@@ -245,4 +245,4 @@ class Exclusion:
         """Warns of names that match no utterance."""
         if self._unused:
             unused = offenders(self._names[name] for name in self._unused)
-            logger.warning("%s: exclude fits nothing there (%s)", self.where, unused)
+            logger.warning("%s: exclude matches no utterance (%s)", self.where, unused)

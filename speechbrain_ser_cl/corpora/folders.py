@@ -43,8 +43,7 @@ def read_folders(
     exclude: str | Path | Iterable[str] | None = None,
     language: str = "und",
 ) -> list[Utterance]:
-    """Reads a user's corpus with one folder per class, or with labels in the file
-    names.
+    """Reads a user's corpus with a folder per class, or with labels in file names.
 
     Arguments
     ---------
@@ -171,9 +170,7 @@ def _compiled(pattern: str, corpus: str) -> re.Pattern[str]:
             f"{did_you_mean(name, FIELDS)}known are {', '.join(FIELDS)}"
         )
     if "{emotion}" not in pattern:
-        raise CorpusError(
-            f"{corpus}: pattern {pattern} does not say where the {{emotion}} stands"
-        )
+        raise CorpusError(f"{corpus}: pattern {pattern} has no {{emotion}}")
     pattern = normal(pattern)
     if Path(pattern).suffix.lower() in READABLE:
         pattern = pattern[: pattern.rindex(".")]
@@ -207,7 +204,9 @@ def _audio(root: Path, corpus: str, allow_missing: bool) -> list[Path]:
             "Convert it first: ffmpeg -i a.m4a a.wav"
         )
         if not allow_missing:
-            raise CorpusError(f"{problem}; or set allow_missing: True to do without")
+            raise CorpusError(
+                f"{problem}; or set allow_missing: True to leave them out"
+            )
         logger.warning("%s", problem)
     if not found:
         raise CorpusError(

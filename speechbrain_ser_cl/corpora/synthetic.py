@@ -1,5 +1,4 @@
-"""Writes and reads two built-in corpora of synthetic emotional speech, for demos and
-tests.
+"""Writes and reads two built-in corpora of synthetic speech, for demos and tests.
 
 The voice is a source-filter model of speech (Fant 1960): glottal pulses and breath
 noise, filtered by the resonances of the vocal tract (cascade of second-order
@@ -90,8 +89,7 @@ def write_synthetic(
     utterances_per_speaker: int = 20,
     listeners: int = 0,
 ) -> Path:
-    """Writes a corpus of synthetic speech, identical for identical arguments and
-    versions of numpy and scipy.
+    """Writes a corpus of synthetic speech; equal arguments give equal files.
 
     Women and men alternate as speakers, two per session. Each speaker says one of ten
     texts in a neutral, happy, sad and angry voice in turn, 1 to 2.5 s each. The two

@@ -1,5 +1,4 @@
-"""Reads a user's corpus that a table describes: one row per file, or per part of a
-file.
+"""Reads a user's corpus described by a table: a row per file or part of a file.
 
 Also reads audformat databases: ``table: [db.emotion.csv, db.files.csv]``.
 """
@@ -389,9 +388,9 @@ def _known_fields(columns: Words, corpus: str) -> dict[str, str | None]:
     for field in columns:
         if field not in FIELDS:
             raise CorpusError(
-                f"{corpus}: columns has the unknown {field!r}; "
-                f"{did_you_mean(field, FIELDS)}at the left of a colon stand "
-                f"{', '.join(FIELDS)}, at the right the table's own names"
+                f"{corpus}: columns has the unknown key {field!r}; "
+                f"{did_you_mean(field, FIELDS)}expected the keys "
+                f"{', '.join(FIELDS)}, with names of the table's columns"
             )
     return columns
 
@@ -416,7 +415,7 @@ def _joined(
     if columns["file"] not in key:
         raise CorpusError(
             f"{where} and {path} do not both have the column {columns['file']!r} of "
-            f"files, by which rows are put together: {', '.join(rows[0])} and "
+            f"files, which joins their rows: {', '.join(rows[0])} and "
             f"{', '.join(more[0])}"
         )
     further = {values(row): row for row in more}

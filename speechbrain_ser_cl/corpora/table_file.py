@@ -162,7 +162,7 @@ def _csv_reader(encoding: str | None) -> Callable[..., Iterator[tuple[int, list[
             begun = first + (begun if ended == len(rest) else ended + 1)
             raise CorpusError(
                 f"{path}, line {begun}: a quote is opened and never closed, or this is "
-                "no CSV. Close it, or take it away"
+                "no CSV. Close or remove it"
             ) from None
 
     return read
@@ -286,8 +286,7 @@ READERS: dict[str, Callable[[Path], Iterator[tuple[int, list[str]]]]] = {
 
 
 def tables_in(folder: Path, pattern: str = "*") -> Iterator[Path]:
-    """Yields the tables of a folder, without hidden files, text files and Excel's lock
-    files.
+    """Yields a folder's tables, without hidden, text and Excel lock files.
 
     Arguments
     ---------

@@ -174,7 +174,7 @@ class Utterance:
             cast = {normal(name): n for name, n in self.votes.items() if n}
             object.__setattr__(self, "votes", cast or None)
         if self.start is not None and self.recording is None:
-            raise ValueError(f"utterance {self.id}: a start, but of no recording")
+            raise ValueError(f"utterance {self.id}: a start without a recording")
 
     def _check(self, what: str, numbers: Mapping[str, float], least: float) -> None:
         for name, number in numbers.items():

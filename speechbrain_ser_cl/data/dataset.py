@@ -226,8 +226,7 @@ def steps_of(max_seconds: float | None, hop: int = 1) -> int | None:
 
 
 def middle(speech: Tensor, max_steps: int | None) -> Tensor:
-    """Returns the middle part of speech that is longer than a number of steps; None: no
-    limit.
+    """Returns the middle part of speech longer than a limit; None: no limit.
 
     Example
     -------

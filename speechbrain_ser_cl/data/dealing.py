@@ -132,9 +132,7 @@ class _Table:
             yield sorted(range(n_groups), key=lambda g: random_rank(start, str(g)))
 
     def variations(self, squares: Whole, dealt: Whole) -> tuple[Whole, Whole]:
-        """Variations of classes, summed, and of all, in units of ``2**-_BITS /
-        n_folds``.
-        """
+        """Returns variations of classes and of all, times ``n_folds * 2**_BITS``."""
         n = self.n_classes
         spread = np.sqrt((self.n_folds * squares - dealt**2).astype(np.float64))
         whole = np.floor(spread * 2.0**_BITS / self.total).astype(np.int64)
@@ -164,15 +162,13 @@ class _Deal:
             self.fold[group] = fold
 
     def variations(self) -> tuple[int, int]:
-        """Variations of classes, and of all."""
+        """Returns the variations of classes and of all."""
         total = self.table.total
         classes, everything = self.table.variations((self.held**2).sum(0), total)
         return int(classes), int(everything)
 
     def rank(self, limit: int) -> tuple[int, int]:
-        """Cost of the assignment: missing classes, then excess over ``limit`` of
-        classes.
-        """
+        """Returns the cost: missing classes, then excess over ``limit`` of classes."""
         classes, everything = self.variations()
         lacking = int((self.held[:, : self.table.n_classes + 1] == 0).sum())
         return (lacking << _LACK) + max(0, classes - limit), everything

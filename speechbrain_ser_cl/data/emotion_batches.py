@@ -11,8 +11,7 @@ from speechbrain_ser_cl.data.samplers import Draw
 
 
 class EmotionBatchSampler(Sampler[list[Draw]]):
-    """Samples batches of which one half has one emotion and the other half other
-    emotions.
+    """Samples batches: one half has one emotion, the other half other emotions.
 
     For each batch an emotion e is drawn uniformly. N/2 positives have e, equally many
     from each corpus that has e: N/4 from each of two corpora, or N/2 from one. N/2
@@ -237,15 +236,7 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
 
 
 class _Deck:
-    """A deck of cards in random order; each card is dealt once before any repeats.
-
-    Arguments
-    ---------
-    cards : sequence of int
-        Indices to deal.
-    rng : numpy.random.Generator
-        Generator for shuffling.
-    """
+    """Indices in random order; each is dealt once before any repeats."""
 
     def __init__(self, cards: Sequence[int], rng: np.random.Generator):
         self.cards = cards
@@ -258,22 +249,7 @@ class _Deck:
         used: Collection[int] | None,
         wanted: Callable[[int], bool] = lambda card: True,
     ) -> list[int]:
-        """Deals the next wanted cards; skipped cards stay on top.
-
-        Arguments
-        ---------
-        count : int
-            Number of cards. That many wanted and unused cards must exist.
-        used : collection of int or None
-            Cards to skip. None: any card may be dealt, more than once.
-        wanted : callable
-            Returns whether a card may be dealt.
-
-        Returns
-        -------
-        list of int
-            Dealt cards.
-        """
+        """Deals the next wanted cards not in ``used`` (None: repeats are allowed)."""
         dealt: list[int] = []
         kept: list[int] = []
         while len(dealt) < count:

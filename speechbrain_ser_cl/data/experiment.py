@@ -714,8 +714,8 @@ def fold_split(
         split = read_split(split_file)
         if split.fold != fold:
             raise ValueError(
-                f"{split_file} is fold {split.fold}, but fold is {fold}; give them "
-                "both alike"
+                f"{split_file} is fold {split.fold}, but fold is {fold}; "
+                "expected the same number"
             )
         return split
     folds = make_folds(items, protocol, seed)

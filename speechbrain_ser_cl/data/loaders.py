@@ -194,8 +194,7 @@ def fixed_loader(
     options: Mapping[str, Any],
     collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
 ) -> DataLoader[Any]:
-    """Makes a loader that gives the same views in the same random batches in each
-    epoch.
+    """Makes a loader with the same views and random batches in each epoch.
 
     This makes validation losses comparable between epochs.
 

@@ -676,7 +676,7 @@ def _hands(
             f"({offenders(item.utterance.id for item in unknown)}). With unknown: "
             "leave_out they are not used, with unknown: alone each is a group of its "
             f"own; or choose a protocol that groups by something else: random_kfold "
-            f"needs nothing, and says nothing about a new {group}"
+            f"needs none, but its results do not apply to a new {group}"
         )
     if protocol["unknown"] == "alone":  # no name starts with a zero byte
         names = [
@@ -797,9 +797,9 @@ def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Cod
     unknown = [i.utterance.id for i in items if i.utterance.split is None]
     if unknown and protocol["unknown"] != "leave_out":
         raise ValueError(
-            f"protocol {kind}: utterances of {corpus} of which the corpus "
-            f"does not say whether they are for {', '.join(PARTS)} "
-            f"({offenders(unknown)}). Name the column that says so, leave them out "
+            f"protocol {kind}: utterances of {corpus} have no "
+            f"part ({', '.join(PARTS)}): "
+            f"{offenders(unknown)}. Name the column of parts, leave them out "
             "(unknown: leave_out), or choose another protocol"
         )
     number: dict[str | None, int] = {name: code for code, name in enumerate(PARTS)}

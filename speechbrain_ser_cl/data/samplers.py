@@ -83,8 +83,7 @@ class LengthBucketedStream:
         self._pass: list[list[int]] = []
 
     def batch(self, position: int) -> list[int]:
-        """Returns the utterance indices of the batch at ``position`` (0, 1, …) of the
-        stream.
+        """Returns the utterance indices of the batch at ``position`` (0, 1, …).
 
         Arguments
         ---------

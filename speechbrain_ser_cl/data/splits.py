@@ -503,8 +503,7 @@ def describe_part(items: Sequence[Labelled]) -> dict[str, Any]:
 
 
 def fingerprint(parts: Mapping[str, Iterable[Utterance | Labelled | str]]) -> str:
-    """Hashes a split: two runs have the same hash if and only if they used the same
-    split.
+    """Hashes a split: runs have the same hash if they used the same split.
 
     Arguments
     ---------

@@ -56,7 +56,7 @@ def answer(
     try:
         if load_audio(path, longest=LONGEST).abs().max() < SILENT_PEAK:
             raise RefusedAudio(
-                "there is nothing to hear in it: no sample is above -60 dB of full "
+                "the audio is silent: no sample is above -60 dB of full "
                 "scale. Was the right microphone chosen, and is it switched on?"
             )
         found = recognizer.classify_file(path).as_dict()

@@ -1,6 +1,6 @@
 "use strict";
 
-// Hands on what the microphone gives, as it is.
+// Passes on the microphone's samples unchanged.
 registerProcessor(
   "recorder",
   class extends AudioWorkletProcessor {

@@ -13,7 +13,7 @@ function make(tag, className, text) {
   return element;
 }
 
-// What screen readers say at once: what is going on, and errors.
+// Screen readers announce these at once: progress and errors.
 
 function say(text, forEarsOnly = false) {
   $("status").textContent = text;
@@ -25,7 +25,7 @@ function complain(text) {
   $("error").replaceChildren(...(text ? [make("p", "warning", text)] : []));
 }
 
-// Classify what was given.
+// Classify the given audio.
 
 let given = null;
 let asked = null;
@@ -73,7 +73,7 @@ async function classify() {
   }
 }
 
-// Show what was heard.
+// Show the result.
 
 let heard = null;
 let chosen = -1;
@@ -112,7 +112,7 @@ function showTimes({ timeline, end }) {
     element.style.left = (100 * from) / end + "%";
     element.style.width = (100 * (to - from)) / end + "%";
   };
-  // Windows overlap: each is drawn up to the middle of what it shares with the next.
+  // Windows overlap: each is drawn up to the middle of its overlap with the next.
   const edges = timeline.slice(1).map((window, i) => (window.start + timeline[i].end) / 2);
   edges.unshift(0);
   edges.push(end);
@@ -204,10 +204,10 @@ $("player").addEventListener("timeupdate", () => {
   boxes.playhead.hidden = false;
   boxes.playhead.style.left = (100 * $("player").currentTime) / heard.end + "%";
 });
-// The model reads formats that some browsers do not.
+// The model reads some formats that browsers do not.
 $("player").addEventListener("error", () => ($("player").hidden = true));
 
-// Files: chosen or dropped.
+// Chosen or dropped files.
 
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;
@@ -234,7 +234,7 @@ addEventListener("drop", (event) => {
   }
 });
 
-// The microphone, without what browsers do to make calls pleasant: loudness tells.
+// The microphone, without the browser's filters for calls: loudness matters.
 
 let recording = null;
 

@@ -219,7 +219,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception:
             traceback.print_exc()
             status = HTTPStatus.INTERNAL_SERVER_ERROR
-            why = "something went wrong; the terminal of `ser-cl demo` shows what"
+            why = "an error occurred; see the terminal of `ser-cl demo`"
             kind, content = _json({"error": why})
         self.send_response(status)
         headers = {"Content-Type": kind, "Content-Length": str(len(content))}

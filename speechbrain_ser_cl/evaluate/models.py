@@ -163,7 +163,7 @@ class _Transformers(_Network):
         if missing:
             raise ModelError(
                 f"{folder}: the weights have no {' and no '.join(sorted(missing)[:3])} "
-                f"({len(missing)} missing): they would be random, and so its answers"
+                f"({len(missing)} missing), which would be random"
             )
         config = model.config
         if config.problem_type == "regression" or config.num_labels < 2:
@@ -306,9 +306,9 @@ class _Predictions(Classifier):
         if missing:
             raise ModelError(
                 f"{self._path}: no prediction, or several that differ, for utterances "
-                f"of the corpus ({offenders(missing)}). A figure without them would be "
-                "of a selection; add them, by id or file name, or take them out of the "
-                "corpus"
+                f"of the corpus ({offenders(missing)}). Without them the result would "
+                "cover a selection only; add them, by id or file name, or remove them "
+                "from the corpus"
             )
         yield from (row for row in found if row is not None)
 

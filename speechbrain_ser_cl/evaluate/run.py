@@ -83,8 +83,7 @@ class Like(NamedTuple):
 
 
 def like(folder: str | Path) -> Like:
-    """Reads the test parts of a finished cross-validation, for a test on the same
-    utterances.
+    """Reads the test parts of a finished cross-validation, to test on them again.
 
     Arguments
     ---------
@@ -380,12 +379,12 @@ def trained_on(card: str, corpora: Sequence[str]) -> list[str]:
         if any(len(form) > 3 and form in plain for form in forms):
             lines.append(
                 f"WARNING: the model's card names {name}: if it was trained on it, the "
-                "figures below say nothing about new speech"
+                "results below do not apply to new speech"
             )
     if not card:
         lines.append(
-            "WARNING: the model has no card (README.md), so nothing says what it was "
-            "trained on"
+            "WARNING: the model has no card (README.md), so its training data are "
+            "unknown"
         )
     return lines
 
@@ -403,8 +402,8 @@ def _labels_told(
     if None in emotions.values():
         unknown = [label for label, emotion in emotions.items() if emotion is None]
         lines.append(
-            f"Labels that nothing explains ({offenders(unknown)}); to say what one "
-            f"means: --labels {unknown[0]}=EMOTION"
+            f"Labels without a known meaning ({offenders(unknown)}); to define one: "
+            f"--labels {unknown[0]}=EMOTION"
         )
     return lines
 

@@ -73,9 +73,9 @@ def check_yaml(path: Path) -> None:
         if kind not in ("!new", "!name") or not _is_layer(name):
             raise ModelError(
                 f"{path}: {key} is {tag:.80}, expected only layers of PyTorch, "
-                "SpeechBrain and this package (!new:, !name:, !ref, !copy). Somebody "
-                "who trusts the file can run it with SpeechBrain, and evaluate a CSV "
-                "of its predictions"
+                "SpeechBrain and this package (!new:, !name:, !ref, !copy). If you "
+                "trust the file, run it with SpeechBrain and evaluate a CSV of its "
+                "predictions"
             )
 
 

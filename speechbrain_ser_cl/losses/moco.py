@@ -98,8 +98,7 @@ class MoCoQueue(ViewLoss):
         self.register_buffer("next_row", torch.zeros((), dtype=torch.long))
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
-        """Compares queries with their keys and the queue, then adds the keys to the
-        queue.
+        """Compares queries with their keys and the queue, then adds the keys.
 
         Arguments
         ---------

@@ -15,8 +15,8 @@ class MultitaskLoss(nn.Module):
     total = sum over names of weight[name] * term[name]
 
     The paper's weights are ``{"emotion": 1.0, "augmentation": 0.1, "contrastive": 0.5,
-    "information_maximization": 0.5}``. A term with weight 0 is not needed;
-    :meth:`active` tells before it is computed.
+    "information_maximization": 0.5}``. A term with weight 0 need not be
+    computed, see :meth:`active`.
 
     Arguments
     ---------

@@ -13,8 +13,7 @@ TILE = 2**20
 
 @LOSSES.register("ordinal_triplet")
 class OrdinalTripletLoss(ValueLoss):
-    r"""Pulls rows with nearer labels closer to the anchor than rows with farther
-    labels.
+    r"""Pulls rows with nearer labels closer to the anchor than other rows.
 
     .. math::
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T}

@@ -67,8 +67,7 @@ class Choice:
 def inner_folds(
     labels: ArrayLike, groups: Sequence[str] | None, n_folds: int = 5
 ) -> Integers:
-    """Assigns training utterances to folds, with groups kept together and classes
-    balanced.
+    """Assigns utterances to folds; keeps groups together and classes balanced.
 
     Arguments
     ---------
@@ -176,8 +175,7 @@ def fit_classifier(
     balance: bool = True,
     tolerance: float = 1e-4,
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Fits scikit-learn's classifier for several strengths; returns weights of its
-    logits.
+    """Fits scikit-learn's classifier for several strengths; returns its weights.
 
     Arguments
     ---------

@@ -293,7 +293,7 @@ def _options(part: nn.Module | None, domain: int | None) -> dict[str, int]:
         return {}
     if domain is None:
         raise ValueError(
-            f"{type(part).__name__} treats each domain in its own way: give the "
-            "classifier the domain of the speech it is to classify"
+            f"{type(part).__name__} treats each domain differently: set the "
+            "classifier's domain to that of the speech"
         )
     return {"domain": domain}

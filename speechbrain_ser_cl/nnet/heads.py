@@ -145,8 +145,7 @@ class ClassifierHead(nn.Module):
 
     @torch.no_grad()
     def begin(self, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
-        """Starts from a linear classifier of standardised vectors that was fitted
-        elsewhere.
+        """Starts from a fitted linear classifier of standardised vectors.
 
         With ``batch_norm``, vectors are then always standardised by ``mean`` and
         ``std``, in training too.
@@ -173,8 +172,8 @@ class ClassifierHead(nn.Module):
         """
         if self.hidden_size is not None:
             raise ValueError(
-                f"hidden_size: found {self.hidden_size}, expected null: a linear "
-                "classifier can only begin a linear one"
+                f"hidden_size: found {self.hidden_size}, expected null: only a "
+                "linear head can start from a linear classifier"
             )
         norm: Any = self.layers[0]
         last: Any = self.layers[-1]

@@ -71,8 +71,7 @@ class _Segment:
 
 
 class EmotionStream:
-    """Takes audio in chunks of any size and returns windows as soon as they are
-    complete.
+    """Takes audio in chunks of any size; returns windows once complete.
 
     The windows, and up to rounding their probabilities, do not depend on the chunk
     sizes. Memory holds one window and the delay of the voice activity detection:
@@ -126,8 +125,8 @@ class EmotionStream:
     ) -> None:
         if (kind := getattr(recognizer, "kind", "classes")) != "classes":
             raise ValueError(
-                f"the model answers {kind}, and a recording is followed with classes; "
-                "ser-cl predict with --window alone serves it"
+                f"the model answers {kind}, expected classes; ser-cl predict with "
+                "--window alone accepts it"
             )
         recognizer.check_window(window, hop)
         if smooth < 1 or smooth % 2 == 0:

@@ -447,7 +447,7 @@ def plot_timeline(
     b'PNG'
     """
     if not windows:
-        raise ValueError("there is no window to draw: nobody speaks in the recording")
+        raise ValueError("there is no window to draw: the recording has no speech")
     names = list(windows[0][2])
     n_columns = 2000
     image = np.full((len(names), n_columns), np.nan)

@@ -70,7 +70,7 @@ def metrics(series: Series, corpus: str) -> list[Block]:
 def per_speaker(series: Series, corpus: str) -> list[Block]:
     """Shows the measures of each speaker, the worst first."""
     if not series.speakers_known(corpus):
-        return [Note("The files do not say who speaks: no results per speaker.")]
+        return [Note("Speakers are unknown: no results per speaker.")]
     kind = series.crossval.measured
     sign = -1 if kind.first in kind.errors else 1
     found = {

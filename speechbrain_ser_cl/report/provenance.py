@@ -157,7 +157,9 @@ def data(series: Series) -> Section:
     elif recorded and "parts" in recorded[0]:
         blocks.append(_recorded_counts(recorded[0]["parts"]))
         blocks.append(
-            Note("Counts per speaker: no utterances.csv lies beside the results.")
+            Note(
+                "No counts per speaker: there is no utterances.csv beside the results."
+            )
         )
     elif series.crossval.kind == "classes":
         for corpus in series.crossval.corpora:
@@ -172,7 +174,7 @@ def data(series: Series) -> Section:
     findings = recorded[0].get("findings", {}) if recorded else {}
     if findings:
         text = "; ".join(f"{check}: {count}" for check, count in findings.items())
-        blocks.append(Note(f"What the check of the data has found: {text}."))
+        blocks.append(Note(f"Findings of the data check: {text}."))
     blocks += _leaks(runs, recorded)
     return Section("data", "Data and leak check", blocks)
 
@@ -263,7 +265,7 @@ def _leaks(
         for pair in pairs
     ]
     how = (
-        "counted anew from utterances.csv"
+        "counted again from utterances.csv"
         if runs
         else "as results.json has recorded it"
     )
@@ -288,17 +290,16 @@ def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
             if count
         )
         text = (
-            f"A training part and the test part share speakers ({told}). Where that "
-            "part is trained on, the results below say nothing about speakers whom the "
-            "model has not heard."
+            f"A training part and the test part share speakers ({told}). If that "
+            "part is used for training, the results below do not apply to new speakers."
         )
         return [Note(text, warning=True)]
     items = [item for run in runs for part in run.parts.values() for item in part]
     unknown = len({i.utterance.id for i in items if i.utterance.speaker is None})
     if unknown:
         text = (
-            f"Of {unknown} utterances nobody has said who speaks: the test may have "
-            "speakers who are in training, too."
+            f"The speakers of {unknown} utterances are unknown: the test may share "
+            "speakers with training."
         )
         return [Note(text, warning=True)]
     return [Note("The test shares no speaker with a training part.")] if met else []

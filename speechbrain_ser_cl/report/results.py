@@ -131,7 +131,7 @@ def _sentence(series: Series, corpus: str) -> str:
     if interval[1] < chance:
         verdict = "below chance"
     few = speakers is not None and speakers < FEW_SPEAKERS
-    narrow = f" From {speakers} speakers alone such an interval is rather too narrow."
+    narrow = f" With only {speakers} speakers such an interval is too narrow."
     return (
         f"{text} With other speakers of the same kind it may be {bounds(interval)} % "
         f"(95 %): {verdict}.{narrow if few else ''}"
@@ -203,7 +203,7 @@ def calibration(series: Series) -> Section | None:
                 + [percent(sure), percent(right)]
             )
         curves[name] = [line]
-    curves["as sure as right, validation"] = [[(0.0, 0.0), (100.0, 100.0)]]
+    curves["perfect calibration, validation"] = [[(0.0, 0.0), (100.0, 100.0)]]
     temperature = float(np.mean([one["temperature"] for one in found]))
     means = {
         key: [float(np.mean([one[when][key] for one in found])) for when in _WHEN]
@@ -212,12 +212,12 @@ def calibration(series: Series) -> Section | None:
     text = (
         f"Logits are divided by {temperature:.2f}, fitted on validation data. That "
         "changes the expected calibration error from {} to {} %, and the Brier score "
-        "from {:.3f} to {:.3f}; classes stay what they are."
+        "from {:.3f} to {:.3f}; predicted classes do not change."
     ).format(*map(percent, means["ece"]), *means["brier"])
-    chart = line_chart(curves, "right, %, by how sure, %", text)
-    header = ["probabilities", "said, %", "utterances", "mean said, %", "right, %"]
-    table = Table("Utterances by the probability said", header, rows, 2, folded=True)
-    caption = "Share of right answers by the probability of the class that was said."
+    chart = line_chart(curves, "accuracy, %, by confidence, %", text)
+    header = ["probabilities", "confidence, %", "utterances", "mean, %", "accuracy, %"]
+    table = Table("Utterances by confidence", header, rows, 2, folded=True)
+    caption = "Accuracy by the probability of the predicted class."
     return Section(
         "calibration", "Calibration", [Note(text), Figure([chart], caption, table)]
     )
@@ -269,9 +269,7 @@ def _recall_interval(per_speaker: Mapping[str, Any], k: int) -> Sequence[float] 
 def per_speaker(series: Series, corpus: str) -> list[Block]:
     """Shows the results of each speaker, the worst first."""
     if not series.speakers_known(corpus):
-        return [
-            Note("The files do not say who speaks: there are no results per speaker.")
-        ]
+        return [Note("Speakers are unknown: there are no results per speaker.")]
     counts = series.crossval.per_speaker(corpus)
     genders = {
         item.utterance.speaker: item.utterance.gender

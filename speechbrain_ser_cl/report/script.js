@@ -1,6 +1,6 @@
 "use strict";
 
-// Paper shows what is folded.
+// Opens folded parts for printing.
 const folded = () => document.querySelectorAll("details:not([open])");
 addEventListener("beforeprint", () => {
   for (const details of folded()) {
@@ -43,7 +43,7 @@ for (const figure of document.querySelectorAll(".map")) {
   function choose(i) {
     chosen = i;
     const alike = i < 0 ? null : value(rows[i], field);
-    // Where each colour stands for several values, those of one stand out.
+    // If a colour stands for several values, one value can be highlighted.
     plot.classList.toggle("dimmed", i >= 0 && legends[field].length > colours);
     points.forEach((point, j) => {
       point.classList.toggle("chosen", i === j);
@@ -69,7 +69,7 @@ for (const figure of document.querySelectorAll(".map")) {
     return best;
   }
 
-  // The nearest point in a direction, those straight ahead first.
+  // Finds the nearest point in a direction, first straight ahead.
   function next(dx, dy) {
     if (chosen < 0) return nearest(320, 320, Infinity);
     const [x, y] = places[chosen];

@@ -29,7 +29,9 @@ from speechbrain_ser_cl.results.text import NONE, percent
 from speechbrain_ser_cl.utils.audio import AudioError
 
 MOST_MISTAKES = 20
-_OWN = Licence("passed on by its owner's word", share_audio=True, source="own corpus")
+_OWN = Licence(
+    "shared with its owner's permission", share_audio=True, source="own corpus"
+)
 
 
 def embeddings(series: Series) -> Section | None:
@@ -118,7 +120,7 @@ def mistakes(
     """Lists the most confident wrong predictions; ``own_corpora`` None: no audio."""
     found = _worst(series.runs, corpus, MOST_MISTAKES)
     if not any(run.predictions for run in series.runs):
-        return [Note("No predictions.csv lies beside the results.")]
+        return [Note("There is no predictions.csv beside the results.")]
     if not found:
         return [Note("The model made no mistake on the test set.")]
     known = [one["item"].utterance if one["item"] else None for one in found]
@@ -213,8 +215,8 @@ def _sounds(
     for corpus, licence in terms.items():
         if licence is None:
             text = (
-                f"No audio of {corpus}: nobody has declared that its terms allow it; "
-                f"if you may pass it on: --own-corpus {corpus}"
+                f"No audio of {corpus}: no declared licence allows it; "
+                f"if you may share it: --own-corpus {corpus}"
             )
         elif not licence.share_audio:
             text = f"No audio of {corpus}: its terms ({licence.name}) do not allow it."
@@ -225,7 +227,7 @@ def _sounds(
             )
         notes.append(Note(text))
     if not terms:
-        text = "No audio: without utterances.csv it is not known where it lies."
+        text = "No audio: without utterances.csv its location is unknown."
         notes.append(Note(text, warning=True))
     if lost:
         text = f"Audio that could not be read: {len(lost)} files; the first: {lost[0]}"

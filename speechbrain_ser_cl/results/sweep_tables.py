@@ -114,8 +114,7 @@ class TextTable:
         return "\n".join([*lines, ""])
 
     def latex(self, label: str) -> str:
-        r"""Formats as a floating LaTeX table, which needs ``booktabs`` and
-        ``graphicx``.
+        r"""Formats as a LaTeX table, which needs ``booktabs`` and ``graphicx``.
 
         Arguments
         ---------

@@ -358,8 +358,7 @@ def build_crossval_table(
 def build_groups_table(
     settings: Sequence[CrossValidation], metric: str | None = None
 ) -> str:
-    """Returns Markdown tables with each setting's worst group and the gap between
-    groups.
+    """Returns Markdown tables of each setting's worst group and the groups' gap.
 
     Arguments
     ---------

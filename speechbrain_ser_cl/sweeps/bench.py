@@ -141,7 +141,7 @@ def read_bench(path: str | Path, overrides: Mapping[str, str] | None = None) -> 
         if key not in Bench.__dataclass_fields__:
             known = Bench.__dataclass_fields__
             raise FileError(
-                f"{path}: {key}: found an entry that means nothing here, "
+                f"{path}: {key}: found an unknown entry, "
                 f"{did_you_mean(str(key), known)}expected one of {', '.join(known)}"
             )
         if not isinstance(value, kinds.get(key, str | None)):

@@ -197,7 +197,7 @@ def crossval(
     try:
         failed = execute(todo, output, n_done, **engine) if todo else {}
     except KeyboardInterrupt:
-        print("Interrupted; the same command with --resume goes on", file=sys.stderr)
+        print("Interrupted; the same command with --resume continues", file=sys.stderr)
         return 130
     if failed:
         if any(run.results() for run in runs):

@@ -100,7 +100,7 @@ def cross_validate(
     model = final.model()
     if model is None:
         lines.append(
-            "No model: it takes an encoder, and the standardisation of one corpus"
+            "No model: it needs an encoder, and the standardisation of one corpus"
         )
     else:
         write_model(output / "model", model, class_names)

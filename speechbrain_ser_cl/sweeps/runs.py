@@ -315,8 +315,8 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
         found = earlier or run.results()
         if found and not resume:
             raise ValueError(
-                f"{run.folder} holds a run already. --resume goes on: it does what is "
-                "not finished. Or choose another --output_folder"
+                f"{run.folder} already contains a run. --resume continues it. "
+                "Or choose another --output_folder"
             )
         if not earlier:
             todo.append(run)

@@ -371,7 +371,7 @@ def run_sweep(
             failed = execute(todo, output, n_done, **engine)
         except KeyboardInterrupt:
             print(
-                "Interrupted; the same command with --resume goes on", file=sys.stderr
+                "Interrupted; the same command with --resume continues", file=sys.stderr
             )
             return 130
     if failed:

@@ -167,8 +167,7 @@ class SERBrain(sb.Brain):
         self.checkpointer.add_recoverable("scheduler", self.scheduler)
 
     def score_start(self, valid: Iterable[SpeechBatch]) -> None:
-        """Scores the initial parameters as epoch 0, which can then be selected for the
-        test.
+        """Scores the initial parameters as epoch 0, which the test may then use.
 
         Useful if training starts from a good model. Call it before ``fit``; in a
         resumed run it does nothing. Of equal scores the earlier epoch is selected.

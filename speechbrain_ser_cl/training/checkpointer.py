@@ -91,8 +91,7 @@ class AtomicCheckpointer(Checkpointer):
         importance_keys: Sequence[Callable[..., Any]] = (),
         **kwargs: Any,
     ) -> None:
-        """Saves, then deletes the least important checkpoints; see SpeechBrain's
-        method.
+        """Saves, then deletes the least important checkpoints, as SpeechBrain does.
 
         Arguments
         ---------
@@ -141,7 +140,7 @@ class AtomicCheckpointer(Checkpointer):
                 raise FileError(
                     f"{path}: not the description of a checkpoint ({why:.300}). It is "
                     f"cut off or damaged: delete the folder {folder}, and the run goes "
-                    "on from the checkpoint before it, or anew"
+                    "on from the checkpoint before it, or starts again"
                 ) from error
         return found
 
@@ -166,7 +165,7 @@ def _naming(load: Callable[[Any, Path, bool], None]) -> Callable[..., None]:
             raise FileError(
                 f"{path}: cannot be loaded ({type(error).__name__}: {error!s:.300}). "
                 f"If it is cut off or damaged, delete the folder {Path(path).parent}: "
-                "the run goes on from the checkpoint before it, or anew"
+                "the run goes on from the checkpoint before it, or starts again"
             ) from error
 
     return load_or_name

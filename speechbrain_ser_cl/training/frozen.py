@@ -157,7 +157,7 @@ def keep_frozen(
     """
     encoder, backbone = model.encoder, model.encoder.backbone
     if not isinstance(backbone, WeightedSSL):
-        _tell("an encoder of one's own is trained")
+        _tell("the user's own encoder is trained")
         return waveform, 1
     read = keep_pooled(encoder, utterances, folder)
     if read is not None:

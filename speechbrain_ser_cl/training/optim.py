@@ -58,7 +58,7 @@ def parameter_groups(
     unknown = [key for key in learning_rates if key not in names]
     if unknown:
         raise ValueError(
-            f"learning_rates: {', '.join(unknown)} names no part of the model; its "
+            f"learning_rates: {', '.join(unknown)} matches no part of the model; its "
             f"parts are {', '.join(name for name, _ in modules.named_children())} and "
             "what is in them."
         )

@@ -128,8 +128,7 @@ class LinearProbe:
         parts: Mapping[str, Sequence[Labelled]],
         class_names: Sequence[str],
     ) -> "Probed":
-        """Selects on training and validation part, fits on both, predicts the test
-        part.
+        """Selects on training and validation parts, fits on both, predicts the test.
 
         The validation part is not used if it shares speakers or texts with the test
         part that training does not (``speaker_text_kfold``), because that would be a
@@ -362,8 +361,7 @@ def fit_head(
 
 
 def write_layer_curve(path: str | Path, curves: Sequence[Mapping[int, float]]) -> None:
-    """Writes the score of each layer in the inner folds as CSV, with a figure beside
-    it.
+    """Writes the score of each layer in the inner folds as CSV and a figure.
 
     Arguments
     ---------

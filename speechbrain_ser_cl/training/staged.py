@@ -162,8 +162,7 @@ def setting_title(values: Mapping[str, Any]) -> str:
 
 
 def stage_folder(launch: Launch, names: Sequence[str], fingerprint: str) -> Path:
-    """Returns the folder of a trained stage, which depends on everything that affects
-    it.
+    """Returns the folder of a trained stage, named by all that affects the stage.
 
     Arguments
     ---------

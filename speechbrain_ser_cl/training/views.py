@@ -404,7 +404,7 @@ def take_unusable(
 
 
 def _extract(front_end: nn.Module, max_samples: int | None, wav: Tensor) -> Tensor:
-    """Computes the features of one utterance; a single number tells why none."""
+    """Computes the features of one utterance, or a number: why there are none."""
     if (wav - wav.mean()).abs().max() < SILENT_PEAK:
         return torch.tensor(float(UNUSABLE.index("silent")))
     if len(wav) < _SHORTEST:

@@ -124,8 +124,7 @@ def read_media(path: str | Path) -> tuple[numpy.ndarray, int]:
 
 
 class MediaFile:
-    """The audio of a video, with the methods of ``soundfile.SoundFile`` that are used
-    here.
+    """The audio of a video, with some methods of ``soundfile.SoundFile``.
 
     Arguments
     ---------

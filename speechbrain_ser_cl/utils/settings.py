@@ -358,9 +358,7 @@ def read_plain_yaml(path: str | Path) -> Any:
 
 def _load(text: str, where: str, yaml: YAML) -> Any:
     if re.search(r"(?:[{\[]\s*|\?\s+){9}", text):  # time doubles with each level
-        raise SettingsError(
-            f"{where}: not valid YAML: keys or lists within each other, nine deep"
-        )
+        raise SettingsError(f"{where}: not valid YAML: keys or lists nested nine deep")
     depth = 0  # ruamel.yaml's time is quadratic in them
     for bracket in re.findall(r"[][{}]", text):
         depth = max(depth + (1 if bracket in "[{" else -1), 0)

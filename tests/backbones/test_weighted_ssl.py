@@ -348,7 +348,7 @@ def test_padding_is_invisible(name, garbage, group_cost, monkeypatch):
 
 
 @pytest.mark.parametrize("name", WAVEFORM)
-def test_gradients_do_not_see_padding_either(name):
+def test_padding_has_no_effect_on_gradients(name):
     utterances = speech(8000, 3000, 8159)
     wavs, lengths = pad(utterances, garbage=3.0)
     backbone = build(WAVEFORM[name]).eval()
@@ -475,7 +475,7 @@ def test_wavlm_equals_transformers_in_training_too(
             )
 
 
-def test_nothing_of_transformers_is_replaced(any_config):
+def test_transformers_itself_is_not_modified(any_config):
     """Other models are not changed; checkpoints are compatible both ways."""
     backbone = build(any_config)
     model = backbone.encoder.model
@@ -636,7 +636,7 @@ def test_a_sum_of_some_layers_leaves_the_others_out(any_config, layers):
         torch.testing.assert_close(backbone(wavs, lengths), expected)
 
 
-def test_what_lies_above_the_highest_layer_is_not_trained(any_config):
+def test_layers_above_the_highest_one_are_not_trained(any_config):
     backbone = build(any_config, layers=[1, 2]).train()
     backbone(*pad(speech(8000, 5000))).square().sum().backward()
     trained = {n for n, p in backbone.named_parameters() if p.requires_grad}
@@ -772,7 +772,7 @@ def test_a_head_is_left_out_in_one_line(head, tmp_path, caplog):
     assert HEADS[head] in line and "\n" not in line
 
 
-def test_a_full_whisper_checkpoint_says_so_in_one_line(tmp_path, caplog):
+def test_a_full_whisper_checkpoint_is_logged_in_one_line(tmp_path, caplog):
     config = AutoConfig.for_model(**WHISPER, vocab_size=64, pad_token_id=1)
     WhisperForConditionalGeneration(config).save_pretrained(tmp_path)
     caplog.clear()
@@ -803,7 +803,7 @@ def test_weights_of_another_configuration_are_refused(changes, told, tmp_path):
 @pytest.mark.parametrize(
     "name", ["model.safetensors", "pytorch_model.bin", "config.json"]
 )
-def test_a_git_lfs_pointer_is_told(name, tmp_path):
+def test_a_git_lfs_pointer_is_reported(name, tmp_path):
     WhisperEncoder(AutoConfig.for_model(**WHISPER)).save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").rename(tmp_path / "kept")
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid 0")
@@ -820,7 +820,7 @@ def test_a_git_lfs_pointer_is_told(name, tmp_path):
         ({"conv_stride": [0, 2, 2, 2, 2, 2, 2]}, "start at 1"),
         ({"num_hidden_layers": 10**9}, "e\\+.* products"),
         ({"num_hidden_layers": 0}, "at least one layer"),
-        ({"hidden_size": "x"}, "makes no model .*hidden_size"),
+        ({"hidden_size": "x"}, "is invalid .*hidden_size"),
         ({"hidden_dropout": math.nan}, "hidden_dropout is nan"),
         ({"conv_dim": [-1] * 7}, "start at 1"),
     ],
@@ -971,7 +971,7 @@ def test_gradient_checkpointing_keeps_less_and_gives_the_same(name):
     torch.testing.assert_close(ours, expected)
 
 
-def test_copies_and_what_a_worker_process_is_given_are_the_same(any_config):
+def test_copied_and_pickled_encoders_give_the_same_output(any_config):
     backbone = build(any_config, freeze=1).eval()
     wavs, lengths = pad(speech(8000, 5000))
     expected = backbone(wavs, lengths)

@@ -259,7 +259,7 @@ def test_a_wrong_folder(name, tmp_path):
 def test_the_example_means_what_the_card_says(name, disk):
     card = READABLE[name]
     path = Path(card.example.path)
-    with pytest.warns(UserWarning, match="going on with 1 utterances"):
+    with pytest.warns(UserWarning, match="continuing with 1 utterances"):
         (found,) = disk(
             card, [(str(path.with_suffix("")), path.suffix)], allow_missing=True
         )
@@ -293,7 +293,7 @@ def write_mine(folder, card=MINE):
     return {"card": str(folder / "my_card.yaml"), "folder": folder / "data"}
 
 
-def test_a_card_of_ones_own(tmp_path):
+def test_a_card_of_the_user(tmp_path):
     english, german = read_corpus("mine", write_mine(tmp_path))
     assert (german.id, german.emotion, german.language) == (
         *("mine_ann_sadness_1", "sad", "de"),
@@ -310,7 +310,7 @@ def test_a_card_of_ones_own(tmp_path):
         ("page: https", "pag: https", "pag: .*did you mean .page"),
         ("utterances: 2,", "utterances: two,", r"counts.utterances: .*integer"),
         ("(?P<speaker>", "(?P<speaker", "no regular expression"),
-        ("(?P<emotion>[a-z]+)", "[a-z]+", "where the emotion stands"),
+        ("(?P<emotion>[a-z]+)", "[a-z]+", "expected the place of the emotion"),
         ("speakers: 1}", "emotions: {sad: 1}}", "add up to 1, not to 2"),
         ("allows: non-commercial", "allows: much", "allows"),
         ("checked: by me", "checked: I\nunchecked: [pag]", "did you mean 'page'"),
@@ -343,7 +343,7 @@ def test_a_bad_file_that_is_known_is_left_out_and_not_missed(tmp_path, caplog):
     assert "has no signal" in caplog.text
 
 
-def test_another_release_is_told(tmp_path, caplog):
+def test_another_release_is_reported(tmp_path, caplog):
     counts = "counts: {utterances: 1}\nvariants: {late: {utterances: 2, note: More.}}"
     text = MINE.replace("counts: {utterances: 2, speakers: 1}", counts)
     caplog.set_level("INFO")

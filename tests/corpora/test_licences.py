@@ -22,7 +22,7 @@ def test_every_corpus_of_the_package_declares_its_terms():
         assert licence_of(name).source
 
 
-def test_the_terms_of_a_corpus_of_ones_own_are_not_known():
+def test_the_terms_of_a_corpus_of_the_user_are_not_known():
     for name in ("folders", "table", "a name of one's own"):
         assert licence_of(name) is None
 
@@ -72,7 +72,7 @@ path: (?P<speaker>\\w)_(?P<emotion>[a-z]+)_(?P<take>\\d)
 """
 
 
-def test_the_terms_of_a_card_of_ones_own_reach_the_model_card(tmp_path):
+def test_the_terms_of_a_card_of_the_user_reach_the_model_card(tmp_path):
     (tmp_path / "mine.yaml").write_text(CARD)
     (tmp_path / "wav").mkdir()
     audio = wav_bytes(1600, 16000)

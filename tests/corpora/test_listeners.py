@@ -60,7 +60,7 @@ def test_a_copy_without_a_table_has_no_votes(tmp_path):
         ("meanEmoResp", "mean", "expected columns A, D, F, H, N, S, fileName"),
     ],
 )
-def test_a_damaged_table_is_told(tmp_path, old, new, message):
+def test_a_damaged_table_is_reported(tmp_path, old, new, message):
     root = small(tmp_path, VOTES)
     table = root / "processedResults" / "tabulatedVotes.csv"
     table.write_text(table.read_text().replace(old, new))

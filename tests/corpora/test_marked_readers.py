@@ -110,7 +110,7 @@ def test_eesc_has_the_emotions_of_its_text_grids(eesc):
     assert (found.name, found.found, found.problem) == ("eesc", 1164, None)
 
 
-def test_eesc_tells_what_is_wrong(eesc, tmp_path):
+def test_eesc_reports_problems(eesc, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(eesc, folder, copy_function=os.link)
     (folder / "7.wav").unlink()
@@ -178,7 +178,7 @@ def test_m3ed_has_speakers_dialogues_and_parts(m3ed):
     assert {u.split for u in utterances} == {"train", "valid", "test"}
 
 
-def test_m3ed_tells_what_is_wrong(m3ed, tmp_path):
+def test_m3ed_reports_problems(m3ed, tmp_path):
     (tmp_path / "modality_speech").mkdir()
     path = tmp_path / "annotation.json"
     path.write_text('{"a": {"a_1": {"Dialog": {"a_1_1": {}}}}}')
@@ -238,7 +238,7 @@ def test_pavoque_is_recognised_without_cutting(pavoque):
     assert not (pavoque / "cut").exists()
 
 
-def test_pavoque_tells_what_is_wrong(pavoque, tmp_path):
+def test_pavoque_reports_problems(pavoque, tmp_path):
     folder = tmp_path / "copy"
     shutil.copytree(pavoque, folder)
     (folder / "pavoque-angry.flac").unlink()

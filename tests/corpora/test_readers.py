@@ -322,7 +322,7 @@ def test_missing_and_unreadable_files(corpora, tmp_path, corpus):
     assert len(caught) == 1
     gone = {p.relative_to(root) for p in [*missing, corrupt, empty, silent]}
     assert len(gone) == 15
-    assert f"going on with {len(found)} utterances" in str(caught[0].message)
+    assert f"continuing with {len(found)} utterances" in str(caught[0].message)
     first = corpora[corpus]
     whole = {u.id: u.path.relative_to(first) for u in read(first)}
     assert [u.id for u in found] == [i for i, path in whole.items() if path not in gone]
@@ -409,7 +409,7 @@ def test_emodb_copies_of_one_length_are_refused(corpora, tmp_path):
 def test_nothing_left_is_an_error(tmp_path):
     (tmp_path / "wav").mkdir()
     (tmp_path / "wav" / "03a01Wa.wav").write_bytes(b"")
-    with pytest.raises(CorpusError, match="nothing left"):
+    with pytest.raises(CorpusError, match="no utterance left"):
         CORPORA.get("emodb")(tmp_path, allow_missing=True)
 
 
@@ -440,7 +440,7 @@ def test_real_part_of_crema_d(shared):
     read = CORPORA.get("crema_d")
     with pytest.raises(CorpusError, match="utterances 1999 instead of 7442"):
         read(shared / "corpora" / "CREMA-D")
-    with pytest.warns(UserWarning, match="going on with 1999"):
+    with pytest.warns(UserWarning, match="continuing with 1999"):
         found = read(shared / "corpora" / "CREMA-D", allow_missing=True)
     assert Counter(u.emotion for u in found) == {"happy": 1000, "sad": 999}
     assert len({u.speaker for u in found}) == 78

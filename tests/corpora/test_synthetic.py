@@ -85,7 +85,7 @@ def test_an_incomplete_folder_is_completed(tmp_path):
     next((tmp_path / "wav").iterdir()).unlink()
     with pytest.raises(CorpusError, match="missing audio files .1: "):
         read_synthetic(tmp_path)
-    with pytest.warns(UserWarning, match="going on with 7"):
+    with pytest.warns(UserWarning, match="continuing with 7"):
         assert len(read_synthetic(tmp_path, allow_missing=True)) == 7
     write_synthetic(tmp_path, "synthetic_source", **SMALL)
     assert digests(tmp_path) == before

@@ -53,7 +53,7 @@ def test_so_many_of_each_class(corpus, fraction, expected):
     assert ids == sorted(set(ids))
 
 
-def test_draws_differ_and_are_nested_and_know_no_order(corpus):
+def test_draws_differ_are_nested_and_ignore_the_order(corpus):
     items = labelled(corpus)
     draws = [draw_labels(items, 0.1, draw=k) for k in range(10)]
     assert len({tuple(i.utterance.id for i in drawn) for drawn in draws}) == 10
@@ -72,7 +72,7 @@ def test_no_such_fraction(corpus, fraction):
 
 
 @pytest.mark.parametrize("kind", ["session_kfold", "speaker_kfold"])
-def test_nobody_who_is_tested_is_in_training_without_labels(corpus, kind):
+def test_test_speakers_are_not_in_unlabelled_training_data(corpus, kind):
     items = labelled(corpus)
     leaks = ["session"] if kind == "speaker_kfold" else []
     for split in make_folds(items, {"kind": kind, "n_folds": 4, "leaks": leaks}):
@@ -102,7 +102,7 @@ def test_a_speaker_without_labels_goes_with_the_session(corpus):
     assert any(u.speaker == "s0" for u in parts[home])
 
 
-def test_what_a_protocol_minds_is_an_error(corpus):
+def test_leaks_that_a_protocol_forbids_are_errors(corpus):
     items = labelled(corpus)
     split = make_folds(items, {"kind": "speaker_kfold", "leaks": ["session"]})[0]
     stranger = utterance(9999, None, "bored", None)

@@ -220,7 +220,7 @@ def test_the_corpus_own_split():
     ("changes", "told"),
     [
         ({0: "train"}, "train and held out share the speaker .1: toy_1F"),
-        ({0: None}, "does not say whether .*1: toy_1F0.*Name the column"),
+        ({0: None}, "have no part .*1: toy_1F0.*Name the column"),
         (dict.fromkeys(range(16), "train"), "toy has nothing for test"),
     ],
 )

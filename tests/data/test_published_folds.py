@@ -140,7 +140,7 @@ def test_speakers_of_iemocap_are_those_who_speak(tmp_path):
     ]
 
 
-def test_names_that_occur_in_several_folders_are_told_apart_by_them(tmp_path):
+def test_names_that_occur_in_several_folders_are_reported_apart_by_them(tmp_path):
     """As in CASIA: each speaker has 201.wav for each emotion."""
     utterances = [
         Utterance(

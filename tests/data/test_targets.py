@@ -129,7 +129,7 @@ def test_dimensions_that_are_not_known_are_nan():
         ({"kind": "majority", "others": "medium"}, "others is 'medium'"),
     ],
 )
-def test_a_target_that_does_not_work_is_told(target, message):
+def test_a_target_that_does_not_work_is_reported(target, message):
     with pytest.raises(ValueError, match=message):
         label_by_votes(UTTERANCES, MAP, resolve_target(target))
 

@@ -56,7 +56,7 @@ def test_a_file_is_classified_and_shown(page, recognizer, speech):
     assert page.console() == []
 
 
-def test_the_time_line_for_eyes_keys_and_screen_readers(page, recognizer, speech):
+def test_the_timeline_is_accessible(page, recognizer, speech):
     page.type("#file", str(speech))
     page.wait(HEARD)
     timeline = recognizer.classify_file(speech, 2).timeline
@@ -142,7 +142,7 @@ def test_a_dropped_file_is_taken(page, speech):
     assert page.console() == []
 
 
-def test_what_the_microphone_hears_is_classified(page):
+def test_recorded_audio_is_classified(page):
     page.click("#record")
     page.wait("parseFloat(document.getElementById('recorded').textContent) > 1.5")
     assert texts(page, "#record") == ["Stop and classify"]
@@ -159,7 +159,7 @@ def test_what_the_microphone_hears_is_classified(page):
     assert page.run("return document.getElementById('level').hidden")
 
 
-def test_every_refused_file_is_told_in_the_page(page, bad, speech):
+def test_every_refused_file_is_reported_in_the_page(page, bad, speech):
     for path, told in bad.items():
         page.type("#file", str(path))
         complaint = page.wait(f"{COMPLAINT}.startsWith({path.name!r}) && {COMPLAINT}")
@@ -172,7 +172,7 @@ def test_every_refused_file_is_told_in_the_page(page, bad, speech):
     assert page.run(f"return {COMPLAINT}") == ""
 
 
-def test_a_server_that_is_gone_is_told(page, speech):
+def test_a_server_that_is_gone_is_reported(page, speech):
     page.run("window.fetch = () => Promise.reject(new TypeError('Failed to fetch'))")
     page.type("#file", str(speech))
     assert "Does “ser-cl demo” still run" in page.wait(COMPLAINT)

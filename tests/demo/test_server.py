@@ -50,7 +50,7 @@ def classify(ask):
 
 
 @pytest.mark.parametrize("window", [0.5, 1, 3, 30])
-def test_it_says_what_the_recognizer_says(classify, recognizer, speech, window):
+def test_it_returns_the_recognizers_answer(classify, recognizer, speech, window):
     status, found = classify(speech, window)
     assert status == 200
     timeline = recognizer.classify_file(speech, window).as_dict()["timeline"]
@@ -58,7 +58,7 @@ def test_it_says_what_the_recognizer_says(classify, recognizer, speech, window):
     assert (len(timeline) > 0) == (window < 5)
 
 
-def test_every_refused_file_is_told_why(classify, bad):
+def test_every_refused_file_is_reported_why(classify, bad):
     for path, told in bad.items():
         status, found = classify(path)
         assert 400 <= status < 500, path
@@ -98,7 +98,9 @@ def test_the_page_needs_nothing_from_elsewhere(ask):
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "LOCALHOST"])
 @pytest.mark.parametrize("port", ["", ":9999"])
-def test_this_machine_by_any_of_its_names_and_tunnels(classify, speech, name, port):
+def test_all_names_of_this_machine_and_tunnels_are_accepted(
+    classify, speech, name, port
+):
     host = name + port
     assert classify(speech, Host=host)[0] == 200
     assert classify(speech, Host=host, Origin=f"http://{host}")[0] == 200
@@ -109,7 +111,7 @@ def test_this_machine_by_any_of_its_names_and_tunnels(classify, speech, name, po
     ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.", "[::1]"]
     + ["127.0.0.1@evil.example", "127.0.0.1:80@evil.example", "0.0.0.0", ""],
 )
-def test_names_that_were_made_to_point_here_are_refused(ask, classify, speech, host):
+def test_dns_rebinding_is_refused(ask, classify, speech, host):
     status, found = classify(speech, Host=host)
     assert status == 403 and "only" in found["error"]
     status, _, page = ask("GET", "/", headers={"Host": host})
@@ -120,7 +122,7 @@ def test_names_that_were_made_to_point_here_are_refused(ask, classify, speech, h
     "origin",
     ["https://evil.example", "null", "", "http://127.0.0.1:1", "http://localhost.evil"],
 )
-def test_pages_of_others_get_no_answer(ask, classify, server, speech, origin):
+def test_requests_of_other_pages_are_refused(ask, classify, server, speech, origin):
     status, found = classify(speech, Origin=origin)
     assert status == 403 and "not answered" in found["error"]
     # Types that a form or a script may send without permission.
@@ -205,7 +207,7 @@ def test_a_port_in_use_is_one_line(server, model, capsys):
     assert "--port 0" in error
 
 
-def test_what_is_no_model_and_no_port_is_told(tmp_path, model, capsys):
+def test_what_is_no_model_and_no_port_is_reported(tmp_path, model, capsys):
     assert main(["demo", str(tmp_path / "none"), "--no-browser"]) == 2
     assert "no folder" in capsys.readouterr().err
     for port in ("70000", "-1", "web"):

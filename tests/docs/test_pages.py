@@ -190,7 +190,7 @@ def test_corpora_of_the_page_are_checked_and_classes_are_those_of_the_map(here, 
     assert re.search("^positive +", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_an_encoder_and_a_loss_of_ones_own_are_trained_and_exported(here, capsys):
+def test_an_encoder_and_a_loss_of_the_user_are_trained_and_exported(here, capsys):
     reader = Reader()
     for name in ("encoder.md", "plugin.md"):
         python, _, hparams, *_ = (

@@ -6,7 +6,7 @@ import json
 from speechbrain_ser_cl.inference import EmotionRecognizer
 
 
-def test_it_leaves_what_it_promises(tutorial):
+def test_it_writes_the_files_that_it_names(tutorial):
     folder, printed = tutorial
     results = {
         run: json.loads((folder / run / "results.json").read_text("utf-8"))

@@ -103,7 +103,7 @@ def uncalibrated(run, given):
     return raw / raw.sum(axis=-1, keepdims=True)
 
 
-def test_a_loaded_model_says_what_the_run_said(run, test_files):
+def test_a_loaded_model_reproduces_the_runs_predictions(run, test_files):
     recognizer = EmotionRecognizer.from_pretrained(run / "model", device="cpu")
     expected = read_predictions(run / "predictions.csv")
     assert recognizer.class_names == expected.class_names
@@ -186,7 +186,7 @@ def test_a_card_for_onnx_says_how_exact_it_is(run):
     assert "differed from those of PyTorch\nby 2.0e-07 at most" in card
 
 
-def test_export_says_what_it_cannot_use(run, world, model_dir, tmp_path, capsys):
+def test_export_refuses_unusable_runs(run, world, model_dir, tmp_path, capsys):
     def fails(*words):
         assert main(["export", *map(str, words)]) == 2
         return capsys.readouterr().err

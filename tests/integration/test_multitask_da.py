@@ -228,7 +228,7 @@ def epoch_of(path):
     return yaml.safe_load((path / "counter.ckpt").read_text())["current"]
 
 
-def test_killed_in_an_epoch_and_between_epochs_it_ends_like_one_never_killed(
+def test_killed_in_an_epoch_and_between_epochs_it_ends_like_an_uninterrupted_run(
     run, settings, tmp_path
 ):
     longer = {
@@ -304,7 +304,7 @@ def test_what_a_run_leaves_fits_together(run, tmp_path):
     assert results["class_names"] == ["negative", "positive"]
 
 
-def test_dropout_is_at_work_in_these_runs(run, tmp_path):
+def test_dropout_is_active_in_these_runs(run, tmp_path):
     # Otherwise the tests above would not show that its state is resumed.
     config = ENCODER | {name: 0.0 for name in ENCODER if "dropout" in name}
     write_untrained_encoder(config, tmp_path / "encoder")
@@ -422,7 +422,7 @@ def test_symmetric_averages_both_directions(run, tmp_path, plain):
     assert terms[0]["contrastive"] == pytest.approx(terms[1]["contrastive"], rel=0.1)
 
 
-def test_frozen_means_frozen(run, world, tmp_path):
+def test_frozen_parts_do_not_change(run, world, tmp_path):
     run(freeze="all")
     trained = learned(tmp_path / "run")
     encoder = WeightedSSL(world / "encoder").state_dict()

@@ -173,7 +173,7 @@ def test_a_folder_per_class_with_a_given_split_and_supcon(
     assert all(row["train"]["supcon"] > 0 for row in history if row["epoch"])
 
 
-def test_speakers_that_nobody_knows(run, world):
+def test_unknown_speakers(run, world):
     unknown = COLUMNS | {"speaker": None}
     columns = corpora(world / "odd", columns=unknown, labels=LABELS)
     with pytest.raises(ValueError, match="without a speaker .40: .*random_kfold"):
@@ -273,7 +273,7 @@ def test_an_error_is_one_line_and_an_exit_status(tmp_path):
     )
 
 
-def test_a_folder_of_ones_own_is_never_replaced_by_the_demo(tmp_path):
+def test_a_folder_of_the_user_is_never_replaced_by_the_demo(tmp_path):
     """Also if the YAML names it in the corpus' entry, or it was forgotten."""
     text = HPARAMS.read_text(encoding="utf-8")
     mine = tmp_path / "mine.yaml"
@@ -350,7 +350,7 @@ def test_lower_layers_that_are_frozen_are_kept_as_states(run, tmp_path):
 
 
 @pytest.mark.parametrize("freeze", ["all", "frontend"])
-def test_training_begins_with_the_probe_and_keeps_it_where_nothing_is_better(
+def test_training_starts_from_the_probe_and_keeps_it_if_no_epoch_is_better(
     run, tmp_path, freeze
 ):
     results, out = run(freeze=freeze, lr=0.0, lr_heads=0.0, n_epochs=1, start="probe")
@@ -395,7 +395,7 @@ def test_without_a_start_and_a_baseline_there_is_no_probe(run, tmp_path):
         ({"layers": None}, "found 3 layers, StatisticsPooling and 1 heads; expected"),
     ],
 )
-def test_a_start_that_cannot_be_is_refused(run, changes, told):
+def test_an_invalid_start_is_refused(run, changes, told):
     with pytest.raises(ValueError, match=told):
         run(**changes)
 

@@ -245,7 +245,9 @@ def kill_when(process, is_time):
         process.wait()
 
 
-def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp_path):
+def test_killed_in_either_stage_it_ends_like_an_uninterrupted_run(
+    run, settings, tmp_path
+):
     longer = {"pretrain_epochs": 6, "draws": 3}
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     words = command(settings, output_folder=killed, **longer)
@@ -290,7 +292,7 @@ class LevelView(torch.nn.Module):
 """
 
 
-def test_a_view_of_ones_own_and_one_without_opensmile(
+def test_a_view_of_the_user_and_one_without_opensmile(
     run, tmp_path, monkeypatch, capsys
 ):
     """Utterances without features in a view are left out, and counted."""

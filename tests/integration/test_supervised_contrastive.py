@@ -142,7 +142,7 @@ def test_every_loss_of_the_yaml_has_a_name_of_its_own():
     assert len(titles) == 32
 
 
-def test_a_loss_of_ones_own_needs_an_entry_and_nothing_else(run, tmp_path):
+def test_a_loss_of_the_user_needs_an_entry_and_nothing_else(run, tmp_path):
     mine = tmp_path / "mine.yaml"
     entry = """contrast_losses:
     mine:
@@ -307,7 +307,9 @@ def test_switches_that_mean_nothing_are_refused_at_once(
 # ------------------------------------------------------------------ kill and resume
 
 
-def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp_path):
+def test_killed_in_either_stage_it_ends_like_an_uninterrupted_run(
+    run, settings, tmp_path
+):
     longer = {
         "setting": "contrast_fine_tuned",
         "epochs": 3,

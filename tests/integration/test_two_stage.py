@@ -227,7 +227,9 @@ def kill_when(process, is_time):
         process.wait()
 
 
-def test_killed_in_either_stage_it_ends_like_one_never_killed(run, settings, tmp_path):
+def test_killed_in_either_stage_it_ends_like_an_uninterrupted_run(
+    run, settings, tmp_path
+):
     longer = {
         "contrast_epochs": 3,
         "contrast_batches": 20,

@@ -50,7 +50,7 @@ def settings(world):
 
 
 @pytest.mark.parametrize("setting", ["intended", "majority", "soft_supcon"])
-def test_what_was_learned_is_compared_with_the_votes(run, tmp_path, setting):
+def test_predictions_are_compared_with_the_votes(run, tmp_path, setting):
     results = run(setting=setting)
     found = read_predictions(tmp_path / "run" / "predictions.csv")
     parts = read_parts(tmp_path / "run" / "utterances.csv")

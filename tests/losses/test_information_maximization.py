@@ -62,7 +62,7 @@ def test_undecided_predictions_have_the_largest_entropy():
     assert InformationMaximizationLoss()(logits).item() == pytest.approx(0, abs=1e-6)
 
 
-def test_sure_and_balanced_is_the_optimum_and_collapse_is_not():
+def test_confident_and_balanced_predictions_are_the_optimum():
     loss = InformationMaximizationLoss()
     balanced = 100 * torch.eye(4)
     collapsed = torch.tensor([[100.0, 0, 0, 0]] * 4)

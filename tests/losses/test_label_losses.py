@@ -229,7 +229,7 @@ def test_gradcheck(name):
 
 
 @every_loss
-def test_anchors_alone_look_for_their_positives(name):
+def test_only_anchors_have_losses(name):
     loss, z = LOSS[name], embeddings()
     everyone = torch.ones(9, dtype=torch.bool)
     torch.testing.assert_close(loss(z, LABELS, everyone), loss(z, LABELS))
@@ -579,7 +579,7 @@ def test_analytic_cases(loss):
 
 
 @pytest.mark.parametrize("loss", [SupervisedNTXentLoss(0.5), SupConLoss(0.5)])
-def test_orthogonal_embeddings_tell_nothing(loss):
+def test_orthogonal_embeddings_have_the_loss_of_chance(loss):
     z = torch.eye(12, dtype=torch.float64)
     equal, _ = ANALYTIC[next(k for k in ANALYTIC if type(k) is type(loss))]
     assert loss(z, BALANCED).item() == pytest.approx(equal, abs=1e-12)

@@ -27,7 +27,7 @@ def test_weighted_sum_gradients_and_values_to_log():
         assert not values[name].requires_grad
 
 
-def test_a_term_of_weight_zero_is_neither_needed_nor_felt():
+def test_a_term_of_weight_zero_has_no_effect():
     loss = MultitaskLoss(WEIGHTS)
     assert loss.active("contrastive")
     assert not loss.active("im")

@@ -383,7 +383,7 @@ def test_classes_dimensions_and_contrast_are_summed():
         ),
     ],
 )
-def test_what_is_wrong_is_told(make, message):
+def test_what_is_wrong_is_reported(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -144,7 +144,7 @@ def test_scores_against_a_naive_computation():
     assert scores["nmi"] == pytest.approx(mutual_info_score(labels, clusters) / mean)
 
 
-def test_no_structure_is_near_nothing():
+def test_data_without_structure_have_low_scores():
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(600, 4)), rng.integers(4, size=600)
     scores = clustering_scores(x, labels)

@@ -62,7 +62,7 @@ def test_many_folds():
     assert p == pytest.approx(stats.wilcoxon(a, b, method="exact").pvalue)
 
 
-def test_nothing_to_tell_from():
+def test_too_few_folds_give_no_p():
     nothing = {"t_test": None, "wilcoxon": None}
     assert paired_fold_tests([0.5, 0.6], [0.5, 0.6]) == nothing
     assert paired_fold_tests([0.5], [0.6]) == nothing
@@ -160,7 +160,7 @@ def test_false_alarms_are_as_rare_as_promised_and_gains_are_found():
     assert share_below(0.3) > 0.7
 
 
-def test_one_speaker_alone_proves_nothing():
+def test_one_speaker_gives_no_significant_difference():
     """Forty utterances are better, all by one speaker."""
     labels = np.tile(np.arange(42) % 3, (10, 1))
     a, b = labels.copy(), labels.copy()
@@ -207,7 +207,7 @@ def holm_by_hand(p_values):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_holm_is_what_it_says(seed):
+def test_holm_equals_its_definition(seed):
     rng = np.random.default_rng(seed)
     p_values = list(rng.uniform(0, 0.3, rng.integers(1, 7)))
     if seed % 2:

@@ -83,7 +83,7 @@ def test_calibration_keeps_no_graph():
     torch.testing.assert_close(h.grad, (norm.var[0] + norm.eps).rsqrt().expand_as(h))
 
 
-def test_saved_and_loaded_it_goes_on_alike():
+def test_saved_and_loaded_it_continues_identically():
     torch.manual_seed(0)
     norm, _ = calibrated()
     file = io.BytesIO()

@@ -62,7 +62,7 @@ def test_errors_would_be_noticed(chromium, tmp_path):
     assert "nothing is not defined" in chromium.console[0]
 
 
-def test_it_opens_without_a_word_and_every_figure_is_seen(look):
+def test_it_opens_without_messages_and_shows_every_figure(look):
     seen = look("charts", "--window-size=520,900")
     names = [name for name, _, _ in seen["charts"]]
     for name in ("Test results on", "emotion", "Recall of each class", "Map of the"):
@@ -72,7 +72,7 @@ def test_it_opens_without_a_word_and_every_figure_is_seen(look):
     assert seen["wide"] <= 0  # no horizontal scrolling in a narrow window
 
 
-def test_the_map_tells_of_points_to_keys_and_pointer(look, trained):
+def test_the_map_describes_points_by_keyboard_and_pointer(look, trained):
     found = read_embeddings(trained / "embeddings.npz")
     seen = look("map")
     assert seen["focused"]
@@ -98,7 +98,7 @@ def test_the_map_tells_of_points_to_keys_and_pointer(look, trained):
 
 
 @pytest.mark.parametrize("mode", [(), (DARK,)], ids=["light", "dark"])
-def test_text_stands_out_from_its_ground(look, mode):
+def test_text_has_enough_contrast(look, mode):
     contrast = look("contrast", *mode)
     assert contrast.pop(".f1") >= 3  # not text: WCAG 2.2, 1.4.11
     assert len(contrast) == 13
@@ -116,7 +116,7 @@ def test_a_screenshot_is_light_or_dark_as_asked(chromium, page, tmp_path, mode, 
     assert pixels.std() > 0.05
 
 
-def test_paper_has_what_is_folded(look, chromium, page, tmp_path):
+def test_printing_shows_folded_parts(look, chromium, page, tmp_path):
     seen = look("paper")
     assert not any(seen["folded"]) and len(seen["folded"]) >= 3
     assert all(seen["printed"])

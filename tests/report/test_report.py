@@ -96,7 +96,7 @@ def permutation_p(good, poor):
     return np.mean(np.array(every) >= every[0] - 1e-9)
 
 
-def test_all_that_a_run_has_left_is_there(page):
+def test_the_page_contains_all_files_of_a_run(page):
     assert page.sections[2:] == [
         "Results",
         "What ran",
@@ -143,7 +143,7 @@ def test_calibration_is_that_of_the_predictions(page, trained):
     right = found.probabilities.argmax(axis=1) == found.labels
     told = [
         row
-        for row in page.table("Utterances by the")
+        for row in page.table("Utterances by confidence")
         if row["probabilities"] == "as trained"
     ]
     assert sum(int(row["utterances"]) for row in told) == len(sure)
@@ -262,7 +262,7 @@ def test_unknown_speakers_are_not_taken_for_different_ones(
     }
     run = write_trained(tmp_path / "run", parts, class_names)
     page = report(run, output=tmp_path / "report.html")
-    assert "nobody has said who speaks" in page.text
+    assert "may share speakers with training" in page.text
     assert "shares no speaker" not in page.text
     assert "There is no interval over speakers" in page.text
     assert page.rows("Results per speaker") == []
@@ -303,7 +303,7 @@ def test_the_worst_mistakes_come_first_and_can_be_heard(page, trained, items):
         np.testing.assert_allclose(heard, said, atol=1e-4)
 
 
-def test_audio_is_only_where_it_may_be_and_can_be(folds, class_names, tmp_path):
+def test_audio_is_included_only_if_allowed_and_readable(folds, class_names, tmp_path):
     def told(corpus, path, *options):
         parts = {
             name: [
@@ -323,7 +323,7 @@ def test_audio_is_only_where_it_may_be_and_can_be(folds, class_names, tmp_path):
         text, heard = told("iemocap", here, *owned)
         assert "No audio of iemocap: its terms" in text and not heard
     text, heard = told("mine", here)
-    assert "No audio of mine: nobody has declared" in text and not heard
+    assert "No audio of mine: no declared licence" in text and not heard
     text, heard = told("mine", here, "mine")
     assert "Audio of mine: own corpus" in text and heard
     text, heard = told("synthetic_target", tmp_path / "gone.wav")
@@ -332,7 +332,7 @@ def test_audio_is_only_where_it_may_be_and_can_be(folds, class_names, tmp_path):
     assert str(tmp_path) not in text
 
 
-def test_a_page_that_is_passed_on_tells_no_path(folds, class_names, tmp_path):
+def test_a_shared_page_contains_no_path(folds, class_names, tmp_path):
     run = write_trained(tmp_path / "run", folds[0], class_names)
     settings = f"# Made of {tmp_path}/my.yaml\nfolder: {tmp_path}/my calls\nlr: 0.1\n"
     (run / "hyperparams.yaml").write_text(settings)
@@ -344,7 +344,7 @@ def test_a_page_that_is_passed_on_tells_no_path(folds, class_names, tmp_path):
     assert "folder: …/my calls\nlr: 0.1" in page
 
 
-def test_nothing_is_heard_unasked(trained, tmp_path):
+def test_audio_needs_the_option(trained, tmp_path):
     page = report(trained, output=tmp_path / "report.html")
     assert "audio" not in {tag for tag, _ in page.elements}
 
@@ -521,7 +521,7 @@ def test_names_cannot_become_markup(folds, class_names, tmp_path):
     assert "<script>alert" not in (tmp_path / "report.html").read_text()
 
 
-def test_the_page_needs_nothing_but_itself(page):
+def test_the_page_is_self_contained(page):
     links = page.attributes("src") + page.attributes("href")
     assert links
     assert all(link.startswith(("data:", "#")) for link in links)
@@ -544,7 +544,7 @@ def test_every_chart_has_a_title_and_a_description(page):
         assert [page.elements[i + 1][0], page.elements[i + 2][0]] == ["title", "desc"]
 
 
-def test_the_command_says_where(trained, tmp_path, capsys, monkeypatch):
+def test_the_command_prints_the_path(trained, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     shutil.copytree(trained, run)
     assert main(["report", str(run)]) == 0

@@ -16,7 +16,7 @@ from speechbrain_ser_cl.results.measured import (
 from speechbrain_ser_cl.results.tables import build_crossval_table, collect_crossvals
 
 
-def test_nothing_changes_not_even_the_order(tmp_path):
+def test_values_and_their_order_are_unchanged(tmp_path):
     found = [0, 1, 1.0, True, None, 0.1 + 0.2, "ü", [[0, 2], [0, 0]], {}, []]
     records = {
         "b/alignment.json": {"z": found, "a": {"": found}},
@@ -58,7 +58,7 @@ def settings():
     ]
 
 
-def test_the_same_table_comes_of_a_third_of_the_bytes(tmp_path):
+def test_the_table_is_unchanged_with_a_third_of_the_bytes(tmp_path):
     for one in settings():
         one.write(tmp_path / "runs" / one.about["setting"] / "crossval.json")
     found = list(find_records(tmp_path / "runs", "crossval.json"))

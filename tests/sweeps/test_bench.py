@@ -86,7 +86,7 @@ def test_what_is_done_is_kept_and_what_is_new_is_run(bench, capsys):
         (["--seed", "3"], "belong in another output_folder"),
     ],
 )
-def test_wrong_entries_are_told(bench, capsys, more, message):
+def test_wrong_entries_are_reported(bench, capsys, more, message):
     _, words = bench
     assert main([*words, *more]) == 2
     told = capsys.readouterr().err

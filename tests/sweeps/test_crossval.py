@@ -205,7 +205,7 @@ def test_folds_can_be_chosen_and_added_later(words, tmp_path):
     assert [len(starts(out / f"fold-{k}" / "seed-3")) for k in range(3)] == [1, 1, 1]
 
 
-def test_splits_of_somebody_else(words, tmp_path, corpus, capsys):
+def test_given_splits(words, tmp_path, corpus, capsys):
     protocol = {"kind": "random_kfold", "n_folds": 4}
     for split in make_folds(read_synthetic(corpus), protocol, seed=42):
         write_split(split, tmp_path / "made" / f"fold-{split.fold}.json")
@@ -264,7 +264,7 @@ def test_a_real_recipe_repeats_its_demo_over_seeds(tmp_path, capsys):
 # ------------------------------------------------------------------ failures
 
 
-def test_a_broken_fold_is_told_and_only_it_runs_again(words, tmp_path, capsys):
+def test_a_broken_fold_is_reported_and_only_it_runs_again(words, tmp_path, capsys):
     out = tmp_path / "out"
     script = tmp_path / "copy" / "train.py"
     shutil.copytree(RECIPE, script.parent)
@@ -298,7 +298,7 @@ def test_a_broken_fold_is_told_and_only_it_runs_again(words, tmp_path, capsys):
     assert (out / "crossval.json").exists()
 
 
-def test_a_killed_fold_goes_on_where_it_was(start, tmp_path):
+def test_a_killed_fold_continues(start, tmp_path):
     out = tmp_path / "out"
     run = out / "fold-1" / "seed-3"
     shared = {"wait_for": str(tmp_path / "go{fold}"), "helper": True, "jobs": 3}
@@ -348,7 +348,7 @@ def test_ctrl_c_leaves_nothing_running(start, tmp_path, backend, jobs, to_group)
     (os.killpg if to_group else os.kill)(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "Interrupted; the same command with --resume goes on" in error
+    assert "Interrupted; the same command with --resume continues" in error
     if backend == "local":  # dask's workers report this
         assert "Traceback" not in error
     assert processes_about(tmp_path) == []
@@ -357,7 +357,7 @@ def test_ctrl_c_leaves_nothing_running(start, tmp_path, backend, jobs, to_group)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_runs_end_with_a_command_that_is_killed(start, tmp_path, number):
+def test_runs_end_when_their_command_is_killed(start, tmp_path, number):
     out = tmp_path / "out"
     process = start("--jobs", "2", wait_for=tmp_path / "never")
     wait_until(lambda: len(list(out.rglob("starts.txt"))) == 2)
@@ -395,7 +395,7 @@ def test_a_training_ends_with_the_command_that_started_it(tmp_path):
 
 
 @ends_with_its_parent
-def test_a_run_ends_with_its_guard(start, tmp_path):
+def test_a_run_ends_with_its_supervisor(start, tmp_path):
     """As when an engine kills the children of its workers."""
     run = tmp_path / "out" / "fold-0" / "seed-3"
     process = start("--folds", "0", wait_for=tmp_path / "never")
@@ -489,7 +489,7 @@ def test_errors_before_anything_runs(words, tmp_path, capsys, more, changes, tol
     assert not list(tmp_path.rglob("starts.txt"))
 
 
-def test_folds_that_cannot_work_are_told_first(words, corpus, tmp_path, capsys):
+def test_folds_that_cannot_work_are_reported_first(words, corpus, tmp_path, capsys):
     """One speaker alone is sad: without her in training, sadness cannot be learned."""
     wavs = sorted(corpus.rglob("*.wav"))[:18]
     rows = [
@@ -526,7 +526,7 @@ def test_folds_that_cannot_work_are_told_first(words, corpus, tmp_path, capsys):
 def test_an_output_folder_with_something_else(words, tmp_path, capsys):
     assert main(words("--folds", "0")) == 0
     capsys.readouterr()
-    assert "--resume goes on" in error_of(capsys, words())
+    assert "--resume continues" in error_of(capsys, words())
     other = error_of(capsys, words("--resume", noise=0.5))
     assert "yaml: noise: 0.0 there, 0.5 now" in other
     other = error_of(capsys, words("--resume", seed=4))
@@ -534,7 +534,7 @@ def test_an_output_folder_with_something_else(words, tmp_path, capsys):
     assert len(starts(tmp_path / "out" / "fold-0" / "seed-3")) == 1
 
 
-def test_a_script_that_ignores_its_split_is_found_out(words, tmp_path, capsys):
+def test_a_script_that_ignores_its_split_is_an_error(words, tmp_path, capsys):
     script = tmp_path / "copy" / "train.py"
     shutil.copytree(RECIPE, script.parent)
     text = script.read_text()

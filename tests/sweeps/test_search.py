@@ -117,7 +117,7 @@ def test_a_search_scores_the_validation_part_and_prunes(here, corpus, capsys):
     assert (folder / "out" / "importance.png").is_file()
 
 
-def test_a_killed_search_goes_on_and_repeats_no_fold(here, monkeypatch, capsys):
+def test_a_killed_search_continues_and_repeats_no_fold(here, monkeypatch, capsys):
     folder, started = here
     monkeypatch.setattr(search, "_BEAT", 1)
     monkeypatch.setattr(search, "_PATIENCE", 1)

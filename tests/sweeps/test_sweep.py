@@ -328,7 +328,7 @@ def test_a_twin_without_one_of_its_corpora(corpus, capsys):
     assert "source only" in told and "(target_folder: no folder is given)" in told
 
 
-def test_a_failed_run_is_told_and_only_it_runs_again(given, tmp_path, capsys):
+def test_a_failed_run_is_reported_and_only_it_runs_again(given, tmp_path, capsys):
     script = tmp_path / "recipe" / "train.py"
     shutil.copytree(RECIPE, script.parent)
     out = tmp_path / "out"
@@ -384,7 +384,7 @@ def test_ctrl_c_leaves_nothing_running(given, tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "the same command with --resume goes on" in error
+    assert "the same command with --resume continues" in error
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
             assert str(out).encode() not in entry.read_bytes()

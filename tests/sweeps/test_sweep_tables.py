@@ -303,7 +303,7 @@ def test_rows_that_cannot_be_compared_have_no_p(sweep):
     assert table.rows[0][3] == "2 of 3 runs failed"
 
 
-def test_a_demo_is_told(sweep):
+def test_a_demo_is_reported(sweep):
     made = sweep("rows: [{name: a}]")
     table = build_sweep_table(made, {"a": setting("a", [5, 6, 7], demo=True)})
     assert "DEMO on synthetic speech" in table.markdown()

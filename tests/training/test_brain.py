@@ -167,7 +167,9 @@ def killed_and_resumed(make, name, epoch, step, **options):
         (2, 6, 3),
     ],
 )
-def test_killed_at_any_step_it_ends_like_one_never_killed(make, interval, epoch, step):
+def test_killed_at_any_step_it_ends_like_an_uninterrupted_run(
+    make, interval, epoch, step
+):
     options = {"run_opts": {"ckpt_interval_steps": interval}}
     whole = fit(make("whole", **options))
     resumed = killed_and_resumed(make, "killed", epoch, step, **options)
@@ -300,7 +302,7 @@ def test_too_many_in_a_row_are_an_error(make):
     assert brain.history.nonfinite_batches == 7
 
 
-def test_a_scaler_may_look_for_its_scale(make):
+def test_overflows_of_the_loss_scale_search_are_allowed(make):
     # In half precision the scale starts high, and the first steps overflow.
     brain = started(make(run_opts={"nonfinite_patience": 2}))
     brain.scaler = torch.GradScaler("cpu", init_scale=2.0**127, growth_interval=1000)
@@ -428,7 +430,7 @@ def test_the_asked_for_epoch_is_tested_and_the_history_is_whole(make, max_key, e
     ).all()
 
 
-def test_nothing_trained_is_nothing_to_test(make):
+def test_without_a_checkpoint_there_is_nothing_to_test(make):
     brain = make(run_opts={"test_only": True})
     fit(brain)
     with pytest.raises(ValueError, match="no checkpoint"):

@@ -72,7 +72,7 @@ def linears():
     return {name: torch.nn.Linear(1, 1) for name in ("first", "second")}
 
 
-def test_speechbrains_checkpointer_cannot_go_on_after_the_kill(killed):
+def test_speechbrains_checkpointer_fails_after_the_kill(killed):
     checkpointer = Checkpointer(killed / "Checkpointer" / "save", linears())
     with pytest.raises((KeyError, RuntimeError), match="second"):
         checkpointer.recover_if_possible()
@@ -137,7 +137,7 @@ def test_the_log_names_the_folder_that_is_there(tmp_path, caplog):
     assert "unfinished" not in caplog.text
 
 
-def test_a_save_costs_the_same_however_many_there_were(tmp_path, monkeypatch):
+def test_the_cost_of_a_save_does_not_grow(tmp_path, monkeypatch):
     checkpointer = AtomicCheckpointer(tmp_path, linears())
     listings = []
     listed = checkpointer.list_checkpoints
@@ -162,7 +162,7 @@ def test_a_file_that_is_cut_off_is_named(tmp_path, size):
     assert not checkpointer.custom_load_hooks
 
 
-def test_a_clock_that_is_put_back_makes_no_older_checkpoint_the_newest(
+def test_a_clock_that_is_set_back_does_not_change_the_newest_checkpoint(
     tmp_path, monkeypatch
 ):
     checkpointer = AtomicCheckpointer(tmp_path, linears())

@@ -50,7 +50,7 @@ def test_without_patience_all_rounds_are_run():
 
 
 @pytest.mark.parametrize("phases", [1, 2])
-def test_resumed_at_the_end_of_any_epoch_it_goes_on_alike(tmp_path, phases):
+def test_resumed_at_the_end_of_any_epoch_it_continues_identically(tmp_path, phases):
     scores = [0.5, 0.6, 0.6, 0.55, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
     whole = RoundCounter(n_rounds=6, phases=phases, patience=2)
     run = epochs_run(whole, scores)

@@ -121,7 +121,7 @@ class Squared(MeanPooling):
         return super().forward(x.square(), lengths)
 
 
-def test_a_mean_after_something_else_is_no_mean(utterances, tmp_path):
+def test_another_operation_before_the_mean_needs_frames(utterances, tmp_path):
     frozen = FrozenSSL(build(), Squared())
     assert not frozen.pooled
     layers, lengths = cached_batch(frozen, utterances, tmp_path)
@@ -156,7 +156,7 @@ def test_frames_and_attention_share_a_cache(tmp_path):
     assert a.folder == b.folder
 
 
-def test_trained_here_is_trained_there(utterances, tmp_path):
+def test_training_on_the_cache_trains_the_backbone(utterances, tmp_path):
     """After training on the cache, the backbone itself gives the same output."""
     backbone, head = build(), ClassifierHead(16, n_classes=2)
     frozen = FrozenSSL(backbone, MeanPooling())
@@ -225,7 +225,9 @@ def test_pooled_layers_give_the_vector_of_the_encoder(
         (MeanPooling(), 1),
     ],
 )
-def test_pooled_layers_that_would_not_be_enough(pooling, freeze, utterances, tmp_path):
+def test_pooled_layers_are_refused_where_frames_are_needed(
+    pooling, freeze, utterances, tmp_path
+):
     encoder = UtteranceEncoder(build(freeze=freeze), pooling)
     assert keep_pooled(encoder, utterances, tmp_path) is None
     assert encoder.reads == "waveform"

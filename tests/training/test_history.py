@@ -21,7 +21,7 @@ def test_a_term_is_averaged_over_the_batches_that_had_it():
     assert history.averages() == {"emotion": 1.5, "contrastive": 3.0}
 
 
-def test_an_epoch_starts_afresh():
+def test_an_epoch_starts_with_empty_averages():
     history = History()
     history.add_batch(batch(emotion=1.0))
     history.end_epoch(1, phase="source")

@@ -122,9 +122,7 @@ def test_a_run_starts_with_its_values_and_a_folder(experiment, tmp_path):
     assert "lr: 0.2" in (tmp_path / "run" / "hyperparams.yaml").read_text()
 
 
-def test_a_run_keeps_what_this_python_has_whatever_is_on_the_path(
-    experiment, tmp_path, monkeypatch
-):
+def test_a_run_records_the_packages_of_this_python(experiment, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
     experiment()
     lines = (tmp_path / "run" / "env.log").read_text().splitlines()
@@ -147,7 +145,7 @@ def test_a_misspelt_key_is_an_error_that_says_which_is_meant(experiment, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_value_of_a_wrong_type_is_told_with_its_class(experiment, tmp_path):
+def test_a_value_of_a_wrong_type_is_reported_with_its_class(experiment, tmp_path):
     yaml = YAML + "epochs: !new:speechbrain_ser_cl.training.RoundCounter\n"
     yaml += "    n_rounds: many\n    phases: 1\n"
     with pytest.raises(ValueError, match=r"x\.yaml: Invalid argument to class .*Round"):
@@ -186,7 +184,7 @@ def test_other_settings_are_refused_by_name(experiment):
         experiment()
 
 
-def test_no_change_is_overlooked(experiment):
+def test_every_change_of_settings_is_found(experiment):
     experiment()
     noise = "noise: !new:torch.nn.Dropout\n    p: 0.5"
     for old, new in (
@@ -199,7 +197,7 @@ def test_no_change_is_overlooked(experiment):
             experiment(YAML.replace(old, new))
 
 
-def test_ten_changes_are_enough_for_a_message(experiment):
+def test_a_message_lists_up_to_ten_changes(experiment):
     many = "".join(f"key{n}: 1\n" for n in range(30))
     experiment(YAML + many)
     with pytest.raises(ValueError) as error:

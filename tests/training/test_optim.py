@@ -47,7 +47,7 @@ def test_the_longest_key_that_fits_decides():
     }
     assert {group["name"]: group["lr"] for group in groups} == rates
     # "backbone.layer" is not the beginning of a complete name.
-    with pytest.raises(ValueError, match=r"backbone\.layer names no part"):
+    with pytest.raises(ValueError, match=r"backbone\.layer matches no part"):
         parameter_groups(modules, rates | {"backbone.layer": 1.0})
 
 

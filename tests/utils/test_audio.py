@@ -274,7 +274,7 @@ def test_more_than_what_is_asked_for_is_refused(tmp_path):
     assert len(load_audio(tmp_path / "a.flac", 10, 20, longest=60)) == 160000
 
 
-def test_what_is_no_file_is_told(tmp_path):
+def test_what_is_no_file_is_reported(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")
     for path, told in {tmp_path: "a folder", tmp_path / "pipe.wav": "no audio"}.items():
         with pytest.raises(AudioError, match=f"this is {told}"):

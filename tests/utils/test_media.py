@@ -82,7 +82,7 @@ def test_a_corpus_of_videos(av, tmp_path):
         folder = tmp_path / f"subject {subject}" / emotion / "sentence 2"
         folder.mkdir(parents=True)
         write(av, folder / "s_3_fe_2.avi", "pcm_s16le", seconds=0.5)
-    with pytest.warns(UserWarning, match="going on with 2"):
+    with pytest.warns(UserWarning, match="continuing with 2"):
         angry, fearful = CORPORA.get("enterface")(tmp_path, allow_missing=True)
     assert (angry.emotion, angry.speaker) == ("angry", "enterface_1")
     assert (fearful.text_id, fearful.speaker) == ("enterface_fear_2", "enterface_3")

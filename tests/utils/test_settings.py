@@ -60,7 +60,7 @@ def typed(recipe, lines):
         ("fold: " + "[" * 9999, "not valid YAML"),
     ],
 )
-def test_an_override_that_cannot_be_used_is_told(recipe, override, told):
+def test_an_override_that_cannot_be_used_is_reported(recipe, override, told):
     with pytest.raises(SettingsError) as error:
         resolve_settings(recipe, typed(recipe, override))
     assert told in str(error.value)
@@ -87,7 +87,7 @@ def test_values_are_those_of_the_yaml_with_references_and_overrides(recipe):
         (b"a: &a [1]\nb: &b [*a,*a]\nc: [*z]\n", "undefined alias"),
     ],
 )
-def test_a_yaml_that_cannot_be_used_is_told(tmp_path, text, told):
+def test_a_yaml_that_cannot_be_used_is_reported(tmp_path, text, told):
     path = tmp_path / "my.yaml"
     path.write_bytes(text)
     with pytest.raises(ValueError) as error:

@@ -55,8 +55,7 @@ _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES.values()
 
 
 def weights_hash(weights: nn.Module | Mapping[str, Tensor]) -> str:
-    """Hashes weights: two models have the same hash if and only if their weights are
-    equal.
+    """Hashes weights: models have the same hash if their weights are equal.
 
     Arguments
     ---------
@@ -348,7 +347,7 @@ class FeatureCache:
         for error in errors:
             logger.warning(
                 "%s. The file is not used; what is missing without it is computed. "
-                "Delete it if it is of no use.",
+                "Delete it if it is not needed.",
                 error,
             )
         for pack in packs:

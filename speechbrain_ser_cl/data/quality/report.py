@@ -447,9 +447,8 @@ def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
         yield Finding(
             "unknown speaker",
             WARNING,
-            f"the speaker is not known ({offenders(unknown)}): nothing tells whether "
-            "somebody is in training and in test; protocol: {unknown: leave_out} does "
-            "without them",
+            f"the speaker is not known ({offenders(unknown)}): training and test may "
+            "share speakers; protocol: {unknown: leave_out} leaves them out",
             unknown,
         )
     classes, forms = defaultdict(set), defaultdict(set)
@@ -471,7 +470,7 @@ def _speakers(items: Sequence[Labelled]) -> Iterator[Finding]:
                 "speaker with one class",
                 WARNING,
                 f"speakers with utterances of one class only ({offenders(single)}): "
-                "who speaks tells the class",
+                "the speaker determines the class",
                 single,
             )
     for key, known in traits.items():
@@ -519,9 +518,9 @@ def _recordings(
         yield Finding(
             "recorded otherwise",
             WARNING,
-            f"the form of the files tells the class of {guess:.0%}, the most frequent "
-            f"class is {usual:.0%} ({offenders(forms)}): a model may learn how classes "
-            "were recorded",
+            f"the form of the files predicts the class of {guess:.0%}, the most "
+            f"frequent class is {usual:.0%} ({offenders(forms)}): a model may learn "
+            "how classes were recorded",
             forms,
         )
 

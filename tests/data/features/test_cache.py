@@ -297,7 +297,7 @@ def test_weights_hash_tells_weights_apart():
 
 
 @pytest.mark.parametrize("name", ["../outside", "/abs", "a/b", "", "ü 😀\n", "a" * 300])
-def test_ids_lead_nowhere(name, new_cache, utterances, extract, tmp_path):
+def test_ids_cannot_leave_the_folder(name, new_cache, utterances, extract, tmp_path):
     named = [dataclasses.replace(u, id=f"{name}{k}") for k, u in enumerate(utterances)]
     before = set(tmp_path.parent.rglob("*"))
     cache = new_cache()
@@ -343,7 +343,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_damage_is_named_and_made_good(
+def test_damaged_features_are_named_and_computed_again(
     damage, new_cache, utterances, extract, caplog, tmp_path
 ):
     cache = new_cache()
@@ -473,7 +473,7 @@ def children(process):
     return [int(pid) for pid in tasks.read_text().split()]
 
 
-def test_a_killed_run_goes_on_at_the_utterance(
+def test_a_killed_run_continues_at_the_utterance(
     new_cache, corpus, utterances, extract, tmp_path
 ):
     """Kills the run, and one of the two processes that it started."""
@@ -586,7 +586,7 @@ def test_ranks_share_the_work_and_runs_wait_for_each_other(
         assert_right(cache, utterances, extract)
 
 
-def test_a_script_that_cannot_be_imported_is_told_so(corpus, tmp_path):
+def test_a_script_that_cannot_be_imported_is_reported_so(corpus, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"

@@ -227,7 +227,7 @@ def test_classes_that_the_recording_gives_away(clean, tmp_path):
     # Half of one class in stereo: right for 37.5 %, and for 25 % without.
     report = report_of(changed)
     assert list(found(report)) == ["recorded otherwise"]
-    assert "tells the class of 38%, the most frequent class is 25%" in report.text()
+    assert "predicts the class of 38%, the most frequent class is 25%" in report.text()
     # If all classes have it, it carries no information.
     even = [
         replace(u, path=changed[3].path) if n % 8 < 4 else u
@@ -252,7 +252,7 @@ def test_ten_offenders_are_named_and_all_written(clean, tmp_path):
 # ------------------------------------------------------------------ decoding once
 
 
-def test_files_are_listened_to_once(clean, tmp_path):
+def test_files_are_decoded_once(clean, tmp_path):
     cache = tmp_path / "data" / "facts.jsonl"
     utterances = []
     for n, u in enumerate(clean[:4]):
@@ -279,7 +279,7 @@ def test_files_are_listened_to_once(clean, tmp_path):
     assert again[utterances[1].id] == facts[utterances[1].id]
 
 
-def test_what_is_noted_is_used(clean, tmp_path):
+def test_cached_facts_are_used(clean, tmp_path):
     cache = tmp_path / "facts.jsonl"
     audio_facts(clean[:1], cache)
     cache.write_text(cache.read_text().replace("16000", "12345"))
