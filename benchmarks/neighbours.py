@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What is the nearest utterance alike in, with a contrastive loss and without?
+"""Compares nearest neighbours in embeddings with and without a contrastive loss.
 
 Two views of an utterance share speaker, text and emotion, so that a loss between views
 may draw together any of them. Of each run of a table (its embeddings of the target's
@@ -29,7 +29,7 @@ RESULTS = Path(__file__).parent / "results" / "neighbours.json"
 
 
 def measure(folder):
-    """Of one run: its setting, UAR and the Recall@1 of what utterances share."""
+    """Reads the setting, UAR and Recall@1 of what utterances share, of one run."""
     record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     found = read_embeddings(folder / "embeddings.npz")
     tested = read_parts(folder / "utterances.csv")["target_test"]
@@ -50,7 +50,7 @@ def measure(folder):
 
 
 def main():
-    """Reads the runs and writes."""
+    """Reads the runs and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="+", type=Path, help="of ser-cl table")
     options = parser.parse_args()

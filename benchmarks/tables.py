@@ -324,7 +324,7 @@ def ser(found):
 
 
 def ser_figure(found, path):
-    """Heat maps of UAR by training and test corpus, one for each kind of features."""
+    """Draws UAR by training and test corpus, one heat map per kind of features."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -377,7 +377,7 @@ def without_labels(found):
 
 
 def neighbours(found):
-    """Recall@1 of emotion, speaker and text by pair of corpora, encoder and setting."""
+    """Writes Recall@1 of emotion, speaker and text by corpora, encoder and setting."""
     groups = {}
     for run in sorted(found["runs"], key=lambda run: run["order"]):
         key = run["source"], run["target"], run["encoder"]

@@ -76,10 +76,7 @@ class FineTuningBrain(SERBrain):
 
 
 def make_loaders(hparams, parts, classes, read=waveform, hop=1):
-    """Makes loaders for training, validation and test; ``keep_frozen`` gives ``read``.
-
-    Validation and test read whole utterances, up to ``max_test_seconds``.
-    """
+    """Makes loaders of the parts; ``keep_frozen`` returns ``read`` and ``hop``."""
     max_seconds, longest = hparams["max_seconds"], hparams["max_test_seconds"]
     options, seed = hparams["loader_options"], hparams["seed"]
     if hop is None:  # vectors need neither cutting nor workers

@@ -1,4 +1,4 @@
-"""MSP-Podcast, whose parts stand in two files (Lotfian and Busso 2019)."""
+"""Reads MSP-Podcast, which lists its parts twice (Lotfian and Busso 2019)."""
 
 import re
 from functools import cache
@@ -20,7 +20,7 @@ PARTS = ("Partitions.txt", "Partition.txt")
 
 
 class MSPPodcastReader(CardReader):
-    """MSP-Podcast's card; its two lists of parts have to say the same.
+    """Reads MSP-Podcast by its card; its two lists of parts must be equal.
 
     Example
     -------

@@ -89,7 +89,9 @@ def write_synthetic(
     utterances_per_speaker: int = 20,
     listeners: int = 0,
 ) -> Path:
-    """Writes a corpus of synthetic speech; equal arguments give equal files.
+    """Writes a corpus of synthetic speech.
+
+    Files are identical for identical arguments and versions of numpy and scipy.
 
     Women and men alternate as speakers, two per session. Each speaker says one of ten
     texts in a neutral, happy, sad and angry voice in turn, 1 to 2.5 s each. The two

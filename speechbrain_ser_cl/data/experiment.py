@@ -297,7 +297,7 @@ def prepare(
 
 
 def _excluded(patterns: str | Sequence[object] | None) -> Callable[[str], bool]:
-    """Returns the test whether an id is one of ``exclude``."""
+    """Returns a function that tests whether an id is one of ``exclude``."""
     every = [patterns] if isinstance(patterns, str) else patterns or []
     return lambda name: any(fnmatchcase(name, str(pattern)) for pattern in every)
 

@@ -275,7 +275,7 @@ KINDS = {
 }
 """Kinds of results by name."""
 MEASURES = tuple(dict.fromkeys(n for kind in KINDS.values() for n in kind.titles))
-"""What can be pooled and tested, of any kind."""
+"""Measures that can be pooled and tested, of any kind."""
 
 
 def look_up(metric: str) -> tuple[str, bool] | None:

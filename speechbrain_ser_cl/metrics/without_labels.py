@@ -26,7 +26,7 @@ def criteria(
     source_labels: ArrayLike,
     source_embeddings: ArrayLike,
 ) -> dict[str, float]:
-    """Compute all criteria of one model.
+    """Computes all criteria of one model.
 
     Arguments
     ---------
@@ -69,7 +69,7 @@ def criteria(
 
 
 def rank_correlation(values: ArrayLike, truth: ArrayLike) -> float | None:
-    """Measure whether a criterion orders models as their true score does.
+    """Measures whether a criterion orders models as their true score does.
 
     Arguments
     ---------

@@ -105,7 +105,7 @@ class Column:
 
     @property
     def is_measure(self) -> bool:
-        """Whether it is computed from the test utterances."""
+        """Returns whether the column is computed from the test utterances."""
         return look_up(self.metric) is not None
 
     def write(self, value: float | None) -> str:

@@ -391,7 +391,7 @@ def _note(
 
 
 def _chosen_without_labels(done: Iterable[_Result]) -> str:
-    """Says how well criteria without labels order the runs that have them."""
+    """Describes how well criteria without labels order the runs that have them."""
     names = {f"valid.{name}": title for name, title in CRITERIA.items()}
     names["valid.uar"] = "UAR on the source's validation part"
     rows = [

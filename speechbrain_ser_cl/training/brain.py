@@ -330,7 +330,7 @@ class SERBrain(sb.Brain):
 
     @torch.no_grad()
     def outputs_of(self, loader: DataLoader[Any]) -> dict[str, Tensor]:
-        """Computes what the model gives for whole utterances.
+        """Computes the model's outputs for whole utterances.
 
         Arguments
         ---------
@@ -414,7 +414,7 @@ class SERBrain(sb.Brain):
     def _without_labels(
         self, seen: Mapping[str, Any], unlabelled: DataLoader[Any]
     ) -> dict[str, float]:
-        """Computes the criteria that need no label of the target, where they can be."""
+        """Computes criteria without labels of the target; empty for too few rows."""
         target = self.outputs_of(unlabelled)
         p, x = target["logits"].softmax(dim=1), target["embeddings"]
         few = min(len(p), len(seen["label"])) < LEAST

@@ -397,7 +397,7 @@ class Paper(TypedDict):
 
 @_closed
 class Measured(TypedDict):
-    """Measured results: records of the kinds above by their paths."""
+    """Measured results: records of the kinds above, by their paths."""
 
     measured: Literal[2]
     records: dict[str, dict[str, Any]]

@@ -194,7 +194,7 @@ def prepare_features(hparams, backbone, parts):
 
 
 def make_loaders(hparams, stage, parts, classes, whole, views):
-    """Loaders of a stage, for training, validation and an SVM's training."""
+    """Makes a stage's loaders for training, validation and an SVM's training."""
     size, seed = stage["batch_size"], hparams["seed"]
     options = hparams["loader_options"]
     read, augment, hop = views if stage["augmented"] else whole
