@@ -12,7 +12,8 @@ the table says whether their values agree.
 
 The peer is pytorch-metric-learning; lightly for barlow_twins, vicreg and moco;
 pytorch-adapt for coral, mmd and information_maximization (``pip install lightly
-pytorch-adapt``); else the formula with masks, written here.
+pytorch-adapt``); else the formula with masks, written here. Losses of two batches take
+two tensors, ours and the peer's.
 
 The peer lists pairs or triplets one by one: its NT-Xent needs 13 GB at 256 rows. It
 therefore runs up to --largest-peer rows only, and no process may need more than
@@ -193,7 +194,7 @@ def plain(name):
         return -((1 - log_p.exp()) ** 2 * log_p).mean()
 
     def margin(z, _):
-        x, n = F.normalize(z).chunk(2)
+        x, n = (F.normalize(v) for v in z.chunk(2))
         a, b = x.chunk(2)
         return 0.5 * (1 - (a * b).sum(1)).mean() + F.relu(a @ n.T - 0.4).mean()
 
@@ -202,8 +203,10 @@ def plain(name):
     )
 
     def dann(z, _):
-        domain = (torch.arange(len(z)) < len(z) / 2).float()
-        reverse = 2 * z.detach() - z  # identity with gradient -1
+        source, target = z.chunk(2)
+        both = torch.cat([source, target])
+        domain = torch.cat([torch.ones(len(source)), torch.zeros(len(target))])
+        reverse = 2 * both.detach() - both  # identity with gradient -1
         logits = net(reverse).squeeze(1)
         return F.binary_cross_entropy_with_logits(logits, domain)
 

@@ -180,17 +180,21 @@ def cache_epoch(found):
 
 def training_step(found):
     """Table of the parts of a training step's time."""
-    rows = [[part, f"{ms:.1f}"] for part, ms in found["median_ms"].items()]
+    parts = found["median_ms"]
+    total = sum(parts.values())
+    rows = [[k, f"{ms:.1f}", f"{100 * ms / total:.1f}"] for k, ms in parts.items()]
     rows += [
-        [f"with the loader: {part}", f"{ms:.1f}"]
+        [f"with the loader: {part}", f"{ms:.1f}", "–"]
         for part, ms in found["with_loader_median_ms"].items()
     ]
     about = (
         f"{found['recipe']}, {found['encoder']}, batches of {found['batch_size']} "
         f"utterances of at most {found['max_seconds']} s, {found['precision']}. "
     )
+    if "load_before" in found:
+        about += f"Load before: {found['load_before']:.0f} processes. "
     where = found["machine"] | {"versions": found["versions"]}
-    return [*table(["part", "ms"], rows), "", about + machine(where)]
+    return [*table(["part", "ms", "%"], rows), "", about + machine(where)]
 
 
 def loading(found):

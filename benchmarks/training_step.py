@@ -15,6 +15,7 @@ Authors
 
 import importlib.util
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -168,6 +169,7 @@ def main(argv):
     hparams_file, run_opts, overrides = sb.parse_arguments(argv)
     overrides, hparams_file = yaml.safe_load(overrides) or {}, Path(hparams_file)
     recipe, found = load_recipe(find_script(hparams_file)), {}
+    load_before = os.getloadavg()[0]
     recipe.MultitaskBrain = measured(recipe.MultitaskBrain, found)
     with tempfile.TemporaryDirectory() as output, suppress(DoneError):
         overrides |= {"output_folder": output, "source_batches": STEPS}
@@ -179,6 +181,7 @@ def main(argv):
         "encoder": Path(values["ssl_source"]).name,
         **{key: values[key] for key in ("freeze", "batch_size", "max_seconds")},
         "steps": STEPS,
+        "load_before": load_before,
         **found,
         "machine": machine(),
         "versions": package_versions(),

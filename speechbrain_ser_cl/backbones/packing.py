@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
@@ -278,8 +279,8 @@ class Packing:
     ) -> Tensor:
         """Computes softmax self-attention of each utterance, by fused kernels.
 
-        The backward pass recomputes the scores, H × t × t values per utterance, instead
-        of storing them.
+        Scores, H × t × t values per utterance, are not stored for the gradient. A CPU
+        stores the weights if there is ``p`` or ``gates``.
 
         Arguments
         ---------
@@ -305,8 +306,7 @@ class Packing:
         >>> packing.attention(x, x, x).shape
         torch.Size([4, 16])
         """
-        keeps_scores = gates is not None or (p > 0 and queries.is_cpu)
-        run = recomputed if keeps_scores else _called
+        run = _called if gates is None or queries.is_cpu else recomputed
         parts = self.by_group(queries, keys, values, gates)
         return torch.cat(
             [
@@ -331,28 +331,73 @@ def _attention(
 ) -> Tensor:
     q, k, v = (group.padded(x).transpose(1, 2) for x in (queries, keys, values))
     mask = None if group.mask is None else group.mask[:, None, None, :]
+    added = None
     if bias is not None and gates is not None:
-        scores = bias(group.padded(gates))
-        if mask is not None:
-            scores = scores.masked_fill(~mask, -torch.inf)
-        mask = scores.to(q.dtype)
-    if p > 0 and q.is_cpu:
-        y = _attention_with_dropout(q, k, v, mask, p)
+        added = bias(group.padded(gates)).to(q.dtype)
+    learns = torch.is_grad_enabled() and not torch.compiler.is_exporting()
+    if q.is_cpu and (p > 0 or (added is not None and learns)):
+        y: Tensor = _Attention.apply(  # type: ignore[no-untyped-call]
+            q, k, v, added, mask, p
+        )
     else:
+        if added is not None:
+            mask = added if mask is None else added.masked_fill(~mask, -torch.inf)
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
     return group.valid(y.transpose(1, 2)).flatten(1)
 
 
-def _attention_with_dropout(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, p: float
-) -> Tensor:
-    """Computes attention by its formula; torch has no CPU kernel with dropout."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, -torch.inf)
-    elif mask is not None:
-        scores = scores + mask
-    return dropout(scores.softmax(-1), p).to(v.dtype) @ v
+class _Attention(torch.autograd.Function):
+    """Computes attention by its formula, for CPUs, where torch has no fused kernel.
+
+    Of size t × t it stores the weights, and which of them were dropped.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        added: Tensor | None,
+        mask: Tensor | None,
+        p: float,
+    ) -> Tensor:
+        """Attends (n, H, t, d) with something added to the scores, and valid keys."""
+        with torch.autocast("cpu", enabled=False):
+            scores = (q * q.shape[-1] ** -0.5) @ k.mT
+            if added is not None:
+                scores += added
+            if mask is not None:
+                scores.masked_fill_(~mask, -torch.inf)
+            weights = kept = scores.softmax(-1)
+            dropped = None
+            ctx.factor = 1.0
+            if p > 0:
+                p = round(p * 2**16) / 2**16  # as dropout does
+                ctx.factor = 1 / (1 - p) if p < 1 else 0.0
+                kept = dropout(weights, p)
+                dropped = kept == 0
+            ctx.save_for_backward(q, k, v, weights, dropped)
+            ctx.gated = added is not None
+            return kept @ v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        """Returns the gradients of q, k, v and of what was added."""
+        q, k, v, weights, dropped = ctx.saved_tensors
+        outer = outer * ctx.factor
+        kept, of_weights = weights, outer @ v.mT
+        if dropped is not None:
+            kept = weights.masked_fill(dropped, 0)
+            of_weights.masked_fill_(dropped, 0)
+        of_v = kept.mT @ outer
+        of_scores = torch.ops.aten._softmax_backward_data(
+            of_weights, weights, -1, weights.dtype
+        )
+        scale = q.shape[-1] ** -0.5
+        of_q, of_k = (of_scores @ k) * scale, of_scores.mT @ (q * scale)
+        return of_q, of_k, of_v, of_scores if ctx.gated else None, None, None
 
 
 def _cheapest_groups(counts: list[int], group_cost: int) -> list[tuple[int, int]]:

@@ -4,8 +4,9 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from speechbrain_ser_cl.losses.base import ViewLoss
+from speechbrain_ser_cl.losses.base import ViewLoss, closed_form, needs_gradient
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -63,13 +64,17 @@ class BarlowTwinsLoss(ViewLoss):
         """Computes equation 1 on the cross-correlation of the batch."""
         if len(z_a) < 2:
             raise ValueError("BarlowTwinsLoss needs at least two utterances, found 1")
-        correlation = _standardise(z_a).T @ _standardise(z_b) / len(z_a)
-        diagonal = correlation.diagonal()
-        across = correlation - diagonal.diag()
-        agree = (1 - diagonal).square().sum()
-        return agree + self.lambda_offdiag * across.square().sum()
-
-
-def _standardise(z: Tensor) -> Tensor:
-    variance, mean = torch.var_mean(z, dim=0, correction=0)
-    return (z - mean) / (variance + 1e-5).sqrt()
+        # Standardises with the batch's own statistics.
+        a, b = (F.batch_norm(z, None, None, training=True) for z in (z_a, z_b))
+        needed = needs_gradient(a, b)
+        with torch.no_grad():
+            missed = (a.T @ b).div_(len(a))
+            diagonal = missed.diagonal().sub_(1)
+            slope = self.lambda_offdiag * missed
+            slope.diagonal().copy_(diagonal)
+            total = (slope * missed).sum()
+            gradients = []
+            if needed:
+                slope.mul_(2 / len(a))
+                gradients = [b @ slope.T, a @ slope]
+        return closed_form(total, 1, gradients, [a, b])

@@ -1,7 +1,8 @@
 """Base classes and helpers of losses: input checks, unit vectors, tiles of anchors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -283,31 +284,110 @@ def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor
     return check_one_each("labels", labels, number, of).long()
 
 
+def full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Returns a context without autocast."""
+    if torch.is_autocast_enabled(device.type):
+        off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
+        return off
+    return nullcontext()
+
+
+def closed_form(
+    total: Tensor,
+    count: Tensor | int,
+    gradients: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+) -> Tensor:
+    """Returns total / count with a gradient that is computed already.
+
+    NaN if an input contains NaN or infinity. A backward pass with
+    ``create_graph=True``, for second derivatives, raises an error.
+
+    Arguments
+    ---------
+    total : torch.Tensor
+        A scalar.
+    count : torch.Tensor or int
+        Divisor, a scalar.
+    gradients : sequence of torch.Tensor
+        Of the total with respect to each input; empty if not needed.
+    inputs : sequence of torch.Tensor
+        Tensors that the total was computed from.
+
+    Returns
+    -------
+    torch.Tensor
+        A scalar.
+
+    Example
+    -------
+    >>> x = torch.ones(2, requires_grad=True)
+    >>> closed_form(torch.tensor(6.0), 2, [torch.tensor([2.0, 4.0])], [x]).backward()
+    >>> x.grad
+    tensor([1., 2.])
+    """
+    value = total / count
+    if not gradients:
+        for z in inputs:
+            value = value + zero_or_nan(z)
+        return value
+    # Plus something that is 0 here and has this gradient: several times as fast as an
+    # autograd function in Python.
+    for z, gradient in zip(inputs, gradients, strict=True):
+        still = (z - z.detach()).flatten()
+        value = value + torch.dot(still, (gradient / count).flatten())
+    if not torch.compiler.is_compiling():
+        value.register_hook(_refuse_second_derivatives)
+    return value
+
+
+def _refuse_second_derivatives(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            "this loss has no second derivatives: call backward() or autograd.grad() "
+            "without create_graph=True"
+        )
+
+
+def needs_gradient(*inputs: Tensor) -> bool:
+    """Tells whether the gradient of one of the inputs is needed."""
+    return torch.is_grad_enabled() and any(z.requires_grad for z in inputs)
+
+
+def scaled_rows(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns rows of length 1, and the two divisors of each row."""
+    # Relative to the largest value, because squares could overflow.
+    largest = z.abs().amax(dim=1, keepdim=True)
+    largest.masked_fill_(largest < torch.finfo(z.dtype).tiny, 1)
+    z = z / largest
+    # At least 1, except for rows of zeros.
+    length = torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_(min=1)
+    return z.div_(length), length, largest
+
+
+def across(outer: Tensor, rows: Tensor, length: Tensor, largest: Tensor) -> Tensor:
+    """Converts a gradient of :func:`scaled_rows` to one of its input."""
+    along = (outer * rows).sum(dim=1, keepdim=True)
+    gradient: Tensor = torch.addcmul(outer, rows, along, value=-1)
+    # Two divisions, because the product of both divisors could overflow.
+    return gradient.div_(length).div_(largest)
+
+
 class _Unit(torch.autograd.Function):
     """Scales rows to length 1; see :func:`unit`."""
 
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
-        """Divides rows by their length, computed relative to their largest number."""
-        largest = z.abs().amax(dim=1, keepdim=True)
-        largest = largest.masked_fill(largest < torch.finfo(z.dtype).tiny, 1)
-        z = z / largest
-        length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-        length = length.masked_fill(length == 0, 1)
-        z = z / length
-        # Two divisions, because the product of both divisors could overflow.
-        ctx.save_for_backward(z, length, largest)
-        return z
+        """Divides rows by their length."""
+        made = scaled_rows(z)
+        ctx.save_for_backward(*made)
+        return made[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Tensor:
         """Projects the gradient orthogonally to each row; divides by the row's norm."""
-        z, length, largest = ctx.saved_tensors
-        along = (outer * z).sum(dim=1, keepdim=True)
-        across: Tensor = torch.addcmul(outer, z, along, value=-1)
-        across = across / length / largest
-        return across
+        return across(outer, *ctx.saved_tensors)
 
 
 def unit(z: Tensor) -> Tensor:
@@ -383,8 +463,8 @@ def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
     >>> logsumexp, s / total  # log 2
     (tensor([0.6931]), tensor([[0.5000, 0.5000, 0.0000]]))
     """
-    largest = s.amax(dim=1, keepdim=True)
-    largest.masked_fill_(largest == -torch.inf, 0)
+    # Finite, also where all entries are left out.
+    largest = s.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(s.dtype).min)
     total = s.sub_(largest).exp_().sum(dim=1, keepdim=True)
     logsumexp = total.log().add_(largest).squeeze(1)
     return logsumexp, total.clamp_(min=torch.finfo(s.dtype).tiny)
@@ -425,12 +505,10 @@ class Tile:
 
     Arguments
     ---------
-    rows : torch.Tensor
+    rows : torch.Tensor or slice
         Indices of the anchors in the batch (A,).
     labels : torch.Tensor
         Labels of the batch (N, ...).
-    start : int or None
-        First index, if the anchors are consecutive rows. None: any rows.
 
     Example
     -------
@@ -438,19 +516,17 @@ class Tile:
     tensor([[ True, False, False]])
     """
 
-    def __init__(self, rows: Tensor, labels: Tensor, start: int | None = None) -> None:
+    def __init__(self, rows: Tensor | slice, labels: Tensor) -> None:
         self.rows = rows
         self.labels = labels
-        self.start = start
-        some = rows if start is None else slice(start, start + len(rows))
-        self.here = labels[some]
+        self.here = labels[rows]
 
     def fill_own_(self, matrix: Tensor, value: float) -> Tensor:
         """Sets the entries between an anchor and itself in a matrix (A, N)."""
-        if self.start is None:
-            matrix[torch.arange(len(matrix), device=matrix.device), self.rows] = value
+        if isinstance(self.rows, slice):
+            matrix.diagonal(self.rows.start).fill_(value)
         else:
-            matrix.diagonal(self.start).fill_(value)
+            matrix[torch.arange(len(matrix), device=matrix.device), self.rows] = value
         return matrix
 
     def same(self) -> Tensor:
@@ -460,59 +536,6 @@ class Tile:
     def positives(self) -> Tensor:
         """Booleans (A, N): other rows with the anchor's label."""
         return self.fill_own_(self.same(), False)
-
-
-class _MeanOverTiles(torch.autograd.Function):
-    """Computes a loss and its gradient in one pass over tiles of anchors."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        loss: "PairLoss",
-        needed: bool,
-        queries: Tensor,
-        keys: Tensor,
-        *rows: Tensor,
-    ) -> Tensor:
-        """Computes the loss and stores the gradients of queries and keys."""
-        labels, *anchors = rows
-        places = torch.arange(len(keys), device=keys.device)
-        if anchors:
-            places = anchors[0].nonzero().squeeze(1)
-        most = loss.tile or (2**20 if keys.device.type == "cpu" else 2**26)
-        # With fewer anchors per tile, the keys' gradient would take most of the time.
-        step = max(1 if loss.tile else 128, most // len(keys))
-        if needed and (anchors or step < len(keys)):
-            of_queries, of_keys = torch.zeros_like(queries), torch.zeros_like(keys)
-        total, count = (0 * queries).sum(), queries.new_zeros(())
-        for start in range(0, len(places), step):
-            part = slice(start, start + step)
-            tile = Tile(places[part], labels, None if anchors else start)
-            some = tile.rows if anchors else part
-            s, pull_back = loss.compare(queries[some], keys)
-            value, number, gradient = loss.terms(s, tile)
-            total += value
-            count += number
-            if needed:
-                of_part, of_others = pull_back(gradient)
-                if step >= len(keys) and not anchors:  # the only tile
-                    of_queries, of_keys = of_part, of_others
-                    break
-                of_keys += of_others
-                of_queries[some] = of_part
-        count.clamp_(min=1)
-        # New tensors: a compiler would otherwise use the values before the writes.
-        if needed:
-            ctx.save_for_backward(of_queries / count, of_keys / count)
-        return total / count
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        """Scales the gradients that the forward pass stored."""
-        of_queries, of_keys = ctx.saved_tensors
-        rows = (None,) * (len(ctx.needs_input_grad) - 4)
-        return None, None, outer * of_queries, outer * of_keys, *rows
 
 
 class PairLoss(nn.Module):
@@ -545,6 +568,8 @@ class PairLoss(nn.Module):
     # Most elements of a matrix between anchors and batch, unless the batch is longer.
     # None: the size of a processor's cache, or a size that fills a GPU.
     tile: int | None = None
+    # Embeddings times c have similarities times c ** degree.
+    degree = 2
 
     def __init__(self, normalize: bool = True, gather: bool = False) -> None:
         super().__init__()
@@ -596,10 +621,8 @@ class PairLoss(nn.Module):
                     f"embeddings, found shape {tuple(anchors.shape)}"
                 )
             rows.append(anchors)
-        with torch.autocast(embeddings.device.type, enabled=False):
+        with full_precision(embeddings.device):
             (z,) = widen(embeddings)
-            if self.normalize:
-                z = unit(z)
             broken = None
             if not known.all():
                 broken = zero_or_nan(z)
@@ -610,16 +633,52 @@ class PairLoss(nn.Module):
                 check_some("embeddings", z)
             elif not len(z):
                 return broken
-            queries, keys = self.sides(z)
-            # The same tensor twice would lose half of its gradient in compilers.
-            keys = keys.view_as(keys)
-            learned = torch.is_grad_enabled() and (
-                queries.requires_grad or keys.requires_grad
-            )
-            loss: Tensor = _MeanOverTiles.apply(  # type: ignore[no-untyped-call]
-                self, learned, queries, keys, *rows
-            )
+            loss = self._over_tiles(z, *rows)
             return loss if broken is None else loss + broken
+
+    def _over_tiles(
+        self, z: Tensor, labels: Tensor, anchors: Tensor | None = None
+    ) -> Tensor:
+        """Computes loss and gradient in one pass over tiles of anchors."""
+        inputs = [z]
+        temperature = getattr(self, "temperature", None)
+        if isinstance(temperature, Tensor):
+            inputs.append(temperature)
+        needed = needs_gradient(*inputs)
+        with torch.no_grad():
+            u, *lengths = scaled_rows(z) if self.normalize else (z,)
+            places = None if anchors is None else anchors.nonzero().squeeze(1)
+            most = self.tile or (2**20 if z.device.type == "cpu" else 2**26)
+            # With fewer anchors, the others' gradient would take most of the time.
+            step = max(1 if self.tile else 128, most // len(z))
+            whole = places is None and step >= len(z)
+            total: Tensor | None = None
+            count: Tensor | int = 0
+            gradients = [] if whole or not needed else [torch.zeros_like(z)]
+            for start in range(0, len(z) if places is None else len(places), step):
+                part = slice(start, start + step)
+                rows = part if places is None else places[part]
+                tile = Tile(rows, labels)
+                s, pull_back = self.compare(u if whole else u[rows], u, tile)
+                value, number, gradient = self.terms(s, tile)
+                count = number if total is None else count + number
+                total = value if total is None else total + value
+                if needed and whole:
+                    gradients = list(pull_back(gradient))
+                elif needed:
+                    of_anchors, of_all = pull_back(gradient)
+                    gradients[0] += of_all
+                    gradients[0][rows] += of_anchors
+            if total is None:
+                total = z.new_zeros(())
+            count = count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
+            if len(inputs) > 1 and needed:
+                # Similarities have this degree in z, and -1 in the temperature.
+                along = (gradients[0] * u).sum()
+                gradients.append(along / (-self.degree * inputs[1]))
+            if lengths and needed:
+                gradients[0] = across(gradients[0], u, *lengths)
+        return closed_form(total, count, gradients, inputs)
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Converts labels to the type that :meth:`terms` needs, and finds unknown ones.
@@ -643,40 +702,27 @@ class PairLoss(nn.Module):
         """
         raise NotImplementedError
 
-    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the two sides to compare; default: for cosines over a temperature.
+    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
+        """Compares some anchors with the batch; default: dot products / temperature.
 
         Arguments
         ---------
-        z : torch.Tensor
-            Prepared embeddings (N, D).
-
-        Returns
-        -------
-        queries, keys : torch.Tensor
-            Both (N, E).
-        """
-        temperature = getattr(self, "temperature", None)
-        return z if temperature is None else z / temperature, z
-
-    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
-        """Compares some anchors with the batch; default: by dot products.
-
-        Arguments
-        ---------
-        queries, keys : torch.Tensor
-            (A, E) and (N, E).
+        anchors, z : torch.Tensor
+            (A, D) and (N, D); the same tensor if all rows are anchors.
+        tile : Tile
+            The anchors' indices, and labels.
 
         Returns
         -------
         matrix : torch.Tensor
             (A, N).
         pull_back : callable
-            Converts a gradient of the matrix to those of queries and keys.
+            Converts a gradient of the matrix to those of anchors and z, or to one, if
+            both are the same tensor.
         """
-        return dot_products(queries, keys)
+        return dot_products(anchors, z, getattr(self, "temperature", 1.0))
 
-    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor | int, Tensor]:
         """Computes what some of the anchors add to the loss.
 
         Arguments
@@ -689,7 +735,7 @@ class PairLoss(nn.Module):
         Returns
         -------
         total, count : torch.Tensor
-            Two scalars: a sum, and its divisor.
+            Two scalars: a sum, and its divisor (may be an int).
         gradient : torch.Tensor
             Gradient of the total with respect to ``s``, (A, N).
         """
@@ -718,7 +764,8 @@ class ValueLoss(PairLoss):
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Returns numbers (N, K), and which rows have no NaN."""
-        if labels.dim() not in (1, 2) or len(labels) != number:
+        of_rows = labels.dim() in (1, 2) and len(labels) == number
+        if not of_rows or 0 in labels.shape[1:]:
             raise ValueError(
                 f"labels must be numbers, (N,) or (N, K), for each of the {number} "
                 f"embeddings, found shape {tuple(labels.shape)}"
@@ -726,6 +773,36 @@ class ValueLoss(PairLoss):
         labels = (labels if labels.is_floating_point() else labels.float()).detach()
         (labels,) = widen(labels[:, None] if labels.dim() == 1 else labels)
         return labels, ~labels.isnan().any(dim=1)
+
+
+def label_distances(tile: Tile, of: Callable[[Tensor], Tensor]) -> Tensor:
+    """Sums a function of the differences of labels over their dimensions.
+
+    Arguments
+    ---------
+    tile : Tile
+        Anchors, and labels (N, K).
+    of : callable
+        ``torch.abs_`` or ``torch.square_``.
+
+    Returns
+    -------
+    torch.Tensor
+        (A, N).
+
+    Example
+    -------
+    >>> tile = Tile(slice(1), torch.tensor([[1.0, 1], [3, 4]]))
+    >>> label_distances(tile, torch.abs_)
+    tensor([[0., 5.]])
+    """
+    # A dimension at a time: no array (A, N, K). Not cdist, which makes squares of
+    # products and so loses digits.
+    first, *others = zip(tile.here.T, tile.labels.T, strict=True)
+    total = of(first[0][:, None] - first[1])
+    for here, labels in others:
+        total += of(here[:, None] - labels)
+    return total
 
 
 class ViewLoss(nn.Module):
@@ -782,7 +859,7 @@ class ViewLoss(nn.Module):
                 f"{type(self).__name__} expects two views of the same shape (N, D), "
                 f"found {tuple(z_a.shape)} and {tuple(z_b.shape)}"
             )
-        with torch.autocast(z_a.device.type, enabled=False):
+        with full_precision(z_a.device):
             views = widen(z_a, z_b)
             if self.normalize:
                 views = tuple(unit(z) for z in views)
@@ -846,14 +923,18 @@ def check_distributions(
             + (f" and C = {classes}" if classes else "")
             + f", found shape {tuple(votes.shape)}"
         )
-    (votes,) = widen(votes.detach().to(torch.promote_types(votes.dtype, torch.float32)))
-    unknown = votes.isnan().any(dim=1) | (votes == UNKNOWN).any(dim=1)
-    wrong = (votes < 0) | votes.isinf()
-    if wrong[~unknown].any():
-        raise ValueError(f"{name} must be at least 0 and finite, found another value")
-    sums = votes.masked_fill(unknown[:, None], 0).sum(dim=1, keepdim=True)
-    known = sums.squeeze(1) > 0
-    return votes.masked_fill(~known[:, None], 0) / sums.masked_fill(sums == 0, 1), known
+    votes = votes.detach().to(torch.promote_types(votes.dtype, torch.float32))
+    right = (votes >= 0).logical_and_(votes < torch.inf)
+    if not right.all():
+        unknown = (votes.isnan() | (votes == UNKNOWN)).any(dim=1)
+        if not (right | unknown[:, None]).all():
+            raise ValueError(
+                f"{name} must be at least 0 and finite, found another value"
+            )
+        votes = votes.masked_fill(unknown[:, None], 0)
+    sums = votes.sum(dim=1, keepdim=True)
+    none = sums == 0
+    return votes / sums.masked_fill_(none, 1), ~none.squeeze(1)
 
 
 class LogitLoss(nn.Module):
@@ -893,15 +974,22 @@ class LogitLoss(nn.Module):
         check_embeddings("logits", logits)
         check_some("logits", logits)
         labels, known = self.checked(as_tensor("labels", labels, logits.device), logits)
-        with torch.autocast(logits.device.type, enabled=False):
+        with full_precision(logits.device):
             (x,) = widen(logits)
-            mask = known if known.dim() == labels.dim() else known[:, None]
-            losses = self.row_losses(x, labels.masked_fill(~mask, 0))
-            total = losses.masked_fill(~known, 0).sum()
-            return total / known.sum().clamp(min=1) + zero_or_nan(x)
+            return self.mean_loss(x, labels, known)
 
-    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Converts labels to the type of ``row_losses`` and finds unknown ones."""
+    def mean_loss(self, logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
+        """Computes the mean of ``row_losses`` over known labels (None: all)."""
+        broken = zero_or_nan(logits.detach())
+        if known is None:
+            return self.row_losses(logits, labels).mean() + broken
+        mask = known if known.dim() == labels.dim() else known[:, None]
+        losses = self.row_losses(logits, labels.masked_fill(~mask, 0))
+        total = losses.masked_fill(~known, 0).sum()
+        return total / known.sum().clamp(min=1) + broken
+
+    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Converts labels for ``row_losses``; tells which are known (None: all)."""
         raise NotImplementedError
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -912,13 +1000,13 @@ class LogitLoss(nn.Module):
 class ClassLoss(LogitLoss):
     """Base class of losses on a classifier's logits with classes (N,) as labels."""
 
-    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns classes (N,), and which are known."""
+    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns classes (N,), and which are known (None: all)."""
         labels = check_classes(labels, len(logits), "logits")
-        low, high = labels.aminmax()
+        low, high = (int(label) for label in labels.aminmax())
         if low < UNKNOWN or high >= logits.shape[1]:
             raise ValueError(
                 f"labels must be classes from 0 to {logits.shape[1] - 1}, or "
-                f"{UNKNOWN} where unknown, found {int(low)} to {int(high)}"
+                f"{UNKNOWN} where unknown, found {low} to {high}"
             )
-        return labels, labels != UNKNOWN
+        return labels, None if low > UNKNOWN else labels != UNKNOWN

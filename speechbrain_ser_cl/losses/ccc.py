@@ -11,8 +11,10 @@ from speechbrain_ser_cl.losses.base import (
     as_tensor,
     check_embeddings,
     check_some,
+    closed_form,
+    full_precision,
+    needs_gradient,
     widen,
-    zero_or_nan,
 )
 from speechbrain_ser_cl.losses.gather import gather_rows
 from speechbrain_ser_cl.registry import LOSSES
@@ -113,32 +115,65 @@ class CCCLoss(nn.Module):
         size = targets.shape[1]
         if self.weights is not None and len(self.weights) != size:
             raise ValueError(f"{len(self.weights)} weights but {size} dimensions")
-        with torch.autocast(predictions.device.type, enabled=False):
+        with full_precision(predictions.device):
             (x,) = widen(predictions)
             y = targets.detach().to(x.dtype)
             if self.gather:
                 x, y = gather_rows(x, y)
             check_some("predictions", x)
-            broken = zero_or_nan(x)
-            known = ~y.isnan()
-            number = known.sum(dim=0)
-            x, y = (t.masked_fill(~known, 0) for t in (x, y))
-            share = known / number.clamp(min=1).to(x.dtype)
-            mean_x, mean_y = ((t * share).sum(dim=0) for t in (x, y))
-            x, y = _centred(x, mean_x, known), _centred(y, mean_y, known)
-            covariance = (x * y * share).sum(dim=0)
-            spread = ((x.square() + y.square()) * share).sum(dim=0)
-            spread = spread + (mean_x - mean_y).square()
-            ccc = 2 * covariance / spread.masked_fill(spread == 0, 1)
-            weights = x.new_tensor(self.weights or [1.0] * size) * (number > 0)
-            total = weights.sum()
-            losses = (weights * (1 - ccc)).sum() / total.masked_fill(total == 0, 1)
-            return losses + broken
+            return self._compare(x, y)
+
+    def _compare(self, x: Tensor, y: Tensor) -> Tensor:
+        """Computes the loss of (N, K) both, and its gradient."""
+        needed = needs_gradient(x)
+        with torch.no_grad():
+            unknown: Tensor | None = y.isnan()
+            number: Tensor | int = len(y)
+            if unknown is not None and unknown.any():
+                number = number - unknown.sum(dim=0)
+            else:
+                unknown = None
+            share = 1 / (number if unknown is None else number.clamp(min=1))
+            dx, mean_x = _centred(x, unknown, share)
+            dy, mean_y = _centred(y, unknown, share)
+            covariance = (dx * dy).sum(dim=0) * share
+            # The same order of sums, so that the CCC of equal x and y is exactly 1.
+            spread = dx.square().add_(dy.square()).sum(dim=0) * share
+            gap = mean_x - mean_y
+            spread.addcmul_(gap, gap).clamp_(min=torch.finfo(x.dtype).tiny)
+            ccc = (2 * covariance).div_(spread)
+            weights: Tensor | float = 1.0
+            if self.weights is not None:
+                weights = x.new_tensor(self.weights)
+            if unknown is not None:
+                weights = (number > 0).to(x.dtype) * weights
+            total, count = len(ccc) - ccc.sum(), len(ccc)
+            if isinstance(weights, Tensor):
+                total, count = (weights * (1 - ccc)).sum(), weights.sum()
+                count = count.masked_fill_(count == 0, 1)
+            gradients = []
+            if needed:
+                gradient = (dx * ccc).sub_(dy).add_(gap.mul_(ccc))
+                gradient.mul_(2 * weights * share).div_(spread)
+                if unknown is not None:
+                    gradient.masked_fill_(unknown, 0)
+                gradients = [gradient]
+        return closed_form(total, count, gradients, [x])
 
 
-def _centred(values: Tensor, mean: Tensor, known: Tensor) -> Tensor:
-    """Subtracts the mean; exactly 0 if all values are equal, with the gradient kept."""
-    highest = values.masked_fill(~known, -torch.inf).amax(dim=0)
-    flat = highest == values.masked_fill(~known, torch.inf).amin(dim=0)
-    values = values - mean
-    return values - values.detach() * flat
+def _centred(
+    values: Tensor, unknown: Tensor | None, share: Tensor | float
+) -> tuple[Tensor, Tensor]:
+    """Subtracts the mean, exactly 0 if all values are equal; returns the mean too."""
+    if unknown is None:
+        one = values[:1]
+        values = values - one
+    else:
+        one = values.masked_fill(unknown, -torch.inf).amax(dim=0, keepdim=True)
+        one.masked_fill_(unknown.all(dim=0), 0)
+        values = (values - one).masked_fill_(unknown, 0)
+    mean = values.sum(dim=0, keepdim=True) * share
+    values.sub_(mean)
+    if unknown is not None:
+        values.masked_fill_(unknown, 0)
+    return values, mean.add_(one).squeeze(0)

@@ -24,8 +24,8 @@ class _CountsLoss(ClassLoss):
                 f"class, each at least 1, found {list(class_counts)}"
             )
 
-    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns classes (N,), and which are known."""
+    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns classes (N,), and which are known (None: all)."""
         if logits.shape[1] != len(self.of_class):
             raise ValueError(
                 f"class_counts has {len(self.of_class)} classes, the logits have "

@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import Tile, ValueLoss, check_above_zero
+from speechbrain_ser_cl.losses.base import (
+    Tile,
+    ValueLoss,
+    check_above_zero,
+    label_distances,
+)
 from speechbrain_ser_cl.losses.supcon import contrast_
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -70,6 +75,6 @@ class ContrastiveRegressionLoss(ValueLoss):
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
-        apart = torch.cdist(tile.here, tile.labels).div_(self.bandwidth)
-        weights = apart.square_().mul_(-0.5).exp_().to(s.dtype)
+        apart = label_distances(tile, torch.square_)
+        weights = apart.mul_(-0.5 / self.bandwidth**2).exp_().to(s.dtype)
         return contrast_(s, tile, tile.fill_own_(weights, 0))

@@ -6,10 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from speechbrain_ser_cl.losses.base import (
+    across,
     check_pair,
-    unit,
+    closed_form,
+    full_precision,
+    needs_gradient,
+    scaled_rows,
     widen,
-    zero_or_nan,
 )
 from speechbrain_ser_cl.losses.gather import gather_rows
 from speechbrain_ser_cl.registry import LOSSES
@@ -94,8 +97,8 @@ class CosineMarginLoss(nn.Module):
             is odd.
         """
         check_pair("positives and negatives", positives, negatives)
-        with torch.autocast(positives.device.type, enabled=False):
-            positives, negatives = (unit(z) for z in widen(positives, negatives))
+        with full_precision(positives.device):
+            positives, negatives = widen(positives, negatives)
             if self.gather:
                 (positives,) = gather_rows(positives)
                 (negatives,) = gather_rows(negatives)
@@ -104,13 +107,25 @@ class CosineMarginLoss(nn.Module):
                     "positives are split into two halves: expected an even number, "
                     f"found {len(positives)}"
                 )
-            first, second = positives.chunk(2)
-            alike = 1 - (first * second).sum(dim=1)
-            above = (first @ negatives.T - self.margin).clamp(min=0)
-            total = self.alpha * _mean(alike) + _mean(above)
-            return total + zero_or_nan(positives) + zero_or_nan(negatives)
+            return self._compare(torch.cat([positives, negatives]), len(positives) // 2)
 
-
-def _mean(values: Tensor) -> Tensor:
-    """Computes the mean; 0 for no values."""
-    return values.sum() / max(1, values.numel())
+    def _compare(self, z: Tensor, half: int) -> Tensor:
+        """Computes the loss of both halves and the negatives, and its gradient."""
+        needed = needs_gradient(z)
+        with torch.no_grad():
+            u, *lengths = scaled_rows(z)
+            first, second, negatives = u.split([half, half, len(z) - 2 * half])
+            of_pair = self.alpha / max(1, half)
+            above = (first @ negatives.T).sub_(self.margin).clamp_(min=0)
+            of_above = 1 / max(1, above.numel())
+            total = (half - (first * second).sum()) * of_pair + above.sum() * of_above
+            gradients = []
+            if needed:
+                inside = above.sign_().mul_(of_above)
+                gradient = torch.empty_like(u)
+                mine, other, rest = gradient.split([half, half, len(negatives)])
+                torch.mul(first, -of_pair, out=other)
+                torch.addmm(second, inside, negatives, beta=-of_pair, out=mine)
+                torch.mm(inside.T, first, out=rest)
+                gradients = [across(gradient, u, *lengths)]
+        return closed_form(total, 1, gradients, [z])

@@ -1,7 +1,5 @@
 """Domain-adversarial training: a domain classifier behind a gradient reversal."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,25 +8,10 @@ from speechbrain_ser_cl.losses.base import (
     check_above_zero,
     check_pair,
     check_some,
+    full_precision,
     widen,
-    zero_or_nan,
 )
 from speechbrain_ser_cl.registry import LOSSES
-
-
-class _ReverseGradient(torch.autograd.Function):
-    """Identity whose gradient is multiplied by minus a factor."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, factor: Tensor) -> Tensor:
-        """Returns the embeddings unchanged."""
-        ctx.factor = factor
-        return z.view_as(z)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        """Multiplies the gradient by minus the factor."""
-        return -ctx.factor * gradient, None
 
 
 @LOSSES.register("dann")
@@ -116,8 +99,9 @@ class DomainAdversarialLoss(nn.Module):
         torch.Tensor
             A scalar in [0, 1).
         """
-        progress = torch.clamp(self.step / self.steps, max=1)
-        return torch.tanh(self.gamma * progress / 2)  # = 2 / (1 + exp(-x)) - 1
+        half = self.gamma / 2
+        # = 2 / (1 + exp(-2 x)) - 1
+        return (self.step * (half / self.steps)).clamp_(max=half).tanh_()
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Classifies the domains of a batch.
@@ -139,16 +123,21 @@ class DomainAdversarialLoss(nn.Module):
         """
         check_pair("source and target", source, target)
         check_some("source and target", source, target)
-        with torch.autocast(source.device.type, enabled=False):
+        with full_precision(source.device):
             both = torch.cat(widen(source, target))
-            both = _ReverseGradient.apply(  # type: ignore[no-untyped-call]
-                both, self.reversal()
-            )
+            # The embeddings minus lambda times 0 (NaN for infinity): this changes the
+            # gradient only.
+            still = both.detach()
+            both = torch.addcmul(still, both - still, self.reversal(), value=-1)
             logits = self.classifier(both.to(self.classifier[0].weight.dtype))
             (logits,) = widen(logits.squeeze(1))
-            from_source, from_target = torch.split(logits, [len(source), len(target)])
-            loss = F.softplus(-from_source).mean() + F.softplus(from_target).mean()
-            loss = loss / 2 + zero_or_nan(both)
+            domain = torch.zeros_like(logits)
+            domain[: len(source)] = 1
+            weight = None
+            if len(source) != len(target):
+                weight = torch.full_like(logits, len(both) / (2 * len(target)))
+                weight[: len(source)] = len(both) / (2 * len(source))
+            loss = F.binary_cross_entropy_with_logits(logits, domain, weight)
         if self.training:
             self.step.add_(1)
         return loss

@@ -1,12 +1,14 @@
 """Distances between embeddings, and their gradients."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-# A matrix (A, B), and a function from its gradient to those of (A, D) and (B, D).
-Compared = tuple[Tensor, Callable[[Tensor], tuple[Tensor, Tensor]]]
+# A matrix (A, B), and a function from its gradient to those of (A, D) and (B, D), or to
+# one gradient, if these two are the same tensor.
+Compared = tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]
 
 DISTANCES = ("cosine", "euclidean")
 
@@ -37,20 +39,23 @@ def check_distance(distance: str) -> None:
         )
 
 
-def dot_products(a: Tensor, b: Tensor) -> Compared:
-    """Computes dot products between the rows of two matrices.
+def dot_products(a: Tensor, b: Tensor, temperature: Tensor | float = 1.0) -> Compared:
+    """Computes dot products between the rows of two matrices, over a temperature.
 
     Arguments
     ---------
     a, b : torch.Tensor
-        Embeddings (A, D) and (B, D).
+        Embeddings (A, D) and (B, D); may be one tensor.
+    temperature : torch.Tensor or float
+        By which the products are divided.
 
     Returns
     -------
     matrix : torch.Tensor
         (A, B).
     pull_back : callable
-        Converts a gradient of the matrix to those of a and b.
+        Converts a gradient of the matrix to those of a and b, or to one, if both are
+        the same tensor.
 
     Example
     -------
@@ -59,10 +64,19 @@ def dot_products(a: Tensor, b: Tensor) -> Compared:
     tensor([[3., 3.],
             [3., 3.]])
     """
-    return a @ b.T, lambda gradient: (gradient @ b, gradient.T @ a)
+    scaled = a / temperature
+
+    def pull_back(gradient: Tensor) -> tuple[Tensor, ...]:
+        if a is b:
+            return ((gradient + gradient.T) @ scaled,)
+        return (gradient @ b).div_(temperature), gradient.T @ scaled
+
+    return scaled @ b.T, pull_back
 
 
-def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
+def distances(
+    a: Tensor, b: Tensor, distance: str, fill_own_: Callable[..., Any] | None = None
+) -> Compared:
     """Computes distances between the rows of two matrices.
 
     Euclidean distances come from a matrix product, which is several times faster than
@@ -72,17 +86,20 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
     Arguments
     ---------
     a, b : torch.Tensor
-        Embeddings (A, D) and (B, D).
+        Embeddings (A, D) and (B, D); may be one tensor.
     distance : str
         ``"cosine"``: 1 minus the dot product, so rows should have length 1. Or
         ``"euclidean"``.
+    fill_own_ : callable, optional
+        Sets the entries between a row and itself in a matrix (A, B) to a value.
 
     Returns
     -------
     matrix : torch.Tensor
         (A, B).
     pull_back : callable
-        Converts a gradient of the matrix to those of a and b.
+        Converts a gradient of the matrix to those of a and b, or to one, if both are
+        the same tensor.
 
     Example
     -------
@@ -91,35 +108,50 @@ def distances(a: Tensor, b: Tensor, distance: str) -> Compared:
             [1., 0.]])
     """
     if distance == "cosine":
-        return (a @ b.T).neg_().add_(1), lambda g: (-(g @ b), -(g.T @ a))
+        s, of_products = dot_products(a, b, -1.0)
+        return s.add_(1), of_products
+    one = a is b
     # The common mean only costs precision.
     centre = b.mean(dim=0)
-    a, b = a - centre, b - centre
-    lengths = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)
+    b = b - centre
+    a = b if one else a - centre
+    squares = b.square().sum(dim=1)
+    lengths = (squares if one else a.square().sum(dim=1))[:, None] + squares
     d = torch.addmm(lengths, a, b.T, alpha=-2)
     # Not less or equal, so that NaN is not small.
-    row, column = (d < lengths.mul_(torch.finfo(d.dtype).eps ** 0.5)).nonzero().T
-    few = max(1, d.numel() // a.shape[1])
+    small = d < lengths.mul_(torch.finfo(d.dtype).eps ** 0.5)
     d.clamp_(min=0).sqrt_()
-    for i, j in zip(torch.split(row, few), torch.split(column, few), strict=True):
-        d[i, j] = torch.linalg.vector_norm(a[i] - b[j], dim=1)
-    apart = d[row, column] > 0
-    row, column = row[apart], column[apart]
+    if fill_own_ is not None:
+        fill_own_(small, False)
+        fill_own_(d, 0)
+    row, column = small.nonzero().T
+    few = max(1, d.numel() // a.shape[1])
+    if len(row):
+        for i, j in zip(torch.split(row, few), torch.split(column, few), strict=True):
+            d[i, j] = torch.linalg.vector_norm(a[i] - b[j], dim=1)
+        apart = d[row, column] > 0
+        row, column = row[apart], column[apart]
 
-    def pull_back(gradient: Tensor) -> tuple[Tensor, Tensor]:
+    def pull_back(gradient: Tensor) -> tuple[Tensor, ...]:
+        if one:
+            gradient = gradient + gradient.T
         weights = (gradient / d).masked_fill_(d == 0, 0)
         if len(row):
             near = weights[row, column]
             weights[row, column] = 0
-        of_a = torch.addcmul(-(weights @ b), weights.sum(dim=1, keepdim=True), a)
         of_b = torch.addcmul(-(weights.T @ a), weights.sum(dim=0)[:, None], b)
+        pulled = (of_b,)
+        if not one:
+            of_a = torch.addcmul(-(weights @ b), weights.sum(dim=1, keepdim=True), a)
+            pulled = (of_a, of_b)
         for first in range(0, len(row), few):
             part = slice(first, first + few)
             i, j = row[part], column[part]
             along = near[part, None] * (a[i] - b[j])
-            of_a.index_add_(0, i, along)
             of_b.index_add_(0, j, along, alpha=-1)
-        return of_a, of_b
+            if not one:
+                of_a.index_add_(0, i, along)
+        return pulled
 
     return d, pull_back
 

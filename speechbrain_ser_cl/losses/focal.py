@@ -4,8 +4,14 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from speechbrain_ser_cl.losses.base import ClassLoss
+from speechbrain_ser_cl.losses.base import (
+    UNKNOWN,
+    ClassLoss,
+    closed_form,
+    needs_gradient,
+)
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -48,14 +54,26 @@ class FocalLoss(ClassLoss):
             raise ValueError(f"gamma must be finite and at least 0, found {gamma}")
         self.gamma = gamma
 
-    def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Computes the loss of each row."""
-        log_p = logits.log_softmax(dim=1)
-        of_label = log_p.gather(1, labels[:, None]).squeeze(1)
-        if self.gamma == 0:
-            return -of_label
-        # log(1 - p) from the other classes, because 1 - p has no precision near p = 1.
-        others = log_p.scatter(1, labels[:, None], -torch.inf)
-        if others.shape[1] == 1:
-            return -of_label * 0
-        return -(self.gamma * others.logsumexp(dim=1)).exp() * of_label
+    def mean_loss(self, logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
+        """Computes the mean over known labels (None: all), and its gradient."""
+        needed = needs_gradient(logits)
+        with torch.no_grad():
+            log_p = logits.log_softmax(dim=1)
+            nll = F.nll_loss(log_p, labels, reduction="none", ignore_index=UNKNOWN)
+            missing = torch.expm1(-nll).neg_()  # 1 - p
+            missing.clamp_(min=torch.finfo(nll.dtype).tiny)
+            weights = missing**self.gamma
+            total = torch.dot(weights, nll)
+            count: Tensor | int = len(labels)
+            if known is not None:
+                weights.masked_fill_(~known, 0)
+                count = known.sum().clamp_(min=1)
+                labels = labels.clamp(min=0)
+            gradients = []
+            if needed:
+                # p log(p) / (1 - p)
+                share = torch.addcdiv(nll, nll, missing, value=-1)
+                slope = weights.addcmul_(weights, share, value=-self.gamma).unsqueeze(1)
+                gradient = log_p.exp_().mul_(slope)
+                gradients = [gradient.scatter_add_(1, labels.unsqueeze(1), -slope)]
+        return closed_form(total, count, gradients, [logits])

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from speechbrain_ser_cl.losses.base import closed_form, needs_gradient, widen
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -140,11 +141,6 @@ class InformationMaximizationLoss(nn.Module):
     -0.693147
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.entropy = EntropyLoss()
-        self.diversity = DiversityLoss()
-
     def forward(self, logits: Tensor) -> Tensor:
         """Computes the loss.
 
@@ -163,5 +159,16 @@ class InformationMaximizationLoss(nn.Module):
         ValueError
             If the logits are not (N, C) with N >= 1 and C >= 2.
         """
-        loss: Tensor = self.entropy(logits) + self.diversity(logits)
-        return loss
+        (logits,) = widen(logits)
+        needed = needs_gradient(logits)
+        with torch.no_grad():
+            log_p = _log_probabilities(logits)
+            # Both halves: sum over c of p (log of the mean p - log p).
+            apart = log_p.logsumexp(dim=0).sub_(math.log(len(log_p))).sub(log_p)
+            p = log_p.exp_()
+            weighted = p * apart
+            sums = weighted.sum(dim=1, keepdim=True)
+            gradients = []
+            if needed:
+                gradients = [weighted.addcmul_(p, sums, value=-1)]
+        return closed_form(sums.sum(), len(p), gradients, [logits])

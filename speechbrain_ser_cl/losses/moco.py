@@ -2,11 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from speechbrain_ser_cl.losses.base import (
     ViewLoss,
     check_above_zero,
+    closed_form,
+    needs_gradient,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -123,14 +124,24 @@ class MoCoQueue(ViewLoss):
                 f"this queue holds embeddings of size {dim}, found {z_b.shape[1]}"
             )
         keys = z_b.detach()
-        own = (z_a * keys).sum(dim=1, keepdim=True)
-        # A copy, because the queue changes before the backward pass.
-        others = z_a @ self.queue.to(z_a.dtype, copy=True).T
-        empty = torch.arange(size, device=z_a.device) >= self.filled
-        others = others.masked_fill(empty, -torch.inf)
-        logits = torch.cat([own, others], dim=1) / self.temperature
-        target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-        loss = F.cross_entropy(logits, target)
+        needed = needs_gradient(z_a)
+        with torch.no_grad():
+            queue = self.queue.to(z_a.dtype)
+            scaled = z_a / self.temperature
+            # The own key first, then the queue.
+            log_p = scaled.new_empty(len(keys), 1 + size)
+            torch.sum(scaled * keys, dim=1, out=log_p[:, 0])
+            others = torch.mm(scaled, queue.T, out=log_p[:, 1:])
+            empty = torch.arange(size, device=z_a.device) >= self.filled
+            others.masked_fill_(empty, -torch.inf)
+            log_p = log_p.log_softmax(dim=1)
+            total = log_p[:, 0].sum().neg_()
+            gradients = []
+            if needed:
+                p = log_p.exp_()
+                pulled = (p[:, :1] - 1) * keys
+                gradients = [pulled.addmm_(p[:, 1:], queue).div_(self.temperature)]
+        loss = closed_form(total, len(keys), gradients, [z_a])
         if self.training:
             self._enqueue(keys, loss.detach().isfinite())
         return loss

@@ -55,9 +55,8 @@ class NTXentLoss(ViewLoss):
     def __init__(
         self, temperature: float = 0.5, normalize: bool = True, gather: bool = False
     ) -> None:
-        super().__init__(normalize, gather)
-        # compare() gets prepared views.
-        self.supcon = SupConLoss(temperature, normalize=False)
+        super().__init__(normalize=False, gather=gather)
+        self.supcon = SupConLoss(temperature, normalize=normalize)
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
         """Compares each row with its other view, among all other rows."""

@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import Tile, ValueLoss, check_above_zero
+from speechbrain_ser_cl.losses.base import (
+    Tile,
+    ValueLoss,
+    check_above_zero,
+    label_distances,
+)
 from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -70,17 +75,13 @@ class OrdinalTripletLoss(ValueLoss):
         self.margin = margin
         self.distance = distance
 
-    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embeddings unchanged."""
-        return z, z
-
-    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
+    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
         """Computes the distances."""
-        return distances(queries, keys, self.distance)
+        return distances(anchors, z, self.distance, tile.fill_own_)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the losses of the anchors' triplets and counts them."""
-        apart = torch.cdist(tile.here, tile.labels, p=1).to(s.dtype)
+        apart = label_distances(tile, torch.abs_).to(s.dtype)
         behind = s.sub_(apart, alpha=self.margin)
         # An anchor is neither positive nor negative of itself.
         tile.fill_own_(apart, torch.nan)

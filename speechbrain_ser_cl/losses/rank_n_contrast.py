@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import Tile, ValueLoss, check_above_zero
+from speechbrain_ser_cl.losses.base import (
+    Tile,
+    ValueLoss,
+    check_above_zero,
+    label_distances,
+)
 from speechbrain_ser_cl.losses.distances import Compared, distances
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -56,6 +61,8 @@ class RankNContrastLoss(ValueLoss):
     0.1256
     """
 
+    degree = 1
+
     def __init__(
         self, temperature: float = 2.0, normalize: bool = False, gather: bool = False
     ) -> None:
@@ -63,30 +70,38 @@ class RankNContrastLoss(ValueLoss):
         check_above_zero("temperature", temperature)
         self.temperature = temperature
 
-    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embeddings unchanged."""
-        return z, z
-
-    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
+    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
         """Computes Euclidean distances."""
-        return distances(queries, keys, "euclidean")
+        return distances(anchors, z, "euclidean", tile.fill_own_)
 
-    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, int, Tensor]:
         """Sums the losses of the anchors' pairs and counts them."""
         # Minus the label distance, farthest first; the anchor itself is last.
-        nearness = torch.cdist(tile.here, tile.labels, p=1).neg_()
+        nearness = label_distances(tile, torch.abs_).neg_()
         nearness, order = tile.fill_own_(nearness, torch.inf).sort(dim=1)
-        nearness, order = nearness[:, :-1].contiguous(), order[:, :-1]
-        ordered = s.gather(1, order).div_(-self.temperature)
-        if not ordered.numel():
-            return s.new_zeros(()), s.new_zeros(()), torch.zeros_like(s)
-        # First and last position with the same label distance.
-        first = torch.searchsorted(nearness, nearness)
-        last = torch.searchsorted(nearness, nearness, right=True).sub_(1)
-        against = ordered.logcumsumexp(dim=1).gather(1, last)
-        total = (against - ordered).sum()
+        nearness, order = nearness[:, :-1], order[:, :-1]
+        if not order.numel():
+            return s.new_zeros(()), 0, torch.zeros_like(s)
+        tied = nearness[:, 1:] == nearness[:, :-1]
+        ordered = s.gather(1, order).double().div_(-self.temperature)
+        # Equal label distances share the value of their last position, the smallest of
+        # the values from there on. The order is nearest first from here on.
+        against = _logcumsumexp(ordered)
+        against[:, :-1].masked_fill_(tied, torch.inf)
+        against = against.flip(1).cummin(dim=1).values
+        total = (against.sum() - ordered.sum()).to(s.dtype)
         # s_k is in the denominators of all j that are not farther than k.
-        inside = against.neg_().flip(1).logcumsumexp(dim=1).flip(1).gather(1, first)
-        share = ordered.add_(inside).exp_().sub_(1).div_(-self.temperature)
-        gradient = torch.zeros_like(s).scatter_(1, order, share)
-        return total, s.new_tensor(ordered.numel()), gradient
+        inside = _logcumsumexp(against.neg_()).flip(1)
+        inside[:, 1:].masked_fill_(tied, torch.inf)
+        share = inside.cummin(dim=1).values.add_(ordered).exp_().sub_(1)
+        share = share.div_(-self.temperature).to(s.dtype)
+        return total, order.numel(), torch.zeros_like(s).scatter_(1, order, share)
+
+
+def _logcumsumexp(x: Tensor) -> Tensor:
+    """Computes the running log-sum-exp of rows in float64."""
+    largest, least = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
+    # Sums of exponentials are faster, if none of them underflows.
+    if (largest - least < 600).all():
+        return (x - largest).exp_().cumsum(dim=1).log_().add_(largest)
+    return x.logcumsumexp(dim=1)

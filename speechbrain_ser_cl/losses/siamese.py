@@ -67,21 +67,18 @@ class SiameseLoss(LabelLoss):
         self.margin = margin
         self.distance = distance
 
-    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embeddings unchanged."""
-        return z, z
-
-    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
+    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
         """Computes the distances."""
-        return distances(queries, keys, self.distance)
+        return distances(anchors, z, self.distance, tile.fill_own_)
 
-    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+    def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, int, Tensor]:
         """Sums the losses of the anchors' pairs and counts them."""
         positives = tile.same()
-        apart = self.margin - s
-        gradient = (apart > 0).to(s.dtype).neg_().masked_fill_(positives, 1)
-        tile.fill_own_(gradient, 0)
-        total = torch.linalg.vecdot(gradient, s).sum()
-        pushed = (gradient < 0).sum().to(s.dtype)
-        count = s.new_tensor(s.numel() - len(s))
-        return total + self.margin * pushed, count, gradient
+        pushed = (s < self.margin).masked_fill_(positives, False)
+        gradient = positives.to(s.dtype).masked_fill_(pushed, -1)
+        total = torch.linalg.vecdot(tile.fill_own_(gradient, 0), s).sum()
+        return (
+            total + self.margin * pushed.sum(dtype=s.dtype),
+            s.numel() - len(s),
+            gradient,
+        )

@@ -1,9 +1,9 @@
 """Soft nearest neighbour loss."""
 
-import torch
 from torch import Tensor
 
 from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero
+from speechbrain_ser_cl.losses.distances import Compared, dot_products
 from speechbrain_ser_cl.losses.supcon_in import stand_out_
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -59,14 +59,21 @@ class SoftNearestNeighborLoss(LabelLoss):
         check_above_zero("temperature", temperature)
         self.temperature = temperature
 
-    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns rows whose dot products are -d² / T plus a constant per anchor."""
+    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
+        """Computes -d² / T plus a constant per anchor."""
         # The common mean only costs precision.
-        z = z - z.detach().mean(dim=0)
-        lengths = z.square().sum(dim=1, keepdim=True)
-        one = torch.ones_like(lengths)
-        keys = torch.cat([2 * z, -lengths], dim=1) / self.temperature
-        return torch.cat([z, one], dim=1), keys
+        centred = z - z.mean(dim=0)
+        a = centred if anchors is z else centred[tile.rows]
+        half = self.temperature / 2
+        products, of_products = dot_products(a, centred, half)
+
+        def pull_back(gradient: Tensor) -> tuple[Tensor, ...]:
+            *others, of_z = of_products(gradient)
+            sums = gradient.sum(dim=0).div_(half)[:, None]
+            return *others, of_z.addcmul_(sums, centred, value=-1)
+
+        squares = centred.square().sum(dim=1).div_(self.temperature)
+        return products.sub_(squares), pull_back
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""

@@ -85,13 +85,14 @@ class SoftSupConLoss(PairLoss):
         self.similarity = similarity
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Returns shares (N, C), and which rows have votes."""
-        return check_distributions("labels", labels, number)
+        """Returns shares (N, C) or their roots, and which rows have votes."""
+        shares, known = check_distributions("labels", labels, number)
+        return shares.sqrt() if self.similarity == "bhattacharyya" else shares, known
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
         if self.similarity == "bhattacharyya":
-            weights = tile.here.sqrt() @ tile.labels.sqrt().T
+            weights = tile.here @ tile.labels.T
         else:
             weights = _jensen_shannon(tile.here, tile.labels)
         return contrast_(s, tile, tile.fill_own_(weights.to(s.dtype), 0))

@@ -10,7 +10,6 @@ from speechbrain_ser_cl.losses.base import (
     LabelLoss,
     Tile,
     check_above_zero,
-    exponentials_,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -126,10 +125,10 @@ def contrast_(s: Tensor, tile: Tile, weights: Tensor) -> tuple[Tensor, Tensor, T
     tensor(0.6931)
     """
     sums = weights.sum(dim=1, keepdim=True)
-    counts = sums > 0
-    weights.div_(sums.masked_fill_(~counts, 1))
-    found = torch.linalg.vecdot(weights, s)
-    against, total = exponentials_(tile.fill_own_(s, -torch.inf))
-    losses = (against - found).where(counts.squeeze(1), 0)
-    gradient = s.mul_(counts / total).sub_(weights)
-    return losses.sum(), counts.sum(), gradient
+    alone = sums == 0
+    weights.div_(sums.masked_fill_(alone, 1))
+    # As good as -infinity, but 0 times as much is 0.
+    log_p = tile.fill_own_(s, torch.finfo(s.dtype).min / 2).log_softmax(dim=1)
+    total = torch.linalg.vecdot(weights, log_p).sum().neg_()
+    gradient = log_p.exp_().masked_fill_(alone, 0).sub_(weights)
+    return total, len(s) - alone.sum(), gradient

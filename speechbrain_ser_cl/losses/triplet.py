@@ -93,31 +93,22 @@ class TripletLoss(LabelLoss):
         self.mining = mining
         self.distance = distance
 
-    def sides(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the embeddings unchanged."""
-        return z, z
-
-    def compare(self, queries: Tensor, keys: Tensor) -> Compared:
+    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
         """Computes the distances."""
-        return distances(queries, keys, self.distance)
+        return distances(anchors, z, self.distance, tile.fill_own_)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the losses of the anchors' triplets and counts them."""
-        same = tile.same()
-        negatives = ~same
-        weights, count = self._weights(s, tile.fill_own_(same, False), negatives)
+        weights, count = self._weights(s, tile)
         # The gradient: how often each distance is added in a triplet.
         total = torch.linalg.vecdot(weights, s).sum()
         return total + self.margin * count.to(s.dtype), count, weights
 
-    def _weights(
-        self, d: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _weights(self, d: Tensor, tile: Tile) -> tuple[Tensor, Tensor]:
         """Counts how often each distance is added (negative: subtracted), and |T|."""
-        columns, valid = pack(negatives)
-        values, order = d.gather(1, columns).masked_fill(~valid, torch.inf).sort(dim=1)
-        negative_columns = columns.gather(1, order)
-        positive_columns, valid = pack(positives)
+        same = tile.same()
+        values, order = d.masked_fill(same, torch.inf).sort(dim=1)
+        positive_columns, valid = pack(tile.fill_own_(same, False))
         d_ap = d.gather(1, positive_columns)
 
         # Positive p has triplets with the negatives at start <= place < stop.
@@ -136,7 +127,6 @@ class TripletLoss(LabelLoss):
         ends.scatter_add_(1, start, inside).scatter_add_(1, stop, -inside)
         covered = ends.cumsum(dim=1)[:, :-1]
 
-        weights = torch.zeros_like(d)
-        weights.scatter_add_(1, negative_columns, -covered)
+        weights = torch.zeros_like(d).scatter_(1, order, covered.neg_())
         weights.scatter_add_(1, positive_columns, met.to(d.dtype))
         return weights, met.sum()

@@ -333,11 +333,14 @@ def test_labels_may_be_a_list(name):
 def test_near_rows_have_exact_euclidean_distances():
     """A matrix product alone would have rounding errors of about 1e-4."""
     a = 1 + torch.tensor([[0.0, 0.0], [0.0, 1e-6], [0.0, 0.0], [3.0, 4.0]])
-    d, pull_back = distances(a, a, "euclidean")
+    d, pull_back = distances(a, a.clone(), "euclidean")
     torch.testing.assert_close(d, torch.cdist(a.double(), a.double()).float())
     assert torch.equal(d == 0, torch.cdist(a, a) == 0) and d[0, 2] == 0
-    of_a, _ = pull_back(torch.tensor([[0.0, 1, 1, 0], [0] * 4, [0] * 4, [0] * 4]))
+    gradient = torch.tensor([[0.0, 1, 1, 0], [0] * 4, [0] * 4, [0] * 4])
+    of_a, of_b = pull_back(gradient)
     torch.testing.assert_close(of_a[0], torch.tensor([0.0, -1.0]))
+    (of_both,) = distances(a, a, "euclidean")[1](gradient)
+    torch.testing.assert_close(of_both, of_a + of_b)
 
 
 @every_loss
@@ -537,6 +540,12 @@ def test_unknown_names_are_refused():
         SiameseLoss(distance="l2")
     with pytest.raises(ValueError, match="base_temperature"):
         SupConLoss(base_temperature=0)
+
+
+def test_second_derivatives_are_refused():
+    z = embeddings()
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        torch.autograd.grad(SupConLoss()(z, LABELS), z, create_graph=True)
 
 
 def test_registered():

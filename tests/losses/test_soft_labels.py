@@ -310,6 +310,22 @@ def test_rank_n_contrast_of_equal_embeddings_is_the_mean_of_logarithms():
     assert tied == pytest.approx(math.log(4))
 
 
+def test_rank_n_contrast_of_embeddings_far_apart_is_exact():
+    """Where exp(-distance) is 0 in float64."""
+    z = (3000 * embeddings()).detach().requires_grad_()
+    y = [1.0, 2, 2, 3, 5, 1, 4]
+    d, terms = torch.cdist(z, z) / 0.7, []
+    for i, j in ((i, j) for i in range(7) for j in range(7) if i != j):
+        gap = abs(y[i] - y[j])
+        far = [k for k in range(7) if k != i and abs(y[i] - y[k]) >= gap]
+        terms.append(torch.logsumexp(-d[i, far], 0) + d[i, j])
+    expected = mean(terms)
+    torch.testing.assert_close(
+        with_gradient(losses.RankNContrastLoss(0.7), z, y),
+        (expected, torch.autograd.grad(expected, z)[0]),
+    )
+
+
 def test_the_special_cases_are_cross_entropy():
     x = embeddings(7, 3)
     expected = F.cross_entropy(x, CLASSES)
