@@ -286,7 +286,8 @@ def test_yaml_that_does_more_than_build_layers_is_refused(line, tmp_path, monkey
     assert not (tmp_path / "ran").exists()
 
 
-def test_onnx_with_logits_and_without_names(utterances, tmp_path):
+def write_tiny_onnx(path):
+    """Logits that are 300 and -100 times the mean of the samples."""
     mean = helper.make_node("ReduceMean", ["wavs"], ["m"], keepdims=1, axes=[1])
     weight = helper.make_tensor("w", TensorProto.FLOAT, [1, 2], [300.0, -100.0])
     logits = helper.make_node("MatMul", ["m", "w"], ["logits"])
@@ -299,7 +300,11 @@ def test_onnx_with_logits_and_without_names(utterances, tmp_path):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     model.ir_version = 8
-    onnx.save(model, tmp_path / "m.onnx")
+    onnx.save(model, path)
+
+
+def test_onnx_with_logits_and_without_names(utterances, tmp_path):
+    write_tiny_onnx(tmp_path / "m.onnx")
     found = load_classifier(tmp_path / "m.onnx")
     assert found.labels == ["0", "1"]
     (row,) = found.outputs(utterances[:1])

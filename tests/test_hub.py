@@ -3,22 +3,25 @@
 import base64
 import hashlib
 import json
+import shutil
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 
 import huggingface_hub
+import numpy as np
 import pytest
 import soundfile
 import yaml
 
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-from speechbrain_ser_cl.data.splits import Labelled
-from speechbrain_ser_cl.export import model_card
+from speechbrain_ser_cl.data.splits import Labelled, fingerprint
+from speechbrain_ser_cl.evaluate import load_classifier
 from speechbrain_ser_cl.hub import licence_id
-from speechbrain_ser_cl.model_folder import write_model
+from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.training import History, write_run
 from speechbrain_ser_cl.training.record import read_results
-from tests.finished_run import write_trained
 from tests.test_inference import CLASSES, classifier, speech
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
@@ -109,8 +112,8 @@ def hub(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory):
-    """Makes an exported folder, with the card of a run's numbers."""
+def run(tmp_path_factory):
+    """Makes a finished run of an untrained model, with its predictions of the test."""
     root = tmp_path_factory.mktemp("hub")
     corpus = write_synthetic(
         root / "c", "synthetic_source", n_speakers=2, utterances_per_speaker=4
@@ -119,18 +122,36 @@ def exported(tmp_path_factory):
     items = [
         Labelled(u, names.get(u.emotion, "positive")) for u in read_synthetic(corpus)
     ]
-    run, folder = root / "run", root / "exported"
-    run.mkdir()
-    write_trained(run, {"train": items[:2], "test": items[2:]}, CLASSES)
-    results = read_results(run / "results.json")
-    write_model(folder, classifier(), CLASSES)
-    tested = [item.utterance.id for item in items[2:]]
-    facts = {"format": "native", "folder": "exported", "parameters": 1}
-    parts = {"train": items[:2], "test": items[2:]}
-    card = model_card(results, parts, tested, CLASSES, facts)
-    (folder / "README.md").write_text(card)
+    parts, model = {"train": items[:2], "test": items[2:]}, classifier()
+    recognizer = EmotionRecognizer(model, CLASSES, device="cpu")
+    paths = [item.utterance.path for item in items[2:]]
+    found = [
+        list(one.probabilities.values()) for _, one in recognizer.classify_files(paths)
+    ]
+    history = History()
+    history.end_epoch(1, valid={"uar": 0.5}, lr=0.1)
+    history.tested = history.epochs[-1]
+    predictions = {
+        "id": [item.utterance.id for item in items[2:]],
+        "label": np.array([CLASSES.index(item.label) for item in items[2:]]),
+        "prediction": np.argmax(found, 1),
+        "probability": np.array(found),
+    }
+    about = {"recipe": "toy", "setting": "none", "encoder": "toy", "seed": 0}
+    about |= {"demo": False, "data": {"fingerprint": fingerprint(parts)}}
+    write_run(
+        root / "run", about, predictions, parts, CLASSES, history, model, figures=False
+    )
+    return root / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(run):
+    """The run as an exported folder, and its results."""
+    folder = run.parent / "exported"
+    assert main(["export", str(run), str(folder)]) == 0
     (folder / "private_notes.txt").write_text("not for others")
-    return folder, results
+    return folder, read_results(run / "results.json")
 
 
 def test_push_and_predict_by_id(exported, hub, tmp_path, capsys):
@@ -157,6 +178,38 @@ def test_push_and_predict_by_id(exported, hub, tmp_path, capsys):
         kind: pytest.approx(results["test"][key]["value"], abs=1e-4)
         for kind, key in (("recall", "uar"), ("accuracy", "wa"), ("f1", "macro_f1"))
     }
+
+
+def test_an_export_for_speechbrain_is_pushed_and_loaded_by_id(
+    run, hub, tmp_path, capsys
+):
+    folder, wav = tmp_path / "model", tmp_path / "a.wav"
+    assert main(["export", str(run), str(folder), "--format", "speechbrain"]) == 0
+    assert main(["push", str(folder), "anna/voices"]) == 0
+    assert "README.md says how to use it" in capsys.readouterr().out
+    assert set(hub.files) == {path.name for path in folder.iterdir()}
+    soundfile.write(wav, speech(0.5), 16000)
+    heard = EmotionRecognizer(classifier(), CLASSES, device="cpu").classify_file(wav)
+    (found,) = load_classifier("anna/voices").outputs([SimpleNamespace(path=wav)])
+    np.testing.assert_allclose(found, list(heard.probabilities.values()), atol=1e-4)
+    assert main(["predict", "--model", "anna/voices", str(wav)]) == 2
+    assert "no model.json" in capsys.readouterr().err
+
+
+def test_an_onnx_file_is_pushed_and_loaded_by_id(exported, hub, tmp_path):
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    from tests.test_evaluate import write_tiny_onnx
+
+    write_tiny_onnx(tmp_path / "model.onnx")
+    shutil.copy(exported[0] / "README.md", tmp_path)
+    assert main(["push", str(tmp_path), "anna/voices"]) == 0
+    assert set(hub.files) == {"README.md", "model.onnx"}
+    soundfile.write(tmp_path / "a.wav", speech(0.5), 16000, subtype="FLOAT")
+    mean = speech(0.5).mean()
+    (found,) = load_classifier("anna/voices").outputs(
+        [SimpleNamespace(path=tmp_path / "a.wav")]
+    )
+    assert found[0] == pytest.approx(1 / (1 + np.exp(-400 * mean)), abs=1e-3)
 
 
 def test_what_is_no_export_and_a_wrong_token(

@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.evaluate import load_classifier
@@ -139,6 +140,27 @@ def test_silence_has_no_speech(recognizer):
     frames = SileroFrames()
     found = [*frames.add(silence[:1000]), *frames.add(silence[1000:])]
     assert len(found) == 5 * 16000 // 512 and not any(found)
+
+
+@pytest.mark.parametrize("activity", ["energy", "silero"])
+def test_real_speech_is_found_between_pauses(recognizer, shared, activity):
+    if activity == "silero":
+        pytest.importorskip("silero_vad", reason="the extra vad is not installed")
+    threads = torch.get_num_threads()
+    rng, parts, spoken = np.random.default_rng(0), [], []
+    for path in sorted((shared / "corpora" / "EmoDB").rglob("*.wav"))[::90]:
+        parts += [3e-4 * rng.normal(size=3 * 16000), load_audio(path).numpy()]
+        spoken += [np.zeros(3 * 16000, bool), np.ones(len(parts[-1]), bool)]
+    spoken = np.concatenate(spoken)
+    whole = np.concatenate(parts)
+    windows, _ = heard(recognizer, whole, window=2.0, activity=activity)
+    found = np.zeros(len(spoken), bool)
+    for one in windows:
+        found[round(one.start * 16000) : round(one.end * 16000)] = True
+    # Of the pauses 0.2 s of 3 s are the margins of the segments.
+    assert found[spoken].mean() > 0.9 and found[~spoken].mean() < 0.1
+    assert len({one.segment for one in windows}) >= len(parts) // 2
+    assert torch.get_num_threads() == threads
 
 
 def test_turns_are_read_and_what_is_none_is_refused(tmp_path):

@@ -36,5 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.folder, arguments.repository, arguments.private, arguments.message
     )
     print(address)
-    print(f"Try it: ser-cl predict --model {arguments.repository} speech.wav")
+    if (arguments.folder / "model.json").is_file():
+        print(f"Try it: ser-cl predict --model {arguments.repository} speech.wav")
+    else:
+        print("README.md says how to use it.")
     return 0

@@ -92,6 +92,9 @@ class SileroFrames:
     size = 512
 
     def __init__(self) -> None:
+        import torch
+
+        threads = torch.get_num_threads()
         try:
             from silero_vad import load_silero_vad
         except ImportError as error:
@@ -99,6 +102,7 @@ class SileroFrames:
                 f"{error}; silero's voice activity needs: "
                 "pip install 'speechbrain_ser_cl[vad]'"
             ) from error
+        torch.set_num_threads(threads)  # which the package sets to one for all
         self._model: Any = load_silero_vad()
         self._rest = np.zeros(0, np.float32)
         self._speaking = False

@@ -184,6 +184,11 @@ def crossval(
     ValueError
         If the request is invalid, before anything runs.
     """
+    with_trackers = bool(recipe.values.get("loggers"))
+    if with_trackers:  # which import PyTorch; nothing else here does
+        from speechbrain_ser_cl.training.trackers import check_trackers, log_results
+
+        check_trackers(recipe.values)
     output = Path(recipe.values.get("output_folder", ""))
     if "output_folder" not in recipe.overridden:
         output = output / "crossval"
@@ -208,7 +213,12 @@ def crossval(
             file=sys.stderr,
         )
         return 1
-    print(f"\n{aggregate(runs, output)}")
+    table = aggregate(runs, output)
+    print(f"\n{table}")
+    if with_trackers:
+        told = {"table": table, "report": f"ser-cl report {output}"}
+        at = {"output_folder": str(output)}
+        log_results(recipe.values | at, output, {}, told)
     if measured is not None:
         found = find_records(output, FILE)
         add_measured(

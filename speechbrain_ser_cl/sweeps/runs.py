@@ -323,8 +323,12 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
             continue
         # Both are compared as JSON, which converts tuples to lists.
         now = json.loads(json.dumps(finite(run.settings())))
-        if earlier["settings"] != now:
-            differ = "; ".join(_differences(earlier["settings"], now))
+        there = {  # an earlier version may have stored more keys
+            part: _lasting(of) if isinstance(of, Mapping) else of
+            for part, of in earlier["settings"].items()
+        }
+        if there != now:
+            differ = "; ".join(_differences(there, now))
             # Runs are in the output folder or in subfolders for folds.
             output = run.folder.parent.parent if run.split else run.folder.parent
             raise ValueError(

@@ -21,7 +21,6 @@ test utterances, so runs cannot use them.
 import csv
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock
 
 from speechbrain_ser_cl.data.protocols import DRAWN, Split, resolve_protocol
 from speechbrain_ser_cl.data.splits import fingerprint
@@ -270,6 +270,27 @@ def search(space: Space) -> str:
     chosen = [s for s in splits if space.folds is None or s.fold in space.folds]
     if not chosen:
         raise SettingsError(f"folds: found {space.folds}, there are {len(splits)}")
+    with FileLock(space.output / "search.lock"):  # the first of several creates it
+        study = _open(space)
+    over = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    stop = optuna.study.MaxTrialsCallback(space.trials, states=over)
+
+    def objective(trial: Any) -> float:
+        try:
+            return _trial(trial, space, chosen)
+        except KeyboardInterrupt:
+            study.enqueue_trial(trial.params)  # for the next process
+            raise
+
+    if len(study.get_trials(states=over)) < space.trials:
+        study.optimize(objective, callbacks=[stop])
+    return _told(study, space)
+
+
+def _open(space: Space) -> Any:
+    """Creates or opens the study; each process draws other trials."""
+    import optuna
+
     with warnings.catch_warnings():  # of experimental parts
         warnings.simplefilter("ignore")
         storage = optuna.storages.RDBStorage(
@@ -288,24 +309,11 @@ def search(space: Space) -> str:
     )
     _same_search(study, space)
     # Processes with the same draws would try the same values.
-    entropy = [space.seed, len(study.trials)]
-    if study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
-        entropy.append(os.getpid())
-    drawn = int(np.random.SeedSequence(entropy).generate_state(1)[0])
+    starts = study.user_attrs.get("starts", 0)
+    study.set_user_attr("starts", starts + 1)
+    drawn = int(np.random.SeedSequence([space.seed, starts]).generate_state(1)[0])
     study.sampler = optuna.samplers.TPESampler(seed=drawn, constant_liar=True)
-    over = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    stop = optuna.study.MaxTrialsCallback(space.trials, states=over)
-
-    def objective(trial: Any) -> float:
-        try:
-            return _trial(trial, space, chosen)
-        except KeyboardInterrupt:
-            study.enqueue_trial(trial.params)  # for the next process
-            raise
-
-    if len(study.get_trials(states=over)) < space.trials:
-        study.optimize(objective, callbacks=[stop])
-    return _told(study, space)
+    return study
 
 
 def _same_search(study: Any, space: Space) -> None:
@@ -377,13 +385,15 @@ def _trial(trial: Any, space: Space, splits: Sequence[Split]) -> float:
             space.output / "splits" / f"fold-{split.fold}.json",
         )
         save_splits([run])
-        if left_to_do([run], resume=True):
-            failed = execute([run], folder, jobs=1)
-            if failed:
-                raise ValueError(
-                    f"trial {trial.number} with {values}: "
-                    f"{report_failures(failed, [run])}"
-                )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):  # another process may try the same
+            failed = {}
+            if left_to_do([run], resume=True):
+                failed = execute([run], folder, jobs=1)
+        if failed:
+            raise ValueError(
+                f"trial {trial.number} with {values}: {report_failures(failed, [run])}"
+            )
         scores.append(_score(run, space.metric))
         trial.report(float(np.mean(scores)), step=len(scores))
         if len(scores) < len(splits) and trial.should_prune():

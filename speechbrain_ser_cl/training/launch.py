@@ -29,6 +29,11 @@ from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import write_synthetic
 from speechbrain_ser_cl.data.class_sets import with_classes
 from speechbrain_ser_cl.data.experiment import Experiment, look_up_folders
+from speechbrain_ser_cl.training.trackers import (
+    check_trackers,
+    log_results,
+    measures_of,
+)
 from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.files import free_name, hold_folder
 from speechbrain_ser_cl.utils.settings import (
@@ -157,6 +162,7 @@ class Launch:
             For a value that a class does not accept, if another process trains in the
             folder, and from :func:`refuse_other_experiment`.
         """
+        check_trackers(self.values)
         try:
             hparams: dict[str, Any] = load_hyperpyyaml(self.text)
         except TypeError as error:
@@ -309,13 +315,14 @@ def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
 
 def _settings(lines: Iterable[str]) -> list[str]:
     """Returns the lines that define the experiment, without options of the machine."""
-    return [
-        line.rstrip()
-        for line in lines
-        if line.strip()
-        and line[0] != "#"
-        and line.strip().partition(":")[0] not in OF_A_MACHINE
-    ]
+    kept, own = [], True
+    for line in filter(str.strip, lines):
+        key = line.strip().partition(":")[0]
+        if line[0] not in " -#":  # of the top level, with all that is below it
+            own = key not in OF_A_MACHINE
+        if own and line[0] != "#" and key not in OF_A_MACHINE:
+            kept.append(line.rstrip())
+    return kept
 
 
 def main(
@@ -348,7 +355,7 @@ def main(
     """
     try:
         _main(run, script, tell or _print_table, sys.argv[1:])
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 
 
@@ -368,8 +375,15 @@ def _main(
     is_demo = wants_demo(launch.values)
     sb.utils.distributed.ddp_init_group(run_opts)
     launches = demo_runs(launch) if is_demo else [launch]
+    results = []
     with full_disk_told(launch.folder):
-        results = [result for one in launches for result in run(one)]
+        for one in launches:
+            found = run(one)
+            report, told = one.folder / "report.html", f"ser-cl report {one.folder}"
+            if report.exists():
+                told = str(report.absolute())
+            log_results(one.values, one.folder, measures_of(found), {"report": told})
+            results += found
     if not if_main_process():
         return
     tell(results)

@@ -4,13 +4,15 @@ Set ``loggers`` in the YAML of any recipe, or ``--loggers "[tensorboard, wandb]"
 folds and seeds of a cross-validation are runs in one place: TensorBoard in
 ``tensorboard/``, Weights & Biases in ``wandb/`` (offline unless ``WANDB_MODE`` is set;
 ``wandb sync`` uploads it), MLflow in ``mlruns/`` (or at ``MLFLOW_TRACKING_URI``) of the
-output folder.
+output folder. At the end each run gets the measures of its test, and the path of its
+report.
 """
 
 import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,13 +50,15 @@ class Place(NamedTuple):
     run: str
 
 
-def place(folder: str | Path) -> Place:
+def place(folder: str | Path, output: str | Path | None = None) -> Place:
     """Returns the place of a training from its folder.
 
     Arguments
     ---------
     folder : str or pathlib.Path
         Folder of the training, or of one of its stages.
+    output : str or pathlib.Path, optional
+        Output folder of the run that the stage belongs to. None: ``folder``.
 
     Returns
     -------
@@ -65,16 +69,18 @@ def place(folder: str | Path) -> Place:
     -------
     >>> place("results/mine/1986")
     Place(root=PosixPath('results/mine/1986'), group='1986', run='1986')
+    >>> place("results/mine/1986/encoder", "results/mine/1986").run
+    'encoder'
     """
-    parts = Path(folder).parts
+    folder, output = Path(folder), Path(folder if output is None else output)
     cut = next(
-        (k for k, part in enumerate(parts) if re.fullmatch(r"(fold|seed)-\d+", part)),
+        (k for k, p in enumerate(output.parts) if re.fullmatch(r"(fold|seed)-\d+", p)),
         None,
     )
-    if not cut:
-        return Place(Path(folder), Path(folder).name, Path(folder).name)
-    root = Path(*parts[:cut])
-    return Place(root, root.name, "/".join(parts[cut:]))
+    root = Path(*output.parts[:cut]) if cut else output
+    below = folder.relative_to(root) if folder.is_relative_to(root) else folder
+    run = below.as_posix() if below != folder and below.parts else folder.name
+    return Place(root, root.name, run)
 
 
 class Trackers(TrainLogger):
@@ -116,6 +122,23 @@ class Trackers(TrainLogger):
                 logger.writer.flush()
 
 
+class _TensorBoard(TensorboardLogger):  # type: ignore[misc]
+    def log_end(self, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
+        """Logs the test of a finished run."""
+        for name, value in numbers.items():
+            self.writer.add_scalar(name, value)
+        for name, text in texts.items():
+            self.writer.add_text(name, text)
+        self.writer.close()
+
+
+class _WandB(WandBLogger):  # type: ignore[misc]
+    def log_end(self, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
+        """Logs the test of a finished run."""
+        self.run.summary.update({**numbers, **texts})
+        self.run.finish()
+
+
 class MLflowLogger(TrainLogger):
     """Logs epochs to MLflow, for which SpeechBrain has no logger.
 
@@ -126,18 +149,11 @@ class MLflowLogger(TrainLogger):
         existing run with this name is continued.
     parameters : mapping
         Parameters to show with the run.
-
-    Raises
-    ------
-    ImportError
-        If the extra ``mlflow`` is not installed.
     """
 
     def __init__(self, at: Place, parameters: Mapping[str, Any]) -> None:
-        try:
-            from mlflow.tracking import MlflowClient
-        except ImportError as error:
-            raise _lacking("mlflow", error) from error
+        from mlflow.tracking import MlflowClient
+
         self._client: Any = None
         if not if_main_process():
             return
@@ -184,6 +200,22 @@ class MLflowLogger(TrainLogger):
                     self._run, name, float(value), step=int(stats_meta["epoch"])
                 )
 
+    def log_end(self, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
+        """Logs the test of a finished run.
+
+        Arguments
+        ---------
+        numbers : mapping of str to float
+            Its measures.
+        texts : mapping of str to str
+            Texts to store with the run, each as a file.
+        """
+        for name, value in numbers.items():
+            self._client.log_metric(self._run, name, value)
+        for name, text in texts.items():
+            self._client.log_text(self._run, text, f"{name}.txt")
+        self._client.set_terminated(self._run)
+
 
 def make_logger(hparams: Mapping[str, Any], folder: str | Path) -> TrainLogger:
     """Makes the logger of a training: ``train_log.txt``, and the trackers of the YAML.
@@ -208,51 +240,137 @@ def make_logger(hparams: Mapping[str, Any], folder: str | Path) -> TrainLogger:
         If a tracker is not installed; the message names the extra.
     """
     text = FileTrainLogger(Path(folder) / "train_log.txt")
-    names = hparams.get("loggers") or []
-    names = [names] if isinstance(names, str) else list(names)
+    trackers = _trackers(hparams, folder)
+    return Trackers([text, *trackers]) if trackers else text
+
+
+def check_trackers(values: Mapping[str, Any]) -> list[str]:
+    """Refuses trackers that are unknown or not installed.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values.
+
+    Returns
+    -------
+    list of str
+        The names in ``loggers``.
+
+    Raises
+    ------
+    SERError
+        For an unknown tracker.
+    ImportError
+        If a tracker is not installed; the message names the extra.
+
+    Example
+    -------
+    >>> check_trackers({"loggers": ["tensorbord"]})
+    Traceback (most recent call last):
+    speechbrain_ser_cl.utils.errors.SERError: loggers: found 'tensorbord', did you ...
+    """
+    found = values.get("loggers") or []
+    names = [found] if isinstance(found, str) else list(found)
     for name in names:
         if name not in _MAKERS:
             raise SERError(
                 f"loggers: found {name!r}, {did_you_mean(str(name), _MAKERS)}expected "
                 f"some of {', '.join(_MAKERS)}"
             )
-    if not names:
-        return text
-    at = place(folder)
+        if find_spec(name) is None:
+            raise ImportError(
+                f"loggers: {name} needs: pip install 'speechbrain_ser_cl[{name}]'"
+            )
+    return names
+
+
+def log_results(
+    values: Mapping[str, Any],
+    folder: str | Path,
+    numbers: Mapping[str, float],
+    texts: Mapping[str, str],
+) -> None:
+    """Logs the results of a finished run to the trackers of the YAML.
+
+    Arguments
+    ---------
+    values : mapping
+        The YAML's values; ``loggers`` lists trackers.
+    folder : str or pathlib.Path
+        Output folder of the run.
+    numbers : mapping of str to float
+        Measures of the test.
+    texts : mapping of str to str
+        Texts to store with the run.
+    """
+    if if_main_process():
+        for tracker in _trackers(values, folder):
+            tracker.log_end(numbers, texts)
+
+
+def measures_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns the measures of tests under names for trackers.
+
+    Arguments
+    ---------
+    results : sequence of mapping
+        What each ``results.json`` of a run says.
+
+    Returns
+    -------
+    dict of str to float
+        ``test/uar`` and others; with several results, setting and corpus are named.
+
+    Example
+    -------
+    >>> one = {"setting": "probe", "test": {"uar": {"value": 0.5}, "chance": 0.25}}
+    >>> measures_of([one])
+    {'test/uar': 0.5}
+    >>> measures_of([one, one | {"corpus": "emodb"}])
+    {'test/probe/uar': 0.5, 'test/probe emodb/uar': 0.5}
+    """
+    numbers = {}
+    for one in results:
+        names = [one.get("setting"), one.get("target") or one.get("corpus")]
+        about = "" if len(results) == 1 else " ".join(filter(None, names)) + "/"
+        numbers |= {
+            f"test/{about}{key}": float(measure["value"])
+            for key, measure in one.get("test", {}).items()
+            if isinstance(measure, Mapping) and "value" in measure
+        }
+    return numbers
+
+
+def _trackers(values: Mapping[str, Any], folder: str | Path) -> list[Any]:
+    names = check_trackers(values)
+    at = place(folder, values.get("output_folder"))
     plain = {
         key: value
-        for key, value in hparams.items()
+        for key, value in values.items()
         if isinstance(value, str | int | float) and not key.startswith("__")
     }
-    return Trackers([text, *(_MAKERS[name](at, plain) for name in names)])
-
-
-def _lacking(name: str, error: ImportError) -> ImportError:
-    return ImportError(
-        f"{error}; loggers: {name} needs: pip install 'speechbrain_ser_cl[{name}]'"
-    )
+    return [_MAKERS[name](at, plain) for name in names]
 
 
 def _tensorboard(at: Place, parameters: Mapping[str, Any]) -> TrainLogger:
-    try:
-        return TensorboardLogger(str(at.root / "tensorboard" / at.run))
-    except ImportError as error:
-        raise _lacking("tensorboard", error) from error
+    return _TensorBoard(str(at.root / "tensorboard" / at.run))
 
 
 def _wandb(at: Place, parameters: Mapping[str, Any]) -> TrainLogger:
-    try:
-        import wandb
-    except ImportError as error:
-        raise _lacking("wandb", error) from error
+    import wandb
+
     name = f"{at.root.absolute()}/{at.run}"
+    own = hashlib.sha256(name.encode()).hexdigest()[:16]
+    if wandb.run is not None and wandb.run.id == own:
+        return _WandB(lambda: wandb.run)
     at.root.mkdir(parents=True, exist_ok=True)
-    return WandBLogger(
+    return _WandB(
         wandb.init,
         project=os.environ.get("WANDB_PROJECT", "speechbrain_ser_cl"),
         group=at.group,
         name=at.run,
-        id=hashlib.sha256(name.encode()).hexdigest()[:16],
+        id=own,
         resume="allow",
         reinit="finish_previous",
         dir=str(at.root),

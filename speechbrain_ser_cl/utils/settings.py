@@ -28,7 +28,7 @@ _PLACES = ("folder", "file", "source", "revision")
 OF_A_MACHINE = frozenset(
     {
         *("device", "distributed_backend", "noprogressbar"),
-        *("loader_options", "num_workers", "pin_memory"),
+        *("loader_options", "num_workers", "pin_memory", "loggers"),
     }
 )
 """Keys that a resumed run may change, because no result depends on them."""

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForCTC,
     SeamlessM4TFeatureExtractor,
     Wav2Vec2FeatureExtractor,
     Wav2Vec2ForCTC,
@@ -770,6 +772,33 @@ def test_a_head_is_left_out_in_one_line(head, tmp_path, caplog):
     (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert f"{tmp_path}: the encoder is used; left out: " in line
     assert HEADS[head] in line and "\n" not in line
+
+
+WITH_HEADS = [
+    *product([AutoModelForCTC], [*MORE_FAMILIES, "hubert-post", "wavlm-post"]),
+    *product(
+        [AutoModelForAudioClassification],
+        [*MORE_FAMILIES, "hubert-post", "wavlm-post", "whisper"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("auto", "name"), WITH_HEADS)
+def test_a_checkpoint_with_a_head_of_any_family_gives_its_encoder(
+    auto, name, tmp_path, caplog
+):
+    config = (EVERY_KIND | MORE_FAMILIES)[name] | {"vocab_size": 8}
+    model = auto.from_config(AutoConfig.for_model(**config))
+    model.save_pretrained(tmp_path)
+    caplog.clear()
+    ours = WeightedSSL(tmp_path).encoder.model.state_dict()
+    base = model.encoder if name == "whisper" else model.base_model
+    theirs = base.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    (line,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    head = "lm_head" if auto is AutoModelForCTC else "classifier"
+    assert f"left out: {head} (" in line or f", {head} (" in line
 
 
 def test_a_full_whisper_checkpoint_is_logged_in_one_line(tmp_path, caplog):

@@ -73,7 +73,7 @@ RULES = {
             "model_folder",
         },
         {"distributed", "joblib", "optuna", "ray", "ruamel", "speechbrain", "tqdm"}
-        | {"numpy"},
+        | {"filelock", "numpy"},
     ),
     "training": (
         {

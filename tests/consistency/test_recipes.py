@@ -10,6 +10,7 @@ import pytest
 
 from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.sweeps.recipe import find_script
+from speechbrain_ser_cl.utils.settings import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 COLUMNS = (
@@ -113,6 +114,11 @@ def test_every_sweep_file_fits_its_recipe(path, capsys):
     told = capsys.readouterr().out.splitlines()
     assert all(" not run here (" in line for line in told[:-1])
     assert told[-1].startswith("0 runs, ")
+
+
+def test_every_recipe_knows_trackers():
+    without = [path for path in hparams_files() if "loggers" not in read_yaml(path)]
+    assert not without
 
 
 @pytest.mark.parametrize("entry", table_rows(), ids=row_id)

@@ -27,3 +27,5 @@ def test_debug_flags(row, tmp_path):
     assert files
     for file in files:
         assert (tmp_path / "run" / file).is_file()
+    if "tensorboard" in row["test_debug_flags"]:
+        assert any((tmp_path / "run").rglob("events.out.tfevents.*"))

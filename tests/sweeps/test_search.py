@@ -1,11 +1,14 @@
 """``ser-cl search``: validation part only, pruning, kills, files."""
 
+import contextlib
 import csv
 import json
 import os
 import runpy
 import signal
+import sqlite3
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -117,38 +120,55 @@ def test_a_search_scores_the_validation_part_and_prunes(here, corpus, capsys):
     assert (folder / "out" / "importance.png").is_file()
 
 
-def test_a_killed_search_continues_and_repeats_no_fold(here, monkeypatch, capsys):
+def test_two_at_once_of_which_one_is_killed(here, monkeypatch, capsys):
     folder, started = here
-    monkeypatch.setattr(search, "_BEAT", 1)
-    monkeypatch.setattr(search, "_PATIENCE", 1)
-    run = search.execute
-    words = ["search", str(folder / "space.yaml"), "--trials", "3"]
+    run, gone = search.execute, folder / "gone"
+    words = ["search", str(folder / "space.yaml"), "--trials", "4"]
 
-    def killed(runs, output, **options):
-        if len(started) == 4:  # in the second fold of the second trial
+    def first(runs, output, **options):
+        if len(started) == 4:  # in the second fold of its second trial
             os.kill(os.getpid(), signal.SIGKILL)
         return run(runs, output, **options)
 
-    child = os.fork()
-    if child == 0:
-        try:
-            monkeypatch.setattr(search, "execute", killed)
-            main(words)
-        finally:
-            os._exit(0)
-    assert os.waitpid(child, 0)[1] == signal.SIGKILL
-    time.sleep(2.5)  # until it counts as dead
-    assert main(words) == 0
+    def second(runs, output, **options):
+        while not gone.exists():
+            time.sleep(0.02)
+        return run(runs, output, **options)
+
+    def fork(execute):
+        child = os.fork()
+        if child == 0:
+            try:
+                monkeypatch.setattr(search, "execute", execute)
+                os._exit(main(words))
+            finally:
+                os._exit(3)
+        return child
+
+    killed, other = fork(first), fork(second)
+    assert os.waitpid(killed, 0)[1] == signal.SIGKILL
+    with contextlib.closing(sqlite3.connect(folder / "out" / "search.db")) as base:
+        base.execute("UPDATE trial_heartbeats SET heartbeat = '2020-01-01 00:00:00'")
+        base.commit()  # as if it were long ago
+    gone.touch()
+    assert os.waitpid(other, 0)[1] == 0
     found = rows(folder / "out")
-    assert [row["state"] for row in found].count("complete") == 3
-    assert [row["state"] for row in found].count("fail") == 1
-    again = [row for row in found if row["noise"] == found[1]["noise"]]
+    states = Counter(row["state"] for row in found)
+    assert states == {"complete": 4, "fail": 1}
+    assert [row["trial"] for row in found] == list("01234")
+    (failed,) = (row for row in found if row["state"] == "fail")
+    again = [row for row in found if row["noise"] == failed["noise"]]
     assert {row["state"] for row in again} == {"fail", "complete"}
+    # Each fold of the four was trained once, whoever did it.
     starts = list((folder / "out").rglob("starts.txt"))
-    assert len(starts) == 9 == 4 + len(started)
+    assert len(starts) == 12
     assert all(len(path.read_text().splitlines()) == 1 for path in starts)
-    # Finished: nothing runs; another space in the folder is refused.
-    assert main(words) == 0 and len(started) == 5
+    whole = [row for row in found if row["state"] == "complete"]
+    best = max(whole, key=lambda row: float(row["uar"]))
+    kept = read_yaml(folder / "out" / "best.yaml")
+    assert kept["noise"] == pytest.approx(float(best["noise"]))
+    # Finished: nothing more runs; another space in the folder is refused.
+    assert main(words) == 0 and not started
     capsys.readouterr()
     assert main([*words, "--broken_fold", "7"]) == 2
     assert "holds another search (fixed" in capsys.readouterr().err

@@ -213,5 +213,6 @@ def test_a_resumed_run_may_have_other_loaders_but_not_another_rate(tmp_path):
     text = "lr: 0.1\nloader_options:\n    num_workers: 4\n"
     (tmp_path / "hyperparams.yaml").write_text(text, encoding="utf-8")
     refuse_other_experiment(tmp_path, text.replace("4", "0"))
+    refuse_other_experiment(tmp_path, text + "loggers:\n- tensorboard\n")
     with pytest.raises(ValueError, match="lr: 0.2"):
         refuse_other_experiment(tmp_path, text.replace("0.1", "0.2"))
