@@ -24,6 +24,7 @@ from speechbrain_ser_cl.metrics.significance import (
     mean_interval,
     paired_fold_tests,
 )
+from speechbrain_ser_cl.metrics.without_labels import CRITERIA, rank_correlation
 
 FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"
@@ -380,25 +381,41 @@ def without_labels(found):
     return [*table([*titles, "mean"], rows), "", about]
 
 
-def neighbours(found):
-    """Writes Recall@1 of emotion, speaker and text by corpora, encoder and setting."""
-    groups = {}
-    for run in sorted(found["runs"], key=lambda run: run["order"]):
+def adaptation_why(found):
+    """Writes what neighbours share, by setting, and how criteria order networks."""
+    shared = ("emotion", "class", "speaker", "text")
+    groups, lines = {}, []
+    for run in found["runs"]:
         key = run["source"], run["target"], run["encoder"]
-        groups.setdefault(key, {}).setdefault(run["setting"], []).append(run)
-    lines, names = [], ("emotion", "speaker", "text")
+        groups.setdefault(key, {}).setdefault(run["row"], []).append(run)
     for (source, target, encoder), settings in groups.items():
         rows = [
-            [name, len(runs)]
-            + [f"{100 * fmean(run[k] for run in runs):.1f}" for k in ("uar", *names)]
+            [name]
+            + [
+                f"{100 * fmean(run[key] for run in runs):.1f}"
+                for key in ("uar", *(f"same {name}" for name in shared))
+            ]
             for name, runs in settings.items()
         ]
-        chance = next(iter(settings.values()))[0]["chance"]
-        rows.append(["chance", "–", f"{100 * chance['emotion']:.1f}"])
-        rows[-1] += [f"{100 * chance[key]:.1f}" for key in names]
-        titles = ["setting", "seeds", "UAR %", *(f"same {name} %" for name in names)]
+        titles = ["setting", "UAR %", *(f"same {name} %" for name in shared)]
         lines += [f"**{source} → {target}, {encoder}**", "", *table(titles, rows), ""]
-    return lines[:-1]
+    names = {**CRITERIA, "source_uar": "UAR on the source"}
+    rows = []
+    for name, title in names.items():
+        cells = []
+        for settings in groups.values():
+            runs = [run for some in settings.values() for run in some]
+            truth = [run["uar"] for run in runs]
+            rho = rank_correlation([run[name] for run in runs], truth)
+            best = max(runs, key=lambda run: run[name])["uar"]
+            cells.append(f"{rho:+.2f}, {100 * (max(truth) - best):.1f}")
+        rows.append([title, *cells])
+    pairs = [f"{source} → {target}, {encoder}" for source, target, encoder in groups]
+    about = (
+        "Spearman's ρ with the true UAR over all networks; points of UAR behind the "
+    )
+    about += f"best. {len(found['runs']) // len(groups)} networks each."
+    return [*lines, *table(["criterion", *pairs], rows), "", about]
 
 
 # Loss zoo: measures in the order of the columns.
@@ -585,7 +602,7 @@ def gpu(found):
 TABLES = {
     "ser": ser,
     "without_labels": without_labels,
-    "neighbours": neighbours,
+    "adaptation_why": adaptation_why,
     "loss_zoo": loss_zoo,
     "heads": heads,
     "leaks": leaks,

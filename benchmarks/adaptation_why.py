@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+"""Why a contrastive loss helps or not, and whether the best network can be chosen.
+
+The networks of benchmarks/adaptation.py are trained again. Of the hidden layer on the
+target's test part the Recall@1 of emotion, speaker and text is measured: how often the
+nearest other utterance (cosine) shares it. Two views of an utterance share all three,
+so that a loss between views may draw together any of them. Each network is also scored
+without labels of the target, on the unlabelled part, and by its UAR on the source's
+validation part, to compare their order with that of the true UAR.
+
+> python benchmarks/adaptation_why.py --encoders whisper-tiny.en \
+      --pairs emodb=EmoDB:ravdess=RAVDESS
+
+Authors
+ * The speechbrain_ser_cl contributors 2026
+"""
+
+import argparse
+import json
+import logging
+from datetime import datetime, timezone
+from pathlib import Path
+
+import adaptation
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from speechbrain_ser_cl.metrics import classification_metrics, recall_at_1
+from speechbrain_ser_cl.metrics.linear_probe import standardiser
+from speechbrain_ser_cl.metrics.without_labels import criteria
+from speechbrain_ser_cl.training.utterance_features import load_features
+from speechbrain_ser_cl.utils.files import replacing
+
+RESULTS = Path(__file__).parent / "results" / "adaptation_why.json"
+LAYER = "logistic regression, 5 % and source"  # whose layer the networks take
+
+
+def trained(draw, row, features, views, layer, C):
+    """Returns the network of a row, and its hidden layer and probabilities by part."""
+    made, train = [], adaptation.train
+    try:
+        adaptation.train = lambda *given: made.append(train(*given)) or made[-1]
+        draw.measure(row, features, views, layer, C)
+    finally:
+        adaptation.train = train
+    (network,), which = made, adaptation.ROWS[row][0]
+
+    def clean(part):
+        ids = [item.utterance.id for item in draw.parts[part]]
+        return features.matrix(ids, layer, "statistics")
+
+    target = [clean(adaptation.PART[key]) for key in which if key in "tu"]
+    by = {"s": standardiser(clean("source_train"))}
+    by["t"] = standardiser(np.concatenate(target))
+    h, p = {}, {}
+    with torch.no_grad():
+        for part in ("target_test", "target_unlabelled", "source_valid"):
+            mean, std = by[part[0]]
+            h[part] = network(torch.from_numpy((clean(part) - mean) / std))
+            p[part] = network.head(h[part]).softmax(1).numpy()
+    return {part: values.numpy() for part, values in h.items()}, p
+
+
+def scores(draw, *how):
+    """Returns true UAR, Recall@1 of what utterances share, and what needs no label."""
+    h, p = trained(draw, *how)
+    n_classes = len(draw.classes)
+
+    def uar(part):
+        truth = draw.labels(part).numpy()
+        return classification_metrics(truth, p[part].argmax(1), n_classes)["uar"]
+
+    tested = [item.utterance for item in draw.parts["target_test"]]
+    shared = {
+        "emotion": [one.emotion for one in tested],
+        "class": draw.labels("target_test").tolist(),
+        "speaker": [one.speaker for one in tested],
+        "text": [one.text_id for one in tested],
+    }
+    x = h["target_test"] / np.linalg.norm(h["target_test"], axis=1, keepdims=True)
+    unlabelled, valid = "target_unlabelled", "source_valid"
+    source = p[valid], draw.labels(valid).numpy(), h[valid]
+    return {
+        "uar": uar("target_test"),
+        **{f"same {name}": recall_at_1(x, own) for name, own in shared.items()},
+        **criteria(p[unlabelled], h[unlabelled], *source),
+        "source_uar": uar("source_valid"),
+    }
+
+
+def main():
+    """Reads the command line, trains, measures and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoders", nargs="+", required=True)
+    parser.add_argument("--pairs", nargs="+", required=True, help="source:target")
+    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
+    parser.add_argument("--features", help="where features are kept")
+    parser.add_argument("--data", type=Path, default=Path("results/adaptation"))
+    options = parser.parse_args()
+    logging.disable(logging.INFO)
+    known = json.loads(adaptation.RESULTS.read_text(encoding="utf-8"))["rows"]
+    chosen = {tuple(row[:5]): row[6:8] for row in known}  # layer and C
+    about = {"date": datetime.now(timezone.utc).date().isoformat(), "runs": []}
+    for path in options.encoders:
+        features = load_features(path, folder=options.features)
+        views = adaptation.Views(features, options.features)
+        for pair in options.pairs:
+            for seed in options.seeds:
+                draw = adaptation.Draw(pair, seed, options.data)
+                features.fill(draw.utterances())
+                views.fill(draw.utterances())
+                place = (features.name, *draw.names)
+                how = chosen[(*place, LAYER, seed)]
+                for row in tqdm(adaptation.ROWS, f"{pair}, seed {seed}", leave=False):
+                    found = scores(draw, row, features, views, *how)
+                    told = {k: round(float(v), 4) for k, v in found.items()}
+                    run = dict(
+                        zip(adaptation.COLUMNS, (*place, row, seed), strict=False)
+                    )
+                    about["runs"].append({**run, **told})
+                with replacing(RESULTS) as part:
+                    text = json.dumps(about, indent=1) + "\n"
+                    part.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
