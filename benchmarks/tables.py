@@ -234,6 +234,28 @@ def scale(found):
     return [*table(["utterances", *steps, "MB"], rows), "", about + machine(found)]
 
 
+def recordings(found):
+    """Memory and time of predict by the length of a recording."""
+    rows = [
+        [
+            f"{row['minutes']} min",
+            f"{row['minutes_of_speech']:.0f} min",
+            row["windows"],
+            f"{row['megabytes']:.0f}",
+            f"{row['processor_seconds']:.0f}",
+            f"{60 * row['minutes'] / row['processor_seconds']:.0f}",
+        ]
+        for row in found["results"]
+    ]
+    titles = ["recording", "speech in it", "windows", "MB", "processor time, s"]
+    titles.append("times faster than speech")
+    same = found["streamed"]
+    about = f"Model: {found['model']}. Of the {same['windows']} windows of the first "
+    about += "five minutes the stream's differ from the file's by at most "
+    about += f"{same['largest_difference']:.1e}. "
+    return [*table(titles, rows), "", about + machine(found)]
+
+
 def heads(found):
     """Table of UAR of trainings of own_corpus and of the probe that they start from."""
     groups = {}
@@ -607,6 +629,7 @@ TABLES = {
     "heads": heads,
     "leaks": leaks,
     "scale": scale,
+    "recordings": recordings,
     "loading": loading,
     "cache": cache,
     "cache_epoch_ravdess": cache_epoch,
