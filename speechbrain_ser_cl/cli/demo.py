@@ -43,11 +43,6 @@ def run(arguments: argparse.Namespace) -> int:
     recognizer = EmotionRecognizer.from_pretrained(
         arguments.model, arguments.revision, arguments.device
     )
-    if recognizer.kind == "dimensions":
-        raise ValueError(
-            f"{arguments.model}: it predicts {', '.join(recognizer.class_names)}, but "
-            "the page shows classes only; use ser-cl predict"
-        )
     folder = Path(arguments.model)
     name = folder.resolve().name if folder.is_dir() else arguments.model
     with DemoServer(recognizer, name, arguments.port) as server:

@@ -1,10 +1,12 @@
 """Makes the page's answer for one audio file."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK
-from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.inference import Answer, EmotionRecognizer, Rating
+from speechbrain_ser_cl.recordings import EmotionStream, follow_file
 from speechbrain_ser_cl.utils.audio import AudioError, load_audio
 from speechbrain_ser_cl.utils.errors import SERError
 
@@ -16,7 +18,10 @@ class RefusedAudio(SERError):
 
 
 def answer(
-    recognizer: EmotionRecognizer, path: str | Path, window: float
+    recognizer: EmotionRecognizer,
+    path: str | Path,
+    window: float,
+    activity: str = "none",
 ) -> dict[str, Any]:
     """Classifies a file as a whole and in windows.
 
@@ -28,6 +33,9 @@ def answer(
         Any file that libsndfile reads. No message contains its name.
     window : float
         Length of the windows of the timeline, in seconds.
+    activity : str
+        ``"energy"`` or ``"silero"``: the timeline has only speech, see
+        ``EmotionStream``.
 
     Returns
     -------
@@ -35,14 +43,18 @@ def answer(
         ``emotion``, ``probabilities``, ``start`` and ``end`` of the whole file, from
         ``recognizer.classify_file(path)``, and the ``timeline`` of
         ``recognizer.classify_file(path, window)``, which is empty if there is only one
-        window.
+        window. Values of dimensions come with ``shares`` from 0 to 1: the position of
+        the value between two standard deviations below and above the mean of the
+        training data.
 
     Raises
     ------
     RefusedAudio
         If the file is not audio, or is empty, damaged, silent or longer than 15 min.
     ValueError
-        If the window is out of range.
+        If the window is out of range, or for another activity.
+    ImportError
+        If silero is not installed.
 
     Example
     -------
@@ -59,8 +71,12 @@ def answer(
                 "the audio is silent: no sample is above -60 dB of full "
                 "scale. Was the right microphone chosen, and is it switched on?"
             )
-        found = recognizer.classify_file(path).as_dict()
-        timeline = recognizer.classify_file(path, window).as_dict()["timeline"]
+        found = _told(recognizer, recognizer.classify_file(path))
+        if activity == "none":
+            timeline: Sequence[Answer] = recognizer.classify_file(path, window).timeline
+        else:
+            stream = EmotionStream(recognizer, window, activity=activity)
+            timeline = list(follow_file(stream, path))
     except AudioError as error:
         why = str(error).removeprefix(f"{path}: ")
         if why.startswith("not a readable"):
@@ -71,4 +87,16 @@ def answer(
         elif "expected at most" in why or "longer than" in why:
             why += ": cut it, or use `ser-cl predict`"
         raise RefusedAudio(why) from error
-    return found | {"timeline": timeline}
+    return found | {"timeline": [_told(recognizer, one) for one in timeline]}
+
+
+def _told(recognizer: EmotionRecognizer, one: Answer) -> dict[str, Any]:
+    found = one.as_dict()
+    if isinstance(one, Rating):
+        means, scales = recognizer.model.mean or (), recognizer.model.scale or ()
+        rows = zip(one.values.items(), means, scales, strict=True)
+        found["shares"] = {
+            name: min(max(0.5 + (value - mean) / (4 * scale), 0.0), 1.0)
+            for (name, value), mean, scale in rows
+        }
+    return found

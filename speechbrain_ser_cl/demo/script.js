@@ -5,6 +5,13 @@ const mostBytes = Number(document.body.dataset.mostBytes);
 const longestRecording = 120; // s
 const percent = (share) => (100 * share).toFixed(1);
 const seconds = (time) => time.toFixed(1) + " s";
+// Of a file or window: how strong each name is, as text and from 0 to 1; what it comes to.
+const shares = (one) => one.shares ?? one.probabilities;
+const shown = (one, name) => (one.values ? one.values[name].toFixed(2) : percent(shares(one)[name]));
+const unit = document.body.dataset.unit;
+const told = (one, name) => `${name} ${shown(one, name)}${unit}`;
+const firsts = (one) => (one.values ? [] : one.emotions ?? [one.emotion]);
+const names = (one) => firsts(one).join(", ") || (one.values ? "" : "none");
 
 function make(tag, className, text) {
   const element = document.createElement(tag);
@@ -54,7 +61,8 @@ async function classify() {
   }
   say(`Listening to ${name} …`);
   try {
-    const answer = await fetch("/classify?window=" + $("window").value, {
+    const query = `window=${$("window").value}&activity=${$("activity")?.value ?? "none"}`;
+    const answer = await fetch("/classify?" + query, {
       method: "POST",
       headers: { "Content-Type": document.body.dataset.uploadType },
       body: audio,
@@ -83,18 +91,18 @@ function show(found) {
   heard = found;
   chosen = -1;
   const { name, audio } = given;
-  const share = percent(found.probabilities[found.emotion]);
-  const verdict = [`${name}, ${seconds(found.end)}: `, make("strong", "", found.emotion), `, ${share} %`];
-  $("verdict").replaceChildren(...verdict);
-  say(`Heard ${name}: ${found.emotion}, ${share} %.`, true);
-  const rows = Object.entries(found.probabilities).map(([emotion, probability]) => {
+  const share = found.emotions || found.values ? "" : `, ${shown(found, found.emotion)} %`;
+  const verdict = names(found) || Object.keys(found.values).map((each) => told(found, each)).join(", ");
+  $("verdict").replaceChildren(`${name}, ${seconds(found.end)}: `, make("strong", "", verdict), share);
+  say(`Heard ${name}: ${verdict}${share}.`, true);
+  const rows = Object.entries(shares(found)).map(([emotion, share]) => {
     const row = make("tr");
     const head = make("th", "", emotion);
     head.scope = "row";
     const bar = make("td", "share");
     const ink = bar.appendChild(make("div"));
-    ink.style.width = percent(probability) + "%";
-    row.append(head, bar, make("td", "number", percent(probability)));
+    ink.style.width = percent(share) + "%";
+    row.append(head, bar, make("td", "number", shown(found, emotion)));
     return row;
   });
   $("classes").replaceChildren(...rows);
@@ -112,22 +120,23 @@ function showTimes({ timeline, end }) {
     element.style.left = (100 * from) / end + "%";
     element.style.width = (100 * (to - from)) / end + "%";
   };
-  // Windows overlap: each is drawn up to the middle of its overlap with the next.
-  const edges = timeline.slice(1).map((window, i) => (window.start + timeline[i].end) / 2);
-  edges.unshift(0);
-  edges.push(end);
+  // Windows overlap: each is drawn up to the middle of what it shares with the next of
+  // its segment.
+  const middle = (one, other) => one && other && one.segment === other.segment && (one.end + other.start) / 2;
+  const from = (i) => middle(timeline[i - 1], timeline[i]) || timeline[i].start;
+  const to = (i) => middle(timeline[i], timeline[i + 1]) || timeline[i].end;
   const parts = [];
   const put = (element, area) => {
     element.style.gridArea = area;
     parts.push(element);
   };
-  const emotions = Object.keys(timeline[0].probabilities);
+  const emotions = Object.keys(shares(timeline[0]));
   for (const [row, emotion] of emotions.entries()) {
     const cells = make("div", "cells");
     timeline.forEach((window, i) => {
-      const cell = make("div", window.emotion === emotion ? "cell first" : "cell");
-      cell.style.setProperty("--share", window.probabilities[emotion].toFixed(3));
-      place(cell, edges[i], edges[i + 1]);
+      const cell = make("div", firsts(window).includes(emotion) ? "cell first" : "cell");
+      cell.style.setProperty("--share", shares(window)[emotion].toFixed(3));
+      place(cell, from(i), to(i));
       cells.append(cell);
     });
     put(make("div", "name", emotion), `${row + 1} / 1`);
@@ -149,10 +158,11 @@ function showTimes({ timeline, end }) {
   $("timeline").replaceChildren(...parts);
   $("timeline").setAttribute("aria-valuemax", timeline.length);
   const row = (window) => {
-    const cells = [window.start.toFixed(2), window.end.toFixed(2), window.emotion];
-    cells.push(...Object.values(window.probabilities).map(percent));
+    const cells = [window.start.toFixed(2), window.end.toFixed(2)];
+    if (!window.values) cells.push(names(window));
+    cells.push(...emotions.map((emotion) => shown(window, emotion)));
     const line = make("tr");
-    line.append(...cells.map((text, i) => make("td", i === 2 ? "" : "number", text)));
+    line.append(...cells.map((text, i) => make("td", i === 2 && !window.values ? "" : "number", text)));
     return line;
   };
   $("windows").replaceChildren(...timeline.map(row));
@@ -162,9 +172,9 @@ function showTimes({ timeline, end }) {
 function choose(i) {
   chosen = i;
   const window = heard.timeline[i];
-  const sorted = Object.entries(window.probabilities).sort((a, b) => b[1] - a[1]);
-  const told = sorted.slice(0, 3).map(([emotion, share]) => `${emotion} ${percent(share)} %`);
-  const text = `${window.start.toFixed(1)} to ${seconds(window.end)}: ${told.join(", ")}`;
+  const sorted = Object.entries(shares(window)).sort((a, b) => b[1] - a[1]);
+  const most = sorted.slice(0, 3).map(([emotion]) => told(window, emotion));
+  const text = `${window.start.toFixed(1)} to ${seconds(window.end)}: ${most.join(", ")}`;
   boxes.chosen.hidden = false;
   boxes.place(boxes.chosen, window.start, window.end);
   $("now").textContent = text;
@@ -213,7 +223,9 @@ $("file").addEventListener("change", () => {
   const [file] = $("file").files;
   if (file) take(file, file.name);
 });
-$("window").addEventListener("change", () => given && classify());
+for (const id of ["window", "activity"]) {
+  $(id)?.addEventListener("change", () => given && classify());
+}
 
 addEventListener("dragover", (event) => {
   event.preventDefault();

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -38,6 +39,37 @@ UPLOAD_TYPE = "application/octet-stream"
 _NAMES = (HOST, "localhost")
 # Window lengths in seconds that the page offers, and the default.
 _WINDOWS, _WINDOW = (0.5, 1, 2, 3, 5, 10), 2
+# What the page calls things, by the kind of the model.
+_WORDS = {
+    "classes": {
+        "hears": "Hears one of:",
+        "what": "class",
+        "measure": "Probability",
+        "unit": " %",
+        "legend": "The stronger the colour, the more probable; the most probable class "
+        "is underlined.",
+    },
+    "emotions": {
+        "hears": "Hears none, one or several of:",
+        "what": "emotion",
+        "measure": "Probability",
+        "unit": " %",
+        "legend": "The stronger the colour, the more probable; what is above 50 % is "
+        "underlined.",
+    },
+    "dimensions": {
+        "hears": "Says how much there is of:",
+        "what": "dimension",
+        "measure": "Value",
+        "unit": "",
+        "legend": "The stronger the colour, the higher the value.",
+    },
+}
+_ACTIVITIES = {
+    "none": "the whole file",
+    "energy": "speech in it, by its energy",
+    "silero": "speech in it, by silero-vad",
+}
 _HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": (
@@ -93,7 +125,8 @@ class DemoServer(socketserver.ThreadingTCPServer):
     >>> from types import SimpleNamespace
     >>> import torch
     >>> recognizer = SimpleNamespace(
-    ...     model=torch.nn.Identity(), class_names=["sad", "happy"], max_seconds=30.0
+    ...     model=torch.nn.Identity(), class_names=["sad", "happy"], max_seconds=30.0,
+    ...     kind="classes",
     ... )
     >>> with DemoServer(recognizer, "my_model", port=0) as server:
     ...     server.url.startswith("http://127.0.0.1:")
@@ -164,8 +197,13 @@ def _pages(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    activities = dict(_ACTIVITIES) if recognizer.kind == "classes" else {}
+    if find_spec("silero_vad") is None:
+        activities.pop("silero", None)
     page = environment.get_template("page.html.jinja").render(
+        **_WORDS[recognizer.kind],
         name=name,
+        activities=activities,
         class_names=recognizer.class_names,
         windows=[s for s in _WINDOWS if s <= recognizer.max_seconds],
         window=_WINDOW,
@@ -264,15 +302,17 @@ class _Handler(BaseHTTPRequestHandler):
                 f"{MOST_UPLOADS} files are being classified already; try again soon",
             )
         try:
-            window = float(parse_qs(address.query).get("window", [_WINDOW])[0])
+            asked = parse_qs(address.query)
+            window = float(asked.get("window", [_WINDOW])[0])
+            activity = asked.get("activity", ["none"])[0]
             with TemporaryDirectory(prefix="ser-cl-demo-") as folder:
                 path = Path(folder) / "upload"
                 path.write_bytes(self._body(size))
                 with self.server.one_at_a_time:
-                    found = answer(self.server.recognizer, path, window)
+                    found = answer(self.server.recognizer, path, window, activity)
         except RefusedAudio as refused:
             raise _Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(refused)) from refused
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             raise _Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
         finally:
             self.server.uploads.release()

@@ -1,6 +1,7 @@
 """A small untrained model, and the demo's server with it."""
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -25,15 +26,30 @@ CLASSES = ["angry", "happy & <b>", "sad"]
 MOST_BYTES = 2_000_000
 
 
-@pytest.fixture(scope="session")
-def model(tmp_path_factory):
-    """Returns the folder of an exported model whose answers differ between windows."""
+def untrained():
+    """Returns a model whose answers differ between windows."""
     torch.manual_seed(0)
     head = ClassifierHead(16, len(CLASSES))
     torch.nn.init.normal_(head.layers[1].weight)
+    return EmotionClassifier(WeightedSSL(WHISPER), [head], MeanPooling(16))
+
+
+@contextmanager
+def serving(recognizer):
+    """A server that runs."""
+    with DemoServer(recognizer, "my_model", 0, MOST_BYTES) as server:
+        thread = threading.Thread(target=server.serve_forever, args=[0.05])
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """The folder of an exported model."""
     folder = tmp_path_factory.mktemp("models") / "my_model"
-    classifier = EmotionClassifier(WeightedSSL(WHISPER), [head], MeanPooling(16))
-    write_model(folder, classifier, CLASSES)
+    write_model(folder, untrained(), CLASSES)
     return folder
 
 
@@ -44,13 +60,8 @@ def recognizer(model):
 
 @pytest.fixture(scope="session")
 def server(recognizer):
-    """Returns a running server."""
-    with DemoServer(recognizer, "my_model", 0, MOST_BYTES) as server:
-        thread = threading.Thread(target=server.serve_forever, args=[0.05])
-        thread.start()
+    with serving(recognizer) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from matplotlib.image import imread
 
-from tests.demo.conftest import CLASSES
+from speechbrain_ser_cl.inference import EmotionRecognizer
+from tests.demo.conftest import CLASSES, serving, untrained
 
 READER = Path(__file__).parents[1] / "report" / "reader.js"
 HEARD = "!document.getElementById('result').hidden"
@@ -118,6 +119,26 @@ def test_the_timeline_is_accessible(page, recognizer, speech):
     )
     page.wait("document.querySelectorAll('.cells')[0].children.length === 2")
     assert page.console() == []
+
+
+def test_dimensions_are_shown_as_numbers(driven, speech):
+    model = untrained()
+    model.answer_as("dimensions", [3.0, 50.0, 0.0], [1.0, 20.0, 0.5])
+    recognizer = EmotionRecognizer(model, ["arousal", "valence", "third"], "cpu")
+    with serving(recognizer) as server:
+        driven.open(server.url)
+        driven.type("#file", str(speech))
+        driven.wait(HEARD)
+    found = recognizer.classify_file(speech).values
+    told = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+    assert texts(driven, "#verdict") == [f"a tone.wav, 5.2 s: {told}"]
+    assert texts(driven, "#classes .number") == [f"{v:.2f}" for v in found.values()]
+    driven.click("summary")
+    first = [float(text) for text in texts(driven, "#windows tr:first-child td")]
+    window = recognizer.classify_file(speech, 2).timeline[0]
+    expected = [window.start, window.end, *window.values.values()]
+    np.testing.assert_allclose(first, expected, atol=0.0051)
+    assert driven.console() == []
 
 
 def test_a_dropped_file_is_taken(page, speech):

@@ -14,8 +14,11 @@ import pytest
 import soundfile
 
 from speechbrain_ser_cl.cli import main
-from speechbrain_ser_cl.demo.server import MOST_UPLOADS
-from tests.demo.conftest import CLASSES
+from speechbrain_ser_cl.demo.answers import answer
+from speechbrain_ser_cl.demo.server import MOST_UPLOADS, DemoServer
+from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.recordings import EmotionStream, follow_file
+from tests.demo.conftest import CLASSES, untrained
 
 UPLOAD = {"Content-Type": "application/octet-stream"}
 
@@ -56,6 +59,41 @@ def test_it_returns_the_recognizers_answer(classify, recognizer, speech, window)
     timeline = recognizer.classify_file(speech, window).as_dict()["timeline"]
     assert found == recognizer.classify_file(speech).as_dict() | {"timeline": timeline}
     assert (len(timeline) > 0) == (window < 5)
+
+
+def test_a_time_line_of_speech_alone(ask, recognizer, tmp_path):
+    rng = np.random.default_rng(0)
+    wav = 3e-4 * rng.normal(size=16000 * 8)
+    wav[16000 * 2 : 16000 * 4] += rng.normal(0, 0.1, 16000 * 2)
+    soundfile.write(tmp_path / "call.wav", wav, 16000)
+    body = (tmp_path / "call.wav").read_bytes()
+    words = "/classify?window=0.5&activity="
+    status, _, found = ask("POST", f"{words}energy", body, UPLOAD)
+    stream = EmotionStream(recognizer, 0.5)
+    heard = [one.as_dict() for one in follow_file(stream, tmp_path / "call.wav")]
+    assert status == 200 and json.loads(found)["timeline"] == heard
+    assert heard[0]["start"] > 1.8 and heard[-1]["end"] < 4.2
+    status, _, told = ask("POST", f"{words}music", body, UPLOAD)
+    assert status == 400 and "activity is 'music'" in json.loads(told)["error"]
+
+
+def test_dimensions_and_several_emotions(speech):
+    model, means, scales = untrained(), [3.0, 50.0, 0.0], [1.0, 20.0, 1e-9]
+    model.answer_as("dimensions", means, scales)
+    names = ["arousal", "valence", "third"]
+    recognizer = EmotionRecognizer(model, names, "cpu")
+    found = answer(recognizer, speech, 2.0)
+    for one in (found, *found["timeline"]):
+        z = (np.array(list(one["values"].values())) - means) / scales
+        expected = np.clip(0.5 + z / 4, 0, 1)
+        np.testing.assert_allclose(list(one["shares"].values()), expected, atol=1e-6)
+    model.answer_as("emotions")
+    recognizer = EmotionRecognizer(model, CLASSES, "cpu")
+    found = answer(recognizer, speech, 2.0)
+    assert set(found["emotions"]) <= set(CLASSES) and len(found["timeline"]) > 1
+    with DemoServer(recognizer, "my_model", 0) as server:
+        page = server.pages["/"][1].decode()
+    assert "Hears none, one or several of: angry" in page and "activity" not in page
 
 
 def test_every_refused_file_is_reported_why(classify, bad):
