@@ -163,18 +163,18 @@ def split_domains(
 
         - ``source``, ``target``: names of the corpora;
         - ``source_valid``: validation part of the source, a fraction or number of
-        utterances, drawn at random and stratified by class;
+          utterances, drawn at random and stratified by class;
         - ``labels``: whether the target's training part is labelled. If so,
-        ``target_train`` is its fraction or number, stratified by class. If not,
-        ``target_train_unlabelled`` is its fraction or number, not stratified, because
-        that would use the labels;
+          ``target_train`` is its fraction or number, stratified by class. If not,
+          ``target_train_unlabelled`` is its fraction or number, not stratified, because
+          that would use the labels;
         - ``both``: with ``labels``, also draws ``target_train_unlabelled`` of the whole
-        target from the remaining utterances; the rest is tested;
+          target from the remaining utterances; the rest is tested;
         - ``by``: ``"utterance"``: the target's training part is drawn at random, so its
-        speakers are also tested (as in the paper). ``"speaker"``: test speakers are not
-        in training;
+          speakers are also tested (as in the paper). ``"speaker"``: test speakers are
+          not in training;
         - ``shared_emotions``: whether source utterances of emotions that the target
-        lacks are left out.
+          lacks are left out.
     seed : int
         Seed of the draws.
 

@@ -16,30 +16,30 @@ or, if corpora need different protocols with equally many folds::
 Its entries:
 
 - ``group``: what is never divided between training and the other parts: ``session``,
-``speaker``, ``text_id``, ``recording`` or ``utterance`` (nothing is kept together);
-``split``: the corpus defines training, validation and test; ``published``: published
-lists define them.
+  ``speaker``, ``text_id``, ``recording`` or ``utterance`` (nothing is kept together);
+  ``split``: the corpus defines training, validation and test; ``published``: published
+  lists define them.
 - ``folder``: folder of these lists, ``data`` in a clone of EmoBox or EMO-SUPERB.
 - ``n_folds``: number of folds to which the groups are assigned; null: each group is a
-fold.
+  fold.
 - ``text_folds``: number of folds to which also the texts are assigned. A fold tests
-some speakers on some texts, and neither is in training. An utterance of which only the
-speaker or only the text is tested is not used.
+  some speakers on some texts, and neither is in training. An utterance of which only
+  the speaker or only the text is tested is not used.
 - ``deal``: how groups are assigned. ``fair``: folds are as similar as possible in
-classes, size and gender (``deal_fairly``). ``cards``: in turn, women first (utterances:
-by class), as in split files without a ``rule``.
+  classes, size and gender (``deal_fairly``). ``cards``: in turn, women first
+  (utterances: by class), as in split files without a ``rule``.
 - ``valid``: the validation part. ``next``: fold k is tested and fold k + 1 validates.
-``swap``: the speakers of fold k are halved (utterances: at random); one half validates
-and the other is tested, then the reverse, which gives twice as many folds.
-``utterances``: a fifth of the training utterances of each class validates, so speakers
-are shared. ``none``: no validation part. ``given``: as the corpus defines; if it has no
-validation part, a fifth of the training speakers (of the training utterances, if
-speakers are unknown, or too few in published lists).
+  ``swap``: the speakers of fold k are halved (utterances: at random); one half
+  validates and the other is tested, then the reverse, which gives twice as many folds.
+  ``utterances``: a fifth of the training utterances of each class validates, so
+  speakers are shared. ``none``: no validation part. ``given``: as the corpus defines;
+  if it has no validation part, a fifth of the training speakers (of the training
+  utterances, if speakers are unknown, or too few in published lists).
 - ``unknown``: utterances whose group is unknown: ``error``; ``leave_out``; or
-``alone``: each is its own group.
+  ``alone``: each is its own group.
 - ``leaks``: which of ``speaker``, ``session`` and ``text_id`` training may share with
-validation and test. Any other leak is an error. Recordings from which utterances are
-cut may be shared and are counted; overlapping times of a recording may not.
+  validation and test. Any other leak is an error. Recordings from which utterances are
+  cut may be shared and are counted; overlapping times of a recording may not.
 
 Folds depend only on the protocol, the seed and the utterances' ids: not on the order of
 the input, nor on the version of a random number generator.

@@ -25,9 +25,9 @@ class PairwiseViewLoss(nn.Module):
     range of k is an option:
 
     - ``"both_views"``: all rows of both views except the anchor, 2N - 1, as in SimCLR
-    (:class:`NTXentLoss`);
+      (:class:`NTXentLoss`);
     - ``"cross_view"``: the N rows of the other view, as in Contrastive Multiview
-    Coding, arXiv:1906.05849 (:class:`InfoNCELoss`, symmetric).
+      Coding, arXiv:1906.05849 (:class:`InfoNCELoss`, symmetric).
 
     A single utterance (N = 1) has no negatives: 0 with gradient 0. NaN or
     infinity in an embedding gives NaN.

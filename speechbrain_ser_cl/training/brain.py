@@ -43,13 +43,13 @@ class SERBrain(sb.Brain):
     :meth:`log_terms`. This class implements:
 
     - one optimiser with a group per key of ``hparams.learning_rates``, with gradients
-    clipped over all groups together (SpeechBrain clips the first group only);
+      clipped over all groups together (SpeechBrain clips the first group only);
     - skipping and counting of batches whose gradient is not finite; too many in a row
-    are an error;
+      are an error;
     - a random state per step that depends only on seed, epoch, step and rank, so that a
-    run resumed at any step ends like one that was not killed;
+      run resumed at any step ends like one that was not killed;
     - validation scores, learning rate schedule, early stopping, history and checkpoints
-    at the end of each epoch.
+      at the end of each epoch.
 
     Arguments
     ---------
