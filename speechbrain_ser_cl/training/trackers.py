@@ -122,7 +122,7 @@ class Trackers(TrainLogger):
                 logger.writer.flush()
 
 
-class _TensorBoard(TensorboardLogger):  # type: ignore[misc]
+class _TensorBoard(TensorboardLogger):
     def log_end(self, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
         """Logs the test of a finished run."""
         for name, value in numbers.items():
@@ -132,7 +132,7 @@ class _TensorBoard(TensorboardLogger):  # type: ignore[misc]
         self.writer.close()
 
 
-class _WandB(WandBLogger):  # type: ignore[misc]
+class _WandB(WandBLogger):
     def log_end(self, numbers: Mapping[str, float], texts: Mapping[str, str]) -> None:
         """Logs the test of a finished run."""
         self.run.summary.update({**numbers, **texts})
@@ -330,7 +330,7 @@ def measures_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     >>> measures_of([one, one | {"corpus": "emodb"}])
     {'test/probe/uar': 0.5, 'test/probe emodb/uar': 0.5}
     """
-    numbers = {}
+    numbers: dict[str, float] = {}
     for one in results:
         names = [one.get("setting"), one.get("target") or one.get("corpus")]
         about = "" if len(results) == 1 else " ".join(filter(None, names)) + "/"
