@@ -27,7 +27,6 @@ import torch
 from tqdm import tqdm
 
 from speechbrain_ser_cl.metrics import classification_metrics, recall_at_1
-from speechbrain_ser_cl.metrics.linear_probe import standardiser
 from speechbrain_ser_cl.metrics.without_labels import criteria
 from speechbrain_ser_cl.training.utterance_features import load_features
 from speechbrain_ser_cl.utils.files import replacing
@@ -36,29 +35,14 @@ RESULTS = Path(__file__).parent / "results" / "adaptation_why.json"
 LAYER = "logistic regression, 5 % and source"  # whose layer the networks take
 
 
-def trained(draw, row, features, views, layer, C):
-    """Returns the network of a row, and its hidden layer and probabilities by part."""
-    made, train = [], adaptation.train
-    try:
-        adaptation.train = lambda *given: made.append(train(*given)) or made[-1]
-        draw.measure(row, features, views, layer, C)
-    finally:
-        adaptation.train = train
-    (network,), which = made, adaptation.ROWS[row][0]
-
-    def clean(part):
-        ids = [item.utterance.id for item in draw.parts[part]]
-        return features.matrix(ids, layer, "statistics")
-
-    target = [clean(adaptation.PART[key]) for key in which if key in "tu"]
-    by = {"s": standardiser(clean("source_train"))}
-    by["t"] = standardiser(np.concatenate(target))
-    h, p = {}, {}
-    with torch.no_grad():
-        for part in ("target_test", "target_unlabelled", "source_valid"):
-            mean, std = by[part[0]]
-            h[part] = network(torch.from_numpy((clean(part) - mean) / std))
-            p[part] = network.head(h[part]).softmax(1).numpy()
+@torch.no_grad()
+def trained(draw, *how):
+    """Returns the hidden layer of a row's network and its probabilities, by part."""
+    with torch.enable_grad():
+        network, given = draw.network(*how)
+    parts = ("target_test", "target_unlabelled", "source_valid")
+    h = {part: network(given(part)) for part in parts}
+    p = {part: network.head(h[part]).softmax(1).numpy() for part in parts}
     return {part: values.numpy() for part, values in h.items()}, p
 
 
@@ -111,9 +95,9 @@ def main():
                 features.fill(draw.utterances())
                 views.fill(draw.utterances())
                 place = (features.name, *draw.names)
-                how = chosen[(*place, LAYER, seed)]
+                layer, _ = chosen[(*place, LAYER, seed)]
                 for row in tqdm(adaptation.ROWS, f"{pair}, seed {seed}", leave=False):
-                    found = scores(draw, row, features, views, *how)
+                    found = scores(draw, row, features, views, layer)
                     told = {k: round(float(v), 4) for k, v in found.items()}
                     run = dict(
                         zip(adaptation.COLUMNS, (*place, row, seed), strict=False)

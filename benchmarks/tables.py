@@ -17,7 +17,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 
 from speechbrain_ser_cl.metrics.significance import (
     holm,
@@ -440,6 +440,63 @@ def adaptation_why(found):
     return [*lines, *table(["criterion", *pairs], rows), "", about]
 
 
+def adaptation(found):
+    """Tables of UAR by what is trained on, one per encoder, and the tests."""
+    values, seen = {}, {}
+    for row in found["rows"]:
+        encoder, source, target, name, seed, uar, *_ = row
+        if name == "recognised":
+            seen.setdefault((encoder, f"{source} → {target}"), []).append(100 * uar)
+            continue
+        own = values.setdefault((encoder, f"{source} → {target}"), {})
+        own.setdefault(name, {})[seed] = 100 * uar
+    names = list(dict.fromkeys(name for own in values.values() for name in own))
+    names.sort(key=lambda name: (not name.startswith("logistic"), "then" in name))
+    lines = []
+    for encoder in dict.fromkeys(key[0] for key in values):
+        columns = {pair: own for (e, pair), own in values.items() if e == encoder}
+        cells = {name: [name] for name in names}
+        for own in columns.values():
+            means = {name: mean_of(seeds) for name, seeds in own.items()}
+            simple = max((n for n in own if n.startswith("logistic")), key=means.get)
+            p_values = {}
+            for name in names:
+                same = sorted(set(own.get(name, {})) & set(own[simple]))
+                pair = [[own[n][seed] for seed in same] for n in (name, simple) if same]
+                tried = len(same) > 1 and not name.startswith("logistic")
+                p_values[name] = paired_fold_tests(*pair)["t_test"] if tried else None
+            corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+            for name in names:
+                seeds, p = own.get(name, {}), corrected[name]
+                told = "not run here"
+                if seeds:
+                    told = f"{means[name]:.1f} ± {spread(seeds.values()):.1f}"
+                if p is not None:
+                    told += f" ({means[name] - means[simple]:+.1f}, p {p:.3f})"
+                cells[name].append(told)
+        counts = {len(seeds) for own in columns.values() for seeds in own.values()}
+        number = " or ".join(map(str, sorted(counts)))
+        lines += [f"{encoder}, UAR %, {number} seeds:", ""]
+        rows = [*cells.values(), ["views nearest to one of the same utterance, %"]]
+        rows[-1] += [
+            f"{mean_of(dict(enumerate(seen[encoder, p]))):.1f}" for p in columns
+        ]
+        lines += [*table(["trained on", *columns], rows), ""]
+    about = (
+        "± is the standard deviation over seeds; in brackets the gain over the better "
+        "logistic regression of the column and p of a paired t-test over seeds, Holm's "
+        "correction over the rows. Seeds draw parts of the same corpus, so that p is "
+        "somewhat too small."
+    )
+    return [*lines, about]
+
+
+def spread(values):
+    """Returns the standard deviation of some values; 0 for one."""
+    values = list(values)
+    return stdev(values) if len(values) > 1 else 0.0
+
+
 # Loss zoo: measures in the order of the columns.
 MEASURES = {
     "uar": "logistic regression",
@@ -624,6 +681,7 @@ def gpu(found):
 TABLES = {
     "ser": ser,
     "without_labels": without_labels,
+    "adaptation": adaptation,
     "adaptation_why": adaptation_why,
     "loss_zoo": loss_zoo,
     "heads": heads,

@@ -94,7 +94,7 @@ class UtteranceFeatures:
                 "architecture": backbone.arguments()["source"],
                 "padded_group_norm": backbone.encoder.padded_group_norm,
             }
-            self._extract: Callable[[list[Tensor]], list[Tensor]] = self._layers
+            self._extract: Callable[[list[Tensor]], list[Tensor]] = self.layers
         elif name == "log_mel":
             key = {"features": "mean and standard deviation of LogMel, 64 bands"}
             self._extract = _log_mel
@@ -155,7 +155,7 @@ class UtteranceFeatures:
             row[:] = self.cache[name][layer, rows].flatten().numpy()
         return matrix
 
-    def _layers(self, wavs: list[Tensor]) -> list[Tensor]:
+    def layers(self, wavs: list[Tensor]) -> list[Tensor]:
         """Computes the statistics (L + 1, 2, D) of each waveform."""
         backbone, pool = self.backbone, StatisticsPooling()
         assert backbone is not None
