@@ -650,8 +650,8 @@ def zoo_figure(found, path):
     axes[0].invert_yaxis()
     for k, encoder in enumerate(encoders):
         axes[-1].plot([], [], f"C{k}o-", label=encoder)
-    axes[-1].legend(fontsize=8)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0, 1, 0.94))
+    figure.legend(loc="upper center", ncols=len(encoders), frameon=False)
     figure.savefig(path, dpi=90, metadata={"Software": None})
 
 
