@@ -18,7 +18,8 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
 ]
-exclude_patterns = ["conf.py", "upstream.py"]
+exclude_patterns = ["conf.py", "publish.py", "upstream.py"]
+templates_path = ["_templates"]
 myst_enable_extensions = ["deflist", "tasklist"]
 myst_heading_anchors = 3
 
@@ -33,6 +34,12 @@ html_theme = "furo"
 html_title = f"speechbrain_ser_cl {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_sidebars = {
+    "**": [
+        *("sidebar/brand.html", "sidebar/search.html", "sidebar/scroll-start.html"),
+        *("sidebar/navigation.html", "versions.html", "sidebar/scroll-end.html"),
+    ]
+}
 html_show_sphinx = False
 html_copy_source = False
 html_math_renderer = "mathml"

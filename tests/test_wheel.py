@@ -1,6 +1,7 @@
 """A wheel installed outside the source tree contains all that the recipes need."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
+import soundfile
+
+from speechbrain_ser_cl.model_folder import write_model
+from tests.test_inference import CLASSES, classifier, speech
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "recipes"
@@ -32,6 +37,8 @@ for name in names:
     file = importlib.import_module(name).__file__
     assert file.startswith(target), f"{name} comes from {file}"
     print(name)
+print("predict")
+sys.exit(speechbrain_ser_cl.cli.main(["predict", *sys.argv[2:]]))
 """
 # Names in a recipe are resolved like in HyperPyYAML.
 LOCATE_ALL = """
@@ -109,8 +116,14 @@ def run_installed(target, code, *arguments):
     return run.stdout.splitlines()
 
 
-def test_every_module_imports_from_the_wheel(target):
-    imported = run_installed(target, IMPORT_ALL, target)
+def test_every_module_imports_and_predicts_from_the_wheel(target, tmp_path):
+    write_model(tmp_path / "model", classifier(), CLASSES)
+    soundfile.write(tmp_path / "a.wav", speech(0.5), 16000)
+    words = ["--model", tmp_path / "model", tmp_path / "a.wav", "--format", "json"]
+    lines = run_installed(target, IMPORT_ALL, target, *words)
+    imported, told = lines[: lines.index("predict")], lines[lines.index("predict") :]
+    (found,) = json.loads("".join(told[1:]))
+    assert set(found["probabilities"]) == set(CLASSES)
     in_tree = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in (ROOT / "speechbrain_ser_cl").rglob("*.py")
@@ -128,8 +141,8 @@ def test_the_wheel_holds_every_file_of_the_package(target):
 
 
 def test_the_command_line_runs_from_the_wheel(target):
-    script = "from speechbrain_ser_cl.cli import main; main(['--version'])"
-    (version,) = run_installed(target, script)
+    script = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    (version,) = run_installed(target, script, target / "bin" / "ser-cl", "--version")
     assert any(target.glob(f"speechbrain_ser_cl-{version}.dist-info"))
 
 

@@ -3,6 +3,7 @@
 import ast
 import html
 import re
+import runpy
 import subprocess
 import sys
 import zlib
@@ -22,6 +23,7 @@ def site(tmp_path_factory):
     """Returns the folder of the site."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    command += ["-A", "versions=1"]  # as where others lie beside it
     run = subprocess.run(
         [*command, "-d", tmp_path_factory.mktemp("doctrees"), DOCS, folder],
         cwd=ROOT,
@@ -96,3 +98,20 @@ def test_nothing_is_loaded_from_elsewhere(site):
             r'<(?:script|img|link)[^>]*(?:src|href)="(https?:[^"]+)', text
         )
         assert not loaded, page
+
+
+def test_versions_lie_side_by_side(site, tmp_path):
+    publish = runpy.run_path(str(DOCS / "publish.py"))["main"]
+    for version in ("0.2.0", "0.10.0", "0.9.1", "0.11.0rc1", "0.9.1"):
+        publish([str(site), str(tmp_path), version])
+    listed = re.findall('href="(.*?)"', (tmp_path / "versions.html").read_text())
+    expected = ["0.11.0rc1", "0.10.0", "0.9.1", "0.2.0"]
+    assert listed == [f"{version}/index.html" for version in expected]
+    assert all((tmp_path / page).is_file() for page in listed)
+    assert "url=0.10.0/index.html" in (tmp_path / "index.html").read_text()
+    for page in ("index.html", "api/losses.html"):
+        path = tmp_path / "0.2.0" / page
+        (others,) = re.findall('href="([^"]*versions.html)"', path.read_text("utf-8"))
+        assert (path.parent / others).resolve() == tmp_path / "versions.html"
+    with pytest.raises(SystemExit, match="expected one such as"):
+        publish([str(site), str(tmp_path), "../x"])
