@@ -256,6 +256,21 @@ def recordings(found):
     return [*table(titles, rows), "", about + machine(found)]
 
 
+def frozen(found):
+    """Tables of ser-cl probe beside a script of 20 lines, by corpus and encoder."""
+    lines = []
+    for name, run in found.items():
+        rows = [
+            [title, row["wall_s"], row["cpu_s"], row["uar"]]
+            for title, row in run["rows"].items()
+        ]
+        for row in rows:
+            row.insert(3, f"{row[2] / rows[0][2]:.2f}")
+        titles = [name, "wall s", "processor s", "× of the script", "UAR %"]
+        lines += [*table(titles, rows), ""]
+    return lines[:-1]
+
+
 def heads(found):
     """Table of UAR of trainings of own_corpus and of the probe that they start from."""
     groups = {}
@@ -685,6 +700,7 @@ TABLES = {
     "adaptation_why": adaptation_why,
     "loss_zoo": loss_zoo,
     "heads": heads,
+    "frozen": frozen,
     "leaks": leaks,
     "scale": scale,
     "recordings": recordings,
