@@ -19,7 +19,7 @@ RUN python3 -m venv /opt/venv
 
 ARG TORCH_INDEX=
 RUN if [ -n "$TORCH_INDEX" ]; then \
-    pip install --index-url "$TORCH_INDEX" "torch>=2.8,<2.12" "torchaudio>=2.8,<2.12"; fi
+    pip install --index-url "$TORCH_INDEX" "torch>=2.8,<2.12" "torchaudio>=2.8,!=2.11.1,<2.12"; fi
 
 COPY . /opt/speechbrain_ser_cl
 RUN pip install -e "/opt/speechbrain_ser_cl[recipes]"

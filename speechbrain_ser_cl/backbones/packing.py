@@ -379,7 +379,8 @@ class _Attention(torch.autograd.Function):
                 dropped = kept == 0
             ctx.save_for_backward(q, k, v, weights, dropped)
             ctx.gated = added is not None
-            return kept @ v
+            attended: Tensor = kept @ v
+            return attended
 
     @staticmethod
     @once_differentiable

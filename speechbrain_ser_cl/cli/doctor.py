@@ -160,7 +160,7 @@ def _torch_and_torchaudio(probe: dict[str, Any]) -> Check:
     if check.status != "ok":
         check.advice = (
             "install both with the same number, from the same place: pip install "
-            "'torch>=2.8,<2.12' 'torchaudio>=2.8,<2.12'"
+            "'torch>=2.8,<2.12' 'torchaudio>=2.8,!=2.11.1,<2.12'"
         )
     return check
 

@@ -127,13 +127,16 @@ class CCCLoss(nn.Module):
         """Computes the loss of (N, K) both, and its gradient."""
         needed = needs_gradient(x)
         with torch.no_grad():
-            unknown: Tensor | None = y.isnan()
-            number: Tensor | int = len(y)
-            if unknown is not None and unknown.any():
-                number = number - unknown.sum(dim=0)
-            else:
-                unknown = None
-            share = 1 / (number if unknown is None else number.clamp(min=1))
+            missing, unknown = y.isnan(), None
+            share: Tensor | float = 1 / len(y)
+            weights = None
+            if self.weights is not None:
+                weights = x.new_tensor(self.weights)
+            if missing.any():
+                unknown, number = missing, len(y) - missing.sum(dim=0)
+                share = 1 / number.clamp(min=1)
+                rated = (number > 0).to(x.dtype)
+                weights = rated if weights is None else rated * weights
             dx, mean_x = _centred(x, unknown, share)
             dy, mean_y = _centred(y, unknown, share)
             covariance = (dx * dy).sum(dim=0) * share
@@ -142,19 +145,16 @@ class CCCLoss(nn.Module):
             gap = mean_x - mean_y
             spread.addcmul_(gap, gap).clamp_(min=torch.finfo(x.dtype).tiny)
             ccc = (2 * covariance).div_(spread)
-            weights: Tensor | float = 1.0
-            if self.weights is not None:
-                weights = x.new_tensor(self.weights)
-            if unknown is not None:
-                weights = (number > 0).to(x.dtype) * weights
-            total, count = len(ccc) - ccc.sum(), len(ccc)
-            if isinstance(weights, Tensor):
-                total, count = (weights * (1 - ccc)).sum(), weights.sum()
-                count = count.masked_fill_(count == 0, 1)
+            count: Tensor | int = len(ccc)
+            total = count - ccc.sum()
+            if weights is not None:
+                total, divisor = (weights * (1 - ccc)).sum(), weights.sum()
+                count = divisor.masked_fill_(divisor == 0, 1)
             gradients = []
             if needed:
                 gradient = (dx * ccc).sub_(dy).add_(gap.mul_(ccc))
-                gradient.mul_(2 * weights * share).div_(spread)
+                gradient.mul_((1 if weights is None else weights) * 2 * share)
+                gradient.div_(spread)
                 if unknown is not None:
                     gradient.masked_fill_(unknown, 0)
                 gradients = [gradient]

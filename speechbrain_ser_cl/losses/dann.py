@@ -129,7 +129,9 @@ class DomainAdversarialLoss(nn.Module):
             # gradient only.
             still = both.detach()
             both = torch.addcmul(still, both - still, self.reversal(), value=-1)
-            logits = self.classifier(both.to(self.classifier[0].weight.dtype))
+            first = self.classifier[0]
+            assert isinstance(first, nn.Linear)
+            logits = self.classifier(both.to(first.weight.dtype))
             (logits,) = widen(logits.squeeze(1))
             domain = torch.zeros_like(logits)
             domain[: len(source)] = 1

@@ -140,7 +140,7 @@ def distances(
             near = weights[row, column]
             weights[row, column] = 0
         of_b = torch.addcmul(-(weights.T @ a), weights.sum(dim=0)[:, None], b)
-        pulled = (of_b,)
+        pulled: tuple[Tensor, ...] = (of_b,)
         if not one:
             of_a = torch.addcmul(-(weights @ b), weights.sum(dim=1, keepdim=True), a)
             pulled = (of_a, of_b)

@@ -384,8 +384,8 @@ class SERBrain(sb.Brain):
         if self.valid_metric == "loss":
             return {"loss": loss}, -loss
         if self.valid_metric in ("recall_at_1", "svm_uar"):
-            labels, x = (torch.cat(self._collected[k]) for k in ("label", "embeddings"))
-            y, x = labels.numpy(), normalize(x).numpy()
+            labels, h = (torch.cat(self._collected[k]) for k in ("label", "embeddings"))
+            y, x = labels.numpy(), normalize(h).numpy()
             if self.valid_metric == "recall_at_1":
                 found = recall_at_1(x, y)
             else:
