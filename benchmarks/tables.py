@@ -360,7 +360,7 @@ def ser(found):
         )
         lines.append("")
     for name, rows in found["ranks"].items():
-        told = ", ".join(f"{row[0]} {row[2]} (p {row[3]})" for row in rows)
+        told = "; ".join(f"{one}, {by}: {rank} (p {p})" for one, by, rank, p in rows)
         lines += [f"Mean ranks, {name.removesuffix('_ranks')}: {told}.", ""]
     return lines[:-1]
 
