@@ -79,7 +79,7 @@ def test_what_is_done_is_kept_and_what_is_new_is_run(bench, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--feature", "{a: log_mel}"], "feature: found an entry .* 'features'"),
+        (["--feature", "{a: log_mel}"], "feature: found an unknown .*'features'"),
         (["--features", "{a/b: log_mel}"], "the name 'a/b', expected letters"),
         (["--classifiers", "[svn]"], "'svn', .*expected one of logistic"),
         (["--corpora", "[x]"], r"corpora: found \['x'\], expected a dict"),
