@@ -291,9 +291,9 @@ def write(rows):
         )
 
 
-def main():
-    """Reads the command line, measures what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def draws(description):
+    """Reads the command line; yields features, views and parts of each draw."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--encoders", nargs="+", required=True)
     parser.add_argument("--pairs", nargs="+", required=True, help="source:target")
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
@@ -301,8 +301,6 @@ def main():
     parser.add_argument("--data", type=Path, default=Path("results/adaptation"))
     options = parser.parse_args()
     logging.disable(logging.INFO)
-    there = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
-    found = {tuple(row[:5]): row for row in there}
     for path in options.encoders:
         features = load_features(path, folder=options.features)
         views = Views(features, options.features)
@@ -311,27 +309,40 @@ def main():
                 draw = Draw(pair, seed, options.data)
                 features.fill(draw.utterances())
                 views.fill(draw.utterances())
-                layer, C = None, None
-                rows = [*PROBES, *ROWS, APART, "recognised"]
-                for row in tqdm(rows, f"{pair}, seed {seed}", leave=False):
-                    key = (features.name, *draw.names, row, seed)
-                    if key in found:
-                        if row in PROBES:
-                            layer, C = found[key][6:8]
-                        continue
-                    begin = time.process_time()
-                    if row in PROBES:
-                        probe = draw.probe(features, PROBES[row])
-                        layer, C = probe.choice.layer, probe.choice.C
-                        value = probe.uar
-                    elif row == "recognised":
-                        value = draw.recognised(views, layer)
-                    else:
-                        value = draw.measure(row, features, views, layer, C)
-                    seconds = round(time.process_time() - begin, 1)
-                    found[key] = [*key, round(value, 4), layer, C, seconds]
-                    write(list(found.values()))
-                    print(json.dumps(found[key]), flush=True)
+                yield features, views, draw
+
+
+def read():
+    """Reads the results by encoder, corpora, row and seed."""
+    rows = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else []
+    return {tuple(row[:5]): row for row in rows}
+
+
+def main():
+    """Measures what is missing."""
+    found = read()
+    for features, views, draw in draws(__doc__):
+        layer, C = None, None
+        rows = [*PROBES, *ROWS, APART, "recognised"]
+        for row in tqdm(rows, f"{draw.names}, seed {draw.seed}", leave=False):
+            key = (features.name, *draw.names, row, draw.seed)
+            if key in found:
+                if row in PROBES:
+                    layer, C = found[key][6:8]
+                continue
+            begin = time.process_time()
+            if row in PROBES:
+                probe = draw.probe(features, PROBES[row])
+                layer, C = probe.choice.layer, probe.choice.C
+                value = probe.uar
+            elif row == "recognised":
+                value = draw.recognised(views, layer)
+            else:
+                value = draw.measure(row, features, views, layer, C)
+            seconds = round(time.process_time() - begin, 1)
+            found[key] = [*key, round(value, 4), layer, C, seconds]
+            write(list(found.values()))
+            print(json.dumps(found[key]), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,7 @@ Authors
  * The speechbrain_ser_cl contributors 2026
 """
 
-import argparse
 import json
-import logging
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -28,7 +26,6 @@ from tqdm import tqdm
 
 from speechbrain_ser_cl.metrics import classification_metrics, recall_at_1
 from speechbrain_ser_cl.metrics.without_labels import criteria
-from speechbrain_ser_cl.training.utterance_features import load_features
 from speechbrain_ser_cl.utils.files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "adaptation_why.json"
@@ -74,38 +71,22 @@ def scores(draw, *how):
 
 
 def main():
-    """Reads the command line, trains, measures and writes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--encoders", nargs="+", required=True)
-    parser.add_argument("--pairs", nargs="+", required=True, help="source:target")
-    parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
-    parser.add_argument("--features", help="where features are kept")
-    parser.add_argument("--data", type=Path, default=Path("results/adaptation"))
-    options = parser.parse_args()
-    logging.disable(logging.INFO)
-    known = json.loads(adaptation.RESULTS.read_text(encoding="utf-8"))["rows"]
-    chosen = {tuple(row[:5]): row[6:8] for row in known}  # layer and C
+    """Trains, measures and writes."""
+    known = adaptation.read()
     about = {"date": datetime.now(timezone.utc).date().isoformat(), "runs": []}
-    for path in options.encoders:
-        features = load_features(path, folder=options.features)
-        views = adaptation.Views(features, options.features)
-        for pair in options.pairs:
-            for seed in options.seeds:
-                draw = adaptation.Draw(pair, seed, options.data)
-                features.fill(draw.utterances())
-                views.fill(draw.utterances())
-                place = (features.name, *draw.names)
-                layer, _ = chosen[(*place, LAYER, seed)]
-                for row in tqdm(adaptation.ROWS, f"{pair}, seed {seed}", leave=False):
-                    found = scores(draw, row, features, views, layer)
-                    told = {k: round(float(v), 4) for k, v in found.items()}
-                    run = dict(
-                        zip(adaptation.COLUMNS, (*place, row, seed), strict=False)
-                    )
-                    about["runs"].append({**run, **told})
-                with replacing(RESULTS) as part:
-                    text = json.dumps(about, indent=1) + "\n"
-                    part.write_text(text, encoding="utf-8")
+    for features, views, draw in adaptation.draws(__doc__):
+        place = (features.name, *draw.names)
+        layer = known[(*place, LAYER, draw.seed)][6]
+        for row in tqdm(
+            adaptation.ROWS, f"{draw.names}, seed {draw.seed}", leave=False
+        ):
+            found = scores(draw, row, features, views, layer)
+            told = {k: round(float(v), 4) for k, v in found.items()}
+            of = (*place, row, draw.seed)
+            run = dict(zip(adaptation.COLUMNS, of, strict=False))
+            about["runs"].append({**run, **told})
+        with replacing(RESULTS) as part:
+            part.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -550,7 +550,7 @@ def zoo_tests(units, encoder, losses, base="cross_entropy"):
         p_values, means = [], []
         for loss in losses:
             one = units.get((encoder, loss, measure), {})
-            other = units[encoder, base, measure]
+            other = units.get((encoder, base, measure), {})
             same = sorted(set(one) & set(other))
             if loss == base or not same:
                 p_values.append(None)
@@ -562,6 +562,31 @@ def zoo_tests(units, encoder, losses, base="cross_entropy"):
         for loss, mean, p in zip(losses, means, holm(p_values), strict=True):
             gains[loss, measure] = mean, p
     return gains
+
+
+def zoo_told(units, encoder):
+    """Lists, by measure and base, the losses that differ from it, else the nearest."""
+    losses = sorted({loss for one, loss, _ in units if one == encoder})
+    rows = []
+    for base in ("cross_entropy", "plain features"):
+        gains = zoo_tests(units, encoder, losses, base)
+        for measure, title in MEASURES.items():
+            tested = [(gains[loss, measure], loss.replace("_", " ")) for loss in losses]
+            tested = sorted(
+                (p, gain, loss) for (gain, p), loss in tested if p is not None
+            )
+            if not tested:
+                continue
+            told = [f"{loss} {100 * gain:+.1f} (p {p:.3f})" for p, gain, loss in tested]
+            different = sum(p < 0.05 for p, _, _ in tested)
+            if different == len(tested):
+                told = [f"all, at least {min(abs(100 * g) for _, g, _ in tested):.1f}"]
+            elif not different:
+                told = [f"none; nearest {told[0]}"]
+            else:
+                told = told[:different]
+            rows.append([title, base.replace("_", "-"), ", ".join(told)])
+    return rows
 
 
 def loss_zoo(found):
@@ -599,6 +624,8 @@ def loss_zoo(found):
             f"over the losses).{gap}",
             "",
         ]
+        lines += [*table(["measure", "against", "p < 0.05"], zoo_told(units, encoder))]
+        lines.append("")
         by_corpus = [
             [
                 loss.replace("_", " "),

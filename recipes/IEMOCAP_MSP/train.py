@@ -178,7 +178,8 @@ def setting_of(hparams):
     else:
         losses = "without " + ", ".join(off)
     for name in ("norm", "head"):
-        losses += f", domain {name}" * hparams[f"domain_{name}"]
+        if hparams[f"domain_{name}"]:
+            losses += f", domain {name}"
     order, shared = 10 * group + len(auxiliary) - len(off), hparams["shared_emotions"]
     return f"{data}{' (shared emotions)' * shared}, {losses}", order + 100 * shared
 

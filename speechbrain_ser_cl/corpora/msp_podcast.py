@@ -4,6 +4,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from typing_extensions import override
+
 from speechbrain_ser_cl.corpora.cards import (
     CardReader,
     Listing,
@@ -22,6 +24,10 @@ PARTS = ("Partitions.txt", "Partition.txt")
 class MSPPodcastReader(CardReader):
     """Reads MSP-Podcast by its card; its two lists of parts must be equal.
 
+    Parts are those of ``Split_Set`` in ``Labels/labels_consensus.csv``. If there is a
+    ``Partitions.txt``, a turn that has another part there, or is missing there, raises
+    ``CorpusError``.
+
     Example
     -------
     >>> from speechbrain_ser_cl.corpora.cards import get_card
@@ -31,30 +37,10 @@ class MSPPodcastReader(CardReader):
 no/such/folder
     """
 
+    @override
     def __call__(
         self, folder: str | Path, allow_missing: bool = False
     ) -> list[Utterance]:
-        """Reads the corpus.
-
-        Arguments
-        ---------
-        folder : str or pathlib.Path
-            Where it lies: its folder, one above or one of its own folders.
-        allow_missing : bool
-            Whether missing and corrupt files and wrong counts become one warning.
-
-        Returns
-        -------
-        list of Utterance
-            Sorted by id. Parts are those of ``Split_Set`` in
-            ``Labels/labels_consensus.csv``.
-
-        Raises
-        ------
-        CorpusError
-            As ``CardReader`` does; where ``Partitions.txt`` is there, for a turn that
-            is in another part there, or that it lacks.
-        """
         return read_card(self.card, folder, allow_missing, check=self._check_parts)
 
     def _check_parts(self, rows: Rows, listing: Listing) -> None:

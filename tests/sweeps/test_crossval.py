@@ -374,10 +374,10 @@ def test_runs_end_when_their_command_is_killed(start, tmp_path, number):
     assert not list(out.glob(".running-*")), left
 
 
-# Uses Linux' prctl; other systems have no equivalent.
 ends_with_its_parent = pytest.mark.skipif(
     sys.platform != "linux",
-    reason="only Linux ends a process together with its parent (prctl)",
+    reason="trainings end with a killed command by prctl, a call that only Linux has: "
+    "on other systems there is no such promise to test",
 )
 
 

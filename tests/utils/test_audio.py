@@ -286,7 +286,8 @@ def test_what_is_no_file_is_reported(tmp_path):
 
 
 @pytest.mark.skipif(
-    os.name != "posix", reason="Windows has no names of bytes that are not text"
+    os.name != "posix",
+    reason="file names on Windows are Unicode: one that is not cannot be made there",
 )
 def test_a_name_that_is_not_utf_8_is_read(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(16000), 16000)

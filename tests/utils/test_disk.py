@@ -22,7 +22,10 @@ def small_disk(tmp_path):
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("only root may mount a small disk; a simulated one is tested below")
+        pytest.skip(
+            "a real full disk needs the right to mount one; the same errors are tested "
+            "without it in the other tests of this file"
+        )
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
