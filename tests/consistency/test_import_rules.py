@@ -46,7 +46,7 @@ RULES = {
     "corpora": (
         {"registry", "utils"},
         {"numpy", "scipy", "soundfile", "soxr", "tqdm", "pydantic", "yaml"}
-        | {"openpyxl", "pyarrow"},
+        | {"openpyxl", "pyarrow", "typing_extensions"},
     ),
     "data": (
         {"registry", "utils", "corpora"},
