@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="uar",
         metavar="METRIC",
         help="what is pooled and tested: uar (default), wa or macro_f1 of classes; kl, "
-        "js, cosine, brier or majority of votes; ccc, pearson or rmse of dimensions; "
+        "js, cosine, brier or majority of votes; ccc, pearson or rmse of dimensions, "
+        "ccc.arousal of one; "
         "macro_f1, micro_f1 or sample_f1 of several emotions",
     )
     parser.add_argument(

@@ -291,7 +291,8 @@ def build_crossval_table(
         ``rows`` of a ``paper.json``.
     metric : str
         Metric that is pooled and tested: ``uar``, ``wa`` or ``macro_f1`` for classes,
-        or one of another kind's; for a kind without it, the kind's default.
+        or one of another kind's, ``ccc.arousal`` for one dimension; for a kind without
+        it, the kind's default.
 
     Returns
     -------
@@ -324,12 +325,9 @@ def build_crossval_table(
     <BLANKLINE>
     ± is the standard deviation over folds. ...
     """
-    if metric not in MEASURES:
-        raise ValueError(
-            f"unknown metric {metric!r}, expected one of {', '.join(MEASURES)}"
-        )
     if not settings and not paper:
         raise ValueError(f"neither a {FILE} nor a paper's figures to show")
+    settings, metric = _of_metric(settings, metric)
     groups = _groups(settings)
     if not groups:
         return _printed_only(paper, metric)
@@ -445,12 +443,36 @@ def crossval_rows(
         :func:`~speechbrain_ser_cl.results.crossval.table_rows`.
     """
     names = ("corpus", "encoder", "protocol", "kind", "class_names")
+    settings, metric = _of_metric(settings, metric)
     found = []
     for key, same in _groups(settings):
         own = same[0].measured.choose(metric)
         rows = {"metric": own, "settings": table_rows(same, key[0], own)}
         found.append(dict(zip(names, key, strict=True)) | rows)
     return found
+
+
+def _of_metric(
+    settings: Sequence[CrossValidation], metric: str
+) -> tuple[Sequence[CrossValidation], str]:
+    """Checks a metric; with that of one dimension, the settings are reduced to it."""
+    if look_up(metric) is None:
+        raise ValueError(
+            f"unknown metric {metric!r}, expected one of {', '.join(MEASURES)}, or "
+            "with the name of a dimension, such as ccc.arousal"
+        )
+    name, _, dimension = metric.partition(".")
+    if not dimension or not settings:
+        return settings, name
+    found = [view[0] for view in (one.view(metric) for one in settings) if view]
+    if not found:
+        of = (one.class_names for one in settings if one.kind == "dimensions")
+        known = ", ".join(sorted({each for names in of for each in names}))
+        raise ValueError(
+            f"metric {metric!r}: no result has a dimension {dimension!r}; "
+            f"their dimensions: {known or 'none'}"
+        )
+    return found, name
 
 
 def _groups(

@@ -29,6 +29,7 @@ from speechbrain_ser_cl.results.sweep_tables import (
     to_latex,
     write_sweep_csv,
 )
+from speechbrain_ser_cl.results.tables import build_crossval_table, crossval_rows
 from speechbrain_ser_cl.sweeps.sweep import write_curves
 
 RIGHT = {"plain": [5, 6, 7], "half": [6, 7, 7], "one": [8, 7, 8]}
@@ -165,6 +166,14 @@ def test_dimensions_are_columns(sweep, tmp_path):
     assert float(found["mean"]) == pytest.approx(folds["b"][:, 1].mean())
     assert float(found["pooled"]) == pytest.approx(ccc(y[:, 1], said["b"][:, 1]))
     assert ("b", "uar") not in points
+    of_valence = [results["a"], results["b"]]
+    compared = build_crossval_table(of_valence, metric="ccc.valence")
+    assert f"| {as_shown(folds['b'][:, 1])} |" in compared
+    assert f"{ccc(y[:, 1], said['b'][:, 1]):.3f}" in compared
+    (rows,) = crossval_rows(of_valence, "ccc.valence")
+    assert rows["class_names"] == ("valence",) and rows["metric"] == "ccc"
+    with pytest.raises(ValueError, match="no .*'anger'; .*: arousal, valence"):
+        build_crossval_table(of_valence, metric="ccc.anger")
 
 
 def test_votes_are_columns(sweep):
