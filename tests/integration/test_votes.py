@@ -71,8 +71,10 @@ def test_predictions_are_compared_with_the_votes(run, tmp_path, setting):
         assert f"| Brier | {brier:.3f} | " in card
 
 
-@pytest.mark.parametrize(("freeze", "kept"), [("all", True), ("none", False)])
-def test_only_a_frozen_encoder_runs_once(run, tmp_path, freeze, kept):
+@pytest.mark.parametrize(
+    ("freeze", "kept"), [("all", True), (1, True), ("none", False)]
+)
+def test_only_frozen_layers_run_once(run, tmp_path, freeze, kept):
     run(freeze=freeze, n_epochs=1, features_folder=str(tmp_path / "features"))
     assert (tmp_path / "features").exists() == kept
 

@@ -24,9 +24,8 @@ import speechbrain as sb
 import torch
 from speechbrain.utils.distributed import if_main_process
 
-from speechbrain_ser_cl.data.dataset import SpeechDataset, steps_of, waveform
+from speechbrain_ser_cl.data.dataset import SpeechDataset, steps_of
 from speechbrain_ser_cl.data.experiment import prepare
-from speechbrain_ser_cl.data.features.place import features_folder
 from speechbrain_ser_cl.data.loaders import make_phase, training_loader, whole_loader
 from speechbrain_ser_cl.data.targets import (
     dimension_table,
@@ -38,8 +37,7 @@ from speechbrain_ser_cl.nnet import EmotionClassifier
 from speechbrain_ser_cl.training import (
     SERBrain,
     check_choices,
-    keep_frames,
-    keep_pooled,
+    keep_frozen,
     main,
     make_brain,
     title_of,
@@ -111,18 +109,17 @@ class LevelBrain(VotesBrain):
         return valid | {"loss": loss}, valid["ccc"]
 
 
-def make_loaders(hparams, parts, classes, read, reads):
-    """Makes loaders for training, validation and test; ``reads`` is the model's input.
+def make_loaders(hparams, parts, classes, read, hop):
+    """Makes loaders of the parts; ``keep_frozen`` returns ``read`` and ``hop``.
 
     Of utterances longer than ``max_seconds`` a part is read, in training a random one.
     """
-    hop = 1 if read is waveform else hparams["backbone"].hop
-    longest = None if reads == "pooled" else steps_of(hparams["max_seconds"], hop)
-    how = {"max_steps": longest, "seed": hparams["seed"]}
+    longest, options = hparams["max_seconds"], hparams["loader_options"]
+    if hop is None:  # vectors need neither cutting nor workers
+        longest, options = None, {"num_workers": 0}
+    how = {"max_steps": steps_of(longest, hop), "seed": hparams["seed"]}
     data = {k: SpeechDataset(part, classes, read, **how) for k, part in parts.items()}
-    options, size = hparams["loader_options"], hparams["batch_size"]
-    if reads == "pooled":  # vectors: reading needs no workers
-        options = {"num_workers": 0}
+    size = hparams["batch_size"]
     phase = make_phase(
         data["train"], size, hparams["seed"], hparams["batches_per_epoch"]
     )
@@ -169,13 +166,10 @@ def run(launch):
             ).float()
             for stage, part in stages.items()
         }
-    backbone, read = hparams["backbone"], waveform
-    pooling, projection = hparams["pooling"], hparams["projection"]
-    model = EmotionClassifier(backbone, [hparams["head"]], pooling)
-    frozen = hparams["freeze"] == "all"
-    if frozen:
-        backbone.requires_grad_(False)
-    modules = {"model": model, "projection": projection}
+    model = EmotionClassifier(
+        hparams["backbone"], [hparams["head"]], hparams["pooling"]
+    )
+    modules = {"model": model, "projection": hparams["projection"]}
     brain = make_brain(
         LevelBrain if names else VotesBrain,
         hparams | {"target_loss": setting["loss"]},
@@ -189,15 +183,9 @@ def run(launch):
         lr_scheduler=hparams["lr_scheduler"],
         kept=trained_parts(modules),
     )
-    if frozen:  # then the encoder runs only once
-        utterances = [item.utterance for part in parts.values() for item in part]
-        folder = hparams["features_folder"]
-        read = keep_pooled(model.encoder, utterances, folder)
-        if read is None:  # several layers, or a pooling with weights
-            model.encoder.reads = "frames"
-            read = keep_frames(backbone, utterances, features_folder(folder))
-    loaders = make_loaders(hparams, parts, classes, read, model.encoder.reads)
-    train, valid, test = loaders
+    everyone = [item.utterance for part in parts.values() for item in part]
+    kept = keep_frozen(model, everyone, hparams["features_folder"])
+    train, valid, test = make_loaders(hparams, parts, classes, *kept)
     brain.train_sampler, brain.targets = train.batch_sampler, targets
     brain.contrast = setting.get("contrast", False)
     several = not names and target.kind == "all_inclusive"
