@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.cli.completion import registered_names
+from speechbrain_ser_cl.utils.garbage import no_collection
 
 SUMMARY = "test a frozen encoder with a linear classifier, all folds at once"
 DESCRIPTION = """\
@@ -89,12 +90,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tests all folds and prints the table."""
-    from ruamel.yaml import YAML
+    with no_collection():  # a second less
+        from ruamel.yaml import YAML
 
-    from speechbrain_ser_cl.data.experiment import map_corpora, read_corpus
-    from speechbrain_ser_cl.sweeps.probe import cross_validate
-    from speechbrain_ser_cl.training.probe import LinearProbe
-    from speechbrain_ser_cl.training.utterance_features import load_features
+        from speechbrain_ser_cl.data.experiment import map_corpora, read_corpus
+        from speechbrain_ser_cl.sweeps.probe import cross_validate
+        from speechbrain_ser_cl.training.probe import LinearProbe
+        from speechbrain_ser_cl.training.utterance_features import load_features
 
     probe = LinearProbe(
         arguments.classifier,

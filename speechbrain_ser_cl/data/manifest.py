@@ -1,10 +1,8 @@
 """Writes and reads manifests: SpeechBrain's JSON with the fields of ``Utterance``."""
 
-import gc
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.files import without_links
+from speechbrain_ser_cl.utils.garbage import no_collection
 from speechbrain_ser_cl.utils.records import RecordError, read, write
 from speechbrain_ser_cl.utils.schemas import MANIFEST
 
@@ -34,19 +33,7 @@ OPTIONAL = (
 _needed, _known = attrgetter(*FIELDS), attrgetter(*OPTIONAL)
 
 
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Disables Python's garbage collector, which is slow with many objects."""
-    was = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was:
-            gc.enable()
-
-
-@_no_collection()
+@no_collection()
 def write_manifest(
     utterances: Iterable[Utterance], path: str | Path, data_root: str | Path
 ) -> None:
@@ -108,7 +95,7 @@ def write_manifest(
     write(path, MANIFEST, entries)
 
 
-@_no_collection()
+@no_collection()
 def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
     """Reads a manifest.
 

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from speechbrain_ser_cl.metrics.logistic import Floats, fit_logistic
+
 CLASSIFIERS: dict[str, tuple[float, ...]] = {
     "logistic": (0.001, 0.003, 0.01, 0.03, 0.1),
     "svm": (0.0001, 0.0003, 0.001, 0.003, 0.01),
@@ -21,10 +23,12 @@ CLASSIFIERS: dict[str, tuple[float, ...]] = {
 }
 """Classifiers, and the values of C that are tried for each."""
 
+# Largest component of the gradient of logistic regressions that are only compared.
+_ENOUGH = 3e-4
+
 NORMALISATIONS = ("none", "corpus", "own_corpus", "speaker")
 """Ways to standardise vectors; the last two also use the tested vectors."""
 
-Floats = NDArray[np.floating[Any]]
 Integers = NDArray[np.integer[Any]]
 
 
@@ -148,22 +152,91 @@ def ridge_predictions(
     [[0, 1, 0, 1]]
     """
     labels, folds = np.asarray(labels), np.asarray(folds)
-    x, weights = _with_intercept(_rotated(vectors)), _balanced(labels)
+    order = np.argsort(folds, kind="stable")
+    ends = np.flatnonzero(np.diff(folds[order])) + 1
+    x = _with_intercept(_rotated(vectors))[order]
+    roots = np.sqrt(_balanced(labels))[order, None].astype(x.dtype)
     targets = np.where(labels[:, None] == np.arange(labels.max() + 1), 1.0, -1.0)
-    targets = targets.astype(x.dtype)
-    weighted = x * weights[:, None].astype(x.dtype)
-    parts = [folds == fold for fold in np.unique(folds)]
-    squares = [weighted[part].T @ x[part] for part in parts]
-    products = [weighted[part].T @ targets[part] for part in parts]
+    parts = np.split(x, ends)
+    weighted, aims = np.split(x * roots, ends), np.split(targets[order] * roots, ends)
+    squares = [part.T @ part for part in weighted]
+    products = [
+        part.T @ aim.astype(x.dtype) for part, aim in zip(weighted, aims, strict=True)
+    ]
     all_squares, all_products = sum(squares), sum(products)
     found = np.empty((len(strengths), len(labels)), np.intp)
-    for part, own_squares, own_products in zip(parts, squares, products, strict=True):
+    places = np.split(order, ends)
+    for part, place, own_squares, own_products in zip(
+        parts, places, squares, products, strict=True
+    ):
         left, right = all_squares - own_squares, all_products - own_products
         for row, C in zip(found, strengths, strict=True):
             ridge = left.copy()
             ridge.flat[: -1 : len(ridge) + 1] += 1 / C  # all but the intercept
-            solution = cho_solve(cho_factor(ridge, overwrite_a=True), right)
-            row[part] = (x[part] @ solution).argmax(axis=1)
+            # The transpose is the same matrix in LAPACK's order: no copy.
+            factor = cho_factor(ridge.T, overwrite_a=True, check_finite=False)
+            solution = cho_solve(factor, right, check_finite=False)
+            row[place] = (part @ solution).argmax(axis=1)
+    return found
+
+
+def held_out_predictions(
+    classifier: str,
+    vectors: Floats,
+    labels: ArrayLike,
+    folds: ArrayLike,
+    strengths: Sequence[float],
+    balance: bool = True,
+) -> Integers:
+    """Predicts each fold by a classifier fitted on the others, for several strengths.
+
+    Arguments
+    ---------
+    classifier : str
+        One of ``CLASSIFIERS``.
+    vectors : numpy.ndarray
+        (N, D).
+    labels : array_like of int
+        N classes.
+    folds : array_like of int
+        Fold of each utterance.
+    strengths : sequence of float
+        S values of C.
+    balance : bool
+        Whether to weigh classes equally; ``ridge`` always does.
+
+    Returns
+    -------
+    numpy.ndarray
+        Predicted classes (S, N).
+
+    Example
+    -------
+    >>> x = np.array([[0.0], [1.0], [0.1], [0.9]])
+    >>> held_out_predictions("svm", x, [0, 1, 0, 1], [0, 0, 1, 1], [1.0]).tolist()
+    [[0, 1, 0, 1]]
+    """
+    labels, folds = np.asarray(labels), np.asarray(folds)
+    if classifier == "ridge":
+        return ridge_predictions(vectors, labels, folds, strengths)
+    found = np.empty((len(strengths), len(labels)), np.intp)
+    trained = [folds != fold for fold in np.unique(folds)]
+    if classifier == "logistic":
+        weights = np.zeros((len(trained), len(labels)))
+        for row, train in zip(weights, trained, strict=True):
+            row[train] = _balanced(labels[train]) if balance else 1.0
+        fits = fit_logistic(vectors, labels, strengths, weights, _ENOUGH)
+        for told, (solutions, biases) in zip(found, fits, strict=True):
+            for train, W, b in zip(trained, solutions, biases, strict=True):
+                told[~train] = (vectors[~train] @ W.T + b).argmax(axis=1)
+        return found
+    for train in trained:
+        names, known = np.unique(labels[train], return_inverse=True)
+        one_by_one = fit_classifier(
+            classifier, vectors[train], known, strengths, balance
+        )
+        for told, (W, b) in zip(found, one_by_one, strict=True):
+            told[~train] = names[(vectors[~train] @ W.T + b).argmax(axis=1)]
     return found
 
 
@@ -173,9 +246,12 @@ def fit_classifier(
     labels: ArrayLike,
     strengths: Sequence[float],
     balance: bool = True,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-6,
 ) -> Iterator[tuple[Floats, Floats]]:
-    """Fits scikit-learn's classifier for several strengths; returns its weights.
+    """Fits a classifier of scikit-learn for several strengths.
+
+    The logistic regression is :func:`~.logistic.fit_logistic`, which has the same
+    solution.
 
     Arguments
     ---------
@@ -187,8 +263,7 @@ def fit_classifier(
     labels : array_like of int
         N classes 0 to K - 1, each at least once.
     strengths : sequence of float
-        Values of C; ``ridge`` has alpha = 1 / C. Each logistic regression starts from
-        the previous solution.
+        Values of C; ``ridge`` has alpha = 1 / C.
     balance : bool
         Whether to weigh classes equally.
     tolerance : float
@@ -210,20 +285,24 @@ def fit_classifier(
     >>> (x @ weights.T + bias).argmax(axis=1).tolist()
     [0, 0, 1, 1]
     """
-    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    labels = np.asarray(labels)
+    if classifier == "logistic":
+        weights = _balanced(labels) if balance else np.ones(len(labels))
+        x = np.asarray(vectors, np.float64)
+        for several, biases in fit_logistic(x, labels, strengths, [weights], tolerance):
+            yield several[0], biases[0]
+        return
+    from sklearn.linear_model import RidgeClassifier
     from sklearn.svm import LinearSVC
 
     weight = "balanced" if balance else None
     model = {
-        "logistic": LogisticRegression(
-            class_weight=weight, max_iter=5000, warm_start=True, tol=tolerance
-        ),
         "svm": LinearSVC(class_weight=weight, random_state=0, max_iter=5000),
         "ridge": RidgeClassifier(class_weight=weight),
     }[classifier]
     for C in strengths:
         model.set_params(**({"alpha": 1 / C} if classifier == "ridge" else {"C": C}))
-        model.fit(vectors, np.asarray(labels))
+        model.fit(vectors, labels)
         weights, bias = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
         if len(weights) == 1:  # two classes: one score whose sign decides
             weights = np.concatenate([-weights / 2, weights / 2])

@@ -22,13 +22,14 @@ from speechbrain_ser_cl.metrics.linear_probe import (
     CLASSIFIERS,
     NORMALISATIONS,
     Choice,
-    Floats,
     Integers,
     fit_classifier,
+    held_out_predictions,
     inner_folds,
     ridge_predictions,
     standardiser,
 )
+from speechbrain_ser_cl.metrics.logistic import Floats
 from speechbrain_ser_cl.nnet import (
     ClassifierHead,
     EmotionClassifier,
@@ -222,18 +223,9 @@ class LinearProbe:
         strengths = self.strengths or CLASSIFIERS[self.classifier]
         if len(strengths) == 1:
             return replace(best, C=strengths[0])
-        predictions = np.empty((len(strengths), len(labels)), int)
-        if self.classifier == "ridge":
-            predictions = ridge_predictions(x, labels, folds, strengths)
-        else:
-            for fold in np.unique(folds):
-                train, held_out = folds != fold, folds == fold
-                names, known = np.unique(labels[train], return_inverse=True)
-                fits = fit_classifier(
-                    self.classifier, x[train], known, strengths, self.balance, 1e-3
-                )
-                for row, (weights, bias) in zip(predictions, fits, strict=True):
-                    row[held_out] = names[(x[held_out] @ weights.T + bias).argmax(1)]
+        predictions = held_out_predictions(
+            self.classifier, x, labels, folds, strengths, self.balance
+        )
         n_classes = int(labels.max()) + 1
         uars = [_uar(labels, p, n_classes) for p in predictions]
         k = int(np.argmax(uars))
@@ -417,7 +409,8 @@ class _Table:
         self, layer: int, pooling: str, kind: str, dtype: type = np.float32
     ) -> tuple[Floats, Floats | None, Floats | None]:
         """Returns standardised vectors; mean and deviation if all share them."""
-        x: Floats = self._features.matrix(self._ids, layer, pooling).astype(dtype)
+        x: Floats = self._features.matrix(self._ids, layer, pooling)
+        x = x.astype(dtype, copy=False)
         if kind == "none":
             return x, np.zeros(x.shape[1]), np.ones(x.shape[1])
         if kind == "corpus":
@@ -434,7 +427,11 @@ class _Table:
             own = groups == name
             rows = own & seen if (own & seen).any() else seen
             mean, std = standardiser(x[rows])
-            x[own] = (x[own] - mean) / std
+            if own.all():
+                x -= mean
+                x /= std
+            else:
+                x[own] = (x[own] - mean) / std
         one = kind == "corpus" and len(set(groups)) == 1
         return x, mean if one else None, std if one else None
 

@@ -109,6 +109,7 @@ class UtteranceFeatures:
                 f"{', '.join(BASELINES)}"
             )
         self.cache = FeatureCache(features_folder(folder), key, "float32")
+        self._views: dict[str, np.ndarray] = {}
 
     def fill(self, utterances: Sequence[Utterance]) -> int:
         """Computes missing features; see ``FeatureCache.fill``.
@@ -128,6 +129,7 @@ class UtteranceFeatures:
         ValueError
             From ``FeatureCache.fill``.
         """
+        self._views.clear()
         seconds = _BATCH_SECONDS.get(self._device.type, _BATCH_SECONDS["cuda"])
         return self.cache.fill(utterances, self._extract, batch_seconds=seconds)
 
@@ -149,11 +151,11 @@ class UtteranceFeatures:
             Float32, (N, D); (N, 2 D) for ``statistics``.
         """
         rows = slice(0, 1) if pooling == "mean" else slice(None)
-        first = self.cache[ids[0]][layer, rows].numel()
-        matrix = np.empty((len(ids), first), np.float32)
-        for row, name in zip(matrix, ids, strict=True):
-            row[:] = self.cache[name][layer, rows].flatten().numpy()
-        return matrix
+        for name in ids:
+            if name not in self._views:
+                self._views[name] = self.cache[name].numpy()
+        found = np.stack([self._views[name][layer, rows] for name in ids])
+        return found.reshape(len(ids), -1)
 
     def layers(self, wavs: list[Tensor]) -> list[Tensor]:
         """Computes the statistics (L + 1, 2, D) of each waveform."""

@@ -7,10 +7,12 @@ from sklearn.svm import LinearSVC
 
 from speechbrain_ser_cl.metrics.linear_probe import (
     fit_classifier,
+    held_out_predictions,
     inner_folds,
     ridge_predictions,
     standardiser,
 )
+from speechbrain_ser_cl.metrics.logistic import fit_logistic
 
 
 @pytest.fixture
@@ -54,6 +56,30 @@ def test_weights_of_each_classifier_are_scikit_learns(data, n_classes):
             shares = np.exp(logits - logits.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             np.testing.assert_allclose(shares, model.predict_proba(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [6, 200])
+def test_logistic_regressions_of_all_folds_are_scikit_learns(data, size):
+    x, labels = data
+    x = np.concatenate([x, np.random.default_rng(1).normal(size=(90, size - 6))], 1)
+    folds = np.arange(90) % 4
+    labels[(folds == 1) & (labels == 2)] = 0
+    folds[labels == 2] = 3  # fitted without this class when fold 3 is held out
+    strengths = [0.01, 1.0]
+    weights = np.array([np.where(folds == fold, 0.0, 1.0) for fold in range(4)])
+    fits = fit_logistic(x, labels, strengths, weights, 1e-8)
+    told = held_out_predictions("logistic", x, labels, folds, strengths, False)
+    for C, (found, biases), predicted in zip(strengths, fits, told, strict=True):
+        for fold in range(4):
+            train = folds != fold
+            model = LogisticRegression(C=C, tol=1e-8, max_iter=1000)
+            model.fit(x[train], labels[train])
+            scores = (x @ found[fold].T + biases[fold])[:, model.classes_]
+            shares = np.exp(scores - scores.max(1, keepdims=True))
+            shares /= shares.sum(1, keepdims=True)
+            np.testing.assert_allclose(shares, model.predict_proba(x), atol=1e-5)
+            same = predicted[~train] == model.predict(x[~train])
+            assert same.mean() > 0.9  # compared with less precision
 
 
 def test_inner_folds_never_part_a_speaker():
