@@ -163,6 +163,13 @@ def test_real_speech_is_found_between_pauses(recognizer, shared, activity):
     assert torch.get_num_threads() == threads
 
 
+def test_turns_of_another_recording_are_refused(recognizer, recording):
+    turns = [Turn(1e5, 2e5, "milliseconds")]
+    with pytest.raises(ValueError, match="each turn begins after the end"):
+        heard(recognizer, recording, turns=turns)
+    assert heard(recognizer, recording, turns=[Turn(1.0, 2.0), *turns])[0]
+
+
 def test_turns_are_read_and_what_is_none_is_refused(tmp_path):
     path = tmp_path / "turns.csv"
     path.write_text("Begin;End;Speaker\n1,5;2\n")

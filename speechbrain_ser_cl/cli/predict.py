@@ -208,8 +208,11 @@ def _follow(arguments: argparse.Namespace, recognizer: "EmotionRecognizer") -> i
         told = [str(target)]
         if arguments.plot and windows:
             figure = folder / f"{path.stem}.png"
-            shown = [(one.start, one.end, one.probabilities) for one in windows]
-            plot_timeline(shown, stream.seconds, figure)
+            tiers: dict[str | None, list[tuple[float, float, dict[str, float]]]] = {}
+            for one in windows:
+                row = (one.start, one.end, one.probabilities)
+                tiers.setdefault(one.speaker, []).append(row)
+            plot_timeline(tiers, stream.seconds, figure)
             told.append(str(figure))
         files = ", ".join(told)
         print(f"{path}: {len(windows)} windows of {stream.seconds:.1f} s: {files}")

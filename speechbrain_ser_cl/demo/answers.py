@@ -1,12 +1,13 @@
 """Makes the page's answer for one audio file."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK
 from speechbrain_ser_cl.inference import Answer, EmotionRecognizer, Rating
-from speechbrain_ser_cl.recordings import EmotionStream, follow_file
+from speechbrain_ser_cl.recordings import EmotionStream, Turn, follow_file
 from speechbrain_ser_cl.utils.audio import AudioError, load_audio
 from speechbrain_ser_cl.utils.errors import SERError
 
@@ -22,6 +23,7 @@ def answer(
     path: str | Path,
     window: float,
     activity: str = "none",
+    turns: Sequence[Turn] | None = None,
 ) -> dict[str, Any]:
     """Classifies a file as a whole and in windows.
 
@@ -36,6 +38,9 @@ def answer(
     activity : str
         ``"energy"`` or ``"silero"``: the timeline has only speech, see
         ``EmotionStream``.
+    turns : sequence of Turn, optional
+        In place of ``activity``: the timeline has the windows of each turn, with its
+        speaker, sorted by turn and time.
 
     Returns
     -------
@@ -52,7 +57,8 @@ def answer(
     RefusedAudio
         If the file is not audio, or is empty, damaged, silent or longer than 15 min.
     ValueError
-        If the window is out of range, or for another activity.
+        If the window is out of range, for another activity, and if all turns begin
+        after the end of the recording.
     ImportError
         If silero is not installed.
 
@@ -72,11 +78,11 @@ def answer(
                 "scale. Was the right microphone chosen, and is it switched on?"
             )
         found = _told(recognizer, recognizer.classify_file(path))
-        if activity == "none":
+        if activity == "none" and turns is None:
             timeline: Sequence[Answer] = recognizer.classify_file(path, window).timeline
         else:
-            stream = EmotionStream(recognizer, window, activity=activity)
-            timeline = list(follow_file(stream, path))
+            stream = EmotionStream(recognizer, window, activity=activity, turns=turns)
+            timeline = sorted(follow_file(stream, path), key=attrgetter("segment"))
     except AudioError as error:
         why = str(error).removeprefix(f"{path}: ")
         if why.startswith("not a readable"):

@@ -2,6 +2,7 @@
 
 const $ = (id) => document.getElementById(id);
 const mostBytes = Number(document.body.dataset.mostBytes);
+const turnFiles = $("turns")?.accept.split(",");
 const longestRecording = 120; // s
 const percent = (share) => (100 * share).toFixed(1);
 const seconds = (time) => time.toFixed(1) + " s";
@@ -11,6 +12,7 @@ const shown = (one, name) => (one.values ? one.values[name].toFixed(2) : percent
 const unit = document.body.dataset.unit;
 const told = (one, name) => `${name} ${shown(one, name)}${unit}`;
 const firsts = (one) => (one.values ? [] : one.emotions ?? [one.emotion]);
+const speaker = (one) => one.speaker ?? "";
 const names = (one) => firsts(one).join(", ") || (one.values ? "" : "none");
 
 function make(tag, className, text) {
@@ -35,42 +37,62 @@ function complain(text) {
 // Classify the given audio.
 
 let given = null;
+let turns = null; // a file; whose turns it has is known once a recording is given
 let asked = null;
 
 function take(audio, name) {
+  if (given?.turns) takeTurns(null); // those of another recording
   given = { audio, name };
   classify();
 }
 
+function takeTurns(file) {
+  turns = file;
+  if (!file) $("turns").value = "";
+  $("no-turns").hidden = !file;
+  $("no-turns").textContent = file ? `Without ${file.name}` : "";
+  $("activity").disabled = !!file;
+}
+
 async function classify() {
   const { audio, name } = given;
+  given.turns = turns;
   asked?.abort();
   asked = new AbortController();
   const { signal } = asked;
   $("result").hidden = true;
   complain("");
-  const size = audio.size / 1e6;
+  const bytes = audio.size + (turns?.size ?? 0);
+  const size = bytes / 1e6;
   if (!audio.size) {
     complain(`${name}: the file is empty.`);
     return;
   }
-  if (audio.size > mostBytes) {
+  if (turns && !turns.size) {
+    complain(`${turns.name}: the file is empty.`);
+    return;
+  }
+  if (bytes > mostBytes) {
     const most = mostBytes / 1e6;
     complain(`${name}: it has ${size.toFixed(1)} MB, and this page takes up to ${most} MB. Cut it, or use “ser-cl predict”.`);
     return;
   }
   say(`Listening to ${name} …`);
   try {
-    const query = `window=${$("window").value}&activity=${$("activity")?.value ?? "none"}`;
+    const query = new URLSearchParams({
+      window: $("window").value,
+      activity: $("activity")?.value ?? "none",
+      ...(turns && { turns: turns.size, turns_name: turns.name, name }),
+    });
     const answer = await fetch("/classify?" + query, {
       method: "POST",
       headers: { "Content-Type": document.body.dataset.uploadType },
-      body: audio,
+      body: turns ? new Blob([turns, audio]) : audio,
       signal,
     });
     const found = await answer.json();
     if (answer.ok) show(found);
-    else complain(`${name}: ${found.error}.`);
+    else complain(`${turns && found.error.startsWith(turns.name) ? "" : `${name}: `}${found.error}.`);
   } catch (error) {
     if (signal.aborted) return; // something else was given meanwhile
     if (error instanceof TypeError) {
@@ -111,6 +133,8 @@ function show(found) {
   player.hidden = false;
   player.src = URL.createObjectURL(audio);
   $("times").hidden = found.timeline.length === 0;
+  const activity = $("activity")?.value ?? "none";
+  $("no-times").hidden = found.timeline.length > 0 || (activity === "none" && !given.turns);
   if (found.timeline.length) showTimes(found);
   $("result").hidden = false;
 }
@@ -121,7 +145,7 @@ function showTimes({ timeline, end }) {
     element.style.width = (100 * (to - from)) / end + "%";
   };
   // Windows overlap: each is drawn up to the middle of what it shares with the next of
-  // its segment.
+  // its segment. Turns of several speakers may overlap, so each speaker has rows.
   const middle = (one, other) => one && other && one.segment === other.segment && (one.end + other.start) / 2;
   const from = (i) => middle(timeline[i - 1], timeline[i]) || timeline[i].start;
   const to = (i) => middle(timeline[i], timeline[i + 1]) || timeline[i].end;
@@ -131,16 +155,28 @@ function showTimes({ timeline, end }) {
     parts.push(element);
   };
   const emotions = Object.keys(shares(timeline[0]));
-  for (const [row, emotion] of emotions.entries()) {
-    const cells = make("div", "cells");
-    timeline.forEach((window, i) => {
-      const cell = make("div", firsts(window).includes(emotion) ? "cell first" : "cell");
-      cell.style.setProperty("--share", shares(window)[emotion].toFixed(3));
-      place(cell, from(i), to(i));
-      cells.append(cell);
-    });
-    put(make("div", "name", emotion), `${row + 1} / 1`);
-    put(cells, `${row + 1} / 2`);
+  const speakers = [...new Set(timeline.map(speaker))];
+  const named = speakers.length > 1 || speakers[0];
+  const groups = new Map();
+  let row = 1;
+  for (const who of speakers) {
+    if (named) put(make("div", "speaker", who || "unnamed speaker"), `${row++} / 1 / auto / 3`);
+    const top = row;
+    for (const emotion of emotions) {
+      const cells = make("div", "cells");
+      timeline.forEach((window, i) => {
+        if (speaker(window) !== who) return;
+        const cell = make("div", firsts(window).includes(emotion) ? "cell first" : "cell");
+        cell.style.setProperty("--share", shares(window)[emotion].toFixed(3));
+        place(cell, from(i), to(i));
+        cells.append(cell);
+      });
+      put(make("div", "name", emotion), `${row} / 1`);
+      put(cells, `${row++} / 2`);
+    }
+    groups.set(who, make("div", "over"));
+    groups.get(who).append(make("div", "playhead"));
+    put(groups.get(who), `${top} / 2 / ${row} / 3`);
   }
   const axis = make("div", "axis");
   const step = [0.5, 1, 2, 5, 10, 20, 30, 60, 120].find((step) => end / step <= 8) ?? 300;
@@ -149,23 +185,23 @@ function showTimes({ timeline, end }) {
     tick.style.left = (100 * time) / end + "%";
     axis.append(tick);
   }
-  const over = make("div", "over");
-  boxes = { chosen: make("div", "chosen"), playhead: make("div", "playhead"), over, place };
-  boxes.chosen.hidden = boxes.playhead.hidden = true;
-  over.append(boxes.chosen, boxes.playhead);
-  put(axis, `${emotions.length + 1} / 2`);
-  put(over, `1 / 2 / ${emotions.length + 1} / 3`);
+  put(axis, `${row} / 2`);
   $("timeline").replaceChildren(...parts);
+  boxes = { chosen: make("div", "chosen"), playheads: [...document.querySelectorAll(".playhead")], groups, place };
+  for (const playhead of boxes.playheads) playhead.hidden = true;
   $("timeline").setAttribute("aria-valuemax", timeline.length);
-  const row = (window) => {
-    const cells = [window.start.toFixed(2), window.end.toFixed(2)];
-    if (!window.values) cells.push(names(window));
-    cells.push(...emotions.map((emotion) => shown(window, emotion)));
+  $("who").hidden = !named;
+  const line = (window) => {
+    const texts = (named ? [speaker(window)] : []).concat(window.values ? [] : names(window));
     const line = make("tr");
-    line.append(...cells.map((text, i) => make("td", i === 2 && !window.values ? "" : "number", text)));
+    line.append(
+      ...[window.start, window.end].map((time) => make("td", "number", time.toFixed(2))),
+      ...texts.map((text) => make("td", "", text)),
+      ...emotions.map((emotion) => make("td", "number", shown(window, emotion))),
+    );
     return line;
   };
-  $("windows").replaceChildren(...timeline.map(row));
+  $("windows").replaceChildren(...timeline.map(line));
   choose(0);
 }
 
@@ -174,18 +210,24 @@ function choose(i) {
   const window = heard.timeline[i];
   const sorted = Object.entries(shares(window)).sort((a, b) => b[1] - a[1]);
   const most = sorted.slice(0, 3).map(([emotion]) => told(window, emotion));
-  const text = `${window.start.toFixed(1)} to ${seconds(window.end)}: ${most.join(", ")}`;
-  boxes.chosen.hidden = false;
+  const who = speaker(window) && `${speaker(window)}, `;
+  const text = `${who}${window.start.toFixed(1)} to ${seconds(window.end)}: ${most.join(", ")}`;
+  boxes.groups.get(speaker(window)).append(boxes.chosen);
   boxes.place(boxes.chosen, window.start, window.end);
   $("now").textContent = text;
   $("timeline").setAttribute("aria-valuenow", i + 1);
   $("timeline").setAttribute("aria-valuetext", text);
 }
 
-function windowAt(clientX) {
-  const box = boxes.over.getBoundingClientRect();
+// The window of the nearest speaker whose middle is nearest.
+function windowAt({ clientX, clientY }) {
+  const places = [...boxes.groups].map(([who, over]) => ({ who, box: over.getBoundingClientRect() }));
+  const above = places.filter(({ box }) => box.top <= clientY);
+  const { who, box } = above.at(-1) ?? places[0];
   const time = ((clientX - box.left) / box.width) * heard.end;
-  const away = heard.timeline.map(({ start, end }) => Math.abs((start + end) / 2 - time));
+  const away = heard.timeline.map((window) =>
+    speaker(window) === who ? Math.abs((window.start + window.end) / 2 - time) : Infinity,
+  );
   return away.indexOf(Math.min(...away));
 }
 
@@ -196,8 +238,8 @@ function playFrom(i) {
   player.play().catch(() => {}); // the player itself shows what it cannot play
 }
 
-$("timeline").addEventListener("pointermove", (event) => choose(windowAt(event.clientX)));
-$("timeline").addEventListener("click", (event) => playFrom(windowAt(event.clientX)));
+$("timeline").addEventListener("pointermove", (event) => choose(windowAt(event)));
+$("timeline").addEventListener("click", (event) => playFrom(windowAt(event)));
 $("timeline").addEventListener("keydown", (event) => {
   const last = heard.timeline.length - 1;
   const keys = { ArrowLeft: chosen - 1, ArrowDown: chosen - 1, ArrowRight: chosen + 1, ArrowUp: chosen + 1 };
@@ -210,9 +252,10 @@ $("timeline").addEventListener("keydown", (event) => {
   }
 });
 $("player").addEventListener("timeupdate", () => {
-  if (!boxes.playhead) return;
-  boxes.playhead.hidden = false;
-  boxes.playhead.style.left = (100 * $("player").currentTime) / heard.end + "%";
+  for (const playhead of boxes.playheads ?? []) {
+    playhead.hidden = false;
+    playhead.style.left = (100 * $("player").currentTime) / heard.end + "%";
+  }
 });
 // The model reads some formats that browsers do not.
 $("player").addEventListener("error", () => ($("player").hidden = true));
@@ -222,6 +265,16 @@ $("player").addEventListener("error", () => ($("player").hidden = true));
 $("file").addEventListener("change", () => {
   const [file] = $("file").files;
   if (file) take(file, file.name);
+});
+$("turns")?.addEventListener("change", () => {
+  const [file] = $("turns").files;
+  takeTurns(file ?? null);
+  if (given) classify();
+});
+$("no-turns")?.addEventListener("click", () => {
+  takeTurns(null);
+  $("turns").focus(); // the button is gone
+  if (given) classify();
 });
 for (const id of ["window", "activity"]) {
   $(id)?.addEventListener("change", () => given && classify());
@@ -239,8 +292,14 @@ addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   const { files } = event.dataTransfer;
   if (files.length === 1) {
-    $("file").value = "";
-    take(files[0], files[0].name);
+    const [file] = files;
+    if ($("turns") && turnFiles.some((suffix) => file.name.toLowerCase().endsWith(suffix))) {
+      takeTurns(file);
+      if (given) classify();
+    } else {
+      $("file").value = "";
+      take(file, file.name);
+    }
   } else {
     complain(files.length ? "One file at a time, please." : "That was no file.");
   }

@@ -28,14 +28,17 @@ from urllib.parse import parse_qs, urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from speechbrain_ser_cl import __version__
+from speechbrain_ser_cl.corpora.table_file import READERS, TEXTS
 from speechbrain_ser_cl.demo.answers import RefusedAudio, answer
 from speechbrain_ser_cl.inference import EmotionRecognizer
+from speechbrain_ser_cl.recordings import Turn, read_turns
 
 HOST = "127.0.0.1"
 MOST_BYTES = 100_000_000
 MOST_UPLOADS = 4  # uploads at once; each can use MOST_BYTES of memory
 # Pages of other origins need permission to send this type, which is never given.
 UPLOAD_TYPE = "application/octet-stream"
+TURN_FILES = (".rttm", *TEXTS, *READERS)
 _NAMES = (HOST, "localhost")
 # Window lengths in seconds that the page offers, and the default.
 _WINDOWS, _WINDOW = (0.5, 1, 2, 3, 5, 10), 2
@@ -204,6 +207,7 @@ def _pages(
         **_WORDS[recognizer.kind],
         name=name,
         activities=activities,
+        turn_files=TURN_FILES,
         class_names=recognizer.class_names,
         windows=[s for s in _WINDOWS if s <= recognizer.max_seconds],
         window=_WINDOW,
@@ -302,14 +306,20 @@ class _Handler(BaseHTTPRequestHandler):
                 f"{MOST_UPLOADS} files are being classified already; try again soon",
             )
         try:
-            asked = parse_qs(address.query)
-            window = float(asked.get("window", [_WINDOW])[0])
-            activity = asked.get("activity", ["none"])[0]
+            asked = {name: all[0] for name, all in parse_qs(address.query).items()}
+            window = float(asked.get("window", _WINDOW))
+            activity = asked.get("activity", "none")
             with TemporaryDirectory(prefix="ser-cl-demo-") as folder:
                 path = Path(folder) / "upload"
-                path.write_bytes(self._body(size))
+                body = memoryview(self._body(size))
+                # The file of turns, if there is one, comes before the audio.
+                n_turns = min(max(int(asked.get("turns", 0)), 0), size)
+                path.write_bytes(body[n_turns:])
+                turns = _turns(body[:n_turns], asked, folder) if n_turns else None
                 with self.server.one_at_a_time:
-                    found = answer(self.server.recognizer, path, window, activity)
+                    found = answer(
+                        self.server.recognizer, path, window, activity, turns
+                    )
         except RefusedAudio as refused:
             raise _Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(refused)) from refused
         except (ValueError, ImportError) as error:
@@ -347,6 +357,18 @@ class _Handler(BaseHTTPRequestHandler):
         left = min(size, 10 * self.server.most_bytes)
         while left > 0 and (chunk := self.rfile.read(min(left, 1 << 20))):
             left -= len(chunk)
+
+
+def _turns(content: memoryview, asked: Mapping[str, str], folder: str) -> list[Turn]:
+    """Reads a file of turns; errors have the name that the user gave it."""
+    name = asked.get("turns_name", "turns.rttm")
+    suffix = Path(name).suffix.lower()
+    path = Path(folder) / f"turns{suffix if suffix in TURN_FILES else '.rttm'}"
+    path.write_bytes(content)
+    try:
+        return read_turns(path, Path(asked.get("name", "")).stem or None)
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(path), name)) from error
 
 
 def _is_ours(host: str) -> bool:

@@ -207,6 +207,11 @@ class EmotionStream:
         -------
         list of Heard
             Remaining windows.
+
+        Raises
+        ------
+        SERError
+            If all turns begin after the end.
         """
         found = []
         if self._resample is not None:
@@ -214,6 +219,11 @@ class EmotionStream:
             found = self._take(rest)
         if self._speech is not None:
             self._speech.finish(self._n_samples)
+        if self._waiting and len(self._waiting) == self._n_segments:
+            raise SERError(
+                "each turn begins after the end of the recording at "
+                f"{self.seconds:.2f} s; expected turns of this recording, in seconds"
+            )
         for segment in self._open:
             segment.end = min(segment.end or self._n_samples, self._n_samples)
         return found + self._complete()

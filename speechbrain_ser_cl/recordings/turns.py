@@ -89,7 +89,8 @@ def _of_rttm(path: Path, recording: str | None) -> list[Turn]:
                 f"{path}: turns of {len(names)} recordings; expected those of one"
             )
         return [_checked(path, turn) for _, turn in rows]
-    return [_checked(path, turn) for name, turn in rows if name == recording]
+    plain = "_".join(recording.split())  # RTTM has no blanks in names
+    return [_checked(path, turn) for name, turn in rows if name == plain]
 
 
 def _of_table(path: Path) -> list[Turn]:

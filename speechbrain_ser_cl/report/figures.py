@@ -416,17 +416,19 @@ def plot_importance(shares: Mapping[str, float], path: str | Path) -> None:
 
 
 def plot_timeline(
-    windows: Sequence[tuple[float, float, Mapping[str, float]]],
+    tiers: Mapping[str | None, Sequence[tuple[float, float, Mapping[str, float]]]],
     seconds: float,
     path: str | Path,
 ) -> None:
     """Draws the probabilities of each class over the time of a recording.
 
+    Each speaker has a panel.
+
     Arguments
     ---------
-    windows : sequence of (start, end, probabilities)
-        Times in seconds. Overlapping windows are separated at the middle of the later
-        one.
+    tiers : mapping of str or None to sequence of (start, end, probabilities)
+        The windows of each speaker. Times in seconds. Overlapping windows are separated
+        at the middle of the later one.
     seconds : float
         Length of the recording.
     path : str or Path
@@ -442,15 +444,45 @@ def plot_timeline(
     Example
     -------
     >>> path = getfixture("tmp_path") / "time.png"
-    >>> plot_timeline([(0.0, 2.0, {"sad": 0.75, "angry": 0.25})], 3.0, path)
+    >>> windows = [(0.0, 2.0, {"sad": 0.75, "angry": 0.25})]
+    >>> plot_timeline({"anna": windows, "bea": windows}, 3.0, path)
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    if not windows:
+    if not any(tiers.values()):
         raise ValueError("there is no window to draw: the recording has no speech")
-    names = list(windows[0][2])
+    names = next(list(windows[0][2]) for windows in tiers.values() if windows)
+    unit, name = (60.0, "min") if seconds > 300 else (1.0, "s")
+    n_titles = sum(bool(speaker) for speaker in tiers)
+    height = 0.9 + 0.35 * len(names) * len(tiers) + 0.4 * n_titles
+    figure = _new_figure(10, height)
+    panels = figure.subplots(len(tiers), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (speaker, windows) in zip(panels, tiers.items(), strict=True):
+        drawn = axes.imshow(
+            _over_time(windows, len(names), seconds),
+            aspect="auto",
+            interpolation="nearest",
+            cmap="viridis",
+            vmin=0,
+            vmax=1,
+            extent=(0, seconds / unit, len(names) - 0.5, -0.5),
+        )
+        axes.set_yticks(range(len(names)), names, fontsize=_FONT)
+        if speaker:
+            axes.set_title(speaker, fontsize=_FONT, loc="left")
+    panels[-1].set_xlabel(f"time in {name}", fontsize=_FONT)
+    figure.colorbar(drawn, ax=list(panels), label="probability")
+    _save(figure, path)
+
+
+def _over_time(
+    windows: Sequence[tuple[float, float, Mapping[str, float]]],
+    n_classes: int,
+    seconds: float,
+) -> Any:
+    """Returns the probability of each class (row) in each of 2000 parts of the time."""
     n_columns = 2000
-    image = np.full((len(names), n_columns), np.nan)
+    image = np.full((n_classes, n_columns), np.nan)
     reached = 0.0
     for start, end, shares in sorted(windows, key=lambda window: window[:2]):
         first = (start + min(reached, end)) / 2 if reached > start else start
@@ -459,22 +491,7 @@ def plot_timeline(
             [list(shares.values())]
         ).T
         reached = end
-    unit, name = (60.0, "min") if seconds > 300 else (1.0, "s")
-    figure = _new_figure(10, 0.9 + 0.35 * len(names))
-    axes = figure.subplots()
-    drawn = axes.imshow(
-        image,
-        aspect="auto",
-        interpolation="nearest",
-        cmap="viridis",
-        vmin=0,
-        vmax=1,
-        extent=(0, seconds / unit, len(names) - 0.5, -0.5),
-    )
-    axes.set_yticks(range(len(names)), names, fontsize=_FONT)
-    axes.set_xlabel(f"time in {name}", fontsize=_FONT)
-    figure.colorbar(drawn, ax=axes, label="probability")
-    _save(figure, path)
+    return image
 
 
 def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> None:

@@ -137,6 +137,12 @@ class _WandB(WandBLogger):
         """Logs the test of a finished run."""
         self.run.summary.update({**numbers, **texts})
         self.run.finish()
+        _OPEN.pop(self.run.id, None)
+
+
+# Runs of Weights & Biases that this process has begun: a stage leaves that of its
+# training open, because each start is a folder of its own when offline.
+_OPEN: dict[str, Any] = {}
 
 
 class MLflowLogger(TrainLogger):
@@ -362,21 +368,24 @@ def _wandb(at: Place, parameters: Mapping[str, Any]) -> TrainLogger:
 
     name = f"{at.root.absolute()}/{at.run}"
     own = hashlib.sha256(name.encode()).hexdigest()[:16]
-    if wandb.run is not None and wandb.run.id == own:
-        return _WandB(lambda: wandb.run)
+    if own in _OPEN:
+        return _WandB(lambda: _OPEN[own])
     at.root.mkdir(parents=True, exist_ok=True)
-    return _WandB(
+    tracker = _WandB(
         wandb.init,
         project=os.environ.get("WANDB_PROJECT", "speechbrain_ser_cl"),
         group=at.group,
         name=at.run,
         id=own,
         resume="allow",
-        reinit="finish_previous",
+        reinit="create_new",
         dir=str(at.root),
         mode=os.environ.get("WANDB_MODE", "offline"),
         config=dict(parameters),
     )
+    if tracker.run is not None:  # other processes have none
+        _OPEN[own] = tracker.run
+    return tracker
 
 
 _MAKERS = {"tensorboard": _tensorboard, "wandb": _wandb, "mlflow": MLflowLogger}

@@ -121,6 +121,40 @@ def test_the_timeline_is_accessible(page, recognizer, speech):
     assert page.console() == []
 
 
+def test_each_speaker_has_rows(page, speech, tmp_path):
+    bad = tmp_path / "bad.csv"
+    bad.write_text("from,to\n1,2\n")
+    good = tmp_path / "talk.csv"
+    good.write_text("start,end,speaker\n0,3,anna\n2,5,bea & <b>\n0.5,1,\n")
+    page.type("#turns", str(bad))
+    page.type("#file", str(speech))
+    assert page.wait(COMPLAINT).startswith("bad.csv: the columns are from, to, ")
+    page.type("#turns", str(good))
+    page.wait(HEARD)
+    assert texts(page, ".speaker") == ["anna", "unnamed speaker", "bea & <b>"]
+    assert texts(page, ".timeline .name") == 3 * CLASSES
+    counts = "[...document.querySelectorAll('.cells')].map((e) => e.children.length)"
+    assert page.run(f"return {counts}") == [2] * 3 + [1] * 3 + [2] * 3
+    page.click("summary")
+    who = ["anna", "anna", "", "bea & <b>", "bea & <b>"]
+    assert texts(page, "#windows td:nth-child(3)") == who
+    # What is pointed at: the speaker by the row, the window by the time.
+    point = (
+        "const box = document.querySelectorAll('.over')[arguments[0]]"
+        ".getBoundingClientRect();"
+        "document.getElementById('timeline').dispatchEvent(new PointerEvent("
+        "'pointermove', {clientX: box.left + box.width * arguments[1],"
+        " clientY: box.top + 5, bubbles: true}))"
+    )
+    for row, share, words in [(0, 0.9, "anna, 1.0 to 3.0"), (2, 0.1, "bea & <b>, 2.0")]:
+        page.run(point, row, share)
+        assert texts(page, "#now")[0].startswith(words)
+    page.click("#no-turns")
+    page.wait("document.querySelectorAll('.cells').length === 3")
+    assert texts(page, ".speaker") == []
+    assert all("Failed to load resource" in line for line in page.console())
+
+
 def test_dimensions_are_shown_as_numbers(driven, speech):
     model = untrained()
     model.answer_as("dimensions", [3.0, 50.0, 0.0], [1.0, 20.0, 0.5])

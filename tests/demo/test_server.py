@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from speechbrain_ser_cl.cli import main
 from speechbrain_ser_cl.demo.answers import answer
 from speechbrain_ser_cl.demo.server import MOST_UPLOADS, DemoServer
 from speechbrain_ser_cl.inference import EmotionRecognizer
-from speechbrain_ser_cl.recordings import EmotionStream, follow_file
+from speechbrain_ser_cl.recordings import EmotionStream, Turn, follow_file
 from tests.demo.conftest import CLASSES, untrained
 
 UPLOAD = {"Content-Type": "application/octet-stream"}
@@ -77,6 +78,40 @@ def test_a_time_line_of_speech_alone(ask, recognizer, tmp_path):
     assert status == 400 and "activity is 'music'" in json.loads(told)["error"]
 
 
+def test_a_time_line_of_speaker_turns(ask, recognizer, speech):
+    def told(turns, turns_name):
+        asked = {"turns": len(turns), "turns_name": turns_name, "name": speech.name}
+        body = turns.encode() + speech.read_bytes()
+        path = f"/classify?window=1&{urlencode(asked)}"
+        status, _, found = ask("POST", path, body, UPLOAD)
+        return status, json.loads(found)
+
+    line = "SPEAKER {} 1 {} {} <NA> <NA> {} <NA> <NA>\n".format
+    talk = line("a_tone", 2, 2, "bea") + line("a_tone", 0.5, 2.5, "anna")
+    status, found = told(talk + line("other", 0, 1, "x"), "talk.rttm")
+    turns = [Turn(0.5, 3.0, "anna"), Turn(2.0, 4.0, "bea")]
+    stream = EmotionStream(recognizer, 1.0, turns=turns)
+    heard = [one.as_dict() for one in follow_file(stream, speech)]
+    assert status == 200
+    assert found["timeline"] == sorted(heard, key=lambda one: one["segment"])
+    assert [one["speaker"] for one in found["timeline"]] == ["anna"] * 4 + ["bea"] * 3
+    table = "start;end;speaker\n0.5;3;anna\n"
+    status, found = told(table, "My Talk.CSV")
+    assert status == 200 and {one["speaker"] for one in found["timeline"]} == {"anna"}
+    for turns, name, why in (
+        ("SPEAKER a 1 0\n", "a.rttm", "a.rttm, line 1: 4 fields, expected 8 or more"),
+        ("from,to\n1,2\n", "a.csv", "a.csv: the columns are from, to, expected start"),
+        ("start,end\n1,two\n", "a.csv", "a.csv, row 2: found 1, two, expected num"),
+        ("start,end\n2,1\n", "../x/a.csv", "a.csv: a turn from 2.0 to 1.0 s"),
+        ("Dear all,\n", "letter.doc", "letter.doc: no turn"),
+        (line("b", 0, 1, "x") + line("c", 0, 1, "x"), "b.rttm", "no turn of a tone"),
+        ("start,end\n1500,3000\n", "a.csv", "each turn begins after the end"),
+    ):
+        status, found = told(turns, name)
+        assert status == 400 and why in found["error"], found
+        assert "ser-cl-demo" not in found["error"]
+
+
 def test_dimensions_and_several_emotions(speech):
     model, means, scales = untrained(), [3.0, 50.0, 0.0], [1.0, 20.0, 1e-9]
     model.answer_as("dimensions", means, scales)
@@ -93,7 +128,8 @@ def test_dimensions_and_several_emotions(speech):
     assert set(found["emotions"]) <= set(CLASSES) and len(found["timeline"]) > 1
     with DemoServer(recognizer, "my_model", 0) as server:
         page = server.pages["/"][1].decode()
-    assert "Hears none, one or several of: angry" in page and "activity" not in page
+    assert "Hears none, one or several of: angry" in page
+    assert "activity" not in page and "turns" not in page
 
 
 def test_every_refused_file_is_reported_why(classify, bad):

@@ -95,25 +95,33 @@ def records(path):
             whole = b""
 
 
-def test_wandb_offline_has_a_run_for_each_fold_in_one_group(tmp_path, monkeypatch):
-    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+def test_wandb_offline_has_one_run_for_a_training_beside_its_stages(
+    tmp_path, monkeypatch
+):
+    wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    for fold in (0, 1):
-        train(tmp_path / "mine" / f"fold-{fold}", (1, 2), ["wandb"])
-        end(tmp_path / "mine" / f"fold-{fold}", ["wandb"])
-    runs = {}
+    fold = tmp_path / "mine" / "fold-0"
+    train(fold, (1, 2), ["wandb"])
+    told = {"test/uar": 0.75}, {"report": "results/report.html"}
+    values = {"loggers": "wandb", "output_folder": fold}
+    log_results(values, fold / "refit", *told)
+    log_results(values, fold, *told)
+    wandb.teardown()  # waits until all is on the disk
+    runs = []
     for path in (tmp_path / "mine" / "wandb").glob("offline-run-*/*.wandb"):
         found = list(records(path))
         (run,) = {(r.run.display_name, r.run.run_group) for r in found if r.run.run_id}
-        runs[run] = sum(r.WhichOneof("record_type") == "history" for r in found)
+        runs.append(
+            (*run, sum(r.WhichOneof("record_type") == "history" for r in found))
+        )
         told = {
             u.key or ".".join(u.nested_key): u.value_json
             for r in found
             for u in r.summary.update
         }
         assert told["test/uar"] == "0.75" and "results/report.html" in told["report"]
-    assert runs == {("fold-0", "mine"): 2, ("fold-1", "mine"): 2}
+    assert sorted(runs) == [("fold-0", "mine", 2), ("fold-0/refit", "mine", 0)]
 
 
 def test_without_trackers_there_is_the_text_alone(tmp_path, monkeypatch):
