@@ -25,7 +25,9 @@ Authors
 
 import argparse
 import importlib.metadata
+import itertools
 import json
+import math
 import os
 import statistics
 import time
@@ -202,11 +204,15 @@ def plain(name):
         torch.nn.Linear(DIM, 256), torch.nn.ReLU(), torch.nn.Linear(256, 1)
     )
 
+    calls = itertools.count()
+
     def dann(z, _):
         source, target = z.chunk(2)
         both = torch.cat([source, target])
         domain = torch.cat([torch.ones(len(source)), torch.zeros(len(target))])
-        reverse = 2 * both.detach() - both  # identity with gradient -1
+        factor = 2 / (1 + math.exp(-10 * next(calls) / 1000)) - 1
+        # Identity with gradient -factor.
+        reverse = (1 + factor) * both.detach() - factor * both
         logits = net(reverse).squeeze(1)
         return F.binary_cross_entropy_with_logits(logits, domain)
 

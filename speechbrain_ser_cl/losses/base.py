@@ -14,6 +14,9 @@ from speechbrain_ser_cl.losses.gather import gather_rows
 
 UNKNOWN = -1  # Label of a row whose class is unknown.
 
+# of_logits(gradient of log_p, log_p, dim, dtype), for log_p = logits.log_softmax(dim)
+of_logits: Callable[..., Tensor] = torch._log_softmax_backward_data
+
 
 def check_above_zero(name: str, value: float) -> None:
     """Raises an error unless a value is a finite number above 0.
@@ -67,11 +70,11 @@ def check_embeddings(name: str, embeddings: Tensor) -> None:
         raise ValueError(
             f"{name} must be a tensor (N, D), found a {type(embeddings).__name__}"
         )
-    matrix = embeddings.dim() == 2 and embeddings.shape[1] > 0
-    if not (matrix and embeddings.is_floating_point()):
+    shape = embeddings.shape
+    if not (len(shape) == 2 and shape[1] > 0 and embeddings.is_floating_point()):
         raise ValueError(
             f"{name} must be (N, D) of a floating-point type, found "
-            f"{tuple(embeddings.shape)} of {embeddings.dtype}"
+            f"{tuple(shape)} of {embeddings.dtype}"
         )
 
 
@@ -132,7 +135,7 @@ def check_some(names: str, *tensors: Tensor) -> None:
     ...
     ValueError: source and target: expected at least one row, found shapes ...
     """
-    if not all(len(t) for t in tensors):
+    if 0 in [t.shape[0] for t in tensors]:
         raise ValueError(
             f"{names}: expected at least one row, found shapes "
             f"{', '.join(str(tuple(t.shape)) for t in tensors)}"
@@ -158,6 +161,8 @@ def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
     [torch.float32, torch.float32]
     """
     dtype = torch.float32
+    if {t.dtype for t in tensors} == {dtype}:
+        return tensors
     for tensor in tensors:
         dtype = torch.promote_types(dtype, tensor.dtype)
     return tuple(t.to(dtype) for t in tensors)
@@ -279,9 +284,14 @@ def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor
     >>> check_classes(torch.tensor([[1], [-1]]), 2)
     tensor([ 1, -1])
     """
+    if labels.dtype == torch.long and labels.shape == (number,):
+        return labels
     if labels.is_floating_point() or labels.is_complex():
         raise ValueError(f"labels must be integers, found {labels.dtype}")
     return check_one_each("labels", labels, number, of).long()
+
+
+_AS_IT_IS = nullcontext()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -289,7 +299,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     if torch.is_autocast_enabled(device.type):
         off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
         return off
-    return nullcontext()
+    return _AS_IT_IS
 
 
 def closed_form(
@@ -326,39 +336,53 @@ def closed_form(
     >>> x.grad
     tensor([1., 2.])
     """
-    value = total / count
-    if not gradients:
-        for z in inputs:
-            value = value + zero_or_nan(z)
-        return value
-    # Plus something that is 0 here and has this gradient: several times as fast as an
-    # autograd function in Python.
-    for z, gradient in zip(inputs, gradients, strict=True):
-        still = (z - z.detach()).flatten()
-        value = value + torch.dot(still, (gradient / count).flatten())
-    if not torch.compiler.is_compiling():
-        value.register_hook(_refuse_second_derivatives)
-    return value
-
-
-def _refuse_second_derivatives(gradient: Tensor) -> None:
-    if torch.is_grad_enabled():
-        raise RuntimeError(
-            "this loss has no second derivatives: call backward() or autograd.grad() "
-            "without create_graph=True"
+    if isinstance(count, Tensor) or count != 1:
+        total = total / count
+        gradients = [gradient / count for gradient in gradients]
+    if gradients:
+        value: Tensor = _ClosedForm.apply(  # type: ignore[no-untyped-call]
+            total, *inputs, *gradients
         )
+        return value
+    for z in inputs:
+        total = total + zero_or_nan(z)
+    return total
+
+
+class _ClosedForm(torch.autograd.Function):
+    """A value and its gradients; see :func:`closed_form`."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *both: Tensor) -> Tensor:
+        """Returns the value; ``both`` are the inputs, then a gradient for each."""
+        half = len(both) // 2
+        ctx.save_for_backward(*both[half:])
+        for z in both[:half]:
+            value = torch.add(value, z.sum(), alpha=0)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
+        """Multiplies the gradients."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError(
+                "this loss has no second derivatives: call backward() or "
+                "autograd.grad() without create_graph=True"
+            )
+        both = [gradient.mul(outer) for gradient in ctx.saved_tensors]
+        return (None, *both, *([None] * len(both)))
 
 
 def needs_gradient(*inputs: Tensor) -> bool:
     """Tells whether the gradient of one of the inputs is needed."""
-    return torch.is_grad_enabled() and any(z.requires_grad for z in inputs)
+    return torch.is_grad_enabled() and True in [z.requires_grad for z in inputs]
 
 
 def scaled_rows(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns rows of length 1, and the two divisors of each row."""
     # Relative to the largest value, because squares could overflow.
     largest = z.abs().amax(dim=1, keepdim=True)
-    largest.masked_fill_(largest < torch.finfo(z.dtype).tiny, 1)
+    largest = torch.threshold_(largest, torch.finfo(z.dtype).tiny, 1)
     z = z / largest
     # At least 1, except for rows of zeros.
     length = torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_(min=1)
@@ -438,7 +462,7 @@ def zero_or_nan(z: Tensor) -> Tensor:
     >>> zero_or_nan(torch.ones(2, 2)), zero_or_nan(torch.tensor([1.0, torch.inf]))
     (tensor(0.), tensor(nan))
     """
-    return (0 * z).sum()
+    return z.mul(0).sum()
 
 
 def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
@@ -608,11 +632,12 @@ class PairLoss(nn.Module):
             If shapes, types or devices do not fit together, or the batch is empty.
         """
         check_embeddings("embeddings", embeddings)
-        labels = as_tensor("labels", labels, embeddings.device)
-        labels, known = self.checked(labels, len(embeddings))
+        device = embeddings.device
+        labels = as_tensor("labels", labels, device)
+        labels, known = self.checked(labels, embeddings.shape[0])
         rows = [labels]
         if anchors is not None:
-            anchors = as_tensor("anchors", anchors, embeddings.device)
+            anchors = as_tensor("anchors", anchors, device)
             if anchors.dtype != torch.bool:
                 raise ValueError(f"anchors must be booleans, found {anchors.dtype}")
             if anchors.shape != (len(embeddings),):
@@ -621,10 +646,10 @@ class PairLoss(nn.Module):
                     f"embeddings, found shape {tuple(anchors.shape)}"
                 )
             rows.append(anchors)
-        with full_precision(embeddings.device):
+        with full_precision(device):
             (z,) = widen(embeddings)
             broken = None
-            if not known.all():
+            if known is not None:
                 broken = zero_or_nan(z)
                 z, *rows = (t[known] for t in (z, *rows))
             if self.gather:
@@ -645,32 +670,33 @@ class PairLoss(nn.Module):
         if isinstance(temperature, Tensor):
             inputs.append(temperature)
         needed = needs_gradient(*inputs)
-        with torch.no_grad():
+        with torch.set_grad_enabled(False):
             u, *lengths = scaled_rows(z) if self.normalize else (z,)
             places = None if anchors is None else anchors.nonzero().squeeze(1)
-            most = self.tile or (2**20 if z.device.type == "cpu" else 2**26)
+            number = z.shape[0]
+            most = self.tile or (2**20 if z.is_cpu else 2**26)
             # With fewer anchors, the others' gradient would take most of the time.
-            step = max(1 if self.tile else 128, most // len(z))
-            whole = places is None and step >= len(z)
-            total: Tensor | None = None
-            count: Tensor | int = 0
-            gradients = [] if whole or not needed else [torch.zeros_like(z)]
-            for start in range(0, len(z) if places is None else len(places), step):
-                part = slice(start, start + step)
-                rows = part if places is None else places[part]
-                tile = Tile(rows, labels)
-                s, pull_back = self.compare(u if whole else u[rows], u, tile)
-                value, number, gradient = self.terms(s, tile)
-                count = number if total is None else count + number
-                total = value if total is None else total + value
-                if needed and whole:
-                    gradients = list(pull_back(gradient))
-                elif needed:
-                    of_anchors, of_all = pull_back(gradient)
-                    gradients[0] += of_all
-                    gradients[0][rows] += of_anchors
-            if total is None:
-                total = z.new_zeros(())
+            step = max(1 if self.tile else 128, most // number)
+            if places is None and step >= number:
+                tile = Tile(slice(0, number), labels)
+                s, pull_back = self.compare(u, u, tile)
+                total, count, gradient = self.terms(s, tile)
+                gradients = list(pull_back(gradient)) if needed else []
+            else:
+                total, count = z.new_zeros(()), 0
+                gradients = [torch.zeros_like(z)] if needed else []
+                for start in range(0, number if places is None else len(places), step):
+                    part = slice(start, start + step)
+                    rows = part if places is None else places[part]
+                    tile = Tile(rows, labels)
+                    s, pull_back = self.compare(u[rows], u, tile)
+                    of_tile, counted, gradient = self.terms(s, tile)
+                    total += of_tile
+                    count = counted + count
+                    if needed:
+                        of_anchors, of_all = pull_back(gradient)
+                        gradients[0] += of_all
+                        gradients[0][rows] += of_anchors
             count = count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
             if len(inputs) > 1 and needed:
                 # Similarities have this degree in z, and -1 in the temperature.
@@ -680,7 +706,7 @@ class PairLoss(nn.Module):
                 gradients[0] = across(gradients[0], u, *lengths)
         return closed_form(total, count, gradients, inputs)
 
-    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
         """Converts labels to the type that :meth:`terms` needs, and finds unknown ones.
 
         Arguments
@@ -693,7 +719,7 @@ class PairLoss(nn.Module):
         Returns
         -------
         labels, known : torch.Tensor
-            (N, ...), and booleans (N,).
+            (N, ...), and booleans (N,); None: all.
 
         Raises
         ------
@@ -749,9 +775,11 @@ class LabelLoss(PairLoss):
     utterance are rows with the same label. Label -1 is unknown.
     """
 
-    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
-        """Returns integers, see :func:`check_classes`."""
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
+        """Returns integers, see :func:`check_classes`, and which are known."""
         labels = check_classes(labels, number)
+        if number == 0 or labels.min().item() > UNKNOWN:
+            return labels, None
         return labels, labels != UNKNOWN
 
 
@@ -762,9 +790,9 @@ class ValueLoss(PairLoss):
     unknown.
     """
 
-    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
         """Returns numbers (N, K), and which rows have no NaN."""
-        of_rows = labels.dim() in (1, 2) and len(labels) == number
+        of_rows = labels.dim() in (1, 2) and labels.shape[0] == number
         if not of_rows or 0 in labels.shape[1:]:
             raise ValueError(
                 f"labels must be numbers, (N,) or (N, K), for each of the {number} "
@@ -772,6 +800,8 @@ class ValueLoss(PairLoss):
             )
         labels = (labels if labels.is_floating_point() else labels.float()).detach()
         (labels,) = widen(labels[:, None] if labels.dim() == 1 else labels)
+        if not math.isnan(labels.sum().item()):
+            return labels, None
         return labels, ~labels.isnan().any(dim=1)
 
 
@@ -886,7 +916,7 @@ class ViewLoss(nn.Module):
 
 def check_distributions(
     name: str, votes: Tensor, number: int, classes: int | None = None
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """Converts votes to shares; raises an error for invalid votes.
 
     Arguments
@@ -903,7 +933,7 @@ def check_distributions(
     Returns
     -------
     shares, known : torch.Tensor
-        (N, C), rows sum to 1, and booleans (N,).
+        (N, C), rows sum to 1, and booleans (N,); None: all.
 
     Raises
     ------
@@ -924,14 +954,16 @@ def check_distributions(
             + f", found shape {tuple(votes.shape)}"
         )
     votes = votes.detach().to(torch.promote_types(votes.dtype, torch.float32))
+    sums = votes.sum(dim=1, keepdim=True)
+    if number and votes.amin().item() >= 0:  # False for NaN
+        low, high = [total.item() for total in sums.aminmax()]
+        if low > 0 and high < torch.inf:
+            return votes.div(sums), None
     right = (votes >= 0).logical_and_(votes < torch.inf)
-    if not right.all():
-        unknown = (votes.isnan() | (votes == UNKNOWN)).any(dim=1)
-        if not (right | unknown[:, None]).all():
-            raise ValueError(
-                f"{name} must be at least 0 and finite, found another value"
-            )
-        votes = votes.masked_fill(unknown[:, None], 0)
+    unknown = (votes.isnan() | (votes == UNKNOWN)).any(dim=1)
+    if not (right | unknown[:, None]).all():
+        raise ValueError(f"{name} must be at least 0 and finite, found another value")
+    votes = votes.masked_fill(unknown[:, None], 0)
     sums = votes.sum(dim=1, keepdim=True)
     none = sums == 0
     return votes / sums.masked_fill_(none, 1), ~none.squeeze(1)
@@ -973,8 +1005,9 @@ class LogitLoss(nn.Module):
         """
         check_embeddings("logits", logits)
         check_some("logits", logits)
-        labels, known = self.checked(as_tensor("labels", labels, logits.device), logits)
-        with full_precision(logits.device):
+        device = logits.device
+        labels, known = self.checked(as_tensor("labels", labels, device), logits)
+        with full_precision(device):
             (x,) = widen(logits)
             return self.mean_loss(x, labels, known)
 
@@ -1003,7 +1036,7 @@ class ClassLoss(LogitLoss):
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns classes (N,), and which are known (None: all)."""
         labels = check_classes(labels, len(logits), "logits")
-        low, high = (int(label) for label in labels.aminmax())
+        low, high = [label.item() for label in labels.aminmax()]
         if low < UNKNOWN or high >= logits.shape[1]:
             raise ValueError(
                 f"labels must be classes from 0 to {logits.shape[1] - 1}, or "

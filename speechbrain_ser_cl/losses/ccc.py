@@ -125,55 +125,43 @@ class CCCLoss(nn.Module):
 
     def _compare(self, x: Tensor, y: Tensor) -> Tensor:
         """Computes the loss of (N, K) both, and its gradient."""
-        needed = needs_gradient(x)
-        with torch.no_grad():
-            missing, unknown = y.isnan(), None
-            share: Tensor | float = 1 / len(y)
-            weights = None
-            if self.weights is not None:
-                weights = x.new_tensor(self.weights)
-            if missing.any():
-                unknown, number = missing, len(y) - missing.sum(dim=0)
-                share = 1 / number.clamp(min=1)
-                rated = (number > 0).to(x.dtype)
-                weights = rated if weights is None else rated * weights
-            dx, mean_x = _centred(x, unknown, share)
-            dy, mean_y = _centred(y, unknown, share)
-            covariance = (dx * dy).sum(dim=0) * share
-            # The same order of sums, so that the CCC of equal x and y is exactly 1.
-            spread = dx.square().add_(dy.square()).sum(dim=0) * share
-            gap = mean_x - mean_y
-            spread.addcmul_(gap, gap).clamp_(min=torch.finfo(x.dtype).tiny)
-            ccc = (2 * covariance).div_(spread)
-            count: Tensor | int = len(ccc)
-            total = count - ccc.sum()
-            if weights is not None:
-                total, divisor = (weights * (1 - ccc)).sum(), weights.sum()
-                count = divisor.masked_fill_(divisor == 0, 1)
-            gradients = []
-            if needed:
-                gradient = (dx * ccc).sub_(dy).add_(gap.mul_(ccc))
-                gradient.mul_((1 if weights is None else weights) * 2 * share)
-                gradient.div_(spread)
-                if unknown is not None:
-                    gradient.masked_fill_(unknown, 0)
-                gradients = [gradient]
-        return closed_form(total, count, gradients, [x])
+        both = torch.stack([x.detach(), y])
+        unknown = None
+        number: Tensor | int = y.shape[0]
+        one = both[:, :1]
+        weights = None if self.weights is None else x.new_tensor(self.weights)
+        if math.isnan(y.sum().item()):
+            unknown = y.isnan()
+            number = (~unknown).sum(dim=0)
+            one = both.masked_fill(unknown, -torch.inf).amax(dim=1, keepdim=True)
+            one.masked_fill_(number == 0, 0)
+            rated = (number > 0).to(x.dtype)
+            weights = rated if weights is None else rated * weights
+            number = number.clamp_(min=1).to(x.dtype)
+        # Relative to one of them, so that equal values are exactly 0 from their mean.
+        both = _masked_(both - one, unknown)
+        mean = both.sum(dim=1, keepdim=True).div_(number)
+        dx, dy = _masked_(both.sub_(mean), unknown).unbind()
+        of_x, of_y = mean.add_(one).squeeze(1).unbind()
+        gap = of_x - of_y
+        # The same order of sums, so that the CCC of equal x and y is exactly 1.
+        spread = both.square().sum(dim=0).sum(dim=0)
+        spread.add_(gap.square().mul_(number)).clamp_(min=torch.finfo(x.dtype).tiny)
+        ccc = (dx * dy).sum(dim=0).mul_(2).div_(spread)
+        if weights is None:
+            share: Tensor | float = 1 / ccc.shape[0]
+            total = 1 - ccc.mean()
+        else:
+            share = weights / weights.sum().clamp_(min=torch.finfo(x.dtype).tiny)
+            total = (share * (1 - ccc)).sum()
+        gradients = []
+        if needs_gradient(x):
+            slope = spread.reciprocal_().mul_(2).mul_(share)
+            gradient = dx.add_(gap).mul_(ccc).sub_(dy).mul_(slope)
+            gradients = [_masked_(gradient, unknown)]
+        return closed_form(total, 1, gradients, [x])
 
 
-def _centred(
-    values: Tensor, unknown: Tensor | None, share: Tensor | float
-) -> tuple[Tensor, Tensor]:
-    """Subtracts the mean, exactly 0 if all values are equal; returns the mean too."""
-    if unknown is None:
-        one = values[:1]
-        values = values - one
-    else:
-        one = values.masked_fill(unknown, -torch.inf).amax(dim=0, keepdim=True)
-        one.masked_fill_(unknown.all(dim=0), 0)
-        values = (values - one).masked_fill_(unknown, 0)
-    mean = values.sum(dim=0, keepdim=True) * share
-    values.sub_(mean)
-    if unknown is not None:
-        values.masked_fill_(unknown, 0)
-    return values, mean.add_(one).squeeze(0)
+def _masked_(values: Tensor, unknown: Tensor | None) -> Tensor:
+    """Sets unknown values to 0."""
+    return values if unknown is None else values.masked_fill_(unknown, 0)

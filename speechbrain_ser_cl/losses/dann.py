@@ -124,21 +124,23 @@ class DomainAdversarialLoss(nn.Module):
         check_pair("source and target", source, target)
         check_some("source and target", source, target)
         with full_precision(source.device):
-            both = torch.cat(widen(source, target))
+            first, _, last = self.classifier
+            assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+            both = torch.cat(widen(source, target)).to(first.weight.dtype)
             # The embeddings minus lambda times 0 (NaN for infinity): this changes the
             # gradient only.
             still = both.detach()
             both = torch.addcmul(still, both - still, self.reversal(), value=-1)
-            first = self.classifier[0]
-            assert isinstance(first, nn.Linear)
-            logits = self.classifier(both.to(first.weight.dtype))
-            (logits,) = widen(logits.squeeze(1))
+            # Without the modules' calls, which take long for a small batch.
+            hidden = F.linear(both, first.weight, first.bias).relu_()
+            (logits,) = widen(F.linear(hidden, last.weight, last.bias))
+            n, m = source.shape[0], target.shape[0]
             domain = torch.zeros_like(logits)
-            domain[: len(source)] = 1
+            domain[:n] = 1
             weight = None
-            if len(source) != len(target):
-                weight = torch.full_like(logits, len(both) / (2 * len(target)))
-                weight[: len(source)] = len(both) / (2 * len(source))
+            if n != m:
+                weight = torch.full_like(logits, (n + m) / (2 * m))
+                weight[:n] = (n + m) / (2 * n)
             loss = F.binary_cross_entropy_with_logits(logits, domain, weight)
         if self.training:
             self.step.add_(1)

@@ -34,7 +34,7 @@ class DistributionCrossEntropyLoss(LogitLoss):
     1.3863
     """
 
-    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns shares (N, C), and which rows have votes."""
         return check_distributions("labels", labels, len(logits), logits.shape[1])
 

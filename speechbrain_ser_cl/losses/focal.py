@@ -11,8 +11,12 @@ from speechbrain_ser_cl.losses.base import (
     ClassLoss,
     closed_form,
     needs_gradient,
+    of_logits,
 )
 from speechbrain_ser_cl.registry import LOSSES
+
+_TINY = torch.finfo(torch.float32).tiny
+_of_rows = torch.ops.aten.nll_loss_backward.default
 
 
 @LOSSES.register("focal")
@@ -56,24 +60,18 @@ class FocalLoss(ClassLoss):
 
     def mean_loss(self, logits: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
         """Computes the mean over known labels (None: all), and its gradient."""
-        needed = needs_gradient(logits)
-        with torch.no_grad():
-            log_p = logits.log_softmax(dim=1)
-            nll = F.nll_loss(log_p, labels, reduction="none", ignore_index=UNKNOWN)
-            missing = torch.expm1(-nll).neg_()  # 1 - p
-            missing.clamp_(min=torch.finfo(nll.dtype).tiny)
-            weights = missing**self.gamma
-            total = torch.dot(weights, nll)
-            count: Tensor | int = len(labels)
-            if known is not None:
-                weights.masked_fill_(~known, 0)
-                count = known.sum().clamp_(min=1)
-                labels = labels.clamp(min=0)
-            gradients = []
-            if needed:
-                # p log(p) / (1 - p)
-                share = torch.addcdiv(nll, nll, missing, value=-1)
-                slope = weights.addcmul_(weights, share, value=-self.gamma).unsqueeze(1)
-                gradient = log_p.exp_().mul_(slope)
-                gradients = [gradient.scatter_add_(1, labels.unsqueeze(1), -slope)]
-        return closed_form(total, count, gradients, [logits])
+        count = len(labels) if known is None else known.sum().clamp_(min=1)
+        log_p = logits.detach().log_softmax(dim=1)
+        # 0 where unknown
+        nll = F.nll_loss(log_p, labels, reduction="none", ignore_index=UNKNOWN)
+        less = (-nll).expm1_().clamp_(max=-_TINY)  # p - 1
+        weights = less.neg().pow_(self.gamma).mul_(1 / count)
+        total = torch.dot(weights, nll)
+        gradients = []
+        if needs_gradient(logits):
+            # p log(p) / (1 - p)
+            share = torch.addcdiv(nll, nll, less)
+            slope = weights.addcmul_(weights, share, value=-self.gamma)
+            of_log_p = _of_rows(slope, log_p, labels, None, 0, UNKNOWN, total)
+            gradients = [of_logits(of_log_p, log_p, 1, log_p.dtype)]
+        return closed_form(total, 1, gradients, [logits])

@@ -84,7 +84,7 @@ class SoftSupConLoss(PairLoss):
         self.temperature = temperature
         self.similarity = similarity
 
-    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
         """Returns shares (N, C) or their roots, and which rows have votes."""
         shares, known = check_distributions("labels", labels, number)
         return shares.sqrt() if self.similarity == "bhattacharyya" else shares, known

@@ -10,6 +10,7 @@ from speechbrain_ser_cl.losses.base import (
     LabelLoss,
     Tile,
     check_above_zero,
+    of_logits,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -125,10 +126,9 @@ def contrast_(s: Tensor, tile: Tile, weights: Tensor) -> tuple[Tensor, Tensor, T
     tensor(0.6931)
     """
     sums = weights.sum(dim=1, keepdim=True)
-    alone = sums == 0
-    weights.div_(sums.masked_fill_(alone, 1))
+    count = torch.count_nonzero(sums)
+    weights.div_(torch.threshold_(sums, 0, 1).neg_())
     # As good as -infinity, but 0 times as much is 0.
     log_p = tile.fill_own_(s, torch.finfo(s.dtype).min / 2).log_softmax(dim=1)
-    total = torch.linalg.vecdot(weights, log_p).sum().neg_()
-    gradient = log_p.exp_().masked_fill_(alone, 0).sub_(weights)
-    return total, len(s) - alone.sum(), gradient
+    total = torch.linalg.vecdot(weights, log_p).sum()
+    return total, count, of_logits(weights, log_p, 1, s.dtype)
