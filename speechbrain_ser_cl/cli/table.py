@@ -81,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="sweep: of the trainings, instead of the file's",
     )
+    add("--folds", type=int, nargs="+", metavar="K", help="sweep: only these folds")
     add_engine_arguments(parser)
 
 
@@ -91,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         "--resume": arguments.resume,
         "--output_folder": arguments.output_folder is not None,
         "--seeds": arguments.seeds is not None,
+        "--folds": arguments.folds is not None,
         "--measured": arguments.measured is not None,
     }
     if arguments.file.suffix in SUFFIXES:
@@ -117,6 +119,7 @@ def _run_sweep(arguments: argparse.Namespace) -> int:
         arguments.file,
         output=arguments.output_folder,
         seeds=arguments.seeds,
+        folds=arguments.folds,
         more=Recipe(arguments.file, arguments.file, tuple(arguments.more)).overridden,
         dry_run=arguments.dry_run,
         resume=arguments.resume,

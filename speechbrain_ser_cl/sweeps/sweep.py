@@ -200,7 +200,12 @@ def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) ->
     return Recipe(hparams_file, script, tuple(words))
 
 
-def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[PlannedRow]:
+def plan_sweep(
+    sweep: Sweep,
+    output: Path,
+    more: Mapping[str, str],
+    folds: Sequence[int] | None = None,
+) -> list[PlannedRow]:
     """Finds finished and missing runs of a sweep; writes nothing.
 
     Arguments
@@ -211,6 +216,8 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
         Output folder.
     more : mapping
         Overrides of the command line.
+    folds : sequence of int, optional
+        Only these folds.
 
     Returns
     -------
@@ -237,6 +244,7 @@ def plan_sweep(sweep: Sweep, output: Path, more: Mapping[str, str]) -> list[Plan
                 recipe,
                 output / row.folder,
                 sweep.seeds,
+                folds,
                 splits=_shared_splits(recipe, splits),
                 row=row.name,
             )
@@ -309,6 +317,7 @@ def run_sweep(
     *,
     output: Path | None = None,
     seeds: Sequence[int] | None = None,
+    folds: Sequence[int] | None = None,
     more: Mapping[str, str] | None = None,
     dry_run: bool = False,
     resume: bool = False,
@@ -325,6 +334,8 @@ def run_sweep(
         Replaces the file's ``output_folder``.
     seeds : sequence of int, optional
         Replaces the file's seeds.
+    folds : sequence of int, optional
+        Only these folds.
     more : mapping, optional
         Key to value, as text, for all rows.
     dry_run : bool
@@ -350,7 +361,7 @@ def run_sweep(
     if seeds is not None:
         sweep = replace(sweep, seeds=tuple(seeds))
     output = output or sweep.output_folder
-    planned = plan_sweep(sweep, output, more or {})
+    planned = plan_sweep(sweep, output, more or {}, folds)
     print(describe_plan(planned))
     if dry_run:
         return 0

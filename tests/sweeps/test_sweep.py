@@ -272,6 +272,12 @@ def test_only_what_is_missing_runs(whole, given, tmp_path, capsys):
     assert "noise, σ = 0.9  0 of 3 runs there" in told
     assert "9 runs, 6 of them there, 3 to do" in told
     assert starts(out) == before and not (out / "other.md").exists()
+    assert main([*command, "--dry-run", "--folds", "7"]) == 2
+    assert "--folds 7: the protocol makes 3 folds: 0 to 2" in capsys.readouterr().err
+    assert main([*command, "--folds", "2"]) == 0
+    assert starts(out) == before | {"noise-0.9/fold-2/seed-3": 1}
+    row = (out / "other.md").read_text().splitlines()[5]
+    assert cells(row)[:2] == ["noise, σ = 0.9", "1"]
     assert main(command) == 0
     new = {f"noise-0.9/fold-{k}/seed-3": 1 for k in range(3)}
     assert starts(out) == before | new
