@@ -121,6 +121,8 @@ def test_transformers_classifier_by_the_naive_formula(
     record = json.loads((output / "results.json").read_text())
     assert record["class_names"] == [*classes, "sad"]
     assert len(outputs.read_text().splitlines()) == 1 + 24
+    status, told = run(capsys, *words, "--labels", "xyz=none")
+    assert "xyz  none (left out)" in told.out and "--labels" not in told.out
     # A report about it.
     assert main(["report", str(output), "--output", str(tmp_path / "r.html")]) == 0
     assert "their_model" in (tmp_path / "r.html").read_text()

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from tqdm import tqdm
 
 from speechbrain_ser_cl.corpora.card import FOLDER as CARDS
 from speechbrain_ser_cl.corpora.card import load_card
+from speechbrain_ser_cl.corpora.utterance import normal
 from speechbrain_ser_cl.data.protocols import SEEDS
 from speechbrain_ser_cl.data.splits import (
     Labelled,
@@ -206,7 +208,7 @@ def evaluate(
     records = [json.loads(path.read_text("utf-8")) for *_, path in found]
     return "\n".join(
         [
-            *_labels_told(emotions, class_of),
+            *_labels_told(emotions, class_of, labels),
             *trained_on(classifier.origin.card, crossval.corpora),
             *_results_told(records, crossval),
             f"Files: {output}; ser-cl report {output}",
@@ -390,20 +392,26 @@ def trained_on(card: str, corpora: Sequence[str]) -> list[str]:
 
 
 def _labels_told(
-    emotions: Mapping[str, str | None], class_of: Mapping[str, str | None]
+    emotions: Mapping[str, str | None],
+    class_of: Mapping[str, str | None],
+    table: Mapping[str, str] | None,
 ) -> list[str]:
     width = max(map(len, emotions))
-    lines = ["label -> class"]
+    lines, unknown = ["label -> class"], []
+    left_out = {normal(str(label)) for label in table or {}}
     for label, emotion in emotions.items():
-        said = class_of[label] or (
-            f"none ({emotion} is no class here)" if emotion else "none (not known)"
-        )
+        if emotion:
+            said = class_of[label] or f"none ({emotion} is no class here)"
+        elif normal(label) in left_out:
+            said = "none (left out)"
+        else:
+            said = "none (not known)"
+            unknown.append(label)
         lines.append(f"  {label:{width}}  {said}")
-    if None in emotions.values():
-        unknown = [label for label, emotion in emotions.items() if emotion is None]
+    if unknown:
         lines.append(
             f"Labels without a known meaning ({offenders(unknown)}); to define one: "
-            f"--labels {unknown[0]}=EMOTION"
+            f"--labels {quote(f'{unknown[0]}=EMOTION')}"
         )
     return lines
 
