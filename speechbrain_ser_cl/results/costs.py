@@ -17,6 +17,8 @@ _NOTE = (
 def build_cost_table(settings: Sequence[CrossValidation]) -> str:
     """Returns a Markdown table with one row per setting, corpus and protocol.
 
+    Encoders have a column if there are several.
+
     Arguments
     ---------
     settings : sequence of CrossValidation
@@ -51,7 +53,8 @@ def build_cost_table(settings: Sequence[CrossValidation]) -> str:
     """
     if not settings:
         raise ValueError("no crossval.json to show the cost of")
-    titles = ["setting", "corpus", "protocol", "runs"]
+    several = len({one.about.get("encoder") for one in settings}) > 1
+    titles = ["setting", *["encoder"] * several, "corpus", "protocol", "runs"]
     titles += ["s per run", "per epoch", "MB", "machine"]
     lines = [_line(titles), _line(["---"] * len(titles))]
     for one in settings:
@@ -63,6 +66,7 @@ def build_cost_table(settings: Sequence[CrossValidation]) -> str:
             _line(
                 [
                     one.about["setting"],
+                    *[one.about.get("encoder") or NONE] * several,
                     ", ".join(one.corpora) or NONE,
                     one.protocol.get("kind", "per corpus"),
                     str(runs or NONE),

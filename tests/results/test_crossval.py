@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from speechbrain_ser_cl.metrics.significance import (
     paired_fold_tests,
     speaker_permutation_test,
 )
+from speechbrain_ser_cl.results.costs import build_cost_table
 from speechbrain_ser_cl.results.crossval import (
     collect,
     compare,
@@ -282,6 +284,11 @@ def test_costs_stand_in_a_readme_with_their_machine(tmp_path):
         "700",
         "CPU X, 2 of 4 cores",
     ]
+    one = read_crossval(tmp_path / "measured" / "crossval.json")
+    other = replace(one, about=one.about | {"encoder": "larger"})
+    table = build_cost_table([one, other]).splitlines()
+    assert cells(table[0], "setting")[1:3] == ["encoder", "corpus"]
+    assert [cells(line, "probe")[1] for line in table[2:4]] == ["tiny", "larger"]
 
 
 def test_the_csv_has_every_fold(setting, tmp_path):
