@@ -159,7 +159,7 @@ def test_prepare_writes_a_manifest_and_prints_counts(emodb, tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{manifest}: 14 utterances" in out
     assert "7 emotions: angry 2, bored 2" in out
-    assert "2 speakers: " in out
+    assert "2 speakers: " in out and "features of a frozen encoder" in out
     with pytest.warns(UserWarning):
         main(
             ["prepare", "emodb", str(emodb), str(manifest), "--allow-missing", "--json"]
@@ -449,6 +449,7 @@ def test_doctor_reports_versions_gpu_extras_and_disk(capsys):
     trap = checks["torch and torchaudio"]
     assert trap["status"] == "ok"
     assert version("torch") in trap["found"]
+    assert "free: " in checks["feature cache"]["found"]
     assert {"GPU", "machine", "recipes", "disk, here"} <= set(checks)
     problems = [name for name, check in checks.items() if check["status"] == "problem"]
     assert status == int(bool(problems))

@@ -91,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _of_corpus(name: str, folder: Path) -> DataReport:
     from speechbrain_ser_cl.corpora.utterance import EMOTIONS
+    from speechbrain_ser_cl.data.features.place import estimate_features
     from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
     from speechbrain_ser_cl.data.quality.report import data_report
     from speechbrain_ser_cl.data.splits import Labelled
@@ -102,7 +103,11 @@ def _of_corpus(name: str, folder: Path) -> DataReport:
     names += sorted(there - set(names))
     items = [Labelled(utterance, utterance.emotion) for utterance in utterances]
     facts = audio_facts(utterances)
-    return _with(found, data_report(items, facts, names, corpora={name: utterances}))
+    features = estimate_features(utterance.duration for utterance in utterances)
+    report = data_report(
+        items, facts, names, corpora={name: utterances}, features=features
+    )
+    return _with(found, report)
 
 
 def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
@@ -111,6 +116,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         fold_split,
         look_up_folders,
         map_corpora,
+        recipe_estimate,
         used_corpora,
     )
     from speechbrain_ser_cl.data.protocols import (
@@ -152,6 +158,7 @@ def _of_recipe(hparams_file: Path, overrides: Sequence[str]) -> DataReport:
         left_out=left_out,
         allow_missing=allow_missing,
         corpora=utterances,
+        features=recipe_estimate(items, values),
     )
     protocol, split_file = values.get("protocol", SEEDS), values.get("split_file")
     if resolve_protocol(protocol).get("kind") in DRAWN and not split_file:

@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Reads the corpus, writes the manifest and prints the counts."""
+    from speechbrain_ser_cl.data.features.place import estimate_features
     from speechbrain_ser_cl.data.manifest import write_manifest
     from speechbrain_ser_cl.registry import CORPORA
 
@@ -40,13 +41,19 @@ def run(arguments: argparse.Namespace) -> int:
         f"{key}s": Counter(str(getattr(utterance, key)) for utterance in utterances)
         for key in ("emotion", "speaker")
     }
+    features = estimate_features(utterance.duration for utterance in utterances)
     if arguments.json:
-        found = {"manifest": str(arguments.manifest), "utterances": len(utterances)}
+        found = {
+            "manifest": str(arguments.manifest),
+            "utterances": len(utterances),
+            "features": features._asdict(),
+        }
         print(json.dumps(found | {"hours": hours} | counts, indent=2, sort_keys=True))
         return 0
     print(f"{arguments.manifest}: {len(utterances)} utterances, {hours:.2f} h")
     for name, count in counts.items():
         print(f"  {len(count)} {name}: " + _counts(count))
+    print(f"  {features}")
     return 0
 
 

@@ -20,7 +20,11 @@ from speechbrain_ser_cl.corpora.cards import CardReader
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.conversion import convert_to_16k_mono
 from speechbrain_ser_cl.data.domains import DomainSplits, split_domains
-from speechbrain_ser_cl.data.features.place import describe_kept
+from speechbrain_ser_cl.data.features.place import (
+    Estimate,
+    describe_kept,
+    estimate_features,
+)
 from speechbrain_ser_cl.data.few_labels import add_unlabelled
 from speechbrain_ser_cl.data.protocols import (
     DOMAINS,
@@ -263,7 +267,8 @@ def prepare(
             for name, part in parts.items()
         }
         told = data_report(
-            kept, facts, classes, of_parts, shared, left_out, allow_missing, corpora
+            *(kept, facts, classes, of_parts, shared, left_out, allow_missing, corpora),
+            recipe_estimate(kept, values),
         )
         if if_main_process():
             number = getattr(split, "fold", None)
@@ -294,6 +299,35 @@ def prepare(
         licences=terms,
     )
     return experiment.without({name: "exclude" for name in by_id if excluded(name)})
+
+
+def recipe_estimate(
+    items: Sequence[Labelled], values: Mapping[str, Any]
+) -> Estimate | None:
+    """Estimates the size of a recipe's features.
+
+    Arguments
+    ---------
+    items : sequence of Labelled
+        All utterances.
+    values : mapping
+        Keys of the recipe's YAML.
+
+    Returns
+    -------
+    Estimate or None
+        None if the recipe has no ``features_folder``, that is, keeps no features.
+
+    Example
+    -------
+    >>> recipe_estimate([], {"seed": 1}) is None
+    True
+    """
+    if "features_folder" not in values:
+        return None
+    seconds = [item.utterance.duration for item in items]
+    source = values.get("ssl_source")
+    return estimate_features(seconds, source, values["features_folder"])
 
 
 def _excluded(patterns: str | Sequence[object] | None) -> Callable[[str], bool]:

@@ -1,6 +1,7 @@
 """Errors on full disks, with the disk, the file and the space needed."""
 
 import errno
+import math
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def full_disk_told(path: str | Path, needed: float | None = None) -> Iterator[No
             cause = cause.__cause__ or cause.__context__  # type: ignore[assignment]
         full = any(isinstance(e, OSError) and e.errno in _FULL for e in causes)
         unsaid = any(word in str(e) for e in causes for word in _UNSAID)
-        if full or unsaid and _free(Path(path)) < max(needed or 0, _LITTLE):
+        if full or unsaid and free_bytes(Path(path)) < max(needed or 0, _LITTLE):
             raise _no_room(Path(path), needed) from error
         raise
 
@@ -87,7 +88,7 @@ def refuse_small_disk(path: str | Path, needed: float) -> None:
     Traceback (most recent call last):
     speechbrain_ser_cl.utils.disk.DiskFullError: results: no room on the disk ...
     """
-    if _free(Path(path)) < needed:
+    if free_bytes(Path(path)) < needed:
         raise _no_room(Path(path), needed)
 
 
@@ -97,7 +98,14 @@ def _there(path: Path) -> Path:
     return next(place for place in (path, *path.parents) if place.exists())
 
 
-def _free(path: Path) -> int:
+def free_bytes(path: Path) -> int:
+    """Returns the free bytes of the disk of a path, which may not exist.
+
+    Example
+    -------
+    >>> free_bytes(Path("results")) > 0
+    True
+    """
     return shutil.disk_usage(_there(path)).free
 
 
@@ -107,11 +115,23 @@ def _no_room(path: Path, needed: float | None) -> DiskFullError:
     least = path.stat().st_size if path.is_file() else 0
     wants = f"about {_size(needed)}" if needed else f"more than {_size(least)}"
     return DiskFullError(
-        f"{path}: no room on the disk {mount}: it needs {wants}, {_size(_free(path))} "
-        "are free. Delete what is not needed there, or choose a folder on another "
-        "disk, then start again: what was finished is kept"
+        f"{path}: no room on the disk {mount}: it needs {wants}, "
+        f"{_size(free_bytes(path))} are free. Delete what is not needed there, or "
+        "choose a folder on another disk, then start again: what was finished is kept"
     )
 
 
 def _size(number: float) -> str:
     return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
+def human_size(n_bytes: float) -> str:
+    """Formats a number of bytes with three digits.
+
+    Example
+    -------
+    >>> human_size(79_872), human_size(2.5e10)
+    ('79.9 kB', '25 GB')
+    """
+    power = min(4, int(math.log(max(n_bytes, 1), 1000)))
+    return f"{n_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -44,6 +44,7 @@ from speechbrain_ser_cl.data.features.pack import (
     finish_abandoned,
 )
 from speechbrain_ser_cl.utils.audio import AudioError, load_audio
+from speechbrain_ser_cl.utils.disk import human_size
 from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.files import replacing
 
@@ -400,13 +401,13 @@ class FeatureCache:
         to_come, free = total - sum(sizes), shutil.disk_usage(self.folder).free
         _tell(
             f"feature cache {self.folder}: {len(missing)} utterances "
-            f"({sum(durations) / 3600:.2f} h) to compute, about {_human(total)} and "
-            f"{seconds:.0f} s; free: {_human(free)}"
+            f"({sum(durations) / 3600:.2f} h) to compute, about {human_size(total)} "
+            f"and {seconds:.0f} s; free: {human_size(free)}"
         )
         if to_come > free:
             raise OSError(
                 f"{self.folder}: the features of {len(missing)} utterances need about "
-                f"{_human(to_come)} and {_human(free)} are free. Make room or "
+                f"{human_size(to_come)} and {human_size(free)} are free. Make room or "
                 "choose a cache folder on another disk."
             )
         return len(ends)
@@ -624,9 +625,3 @@ def _acquire(lock: FileLock) -> None:
     except Timeout:
         logger.info("waiting for another run that fills %s", lock.lock_file)
         lock.acquire()
-
-
-def _human(n_bytes: float) -> str:
-    """Formats a number of bytes with three digits."""
-    power = min(4, int(math.log(max(n_bytes, 1), 1000)))
-    return f"{n_bytes / 1000**power:.3g} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"

@@ -12,6 +12,7 @@ import numpy as np
 
 from speechbrain_ser_cl.corpora.table import TableUtterances
 from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.data.features.place import Estimate
 from speechbrain_ser_cl.data.quality.agreement import krippendorff_alpha
 from speechbrain_ser_cl.data.quality.audio_facts import SILENT_PEAK, AudioFacts
 from speechbrain_ser_cl.data.splits import Labelled
@@ -91,6 +92,8 @@ class DataReport:
     columns : dict
         For each table corpus: ``"taken"``, field to column name, and ``"unused"``, the
         other columns.
+    features : Estimate, optional
+        Place and size of the features of a frozen encoder.
 
     Example
     -------
@@ -109,6 +112,7 @@ class DataReport:
     listeners: dict[str, float | None] = field(default_factory=dict)
     dimensions: dict[str, dict[str, float]] = field(default_factory=dict)
     columns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    features: Estimate | None = None
 
     @property
     def errors(self) -> list[Finding]:
@@ -132,7 +136,8 @@ class DataReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the whole report as plain values, for JSON."""
-        return asdict(self)
+        features = self.features and self.features._asdict()
+        return {**asdict(self), "features": features}
 
     def write(self, path: str | Path) -> None:
         """Writes the report as JSON, with all names.
@@ -181,6 +186,8 @@ class DataReport:
                 f"{name}: {one['lowest']:g} to {one['highest']:g}, mean "
                 f"{one['mean']:.2f}, of {one['utterances']} utterances"
             )
+        if self.features:
+            lines.append(str(self.features))
         return lines
 
     def _findings(self) -> list[str]:
@@ -200,6 +207,7 @@ def data_report(
     left_out: Mapping[str, int] | None = None,
     allow_missing: bool = False,
     corpora: Mapping[str, Sequence[Utterance]] | None = None,
+    features: Estimate | None = None,
 ) -> DataReport:
     """Counts and checks the data of an experiment.
 
@@ -229,6 +237,8 @@ def data_report(
         Whether silence is a warning instead of an error.
     corpora : mapping, optional
         Corpus name to the reader's result.
+    features : Estimate, optional
+        From ``estimate_features``.
 
     Returns
     -------
@@ -277,6 +287,7 @@ def data_report(
             for name, corpus in (corpora or {}).items()
             if isinstance(corpus, TableUtterances)
         },
+        features=features,
     )
 
 

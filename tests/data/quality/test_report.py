@@ -12,6 +12,7 @@ import soundfile
 
 from speechbrain_ser_cl.corpora import read_synthetic, read_table, write_synthetic
 from speechbrain_ser_cl.data.experiment import prepare
+from speechbrain_ser_cl.data.features.place import estimate_features
 from speechbrain_ser_cl.data.protocols import make_folds, select_parts
 from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
 from speechbrain_ser_cl.data.quality.report import DataError, data_report
@@ -62,7 +63,12 @@ def test_nothing_is_wrong_with_clean_data(clean):
     lengths = sorted(u.duration for u in clean)
     assert report.seconds["shortest"] == lengths[0]
     assert report.parts["all"]["hours"] == pytest.approx(sum(lengths) / 3600, abs=1e-4)
+    assert "features" not in report.text() and report.as_dict()["features"] is None
+    estimate = estimate_features((u.duration for u in clean), folder="kept")
+    report = replace(report, features=estimate)
+    assert report.as_dict()["features"]["frames_bytes"] == estimate.frames_bytes
     text = report.text()
+    assert re.search("mean and standard deviation, .* a layer; in kept, free: ", text)
     assert "0 errors, 0 warnings" in text
     assert "speaker in two parts: none that is known" in text
     assert "text_id in two parts: 10 in train/valid" in text
