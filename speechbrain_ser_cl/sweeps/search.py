@@ -9,7 +9,7 @@ The file defines the search::
         batch_size: {low: 8, high: 64, step: 8}
         temperature: [0.05, 0.1, 0.2]
     metric: uar                      # or wa, macro_f1
-    trials: 30
+    trials: 30                       # in all; each further process may add one
     folds: [0, 1, 2]                 # null: all
     seed: 0                          # of the search
     output_folder: results/search
@@ -54,6 +54,8 @@ from speechbrain_ser_cl.utils.settings import (
     resolve_text,
 )
 
+# A model trained on both parts would be validated on its training data.
+_ALONE: dict[str, Any] = {"refit": False, "baseline": None}
 _KEYS: dict[str, Any] = {
     "recipe": None,
     "fixed": {},
@@ -155,8 +157,7 @@ def read_space(path: str | Path, more: Mapping[str, str] | None = None) -> Space
         isinstance(folds, list) and folds and all(isinstance(k, int) for k in folds)
     ):
         raise SettingsError.at(path, "folds", folds, "a list of numbers, or null")
-    # A model trained on both parts would be validated on its training data.
-    fixed = {"refit": False} if "refit" in known else {}
+    fixed = {key: value for key, value in _ALONE.items() if key in known}
     fixed |= {**(values["fixed"] or {})}
     words = _words(fixed) | dict(more or {})
     overrides = tuple(w for key, text in words.items() for w in (f"--{key}", text))
@@ -435,7 +436,8 @@ def _told(study: Any, space: Space) -> str:
             writer.writerow([*cells, *(values.get(key, "") for key in space.space)])
     values = best.user_attrs["values"]
     words = {**space.recipe.overridden, **_words(values)}
-    words.pop("refit", None)
+    for key in _ALONE:
+        words.pop(key, None)
     hparams = space.recipe.hparams_file
     text = resolve_text(hparams, parse_overrides(words, read_yaml(hparams)))
     target = space.output / "best.yaml"

@@ -19,7 +19,7 @@ import os
 import shutil
 import sys
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -244,7 +244,8 @@ class FeatureCache:
         Arguments
         ---------
         utterances : iterable of Utterance
-            In any order.
+            In any order; one may occur several times, as where validation and test part
+            are the same.
         extract : callable
             ``extract(wav) -> features``: a waveform (T,), float32, 16 kHz, to a tensor
             of any shape on any device. Called without gradients for one utterance at a
@@ -266,8 +267,8 @@ class FeatureCache:
         Raises
         ------
         ValueError
-            For repeated ids, features that are empty or not finite, and values that are
-            too large for the dtype.
+            For an id of two utterances, features that are empty or not finite, and
+            values that are too large for the dtype.
         OSError
             If the disk space is too small.
         AudioError
@@ -282,10 +283,11 @@ class FeatureCache:
         if batch_seconds is None:
             compute = partial(_one_by_one, compute)
         work = _Work(read or _waveform, compute, batch_seconds or 0.0)
-        utterances = sorted(utterances, key=lambda u: (-u.duration, u.id))
-        repeated = [i for i, n in Counter(u.id for u in utterances).items() if n > 1]
+        first: dict[str, Utterance] = {}
+        repeated = [u.id for u in utterances if first.setdefault(u.id, u) != u]
         if repeated:
             raise ValueError(f"ids that occur more than once ({offenders(repeated)})")
+        utterances = sorted(first.values(), key=lambda u: (-u.duration, u.id))
         self.folder.mkdir(parents=True, exist_ok=True)
         contents = _contents(utterances, self.folder.parent / "audio.jsonl")
         jobs: dict[str, Utterance] = {}

@@ -316,9 +316,11 @@ def test_ids_that_a_file_cannot_have(name, new_cache, utterances, extract):
         new_cache().fill(named, extract)
 
 
-def test_repeated_ids(new_cache, utterances, extract):
+def test_two_utterances_of_one_id(new_cache, utterances, extract):
+    one, other = utterances[:2]
+    assert new_cache().fill([one, one], extract) == 1
     with pytest.raises(ValueError, match="more than once"):
-        new_cache().fill(utterances[:1] * 2, extract)
+        new_cache().fill([one, dataclasses.replace(other, id=one.id)], extract)
 
 
 # Damage
