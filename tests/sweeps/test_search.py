@@ -198,6 +198,14 @@ def test_a_wrong_space_is_refused(here, line, told):
         search.read_space(folder / "space.yaml")
 
 
+def test_a_trial_trains_nothing_on_the_validation_part(tmp_path):
+    hparams = Path(__file__).parents[2] / "recipes/own_corpus/hparams/frozen.yaml"
+    told = f"recipe: {hparams}\nspace: {{lr: [0.1, 0.2]}}\noutput_folder: out\n"
+    (tmp_path / "space.yaml").write_text(told)
+    values = search.read_space(tmp_path / "space.yaml").recipe.values
+    assert values["refit"] is False and values["baseline"] is None
+
+
 def test_a_recipe_does_not_read_the_audio_of_the_test_part(tmp_path):
     corpus = write_synthetic(
         tmp_path / "c", "synthetic_source", n_speakers=6, utterances_per_speaker=4
