@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterable
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ OPTIONAL = (
     *("dimensions", "votes", "groups"),
 )
 _needed, _known = attrgetter(*FIELDS), attrgetter(*OPTIONAL)
+_all_needed = itemgetter(*FIELDS)
 
 
 @no_collection()
@@ -136,7 +137,11 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
         folder = folders.get(place)
         if folder is None:
             folder = folders[place] = Path(f"{place}/" if place else "")
-        known: Any = map(entry.get, fields)  # in the order of Utterance's fields
+        known: Any = (  # in the order of Utterance's fields
+            _all_needed(entry)
+            if len(entry) == len(FIELDS) + 1
+            else map(entry.get, fields)
+        )
         try:
             utterances.append(Utterance(name, folder / file, *known))
         except ValueError as error:

@@ -121,6 +121,28 @@ def parse(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
     RecordError
         As in ``read``.
     """
+    try:
+        value = _validated(text, kind, where)
+    except RecordError:
+        _refuse_keys_twice(text, kind, where)  # which may be the reason
+        raise
+    if not _surely_each_key_once(text, value):
+        _refuse_keys_twice(text, kind, where)
+    return value
+
+
+def _surely_each_key_once(text: str | bytes, value: Any) -> bool:
+    """Counts the keys of a flat table; False if the text is not simple enough."""
+    odd = (b"\\", b"\t", b"\r", b" :", b"\n:")  # without them '":' ends each key
+    if isinstance(text, str) or not isinstance(value, dict):
+        return False
+    rows = [row for row in value.values() if isinstance(row, dict)]
+    if text.count(b'":') != len(value) + sum(map(len, rows)):
+        return False
+    return not any(sign in text for sign in odd)
+
+
+def _refuse_keys_twice(text: str | bytes, kind: Kind[T], where: str | Path) -> None:
     with contextlib.suppress(RecursionError, UnicodeDecodeError, json.JSONDecodeError):
         try:
             json.loads(text, object_pairs_hook=_no_key_twice)
@@ -130,7 +152,6 @@ def parse(text: str | bytes, kind: Kind[T], where: str | Path) -> T:
             raise RecordError(
                 f"{where}: {error}, expected once. {kind.advice}"
             ) from None
-    return _validated(text, kind, where)
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> None:
