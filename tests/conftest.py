@@ -1,5 +1,6 @@
 """Fixtures that several test modules share, and the order of slow files."""
 
+import gc
 import os
 import shutil
 from collections import Counter
@@ -37,6 +38,12 @@ def pytest_collection_modifyitems(items):
         return next((k for k, part in enumerate(_LONG) if part in file), len(_LONG))
 
     items.sort(key=place)
+
+
+def pytest_collection_finish():
+    """Excludes modules and collected tests from all later garbage collections."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report):

@@ -6,6 +6,7 @@ with a command line, folder, environment, output and exit status of their own.
 """
 
 import contextlib
+import gc
 import json
 import multiprocessing.process
 import os
@@ -23,7 +24,13 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-_IMPORTS = ("speechbrain_ser_cl.training", "speechbrain_ser_cl.losses")
+# What recipes import when they run, too.
+_IMPORTS = (
+    *("speechbrain_ser_cl.training", "speechbrain_ser_cl.losses", "pandas"),
+    *("matplotlib.backends.backend_agg", "matplotlib.figure", "scipy.signal"),
+    *("sklearn.linear_model", "sklearn.manifold", "sklearn.svm"),
+    *("torch_audiomentations", "speechbrain_ser_cl.report.figures"),
+)
 _MOST = 2**20  # bytes per message
 
 
@@ -153,7 +160,9 @@ def start_ranks(world: int, words: Iterable[object], **options) -> list[Process]
 def _serve(connection: socket.socket) -> dict | None:
     """Forks for each request, and returns the request in the child; None at the end."""
     for name in _IMPORTS:
-        __import__(name)
+        with contextlib.suppress(ImportError):  # of an extra
+            __import__(name)
+    gc.freeze()  # so that no collection in a child visits what is imported
     # A child's end interrupts the wait for a request.
     signal.signal(signal.SIGCHLD, lambda *_: None)
     woken, wake = socket.socketpair()

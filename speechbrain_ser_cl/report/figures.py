@@ -36,8 +36,8 @@ def _save(figure: Any, path: str | Path) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The layout needs the size of the tick labels, which is known after drawing.
-    figure.canvas.draw()
-    figure.savefig(path, format="png")
+    figure.draw_without_rendering()
+    figure.canvas.print_png(path)
 
 
 def plot_confusion_matrix(

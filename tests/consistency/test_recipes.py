@@ -4,6 +4,7 @@ import ast
 import csv
 import re
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -140,18 +141,26 @@ def test_every_yaml_key_is_used(entry):
     assert not unused, f"keys of {row['Hparam_file']} that nothing uses: {unused}"
 
 
-def is_used(key, yaml, script):
-    in_yaml = rf"!(?:ref|copy)[^\n]*<{key}[>.\[]"
-    in_script = (
-        rf"""\[["']{key}["'](?:\]| if )|\belse ["']{key}["']\]"""
-        rf"""|\b(?:hparams|modules)\.{key}\b"""
-        rf"""|(?:hparams|values)\.get\(\s*["']{key}["']"""
+@cache
+def read_keys(script):
+    """Returns the keys that code reads, and patterns of those that it composes."""
+    patterns = (
+        r"""\[["'](\w+)["'](?:\]| if )""",
+        r"""\belse ["'](\w+)["']\]""",
+        r"""\b(?:hparams|modules)\.(?=(\w+))""",
+        r"""(?:hparams|values)\.get\(\s*["'](\w+)["']""",
     )
+    keys = {key for one in patterns for key in re.findall(one, script)}
     made = re.findall(r"""\[f["']([\w{}]+)["']\]""", script)  # hparams[f"{loss}_lr"]
+    return keys, [re.sub(r"{\w+}", r"\\w+", one) for one in made]
+
+
+def is_used(key, yaml, script):
+    keys, made = read_keys(script)
     return (
-        re.search(in_yaml, yaml)
-        or re.search(in_script, script)
-        or any(re.fullmatch(re.sub(r"{\w+}", r"\\w+", one), key) for one in made)
+        key in keys
+        or re.search(rf"!(?:ref|copy)[^\n]*<{key}[>.\[]", yaml)
+        or any(re.fullmatch(one, key) for one in made)
     )
 
 

@@ -39,6 +39,21 @@ def excepthook(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
 
 
+@pytest.fixture
+def plots():
+    """Lets a test draw."""
+
+
+@pytest.fixture(autouse=True)
+def without_plots(request, monkeypatch):
+    """Runs as without the extra plots, because drawing takes a third of a short run.
+
+    Tests with the fixture ``plots`` draw; so do demos, in processes of their own.
+    """
+    if "plots" not in request.fixturenames:
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+
+
 @pytest.fixture(scope="session")
 def on_cpu():
     """Makes the options of a run; each test changes its own."""

@@ -10,7 +10,6 @@ import os
 import random
 import runpy
 import shutil
-import subprocess
 import sys
 import time
 from importlib.metadata import version
@@ -133,71 +132,15 @@ def same_parameters(one, other):
 # ------------------------------------------------------------------ the demo
 
 
-@pytest.fixture
-def checkout(tmp_path):
-    """Copies the repository's recipe to a folder where runs may write results."""
-    folder = tmp_path / "checkout" / "recipes" / "IEMOCAP_MSP"
+def test_the_main_command_runs_the_demo_from_the_recipes_folder(tmp_path):
+    folder = tmp_path / "recipes" / "IEMOCAP_MSP"
     folder.mkdir(parents=True)
     for name in ("train.py", "hparams"):
         (folder / name).symlink_to(RECIPE / name)
-    return tmp_path / "checkout"
-
-
-def demo(script, **overrides):
-    small = {"n_rounds": 2, "source_batches": 4, "target_batches": 2} | overrides
-    words = [script, "hparams/multitask_da.yaml", "--device", "cpu"]
-    for key, value in small.items():
-        words += [f"--{key}", str(value)]
-    return words
-
-
-def test_the_main_command_runs_the_demo_from_the_root(checkout):
-    done = subprocess.run(
-        [sys.executable, *demo("recipes/IEMOCAP_MSP/train.py")],
-        cwd=checkout,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("DEMO")
-    assert "synthetic" in lines[0]
-
-    (folder,) = (checkout / "results").iterdir()
-    assert "demo" in folder.name
-    uar = {}
-    for name, setting in (("source_only", "source only"), ("adapted", "source + ")):
-        results = read_json(folder / name / "results.json")
-        assert results["demo"] is True
-        assert results["setting"].startswith(setting)
-        assert {"source", "target", "seed", "test", "valid", "epochs", "data"} <= set(
-            results
-        )
-        low, high = results["test"]["uar"]["interval"]
-        assert 0 <= low <= results["test"]["uar"]["value"] <= high <= 1
-        uar[name] = f"{100 * results['test']['uar']['value']:.1f}"
-        for figure in ("confusion_matrix.png", "learning_curves.png"):
-            content = (folder / name / figure).read_bytes()
-            assert content.startswith(b"\x89PNG")
-        rows = probabilities(folder / name)
-        assert len(rows) == results["data"]["parts"]["target_test"]["utterances"]
-        assert len(read_json(folder / name / "history.json")) == results["epochs"]
-
-    # A small table and the next command are printed last.
-    end = lines[lines.index(next(line for line in lines if "chance" in line)) :]
-    assert any(
-        line.startswith("source only") and uar["source_only"] in line for line in end
-    )
-    assert any(line.startswith("source + ") and uar["adapted"] in line for line in end)
-    assert end[-1].startswith("python recipes/IEMOCAP_MSP/train.py ")
-    assert "--source_folder" in end[-1]
-    assert "--target_folder" in end[-1]
-
-
-def test_the_main_command_runs_the_demo_from_the_recipes_folder(checkout):
-    folder = checkout / "recipes" / "IEMOCAP_MSP"
     small = {"n_rounds": 1, "source_batches": 1, "target_batches": 1}
-    done = run_process(demo("train.py", **small), cwd=folder)
+    words = ["train.py", "hparams/multitask_da.yaml", "--device", "cpu"]
+    words += [str(word) for k, v in small.items() for word in (f"--{k}", v)]
+    done = run_process(words, cwd=folder)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("DEMO")
     (results,) = (folder / "results").iterdir()
@@ -277,18 +220,17 @@ def test_killed_in_an_epoch_and_between_epochs_it_ends_like_an_uninterrupted_run
     assert len(read_json(killed / "history.json")) == 6
 
 
-def test_a_finished_run_started_again_says_the_same(run, tmp_path):
-    first = run()
-    predictions = (tmp_path / "run" / "predictions.csv").read_bytes()
-    again = run()
+def test_a_finished_run_started_again_says_the_same(run, plain):
+    first = read_json(plain / "results.json")
+    predictions = (plain / "predictions.csv").read_bytes()
+    again = json.loads(json.dumps(run(output_folder=str(plain))))
     assert again["test"] == first["test"]
     assert again["training_seconds"] == first["training_seconds"]
-    assert (tmp_path / "run" / "predictions.csv").read_bytes() == predictions
+    assert (plain / "predictions.csv").read_bytes() == predictions
 
 
-def test_what_a_run_leaves_fits_together(run, tmp_path):
-    results = run()
-    folder = tmp_path / "run"
+def test_what_a_run_leaves_fits_together(plain):
+    folder, results = plain, read_json(plain / "results.json")
     parts = read_parts(folder / "utterances.csv")
     for name, part in results["data"]["parts"].items():
         labels = [item.label for item in parts[name]]
@@ -304,15 +246,12 @@ def test_what_a_run_leaves_fits_together(run, tmp_path):
     assert results["class_names"] == ["negative", "positive"]
 
 
-def test_dropout_is_active_in_these_runs(run, tmp_path):
+def test_dropout_is_active_in_these_runs(run, tmp_path, plain):
     # Otherwise the tests above would not show that its state is resumed.
     config = ENCODER | {name: 0.0 for name in ENCODER if "dropout" in name}
     write_untrained_encoder(config, tmp_path / "encoder")
-    run("with")
     run("without", ssl_source=str(tmp_path / "encoder"))
-    assert not same_parameters(
-        learned(tmp_path / "with"), learned(tmp_path / "without")
-    )
+    assert not same_parameters(learned(plain), learned(tmp_path / "without"))
 
 
 def test_loading_in_workers_makes_no_difference(run, tmp_path, plain):
@@ -589,12 +528,7 @@ def test_two_processes_train_one_model(settings, tmp_path):
     words = command(settings, output_folder=tmp_path / "run", n_rounds=2)
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     words[:2] = [*torchrun, str(script), str(HPARAMS)]
-    done = subprocess.run(
-        [sys.executable, *words, "--distributed_backend", "gloo"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run_process([*words, "--distributed_backend", "gloo"], cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     results = read_json(tmp_path / "run" / "results.json")
     assert len(list(tmp_path.rglob("results.json"))) == 1
@@ -664,7 +598,8 @@ def error_of(monkeypatch, *words):
 
 
 def error_with(monkeypatch, settings, tmp_path, **changes):
-    words = command(settings, output_folder=tmp_path / "run", **changes)[1:]
+    changes = {"output_folder": tmp_path / "run"} | changes
+    words = command(settings, **changes)[1:]
     return error_of(monkeypatch, *words)
 
 
@@ -745,9 +680,9 @@ def test_a_wrong_value_is_an_error(
     assert expected in says
 
 
-def test_a_folder_with_another_run_is_an_error(monkeypatch, settings, tmp_path, run):
-    run()
-    says = error_with(monkeypatch, settings, tmp_path, lr=0.002)
+def test_a_folder_with_another_run_is_an_error(monkeypatch, settings, tmp_path, plain):
+    own = {"output_folder": plain, "lr": 0.002}
+    says = error_with(monkeypatch, settings, tmp_path, **own)
     assert "lr: 0.003" in says
     assert "lr: 0.002" in says
     assert "--output_folder" in says

@@ -103,7 +103,7 @@ def predictions(folder):
         return list(csv.DictReader(file))
 
 
-def test_a_table_becomes_a_model_in_one_command(run, world, settings, tmp_path):
+def test_a_table_becomes_a_model_in_one_command(run, plots, world, settings, tmp_path):
     corpus = sorted((p, p.stat().st_mtime_ns) for p in (world / "odd").rglob("*"))
     results, out = run()
     assert corpus == sorted(

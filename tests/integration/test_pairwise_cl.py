@@ -24,7 +24,6 @@ from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.utils.settings import read_yaml
 from tests import hollow
 from tests.processes import Process
-from tests.processes import run as run_process
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = ROOT / "recipes" / "IEMOCAP" / "pairwise_cl"
@@ -88,50 +87,6 @@ def read_json(path):
 def read_csv(path):
     with open(path, encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
-
-
-def test_the_main_command_runs_the_demo(tmp_path):
-    folder = tmp_path / "recipes" / "IEMOCAP" / "pairwise_cl"
-    folder.mkdir(parents=True)
-    for name in ("train.py", "hparams"):
-        (folder / name).symlink_to(RECIPE / name)
-    short = {"pretrain_epochs": 2, "tune_epochs": 2, "draws": 3, "device": "cpu"}
-    short |= {"views": "[w2v2, mel]", "full_draws": 1}
-    script = "recipes/IEMOCAP/pairwise_cl/train.py"
-    words = [script, "hparams/pairwise_cl.yaml"]
-    words += [str(word) for k, v in short.items() for word in (f"--{k}", v)]
-    done = run_process(words, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("DEMO") and "synthetic" in lines[0]
-    (results,) = (tmp_path / "results").iterdir()
-    assert "demo" in results.name
-    for method, name in (
-        ("supervised", "supervised"),
-        ("fine_tuned", "Pairwise-CL"),
-        ("frozen", "Pairwise-CL, frozen"),
-    ):
-        for view in ("w2v2", "mel"):
-            found = read_json(results / method / view / "results.json")
-            assert found["demo"] is True and found["setting"] == name
-            assert found["test"]["chance"] == 1 / 3
-            assert ("pretraining" in found["stages"]) == (method != "supervised")
-    points = read_csv(results / "few_labels.csv")
-    assert len(points) == 2 * 2 * 3
-    for point in points:
-        few = point["fraction"] == "0.1"
-        assert point["draws"] == ("3" if few else "1")
-        assert bool(point["uar_low"]) == few
-        shown = f"{100 * float(point['uar']):.1f}"
-        (row,) = [
-            line
-            for line in lines
-            if line.startswith(f"| {point['view']} | {'10' if few else '100'} %")
-        ]
-        assert f" {shown} " in row
-    for name in ("few_labels.png", "tsne/mel-random.png", "tsne/mel-supervised.png"):
-        assert (results / name).read_bytes().startswith(b"\x89PNG")
-    assert lines[-1].startswith(f"python {script} ")
 
 
 @pytest.fixture(scope="module")
