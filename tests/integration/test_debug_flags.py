@@ -37,16 +37,16 @@ def demo(tmp_path_factory):
         checkout = tmp_path_factory.mktemp("checkout")
         (checkout / "recipes").symlink_to(ROOT / "recipes")
         values = read_yaml(ROOT / hparams_file)["demo"]
+        results = checkout / values["output_folder"]
         for name, options in values.get("synthetic", {}).items():
             shutil.copytree(
                 corpus(name, tuple(options.items())),
-                checkout / values["output_folder"] / name,
+                results / name,
                 copy_function=os.link,
             )
         flags = shlex.split(row["test_debug_flags"])
         done = run([row["Script_file"], hparams_file, *flags], cwd=checkout)
         assert done.returncode == 0, done.stderr[-3000:]
-        (results,) = (checkout / "results").iterdir()
         return done.stdout.splitlines(), results
 
     return demo
