@@ -12,8 +12,8 @@ from speechbrain_ser_cl.losses.base import (
 from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
 from speechbrain_ser_cl.registry import LOSSES
 
-# Number of triplets held at once: 4 MB in float32.
-TILE = 2**20
+# Permutations of at most this length are compared element with element.
+SHORT = 16
 
 
 @LOSSES.register("ordinal_triplet")
@@ -31,7 +31,7 @@ class OrdinalTripletLoss(ValueLoss):
 
     Labels are numbers (N,) or (N, K). Rows with NaN are left out. Without triplets in T
     (N below 3, equal labels, correct order) the loss is 0 with gradient 0. NaN or
-    infinity in an embedding gives NaN. Exact; time is O(N³), memory linear in N.
+    infinity in an embedding gives NaN. Exact; time is O(N² log N), memory linear in N.
 
     Arguments
     ---------
@@ -82,23 +82,77 @@ class OrdinalTripletLoss(ValueLoss):
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the losses of the anchors' triplets and counts them."""
         apart = label_distances(tile, torch.abs_).to(s.dtype)
-        behind = s.sub_(apart, alpha=self.margin)
-        # An anchor is neither positive nor negative of itself.
-        tile.fill_own_(apart, torch.nan)
-        gradient = torch.zeros_like(s)
-        total, count = s.new_zeros(()), s.new_zeros(())
-        height = max(1, min(s.shape[1], TILE // s.shape[1]))
-        step = max(1, TILE // (height * s.shape[1]))
-        for first in range(0, len(s), step):
-            rows = slice(first, first + step)
-            for column in range(0, s.shape[1], height):
-                part = rows, slice(column, column + height)
-                x = behind[part][:, :, None] - behind[rows, None, :]
-                kept = apart[part][:, :, None] < apart[rows, None, :]
-                kept &= x > 0
-                total += x.masked_fill_(~kept, 0).sum()
-                of_n, of_p = kept.sum(dim=1), kept.sum(dim=2)
-                count += of_p.sum()
-                gradient[rows] -= of_n
-                gradient[part] += of_p
-        return total, count, gradient
+        behind = torch.sub(s, apart, alpha=self.margin)
+        # An anchor is neither positive nor negative of itself: last in both orders.
+        tile.fill_own_(apart, torch.inf)
+        tile.fill_own_(behind, torch.inf)
+        # p and n are a triplet if p is before n in the order of label distances, where
+        # equal ones are ordered by `behind`, and after n in the order of `behind`,
+        # where equal ones are ordered by label distance. So a row is positive in as
+        # many triplets more than negative as it moves up between the two orders.
+        values, order = behind.sort(dim=1)
+        apart = apart.gather(1, order)
+        _order_ties_(values, apart, order)
+        moved = apart.sort(dim=1, stable=True).indices
+        up = moved - torch.arange(moved.shape[1], device=moved.device)
+        gradient = torch.empty_like(s).scatter_(1, order.gather(1, moved), up.to(s))
+        total = torch.linalg.vecdot(tile.fill_own_(behind, 0), gradient).sum()
+        return total, count_inversions(moved), gradient
+
+
+def _order_ties_(values: Tensor, apart: Tensor, order: Tensor) -> None:
+    """Sorts columns with equal values by ``apart``; values are sorted already."""
+    while True:
+        wrong = (values[:, 1:] == values[:, :-1]) & (apart[:, 1:] < apart[:, :-1])
+        row, column = wrong.nonzero().T
+        if row.shape[0] == 0:
+            return
+        # Pairs that have no column in common: of a run of wrong ones, the first.
+        first = ~wrong[row, column - 1] | (column == 0)
+        row, column = row[first], column[first]
+        for matrix in (apart, order):
+            left = matrix[row, column]
+            matrix[row, column] = matrix[row, column + 1]
+            matrix[row, column + 1] = left
+
+
+def count_inversions(permutations: Tensor) -> Tensor:
+    """Counts the pairs that are in the wrong order in each of some permutations.
+
+    Arguments
+    ---------
+    permutations : torch.Tensor
+        (A, N), each row the numbers 0 to N - 1 in some order.
+
+    Returns
+    -------
+    torch.Tensor
+        Number of pairs i < j whose first number is the larger one, in all rows.
+
+    Example
+    -------
+    >>> count_inversions(torch.tensor([[2, 0, 1], [0, 1, 2]]))
+    tensor(2)
+    """
+    number = permutations.shape[1]
+    width = SHORT
+    while width < number:
+        width *= 2
+    kept = torch.int16 if width <= 2**15 else torch.int32
+    device = permutations.device
+    v = torch.arange(width, dtype=kept, device=device).repeat(len(permutations), 1)
+    v[:, :number] = permutations
+    count = torch.zeros((), dtype=torch.long, device=device)
+    while width > SHORT:
+        # Pairs of a number of the upper half before one of the lower half; then the
+        # halves, each in the order in which its numbers are.
+        width //= 2
+        upper = v >= width
+        before = torch.arange(2 * width, 0, -1, device=device)
+        count += (upper.sum(dim=0) * before).sum()
+        count -= len(v) * (width * (width + 1) // 2)
+        halves = v.masked_select(~upper), v.masked_select(upper) - width
+        v = torch.cat(halves).view(-1, width)
+    columns = v.T.contiguous()
+    i, j = torch.triu_indices(width, width, 1, device=device)
+    return count + torch.count_nonzero(columns[i] > columns[j])

@@ -75,16 +75,17 @@ class SupervisedNTXentLoss(LabelLoss):
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
         same = tile.same()
-        gradient = s.masked_fill(same, -torch.inf)
+        never = s.new_tensor(-torch.inf)
+        gradient = torch.where(same, never, s)
         against, total = exponentials_(gradient)
         # -log(e^s / (e^s + e^against)) = softplus(against - s)
-        s = s.sub_(against[:, None]).neg_()
-        s.masked_fill_(~tile.fill_own_(same, False), -torch.inf)
+        behind = s.sub_(against[:, None]).neg_()
+        behind = torch.where(tile.fill_own_(same, False), behind, never)
         number = same.sum(dim=1, keepdim=True)
         weights = 1 / number.clamp(min=1).to(s.dtype)
         # softplus(x) returns x above a threshold, by default 20, which is too low for
         # float64.
-        losses = F.softplus(s, threshold=40).sum(dim=1, keepdim=True) * weights
-        missed = s.sigmoid_().mul_(weights)
+        losses = F.softplus(behind, threshold=40).sum(dim=1, keepdim=True) * weights
+        missed = behind.sigmoid_().mul_(weights)
         gradient.mul_(missed.sum(dim=1, keepdim=True) / total).sub_(missed)
-        return losses.sum(), (number > 0).sum(), gradient
+        return losses.sum(), torch.count_nonzero(number), gradient

@@ -245,13 +245,15 @@ def test_only_anchors_have_losses(name):
 
 
 @every_loss
-def test_tiles_change_nothing(name, monkeypatch):
+@pytest.mark.parametrize("anchors", [None, torch.arange(24) % 7 > 0])
+def test_tiles_change_nothing(name, anchors, monkeypatch):
     loss, z = LOSS[name], embeddings(24)
     labels = torch.arange(24) % 4
-    expected = value_and_gradient(loss, z, labels)
+    expected = value_and_gradient(loss, z, labels, anchors)
     monkeypatch.setattr(type(loss), "tile", 5 * 24)
+    monkeypatch.setattr(base, "IN_CACHE", 2 * 24)
     monkeypatch.setattr(smooth_triplet, "TILE", 40)
-    value, gradient = value_and_gradient(loss, z, labels)
+    value, gradient = value_and_gradient(loss, z, labels, anchors)
     torch.testing.assert_close(value, expected[0], rtol=1e-12, atol=0)
     torch.testing.assert_close(gradient, expected[1], rtol=1e-10, atol=1e-14)
 

@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from speechbrain_ser_cl import losses
-from speechbrain_ser_cl.losses import ordinal_triplet
+from speechbrain_ser_cl.losses import base, ordinal_triplet
 from speechbrain_ser_cl.registry import LOSSES
 
 NAN = float("nan")
@@ -279,7 +279,8 @@ def test_tiles_and_the_order_of_rows_change_nothing(name, monkeypatch):
     order = torch.tensor([3, 0, 5, 4, 1, 2, 6])
     torch.testing.assert_close(loss(z[order], y[order]), value)
     monkeypatch.setattr(type(loss), "tile", 2 * 7)
-    monkeypatch.setattr(ordinal_triplet, "TILE", 3 * 7)
+    monkeypatch.setattr(ordinal_triplet, "SHORT", 2)
+    monkeypatch.setattr(base, "IN_CACHE", 7)
     torch.testing.assert_close(with_gradient(loss, z, y), (value, gradient))
 
 
@@ -299,6 +300,33 @@ def test_ordinal_triplets_of_two_values_are_triplets():
         losses.OrdinalTripletLoss(0.2)(z, labels.double()),
         losses.TripletLoss(0.2)(z, labels),
     )
+
+
+@pytest.mark.parametrize("n", [1, 7, 40])
+def test_inversions_are_counted(n):
+    permutations = torch.rand(3, n).argsort(dim=1)
+    later = torch.ones(n, n).triu(1).bool()
+    wrong = permutations[:, :, None] > permutations[:, None, :]
+    assert ordinal_triplet.count_inversions(permutations) == (wrong & later).sum()
+
+
+@pytest.mark.parametrize("grid", [True, False])
+def test_ordinal_triplets_of_a_larger_batch_equal_all_of_them_listed(grid):
+    # On a grid many triplets are exactly at the margin.
+    y = torch.arange(40).double() if grid else torch.arange(40) % 7 + 0.5
+    generator = torch.Generator().manual_seed(1)
+    order = torch.randperm(40, generator=generator)
+    z = (y[order][:, None] if grid else embeddings(40).detach()).requires_grad_()
+    loss = losses.OrdinalTripletLoss(1.0, "euclidean", normalize=False)
+    value, gradient = with_gradient(loss, z, y)
+    far = (z[:, None] - z + torch.eye(40)[:, :, None]).norm(dim=2)
+    apart = (y[:, None] - y).abs()
+    x = far[:, :, None] - far[:, None] + apart[:, None] - apart[:, :, None]
+    kept = (apart[:, :, None] < apart[:, None]) & (x > 0)
+    kept &= ~torch.eye(40).bool()[:, :, None]
+    expected = x[kept].mean()
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, z)[0])
 
 
 def test_rank_n_contrast_of_equal_embeddings_is_the_mean_of_logarithms():
