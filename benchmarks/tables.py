@@ -455,6 +455,18 @@ def adaptation_why(found):
     return [*lines, *table(["criterion", *pairs], rows), "", about]
 
 
+# Rows with unlabelled speech, and the same network without it.
+WITHOUT = {
+    "5 %, 30 %, all losses, no source": "5 % alone",
+    "5 %, source, 30 % with augmentation": "5 % and source",
+    "5 %, source, 30 % with contrast": "5 % and source",
+    "5 %, source, 30 % with information maximisation": "5 % and source",
+    "5 %, source, 30 %, all losses": "5 % and source",
+}
+ALL = "5 %, source, 30 %, all losses"
+FIRST = 5  # draws that were seen before more were made
+
+
 def adaptation(found):
     """Tables of UAR by what is trained on, one per encoder, and the tests."""
     values, seen = {}, {}
@@ -467,43 +479,68 @@ def adaptation(found):
         own.setdefault(name, {})[seed] = 100 * uar
     names = list(dict.fromkeys(name for own in values.values() for name in own))
     names.sort(key=lambda name: (not name.startswith("logistic"), "then" in name))
-    lines = []
+    lines, fresh = [], []
     for encoder in dict.fromkeys(key[0] for key in values):
         columns = {pair: own for (e, pair), own in values.items() if e == encoder}
         cells = {name: [name] for name in names}
-        for own in columns.values():
+        gains = {name: [f"{name}, against {WITHOUT[name]}"] for name in WITHOUT}
+        titles = []
+        for pair, own in columns.items():
+            counts = " or ".join(sorted({str(len(seeds)) for seeds in own.values()}))
+            titles.append(f"{pair}, {counts} draws")
             means = {name: mean_of(seeds) for name, seeds in own.items()}
             simple = max((n for n in own if n.startswith("logistic")), key=means.get)
-            p_values = {}
+            rivals = {n: simple for n in names if not n.startswith("logistic")}
+            against = gained(own, rivals)
             for name in names:
-                same = sorted(set(own.get(name, {})) & set(own[simple]))
-                pair = [[own[n][seed] for seed in same] for n in (name, simple) if same]
-                tried = len(same) > 1 and not name.startswith("logistic")
-                p_values[name] = paired_fold_tests(*pair)["t_test"] if tried else None
-            corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
-            for name in names:
-                seeds, p = own.get(name, {}), corrected[name]
                 told = "not run here"
-                if seeds:
-                    told = f"{means[name]:.1f} ± {spread(seeds.values()):.1f}"
-                if p is not None:
-                    told += f" ({means[name] - means[simple]:+.1f}, p {p:.3f})"
+                if name in own:
+                    told = f"{means[name]:.1f} ± {spread(own[name].values()):.1f}"
+                if name in against:
+                    told += f" ({against[name]})"
                 cells[name].append(told)
-        counts = {len(seeds) for own in columns.values() for seeds in own.values()}
-        number = " or ".join(map(str, sorted(counts)))
-        lines += [f"{encoder}, UAR %, {number} seeds:", ""]
+            for name, told in gained(own, WITHOUT).items():
+                gains[name].append(told)
+            later = {n: {k: own[n][k] for k in own[n] if k >= FIRST} for n in own}
+            told = gained(later, {name: rivals[name] for name in [ALL]})
+            if told:
+                fresh.append(f"{pair}, {encoder}: {told[ALL]}")
+        lines += [f"{encoder}, UAR %:", ""]
         rows = [*cells.values(), ["views nearest to one of the same utterance, %"]]
         rows[-1] += [
             f"{mean_of(dict(enumerate(seen[encoder, p]))):.1f}" for p in columns
         ]
-        lines += [*table(["trained on", *columns], rows), ""]
+        lines += [*table(["trained on", *titles], rows), ""]
+        lines += [f"{encoder}, points that speech without labels gives:", ""]
+        lines += [*table(["row", *titles], gains.values()), ""]
     about = (
-        "± is the standard deviation over seeds; in brackets the gain over the better "
-        "logistic regression of the column and p of a paired t-test over seeds, Holm's "
-        "correction over the rows. Seeds draw parts of the same corpus, so that p is "
+        "± is the standard deviation over draws; in brackets the gain over the better "
+        "logistic regression of the column and p of a paired t-test over draws, Holm's "
+        "correction over the rows. Draws are parts of the same corpus, so that p is "
         "somewhat too small."
     )
+    if fresh:
+        about += (
+            f" Draws made after the first {FIRST} were seen, all losses against the "
+            f"same logistic regression, one test each: {'; '.join(fresh)}."
+        )
     return [*lines, about]
+
+
+def gained(own, rivals):
+    """Tells the gain of rows over their rivals, with p corrected over the rows."""
+    means, p_values = {}, {}
+    for name, rival in rivals.items():
+        same = sorted(set(own.get(name, {})) & set(own.get(rival, {})))
+        if len(same) > 1:
+            mine, theirs = ([own[n][seed] for seed in same] for n in (name, rival))
+            means[name] = fmean(mine) - fmean(theirs)
+            p_values[name] = paired_fold_tests(mine, theirs)["t_test"]
+    corrected = zip(means, means.values(), holm(list(p_values.values())), strict=True)
+    return {
+        name: f"{gain:+.1f}, p {'< 0.001' if p < 0.001 else f'{p:.3f}'}"
+        for name, gain, p in corrected
+    }
 
 
 def spread(values):
