@@ -31,7 +31,7 @@ PAGE = """<!DOCTYPE html>
 
 
 def publish(site, pages, version):
-    """Copy a site into the folder of its version and write the two pages about all.
+    """Copies a site into the folder of its version; writes the two pages about all.
 
     Arguments
     ---------

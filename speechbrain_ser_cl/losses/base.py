@@ -13,9 +13,8 @@ from speechbrain_ser_cl.losses.distances import Compared, dot_products
 from speechbrain_ser_cl.losses.gather import gather_rows
 
 UNKNOWN = -1  # Label of a row whose class is unknown.
-IN_CACHE = (
-    2**18
-)  # Elements of a matrix that a processor's cache holds, 1 MB in float32.
+# Elements of a matrix that a processor's cache holds: 1 MB in float32.
+IN_CACHE = 2**18
 
 # of_logits(gradient of log_p, log_p, dim, dtype), for log_p = logits.log_softmax(dim)
 of_logits: Callable[..., Tensor] = torch._log_softmax_backward_data

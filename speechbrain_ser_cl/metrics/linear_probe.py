@@ -14,7 +14,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from speechbrain_ser_cl.metrics.logistic import Floats, fit_logistic
+from speechbrain_ser_cl.metrics.logistic import (
+    Floats,
+    fit_logistic,
+    rotated,
+    with_intercept,
+)
 
 CLASSIFIERS: dict[str, tuple[float, ...]] = {
     "logistic": (0.001, 0.003, 0.01, 0.03, 0.1),
@@ -131,14 +136,8 @@ def ridge_predictions(
 
     Arguments
     ---------
-    vectors : numpy.ndarray
-        (N, D), standardised or not.
-    labels : array_like of int
-        N classes.
-    folds : array_like of int
-        Fold of each utterance.
-    strengths : sequence of float
-        S values of C.
+    vectors, labels, folds, strengths
+        As for :func:`held_out_predictions`.
 
     Returns
     -------
@@ -154,7 +153,7 @@ def ridge_predictions(
     labels, folds = np.asarray(labels), np.asarray(folds)
     order = np.argsort(folds, kind="stable")
     ends = np.flatnonzero(np.diff(folds[order])) + 1
-    x = _with_intercept(_rotated(vectors))[order]
+    x = with_intercept(rotated(vectors)[0])[order]
     roots = np.sqrt(_balanced(labels))[order, None].astype(x.dtype)
     targets = np.where(labels[:, None] == np.arange(labels.max() + 1), 1.0, -1.0)
     parts = np.split(x, ends)
@@ -315,19 +314,6 @@ def standardiser(vectors: Floats) -> tuple[Floats, Floats]:
     mean, std = vectors.mean(axis=0), vectors.std(axis=0)
     std[std <= 1e-6 * (abs(mean) + 1e-6)] = 1.0
     return mean, std
-
-
-def _with_intercept(x: Floats) -> Floats:
-    """Adds a last column of ones."""
-    return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
-
-
-def _rotated(x: Floats) -> Floats:
-    """Rotates vectors to at most N dimensions, which keeps inner products."""
-    if x.shape[1] <= len(x):
-        return x
-    values, vectors = np.linalg.eigh((x @ x.T).astype(np.float64))
-    return np.asarray(vectors * np.sqrt(values.clip(min=0)), x.dtype)
 
 
 def _balanced(labels: Integers) -> Floats:

@@ -4,6 +4,7 @@ In cross-validation the regressions of all folds have the same vectors and diffe
 weights of utterances, so that a step of all of them is one product of matrices.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -71,7 +72,8 @@ def fit_logistic(
     ((1, 2, 1), [0, 0, 1, 1])
     """
     labels = np.asarray(labels)
-    x, back = _reduced(vectors)
+    x, back = rotated(vectors)
+    x = with_intercept(x)
     shares = np.array(weights, float)
     sums = shares.sum(axis=1)
     classes = labels == np.arange(labels.max() + 1)[:, None]  # (K, N)
@@ -137,6 +139,15 @@ class _Regressions:
                 length[worse] /= 2
             left &= value - new_value > precision / 10 * value
             solution, scores, value = trial, new_scores, new_value
+        else:
+            from sklearn.exceptions import ConvergenceWarning
+
+            warnings.warn(
+                f"a logistic regression has not converged in {_MOST_STEPS} steps; "
+                "standardise the vectors, or choose a smaller C",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
         return solution
 
     def _preconditioner(self, decay: Floats) -> Callable[[Floats], Floats]:
@@ -174,14 +185,36 @@ def _dot(a: Floats, b: Floats) -> Floats:
     return np.asarray((a * b).sum(axis=(1, 2)))
 
 
-def _reduced(vectors: Floats) -> tuple[Floats, Floats | None]:
-    """Appends ones; rotates more than N dimensions to N, and returns the way back."""
-    back = None
-    if vectors.shape[1] > len(vectors):
-        values, axes = np.linalg.eigh((vectors @ vectors.T).astype(np.float64))
-        kept = values > values[-1] * len(values) * np.finfo(vectors.dtype).eps
-        scale = np.sqrt(values[kept])
-        back = ((axes[:, kept] / scale).T @ vectors).astype(vectors.dtype)
-        vectors = (axes[:, kept] * scale).astype(vectors.dtype)
-    ones = np.ones((len(vectors), 1), vectors.dtype)
-    return np.concatenate([vectors, ones], axis=1), back
+def with_intercept(x: Floats) -> Floats:
+    """Adds a last column of ones."""
+    return np.concatenate([x, np.ones((len(x), 1), x.dtype)], axis=1)
+
+
+def rotated(vectors: Floats) -> tuple[Floats, Floats | None]:
+    """Rotates vectors to at most N dimensions, which keeps inner products.
+
+    Arguments
+    ---------
+    vectors : numpy.ndarray
+        (N, D).
+
+    Returns
+    -------
+    x : numpy.ndarray
+        (N, at most N); the vectors themselves if D is not above N.
+    back : numpy.ndarray or None
+        ``x @ back`` is ``vectors``. None where nothing was rotated.
+
+    Example
+    -------
+    >>> x, back = rotated(np.array([[3.0, 0.0, 4.0]]))
+    >>> x.shape, (x @ back).round(6).tolist()
+    ((1, 1), [[3.0, 0.0, 4.0]])
+    """
+    if vectors.shape[1] <= len(vectors):
+        return vectors, None
+    values, axes = np.linalg.eigh((vectors @ vectors.T).astype(np.float64))
+    kept = values > values[-1] * len(values) * np.finfo(vectors.dtype).eps
+    scale = np.sqrt(values[kept])
+    back = ((axes[:, kept] / scale).T @ vectors).astype(vectors.dtype)
+    return (axes[:, kept] * scale).astype(vectors.dtype), back

@@ -78,8 +78,10 @@ def test_logistic_regressions_of_all_folds_are_scikit_learns(data, size):
             shares = np.exp(scores - scores.max(1, keepdims=True))
             shares /= shares.sum(1, keepdims=True)
             np.testing.assert_allclose(shares, model.predict_proba(x), atol=1e-5)
+            # Fitted with less precision: only two classes that are level may change.
+            second, first = np.sort(shares[~train], axis=1)[:, -2:].T
             same = predicted[~train] == model.predict(x[~train])
-            assert same.mean() > 0.9  # compared with less precision
+            assert same[first - second > 0.01].all()
 
 
 def test_inner_folds_never_part_a_speaker():

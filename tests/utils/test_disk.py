@@ -23,8 +23,8 @@ def small_disk(tmp_path):
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip(
-            "a real full disk needs the right to mount one; the same errors are tested "
-            "without it in the other tests of this file"
+            "only root may mount a small disk and fill it; the error of a full disk is "
+            "also tested without one, by a simulated disk at the end of this file"
         )
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
