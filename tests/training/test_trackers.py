@@ -95,18 +95,19 @@ def records(path):
             whole = b""
 
 
-def test_wandb_offline_has_one_run_for_a_training_beside_its_stages(
+def test_wandb_offline_has_a_run_for_each_fold_and_stage_in_one_group(
     tmp_path, monkeypatch
 ):
     wandb = pytest.importorskip("wandb", reason="the extra wandb is not installed")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setenv("WANDB_SILENT", "true")
-    fold = tmp_path / "mine" / "fold-0"
-    train(fold, (1, 2), ["wandb"])
     told = {"test/uar": 0.75}, {"report": "results/report.html"}
-    values = {"loggers": "wandb", "output_folder": fold}
-    log_results(values, fold / "refit", *told)
-    log_results(values, fold, *told)
+    for k in (0, 1):
+        fold = tmp_path / "mine" / f"fold-{k}"
+        train(fold, (1, 2), ["wandb"])
+        values = {"loggers": "wandb", "output_folder": fold}
+        log_results(values, fold / "refit", *told)
+        log_results(values, fold, *told)
     wandb.teardown()  # waits until all is on the disk
     runs = []
     for path in (tmp_path / "mine" / "wandb").glob("offline-run-*/*.wandb"):
@@ -121,7 +122,11 @@ def test_wandb_offline_has_one_run_for_a_training_beside_its_stages(
             for u in r.summary.update
         }
         assert told["test/uar"] == "0.75" and "results/report.html" in told["report"]
-    assert sorted(runs) == [("fold-0", "mine", 2), ("fold-0/refit", "mine", 0)]
+    assert sorted(runs) == [
+        (name, "mine", n)
+        for k in (0, 1)
+        for name, n in ((f"fold-{k}", 2), (f"fold-{k}/refit", 0))
+    ]
 
 
 def test_without_trackers_there_is_the_text_alone(tmp_path, monkeypatch):
