@@ -90,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tests all folds and prints the table."""
-    with no_collection():  # a second less
+    with no_collection():  # imports make many objects
         from ruamel.yaml import YAML
 
         from speechbrain_ser_cl.data.experiment import map_corpora, read_corpus
