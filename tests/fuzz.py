@@ -157,7 +157,7 @@ def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]
     from speechbrain_ser_cl.utils.settings import (
         parse_overrides,
         read_yaml,
-        resolve_settings,
+        resolve,
         split_overrides,
     )
 
@@ -265,7 +265,7 @@ def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]
         lines = path.read_text("utf-8", errors="replace").splitlines()
         words = [f"--{line.replace(': ', '=', 1)}" for line in lines]
         given = parse_overrides(split_overrides(words), read_yaml(recipe))
-        values = resolve_settings(recipe, given)
+        values = resolve(recipe, given)[1]
         resolve_protocol(values["protocol"])
 
     def read_all(path: Path) -> None:

@@ -1,11 +1,12 @@
 """A third-party package adds a loss by an entry point; a broken one has no effect."""
 
-import os
 import subprocess
 import sys
 from textwrap import dedent
 
 import pytest
+
+from tests.processes import run
 
 PROJECT = """
     [build-system]
@@ -65,6 +66,7 @@ import torch
 from hyperpyyaml import load_hyperpyyaml
 from speechbrain_ser_cl.registry import LOSSES
 
+sys.path.insert(0, sys.argv[2])  # as installed
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     with open(sys.argv[1]) as stream:
@@ -106,20 +108,15 @@ def install(target, *packages):
 def use(tmp_path):
     """Returns a function that runs the YAML with the packages of one target folder."""
 
-    def run(target):
+    def use(target):
         script, yaml = tmp_path / "use.py", tmp_path / "hparams.yaml"
         script.write_text(USE)
         yaml.write_text(YAML)
-        run = subprocess.run(
-            [sys.executable, script, yaml],
-            env={**os.environ, "PYTHONPATH": str(target)},
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr
-        return run.stdout.splitlines()
+        done = run([script, yaml, target])
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
 
-    return run
+    return use
 
 
 def test_plugins(tmp_path, use):

@@ -105,6 +105,7 @@ def run_job(job: Job) -> str | None:
         supervisor = subprocess.Popen(
             [
                 sys.executable,
+                "-S",  # the standard library is enough
                 str(SUPERVISOR),
                 str(lock),
                 sys.executable,

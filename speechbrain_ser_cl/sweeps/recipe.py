@@ -11,7 +11,7 @@ from speechbrain_ser_cl.data.class_sets import with_classes
 from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
     read_yaml,
-    resolve_settings,
+    resolve,
     split_overrides,
 )
 
@@ -82,7 +82,7 @@ class Recipe:
             given = {key: text for key, text in overridden.items() if key not in own}
             parsed = parse_overrides(given, plain)
             changed = with_classes(plain, parsed, self.hparams_file)
-            self._resolved[key] = _plain(resolve_settings(self.hparams_file, changed))
+            self._resolved[key] = _plain(resolve(self.hparams_file, changed)[1])
         return self._resolved[key]
 
 

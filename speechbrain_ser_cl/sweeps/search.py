@@ -51,7 +51,7 @@ from speechbrain_ser_cl.utils.settings import (
     parse_overrides,
     read_plain_yaml,
     read_yaml,
-    resolve_text,
+    resolve,
 )
 
 # A model trained on both parts would be validated on its training data.
@@ -439,7 +439,7 @@ def _told(study: Any, space: Space) -> str:
     for key in _ALONE:
         words.pop(key, None)
     hparams = space.recipe.hparams_file
-    text = resolve_text(hparams, parse_overrides(words, read_yaml(hparams)))
+    text, _ = resolve(hparams, parse_overrides(words, read_yaml(hparams)))
     target = space.output / "best.yaml"
     with replacing(target) as part:
         head = f"# Best of {len(finished)} trials of {hparams.name}: validation "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from difflib import unified_diff
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import speechbrain as sb
 import torch
 from hyperpyyaml import load_hyperpyyaml
-from ruamel.yaml import YAML
 from speechbrain.utils.distributed import (
     if_main_process,
     run_on_main,
@@ -40,7 +39,7 @@ from speechbrain_ser_cl.utils.settings import (
     OF_A_MACHINE,
     parse_overrides,
     read_yaml,
-    resolve_text,
+    resolve,
     split_overrides,
 )
 
@@ -123,15 +122,19 @@ class Launch:
     demo: bool = False
 
     @cached_property
+    def _resolved(self) -> tuple[str, dict[str, Any]]:
+        file = self.hparams_file
+        return resolve(file, with_classes(read_yaml(file), self.overrides, file))
+
+    @property
     def text(self) -> str:
         """YAML text with resolved references."""
-        file = self.hparams_file
-        return resolve_text(file, with_classes(read_yaml(file), self.overrides, file))
+        return self._resolved[0]
 
     @cached_property
     def values(self) -> dict[str, Any]:
         """Values of the YAML; see the class."""
-        values = dict(YAML().load(self.text))
+        values = self._resolved[1]
         if isinstance(values.get("corpora"), Mapping):
             values["corpora"] = look_up_folders(values["corpora"], self.hparams_file)
         return values
@@ -192,12 +195,12 @@ class Launch:
         return hparams
 
 
+@cache  # reading all packages takes a fifth of a short run
 def _environment() -> str:
     """Describes the environment: Python, CUDA and installed packages."""
     cuda = torch.version.cuda if torch.cuda.is_available() else "not available"
-    packages = {
-        f"{found.metadata['Name']}=={found.version}" for found in distributions()
-    }
+    found = (one.metadata for one in distributions())
+    packages = {f"{one['Name']}=={one['Version']}" for one in found}
     lines = [f"Python {sys.version}", f"CUDA {cuda}", *sorted(packages, key=str.lower)]
     return "\n".join(lines) + "\n"
 
@@ -288,7 +291,7 @@ def refuse_other_experiment(output_folder: str | Path, text: str) -> None:
     output_folder : str or pathlib.Path
         Folder of the run that is to be started or resumed.
     text : str
-        YAML text from ``resolve_text``.
+        YAML text from ``resolve``.
 
     Raises
     ------

@@ -196,7 +196,9 @@ def _own(node: Any) -> object:
     return node.value
 
 
-def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
+def resolve(
+    hparams_file: str | Path, overrides: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
     r"""Reads a HyperPyYAML file with overrides, resolves its references and checks it.
 
     Arguments
@@ -209,8 +211,8 @@ def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
 
     Returns
     -------
-    str
-        YAML with its tags; no object is built.
+    tuple of (str, dict)
+        YAML with its tags, and its values as in ``read_yaml``; no object is built.
 
     Raises
     ------
@@ -222,19 +224,15 @@ def resolve_text(hparams_file: str | Path, overrides: Mapping[str, Any]) -> str:
     -------
     >>> path = getfixture("tmp_path") / "my.yaml"
     >>> _ = path.write_text("map: {a: 1}\noutput_folder: !ref runs/<map[b]>\n")
-    >>> resolve_text(path, {"map": {"b": 2}})
+    >>> text, values = resolve(path, {"map": {"b": 2}})
+    >>> text
     'map:\n  b: 2\noutput_folder: runs/2\n'
-    >>> resolve_text(path, {"map": {"b": 2}, "output_folder": -1})
+    >>> values["output_folder"]
+    'runs/2'
+    >>> resolve(path, {"map": {"b": 2}, "output_folder": -1})
     Traceback (most recent call last):
     speechbrain_ser_cl.utils.settings.SettingsError: ...my.yaml: output_folder is -1...
     """
-    return _resolved(hparams_file, overrides)[0]
-
-
-def _resolved(
-    hparams_file: str | Path, overrides: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Returns the text with references resolved, and its values."""
     plain = _mapping(read_text(hparams_file), str(hparams_file)).copy()
     for key in overrides:
         if key not in plain:
@@ -256,31 +254,6 @@ def _resolved(
     values = dict(_load(text, str(hparams_file), YAML()))
     check_settings(values, hparams_file)
     return str(text), values
-
-
-def resolve_settings(
-    hparams_file: str | Path, overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    r"""Reads the values of a HyperPyYAML file with overrides and resolved references.
-
-    Arguments
-    ---------
-    hparams_file, overrides
-        As in ``resolve_text``, which raises the same errors.
-
-    Returns
-    -------
-    dict
-        Values as in ``read_yaml``; no object is built.
-
-    Example
-    -------
-    >>> path = getfixture("tmp_path") / "my.yaml"
-    >>> _ = path.write_text("fold: 1\noutput_folder: !ref runs/<fold>\n")
-    >>> resolve_settings(path, {"fold": 2})["output_folder"]
-    'runs/2'
-    """
-    return _resolved(hparams_file, overrides)[1]
 
 
 def check_settings(values: Mapping[str, Any], file: str | Path) -> None:

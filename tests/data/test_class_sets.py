@@ -4,7 +4,7 @@ import pytest
 
 from speechbrain_ser_cl.corpora import CorpusError, get_card
 from speechbrain_ser_cl.data.class_sets import CLASS_SETS, common_map, with_classes
-from speechbrain_ser_cl.utils.settings import SettingsError, read_yaml, resolve_settings
+from speechbrain_ser_cl.utils.settings import SettingsError, read_yaml, resolve
 
 
 def test_sets_that_corpora_share():
@@ -61,7 +61,7 @@ IEMOCAP_FOUR |= {"neutral": ["neutral"], "sad": ["sad"]}
 def test_a_yaml_names_a_set_for_all_or_for_each(said, classes, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text(YAML.replace("emotion_map: polarity", f"emotion_map: {said}"))
-    found = resolve_settings(path, with_classes(read_yaml(path), {}, path))
+    found = resolve(path, with_classes(read_yaml(path), {}, path))[1]
     assert found["emotion_map"] == classes
     assert list(found["emotion_map"]) == list(classes)
     assert list(found["n_classes"][0]) == list(classes)

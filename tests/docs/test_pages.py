@@ -2,11 +2,17 @@
 
 A block with ``<!-- not run: why -->`` above it trains, installs or needs a licensed
 corpus. Its keys have to exist all the same; test_commands.py tries its commands.
+
+The tutorial, from whose files the pages start, goes from recordings to a prediction. It
+is tested here too, because another file may be tested in another process, which would
+run it again.
 """
 
+import csv
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import shutil
@@ -23,6 +29,7 @@ from speechbrain.utils.run_opts import RunOptions
 from speechbrain_ser_cl import cli
 from speechbrain_ser_cl.data.experiment import read_corpus
 from speechbrain_ser_cl.data.protocols import resolve_protocol
+from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.registry import BACKBONES, LOSSES, Registry
 from speechbrain_ser_cl.training import Launch, parameter_groups
 from speechbrain_ser_cl.utils.settings import read_yaml
@@ -34,6 +41,23 @@ PAGES = [page for page in WRITTEN if blocks(page)]
 
 def name_of(page):
     return str(page.relative_to(DOCS))
+
+
+@pytest.fixture(scope="module")
+def tutorial(tmp_path_factory):
+    """Returns the folder that docs/tutorial.py wrote, and its output."""
+    folder = tmp_path_factory.mktemp("tutorial")
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    run = subprocess.run(
+        [sys.executable, DOCS / "tutorial.py"],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr[-5000:]
+    return folder / "results" / "tutorial", run.stdout
 
 
 @pytest.fixture
@@ -263,3 +287,40 @@ def test_every_section_of_a_report_is_explained(tutorial):
 def test_no_measured_number_is_typed(page):
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"\d\.\d+ ?%|\d ?±|UA[R ]* [0-9.]+\b", text)
+
+
+def test_it_writes_the_files_that_it_names(tutorial):
+    folder, printed = tutorial
+    results = {
+        run: json.loads((folder / run / "results.json").read_text("utf-8"))
+        for run in ("cross_entropy", "supcon")
+    }
+    assert results["cross_entropy"]["setting"] == "cross-entropy"
+    assert results["supcon"]["setting"] == "cross-entropy + 0.5 SupCon"
+    history = json.loads((folder / "supcon" / "history.json").read_text("utf-8"))
+    # Epoch 0 is the probe from which training starts.
+    assert history[0]["train"] == {} and len(history) > 1
+    assert all(epoch["train"]["supcon"] > 0 for epoch in history[1:])
+    for run, result in results.items():
+        assert f"{run:14} UAR {result['test']['uar']['value']:6.1%}" in printed
+        # It is better than guessing, even with this little data.
+        assert result["test"]["uar"]["value"] > result["test"]["chance"]
+        assert result["data"]["shared_between_parts"]["speaker"]["train/test"] == 0
+    page = (folder / "report.html").read_text("utf-8")
+    assert "cross-entropy + 0.5 SupCon" in page
+    card = (folder / "model" / "README.md").read_text("utf-8")
+    assert card[:600] in printed
+
+
+def test_the_model_is_that_of_the_run(tutorial):
+    folder, printed = tutorial
+    recognizer = EmotionRecognizer.from_pretrained(folder / "model", device="cpu")
+    found = recognizer.classify_file(folder / "new.wav")
+    assert printed.splitlines()[-1].startswith(
+        f"{found.emotion} {found.probability:.2f}"
+    )
+    with open(folder / "supcon" / "utterances.csv", encoding="utf-8") as file:
+        path_of = {row["id"]: row["wav"] for row in csv.DictReader(file)}
+    with open(folder / "supcon" / "predictions.csv", encoding="utf-8") as file:
+        row = next(csv.DictReader(file))
+    assert recognizer.classify_file(path_of[row["id"]]).emotion == row["prediction"]

@@ -4,8 +4,6 @@ import ast
 import html
 import re
 import runpy
-import subprocess
-import sys
 import zlib
 
 import pytest
@@ -13,6 +11,7 @@ import pytest
 from speechbrain_ser_cl.cli.corpora import card_text
 from speechbrain_ser_cl.corpora import all_cards
 from tests.docs.pages import DOCS, ROOT
+from tests.processes import run
 
 pytest.importorskip("sphinx", reason="the extra docs")
 PACKAGE = ROOT / "speechbrain_ser_cl"
@@ -22,15 +21,11 @@ PACKAGE = ROOT / "speechbrain_ser_cl"
 def site(tmp_path_factory):
     """Returns the folder of the site."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q"]
+    command = ["-m", "sphinx", "-W", "--keep-going", "-q"]
     command += ["-A", "versions=1"]  # as where others lie beside it
-    run = subprocess.run(
-        [*command, "-d", tmp_path_factory.mktemp("doctrees"), DOCS, folder],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
+    doctrees = tmp_path_factory.mktemp("doctrees")
+    done = run([*command, "-d", doctrees, DOCS, folder], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -20,7 +20,7 @@ from speechbrain_ser_cl.sweeps.recipe import Recipe
 from speechbrain_ser_cl.sweeps.runs import PlannedRun
 from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.training.launch import wants_demo
-from speechbrain_ser_cl.utils.settings import resolve_settings
+from speechbrain_ser_cl.utils.settings import resolve
 from tests.processes import run as run_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -280,10 +280,10 @@ def test_a_folder_of_the_user_is_never_replaced_by_the_demo(tmp_path):
     mine.write_text(text.replace("!ref <folder>", "/data/calls"))
     folders = tmp_path / "folders.yaml"
     folders.write_text(text.replace("reader: table", "reader: folders", 1))
-    assert wants_demo(resolve_settings(HPARAMS, {}))
-    assert not wants_demo(resolve_settings(HPARAMS, {"folder": "/data/calls"}))
-    assert not wants_demo(resolve_settings(mine, {}))
-    assert not wants_demo(resolve_settings(folders, {}))
+    assert wants_demo(resolve(HPARAMS, {})[1])
+    assert not wants_demo(resolve(HPARAMS, {"folder": "/data/calls"})[1])
+    assert not wants_demo(resolve(mine, {})[1])
+    assert not wants_demo(resolve(folders, {})[1])
 
 
 def test_real_speech_of_an_odd_layout(run, shared, tmp_path):

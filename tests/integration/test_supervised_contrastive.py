@@ -21,7 +21,7 @@ from speechbrain_ser_cl.data.protocols import make_folds
 from speechbrain_ser_cl.inference import EmotionRecognizer
 from speechbrain_ser_cl.results import read_embeddings
 from speechbrain_ser_cl.training import check_stages, setting_title
-from speechbrain_ser_cl.utils.settings import resolve_settings
+from speechbrain_ser_cl.utils.settings import resolve
 from tests.hollow import write_iemocap
 from tests.processes import Process
 
@@ -75,7 +75,7 @@ def read_csv(path):
 
 def yaml_values():
     """Returns the YAML's values in Python's own types."""
-    return json.loads(json.dumps(resolve_settings(HPARAMS, {}), default=str))
+    return json.loads(json.dumps(resolve(HPARAMS, {})[1], default=str))
 
 
 # ------------------------------------------------------------------ settings

@@ -1,7 +1,5 @@
 """Checkpoints stay valid after a kill in the middle of a save."""
 
-import subprocess
-import sys
 import time
 
 import pytest
@@ -10,6 +8,7 @@ from speechbrain.utils.checkpoints import Checkpointer
 
 from speechbrain_ser_cl.training import AtomicCheckpointer
 from speechbrain_ser_cl.utils.errors import FileError
+from tests.processes import Process
 
 KIND = AtomicCheckpointer.__name__
 
@@ -54,7 +53,7 @@ def killed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     script = folder / "save_and_hang.py"
     script.write_text(SAVE_AND_HANG)
-    process = subprocess.Popen([sys.executable, script, folder])
+    process = Process([script, folder])
     try:
         hanging = [folder / kind / "hangs" for kind in ("Checkpointer", KIND)]
         deadline = time.monotonic() + 240

@@ -9,7 +9,7 @@ from speechbrain_ser_cl.utils.settings import (
     SettingsError,
     parse_overrides,
     read_yaml,
-    resolve_settings,
+    resolve,
     split_overrides,
 )
 
@@ -62,14 +62,14 @@ def typed(recipe, lines):
 )
 def test_an_override_that_cannot_be_used_is_reported(recipe, override, told):
     with pytest.raises(SettingsError) as error:
-        resolve_settings(recipe, typed(recipe, override))
+        resolve(recipe, typed(recipe, override))
     assert told in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_values_are_those_of_the_yaml_with_references_and_overrides(recipe):
     given = typed(recipe, "fold: 3\nfolder: /data/my corpus\nseed: 7")
-    values = resolve_settings(recipe, given)
+    _, values = resolve(recipe, given)
     assert values["output_folder"] == "results/3"
     assert values["corpora"]["emodb"] == "/data/my corpus"
     assert values["seed"] == 7
@@ -127,7 +127,7 @@ def test_a_value_of_the_command_line_is_what_it_was_meant(tmp_path, key, text, v
     path = tmp_path / "x.yaml"
     path.write_text(MAPS)
     given = parse_overrides(split_overrides([f"--{key}", text]), read_yaml(path))
-    assert resolve_settings(path, given)[key] == value
+    assert resolve(path, given)[1][key] == value
     # A sweep reads it in the same way.
     recipe = Recipe(path, path, (f"--{key}={text}",))
     assert recipe.values[key] == value
@@ -137,7 +137,7 @@ def test_a_place_that_has_to_be_given_is_text(tmp_path):
     path = tmp_path / "x.yaml"
     path.write_text("source_folder: !PLACEHOLDER\n")
     given = parse_overrides({"source_folder": "2024"}, read_yaml(path))
-    assert resolve_settings(path, given) == {"source_folder": "2024"}
+    assert resolve(path, given)[1] == {"source_folder": "2024"}
 
 
 @pytest.mark.parametrize("opening", ["{", "[{", "{ ", "? "])
