@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Compares time and memory of the encoders with SpeechBrain's.
 
-Forward and backward pass of a model with wav2vec2-base's or wavlm-base's shape and
-random weights, all layers in a weighted sum, all parameters trained, with dropout. Each
-measurement runs in its own process; all use the same weights and the same batch. Prints
-a table and writes it as JSON.
+Forward and backward pass of a model with the shape of wav2vec2-base, hubert-base,
+wavlm-base or whisper-tiny and random weights, all layers in a weighted sum, all
+parameters trained, with dropout. Each measurement runs in its own process; all use the
+same weights and the same batch. Prints a table and writes it as JSON.
 
 - ours: ``WeightedSSL``
-- wrapper: SpeechBrain's ``Wav2Vec2`` or ``WavLM`` with ``output_all_hiddens=True``, and
-  the weighted sum that its recipes put after it
+- wrapper: SpeechBrain's ``Wav2Vec2``, ``HuBERT``, ``WavLM`` or ``Whisper`` with
+  ``output_all_hiddens=True``, and the weighted sum that its recipes put after it.
+  ``Whisper`` pads each batch to 30 seconds.
 - weighted_ssl_model: SpeechBrain's ``WeightedSSLModel``, which has no padding mask
 
 > python benchmarks/encoders.py
@@ -33,6 +34,7 @@ import tempfile
 import time
 from contextlib import nullcontext
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 
 from apart import measure_apart
@@ -43,21 +45,31 @@ RESULTS = Path(__file__).parent / "results" / "encoders.json"
 WHO = {
     "wav2vec2": ("ours", "ours_checkpointed", "wrapper", "weighted_ssl_model"),
     "wavlm": ("ours", "ours_checkpointed", "wrapper"),
+    "hubert": ("ours", "wrapper"),
+    "whisper": ("ours", "wrapper"),
 }
 MEGABYTE = 2**20
 
 
 def save_models(folder):
-    """Saves random weights of both shapes, as checkpoints of transformers."""
+    """Saves random weights of each shape, as checkpoints of transformers."""
     import torch
-    from transformers import AutoConfig, AutoModel, Wav2Vec2FeatureExtractor
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        Wav2Vec2FeatureExtractor,
+        WhisperFeatureExtractor,
+    )
 
     for name in WHO:
         torch.manual_seed(0)
         # Layer dropout would make the other libraries' steps shorter; ours has none.
         config = AutoConfig.for_model(name, layerdrop=0.0)
         AutoModel.from_config(config).save_pretrained(folder / name)
-        Wav2Vec2FeatureExtractor(do_normalize=True).save_pretrained(folder / name)
+        extractor = Wav2Vec2FeatureExtractor(do_normalize=True)
+        if name == "whisper":
+            extractor = WhisperFeatureExtractor()
+        extractor.save_pretrained(folder / name)
 
 
 def load(who, name, folder):
@@ -74,22 +86,26 @@ def load(who, name, folder):
         from speechbrain.integrations.huggingface.weighted_ssl import WeightedSSLModel
 
         return WeightedSSLModel(folder, folder)
+    from speechbrain.integrations.huggingface.hubert import HuBERT
     from speechbrain.integrations.huggingface.wav2vec2 import Wav2Vec2
     from speechbrain.integrations.huggingface.wavlm import WavLM
+    from speechbrain.integrations.huggingface.whisper import Whisper
 
     class WeightedWrapper(nn.Module):
         """SpeechBrain's wrapper and the weighted sum of its layers."""
 
         def __init__(self):
             super().__init__()
-            wrapper = {"wav2vec2": Wav2Vec2, "wavlm": WavLM}[name]
-            self.encoder = wrapper(folder, folder, output_all_hiddens=True)
+            wrapper = {"wav2vec2": Wav2Vec2, "wavlm": WavLM, "hubert": HuBERT}
+            wrapper["whisper"] = partial(Whisper, encoder_only=True)
+            self.encoder = wrapper[name](folder, folder, output_all_hiddens=True)
             layers = self.encoder.model.config.num_hidden_layers + 1
             self.weights = nn.Parameter(torch.zeros(layers))
 
         def forward(self, wavs, lengths):
             """Computes the weighted sum over the first dimension."""
-            hidden = self.encoder(wavs, lengths)
+            known = () if name == "whisper" else (lengths,)  # it has no padding mask
+            hidden = self.encoder(wavs, *known)
             return (self.weights.softmax(0)[:, None, None, None] * hidden).sum(0)
 
     return WeightedWrapper()
@@ -108,18 +124,22 @@ def arithmetic(config, n_samples):
     Counts only products of convolutions, linear layers and attention, and twice each in
     the backward pass.
     """
-    steps, inputs, products = n_samples, 1, 0
-    for size, kernel, stride in zip(
-        config.conv_dim, config.conv_kernel, config.conv_stride, strict=True
-    ):
-        steps = (steps - kernel) // stride + 1
-        products += steps * kernel * inputs * size
-        inputs = size
     width = config.hidden_size
-    products += steps * inputs * width
-    per_group = width // config.num_conv_pos_embedding_groups
-    products += steps * config.num_conv_pos_embeddings * per_group * width
-    linear = 4 * width**2 + 2 * width * config.intermediate_size
+    if config.model_type == "whisper":  # of log-mel frames of 10 ms
+        wide, steps = config.encoder_ffn_dim, n_samples // 320
+        products = steps * 3 * width * (2 * config.num_mel_bins + width)
+    else:
+        wide, steps, inputs, products = config.intermediate_size, n_samples, 1, 0
+        for size, kernel, stride in zip(
+            config.conv_dim, config.conv_kernel, config.conv_stride, strict=True
+        ):
+            steps = (steps - kernel) // stride + 1
+            products += steps * kernel * inputs * size
+            inputs = size
+        products += steps * inputs * width
+        per_group = width // config.num_conv_pos_embedding_groups
+        products += steps * config.num_conv_pos_embeddings * per_group * width
+    linear = 4 * width**2 + 2 * width * wide
     products += config.num_hidden_layers * steps * (linear + 2 * steps * width)
     return 2 * 3 * products
 

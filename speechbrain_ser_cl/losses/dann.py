@@ -127,21 +127,21 @@ class DomainAdversarialLoss(nn.Module):
             first, _, last = self.classifier
             assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
             both = torch.cat(widen(source, target)).to(first.weight.dtype)
-            # The embeddings minus lambda times 0 (NaN for infinity): this changes the
-            # gradient only.
-            still = both.detach()
-            both = torch.addcmul(still, both - still, self.reversal(), value=-1)
+            # From the embeddings to themselves (NaN for infinity): only the gradient
+            # changes, which is multiplied by the weight.
+            weight = self.reversal().neg_().to(both.dtype)
+            both = torch.lerp(both.detach(), both, weight)
             # Without the modules' calls, which take long for a small batch.
             hidden = F.linear(both, first.weight, first.bias).relu_()
             (logits,) = widen(F.linear(hidden, last.weight, last.bias))
             n, m = source.shape[0], target.shape[0]
             domain = torch.zeros_like(logits)
             domain[:n] = 1
-            weight = None
+            shares = None
             if n != m:
-                weight = torch.full_like(logits, (n + m) / (2 * m))
-                weight[:n] = (n + m) / (2 * n)
-            loss = F.binary_cross_entropy_with_logits(logits, domain, weight)
+                shares = torch.full_like(logits, (n + m) / (2 * m))
+                shares[:n] = (n + m) / (2 * n)
+            loss = F.binary_cross_entropy_with_logits(logits, domain, shares)
         if self.training:
             self.step.add_(1)
         return loss

@@ -90,8 +90,8 @@ class MMDLoss(nn.Module):
             squared = squared_distances(both, both)
             number = len(both)
             scale = squared.detach().sum() / (number * (number - 1))
-            scale = scale.masked_fill(scale == 0, 1)
-            kernel = sum(torch.exp(-squared / (b * scale)) for b in self.kernels)
+            squared = squared / scale.masked_fill(scale == 0, 1).neg_()
+            kernel = sum(torch.exp(squared / b) for b in self.kernels)
             # +1/N for the source, -1/M for the target: all three sums in one.
             sign = both.new_full((number,), 1 / len(source))
             sign[len(source) :] = -1 / len(target)

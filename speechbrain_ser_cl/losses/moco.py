@@ -128,19 +128,20 @@ class MoCoQueue(ViewLoss):
         with torch.no_grad():
             queue = self.queue.to(z_a.dtype)
             scaled = z_a / self.temperature
-            # The own key first, then the queue.
-            log_p = scaled.new_empty(len(keys), 1 + size)
-            torch.sum(scaled * keys, dim=1, out=log_p[:, 0])
-            others = torch.mm(scaled, queue.T, out=log_p[:, 1:])
             empty = torch.arange(size, device=z_a.device) >= self.filled
-            others.masked_fill_(empty, -torch.inf)
-            log_p = log_p.log_softmax(dim=1)
-            total = log_p[:, 0].sum().neg_()
+            left_out = scaled.new_zeros(size).masked_fill_(empty, -torch.inf)
+            # The own key first, then the queue.
+            s = scaled.new_empty(len(keys), 1 + size)
+            torch.sum(scaled * keys, dim=1, out=s[:, 0])
+            torch.addmm(left_out, scaled, queue.T, out=s[:, 1:])
+            s.sub_(s.amax(dim=1, keepdim=True))
+            own = s[:, 0].sum()
+            divisor = s.exp_().sum(dim=1, keepdim=True)
+            total = divisor.log().sum() - own
             gradients = []
             if needed:
-                p = log_p.exp_()
-                pulled = (p[:, :1] - 1) * keys
-                gradients = [pulled.addmm_(p[:, 1:], queue).div_(self.temperature)]
+                pulled = (s[:, 1:] @ queue).addcmul_(s[:, :1] - divisor, keys)
+                gradients = [pulled.div_(divisor * self.temperature)]
         loss = closed_form(total, len(keys), gradients, [z_a])
         if self.training:
             self._enqueue(keys, loss.detach().isfinite())
