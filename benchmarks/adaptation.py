@@ -333,7 +333,7 @@ def main():
             begin = time.process_time()
             if row in PROBES:
                 probe = draw.probe(features, PROBES[row])
-                layer, C = probe.choice.layer, probe.choice.C
+                (layer,), C = probe.choice.layers, probe.choice.C
                 value = probe.uar
             elif row == "recognised":
                 value = draw.recognised(views, layer)

@@ -212,7 +212,7 @@ class Fold:
             "test": [corpus.items[self.test[0]]],
         }
         ridge = LinearProbe("ridge").run(features, parts, corpus.classes)
-        self.layer = ridge.choice.layer
+        (self.layer,) = ridge.choice.layers
         self.x = features.matrix(corpus.ids, self.layer, "statistics")
         mean, std = standardiser(self.x[self.rows])
         self.x = (self.x - mean) / std

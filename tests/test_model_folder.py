@@ -158,6 +158,7 @@ SMALL = {
         {"source": WHISPER, "channels": [8, 6], "average": 3, "batch_norm": True},
         "mean",
     ),
+    "concatenated_layers": ({"source": WHISPER, "layers": [0, 2]}, "mean"),
     "egemaps_mlp": ({"hidden_sizes": [8, 6], "dropout": 0.3}, None),
     "vocal_mlp": ({"hidden_sizes": [8, 6], "dropout": 0.3}, None),
 }
@@ -186,7 +187,7 @@ def test_the_small_encoders_are_read_back_exactly(name, tmp_path):
     rebuilt = again.encoder.backbone.arguments()
     given = {key: value for key, value in arguments.items() if key != "source"}
     assert given.items() <= rebuilt.items()
-    if name == "pointwise_cnn":
+    if name in ("pointwise_cnn", "concatenated_layers"):
         edit(tmp_path, set_source("evil/model"))
         refused(tmp_path, "'source' that is the configuration of an encoder")
 

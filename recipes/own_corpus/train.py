@@ -171,7 +171,7 @@ def run(launch):
         if launch.values["layers"] == "best" or any(wanted.values()):
             probed = run_probe(launch.values, experiment)
         if launch.values["layers"] == "best":
-            layers = {"layers": [probed.choice.layer]}
+            layers = {"layers": list(probed.choice.layers)}
             launch = replace(launch, overrides={**launch.overrides, **layers})
     hparams = launch.start()
     if if_main_process():

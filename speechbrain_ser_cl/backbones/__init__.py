@@ -1,5 +1,6 @@
 """Encoders: waveforms to frames (B, T, D), or to one vector (B, D)."""
 
+from speechbrain_ser_cl.backbones.concatenated_layers import ConcatenatedLayers
 from speechbrain_ser_cl.backbones.ecapa import ECAPAEncoder
 from speechbrain_ser_cl.backbones.features import (
     EGeMAPS,
@@ -22,6 +23,7 @@ from speechbrain_ser_cl.backbones.weighted_ssl import (
 
 __all__ = [
     "AllLayers",
+    "ConcatenatedLayers",
     "ECAPAEncoder",
     "EGeMAPS",
     "EGeMAPSMLP",

@@ -10,7 +10,7 @@ from speechbrain_ser_cl.utils.garbage import no_collection
 SUMMARY = "test a frozen encoder with a linear classifier, all folds at once"
 DESCRIPTION = """\
 Computes mean and standard deviation over time of all layers of an encoder once, keeps
-them for any later run, and trains a linear classifier on them for each fold. Layer and
+them for any later run, and trains a linear classifier on them for each fold. Layers and
 strength of the classifier are chosen by inner folds over the speakers that are not
 tested; the last fit is on training and validation part. The first test of a corpus,
 and the baseline for every other method.
@@ -71,6 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="mean, statistics (mean and standard deviation; default): which are tried",
     )
     add(
+        "--most_layers",
+        type=int,
+        metavar="N",
+        help="average the scores of up to N layers, if the inner folds gain (logistic: "
+        "2, else 1)",
+    )
+    add(
         "--normalisations",
         nargs="+",
         default=["corpus"],
@@ -100,6 +107,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     probe = LinearProbe(
         arguments.classifier,
+        most_layers=arguments.most_layers,
         poolings=arguments.poolings,
         normalisations=arguments.normalisations,
     )

@@ -43,8 +43,8 @@ class Choice:
 
     Arguments
     ---------
-    layer : int
-        Index of the layer.
+    layers : tuple of int
+        Numbers of the layers whose scores are averaged, the best one first.
     normalisation, pooling : str
         How vectors are standardised and pooled.
     C : float
@@ -54,11 +54,11 @@ class Choice:
 
     Example
     -------
-    >>> print(Choice(2, "corpus", "mean", 0.01, 0.8))
+    >>> print(Choice((2,), "corpus", "mean", 0.01, 0.8))
     layer 2, mean, standardised by corpus, C = 0.01; 80.0 % UAR in the inner folds
     """
 
-    layer: int
+    layers: tuple[int, ...]
     normalisation: str
     pooling: str
     C: float
@@ -67,8 +67,10 @@ class Choice:
     def __str__(self) -> str:
         norm = self.normalisation
         standardised = "as it is" if norm == "none" else f"standardised by {norm}"
+        several = "layers" if len(self.layers) > 1 else "layer"
+        layers = f"{several} {' and '.join(map(str, self.layers))}"
         return (
-            f"layer {self.layer}, {self.pooling}, {standardised}, C = {self.C:g}; "
+            f"{layers}, {self.pooling}, {standardised}, C = {self.C:g}; "
             f"{100 * self.uar:.1f} % UAR in the inner folds"
         )
 
@@ -122,10 +124,10 @@ def inner_folds(
     return folds
 
 
-def ridge_predictions(
+def ridge_scores(
     vectors: Floats, labels: ArrayLike, folds: ArrayLike, strengths: Sequence[float]
-) -> Integers:
-    r"""Predicts each fold by ridge regression on the others, for several strengths.
+) -> Floats:
+    r"""Scores each fold by ridge regression on the others, for several strengths.
 
     Targets are 1 for the utterance's class and -1 for the others. W weighs classes
     equally. The intercept is not regularised. For each fold, with the sums over all
@@ -137,17 +139,17 @@ def ridge_predictions(
     Arguments
     ---------
     vectors, labels, folds, strengths
-        As for :func:`held_out_predictions`.
+        As for :func:`held_out_scores`.
 
     Returns
     -------
     numpy.ndarray
-        Predicted classes (S, N).
+        Scores of the classes (S, N, K).
 
     Example
     -------
     >>> x = np.array([[0.0], [1.0], [0.1], [0.9]])
-    >>> ridge_predictions(x, [0, 1, 0, 1], [0, 0, 1, 1], [1.0]).tolist()
+    >>> ridge_scores(x, [0, 1, 0, 1], [0, 0, 1, 1], [1.0]).argmax(2).tolist()
     [[0, 1, 0, 1]]
     """
     labels, folds = np.asarray(labels), np.asarray(folds)
@@ -163,7 +165,7 @@ def ridge_predictions(
         part.T @ aim.astype(x.dtype) for part, aim in zip(weighted, aims, strict=True)
     ]
     all_squares, all_products = sum(squares), sum(products)
-    found = np.empty((len(strengths), len(labels)), np.intp)
+    found = np.empty((len(strengths), *targets.shape), x.dtype)
     places = np.split(order, ends)
     for part, place, own_squares, own_products in zip(
         parts, places, squares, products, strict=True
@@ -175,19 +177,19 @@ def ridge_predictions(
             # The transpose is the same matrix in LAPACK's order: no copy.
             factor = cho_factor(ridge.T, overwrite_a=True, check_finite=False)
             solution = cho_solve(factor, right, check_finite=False)
-            row[place] = (part @ solution).argmax(axis=1)
+            row[place] = part @ solution
     return found
 
 
-def held_out_predictions(
+def held_out_scores(
     classifier: str,
     vectors: Floats,
     labels: ArrayLike,
     folds: ArrayLike,
     strengths: Sequence[float],
     balance: bool = True,
-) -> Integers:
-    """Predicts each fold by a classifier fitted on the others, for several strengths.
+) -> Floats:
+    """Scores each fold by a classifier fitted on the others, for several strengths.
 
     Arguments
     ---------
@@ -207,18 +209,20 @@ def held_out_predictions(
     Returns
     -------
     numpy.ndarray
-        Predicted classes (S, N).
+        Scores of the classes (S, N, K), low where a class is not in the other folds.
 
     Example
     -------
     >>> x = np.array([[0.0], [1.0], [0.1], [0.9]])
-    >>> held_out_predictions("svm", x, [0, 1, 0, 1], [0, 0, 1, 1], [1.0]).tolist()
+    >>> found = held_out_scores("svm", x, [0, 1, 0, 1], [0, 0, 1, 1], [1.0])
+    >>> found.argmax(2).tolist()
     [[0, 1, 0, 1]]
     """
     labels, folds = np.asarray(labels), np.asarray(folds)
     if classifier == "ridge":
-        return ridge_predictions(vectors, labels, folds, strengths)
-    found = np.empty((len(strengths), len(labels)), np.intp)
+        return ridge_scores(vectors, labels, folds, strengths)
+    shape = (len(strengths), len(labels), labels.max() + 1)
+    found = np.full(shape, -np.inf, vectors.dtype)
     trained = [folds != fold for fold in np.unique(folds)]
     if classifier == "logistic":
         weights = np.zeros((len(trained), len(labels)))
@@ -227,7 +231,7 @@ def held_out_predictions(
         fits = fit_logistic(vectors, labels, strengths, weights, _ENOUGH)
         for told, (solutions, biases) in zip(found, fits, strict=True):
             for train, W, b in zip(trained, solutions, biases, strict=True):
-                told[~train] = (vectors[~train] @ W.T + b).argmax(axis=1)
+                told[~train] = vectors[~train] @ W.T + b
         return found
     for train in trained:
         names, known = np.unique(labels[train], return_inverse=True)
@@ -235,7 +239,7 @@ def held_out_predictions(
             classifier, vectors[train], known, strengths, balance
         )
         for told, (W, b) in zip(found, one_by_one, strict=True):
-            told[~train] = names[(vectors[~train] @ W.T + b).argmax(axis=1)]
+            told[np.ix_(~train, names)] = vectors[~train] @ W.T + b
     return found
 
 

@@ -283,7 +283,7 @@ class BenchRun:
         bench, kinds = self.bench, self.bench.normalisations
         if cell.protocol == CROSS:
             kinds = bench.cross_normalisations
-        probe = LinearProbe(cell.classifier, normalisations=kinds)
+        probe = LinearProbe(cell.classifier, most_layers=None, normalisations=kinds)
         protocol: Mapping[str, Any] = {"kind": CROSS, "train": cell.train}
         classes = self._shared(cell.train, cell.test)
         folds: list[tuple[int | None, str, dict[str, list[Labelled]]]]
@@ -303,7 +303,7 @@ class BenchRun:
             found = probe.run(features, parts, classes)
             numbers = {
                 "valid.uar": found.choice.uar,
-                "layer": float(found.choice.layer),
+                "layer": float(found.choice.layers[0]),
             }
             counts = speaker_counts(found.predictions, parts["test"], len(classes))
             tested.append(

@@ -1,6 +1,7 @@
 """Tests a run's simple baseline, and starts a training from it.
 
-The baseline is a linear probe of the frozen encoder on the same split. Kumar et al.
+The baseline is a linear probe of one layer of the frozen encoder on the same split: a
+training starts from one layer, so that no scores of several are averaged. Kumar et al.
 (2022), "Fine-tuning can distort pretrained features and underperform
 out-of-distribution": a classifier that starts as the probe keeps the encoder's
 features, which a random classifier changes first.
@@ -49,7 +50,7 @@ def names_weighted_ssl(values: Mapping[str, Any]) -> bool:
 
 
 def run_probe(values: Mapping[str, Any], experiment: Experiment) -> Probed:
-    """Tests a logistic regression on the frozen encoder that a YAML names.
+    """Tests a logistic regression on the best layer of the encoder that a YAML names.
 
     Arguments
     ---------

@@ -1,20 +1,22 @@
 """A linear probe: selection, fit, test and export.
 
-A linear classifier on one layer's mean over time is the simplest use of a pretrained
-encoder, and the baseline for every other method.
+A linear classifier on statistics over time of one layer is the simplest use of a
+pretrained encoder, and the baseline for every other method. The mean of several layers'
+scores is that of a linear classifier on all these layers, so that it is one model too.
 """
 
 import contextlib
 import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from speechbrain_ser_cl.backbones import WeightedSSL
+from speechbrain_ser_cl.backbones import ConcatenatedLayers
 from speechbrain_ser_cl.corpora.utterance import PARTS
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.metrics.classification import classification_metrics
@@ -24,9 +26,9 @@ from speechbrain_ser_cl.metrics.linear_probe import (
     Choice,
     Integers,
     fit_classifier,
-    held_out_predictions,
+    held_out_scores,
     inner_folds,
-    ridge_predictions,
+    ridge_scores,
     standardiser,
 )
 from speechbrain_ser_cl.metrics.logistic import Floats
@@ -56,6 +58,9 @@ class LinearProbe:
         ``logistic``, ``svm`` or ``ridge``.
     layers : sequence of int, optional
         Layers to try. None: all.
+    most_layers : int, optional
+        Largest number of layers whose scores are averaged. The number is selected as C
+        is: the best layer, the best two, …. None: 2 for ``logistic``, else 1.
     poolings : sequence of str, optional
         ``mean`` or ``statistics`` (mean and standard deviation). None: ``statistics``.
     normalisations : sequence of str
@@ -86,6 +91,7 @@ class LinearProbe:
 
     classifier: str = "logistic"
     layers: Sequence[int] | None = None
+    most_layers: int | None = 1
     poolings: Sequence[str] | None = None
     normalisations: Sequence[str] = ("corpus",)
     strengths: Sequence[float] | None = None
@@ -97,6 +103,10 @@ class LinearProbe:
         if self.strengths is not None and not all(C > 0 for C in self.strengths):
             raise ValueError(
                 f"strengths: found {list(self.strengths)}, expected numbers above 0"
+            )
+        if self.most_layers is not None and self.most_layers < 1:
+            raise ValueError(
+                f"most_layers: found {self.most_layers}, expected at least 1"
             )
 
     def about(self, features: UtteranceFeatures) -> dict[str, Any]:
@@ -180,34 +190,23 @@ class LinearProbe:
             for pooling in poolings:
                 for kind in self.normalisations:
                     x = table.vectors(layer, pooling, kind)[0][: table.n_fit]
-                    told = ridge_predictions(x, table.labels, folds, _STRENGTHS)
-                    for C, predicted in zip(_STRENGTHS, told, strict=True):
-                        uar = _uar(table.labels, predicted, len(class_names))
-                        found.append(Choice(layer, kind, pooling, C, uar))
-        best = max(found, key=lambda one: one.uar)
-        x, mean, std = table.vectors(
-            best.layer, best.pooling, best.normalisation, np.float64
-        )
-        best = self._strength(
-            best, x[: table.n_fit].astype(np.float32), table.labels, folds
-        )
-        ((weights, bias),) = fit_classifier(
-            self.classifier, x[: table.n_fit], table.labels, [best.C], self.balance
-        )
-        logits = x[table.n_fit :] @ weights.T + bias
-        probabilities = torch.from_numpy(logits).softmax(1)
+                    told = ridge_scores(x, table.labels, folds, _STRENGTHS)
+                    for C, scores in zip(_STRENGTHS, told, strict=True):
+                        uar = _uar(table.labels, scores.argmax(1), len(class_names))
+                        found.append(Choice((layer,), kind, pooling, C, uar))
+        best = self._select(table, found, folds)
+        fits = [self._fit(table, best, layer) for layer in best.layers]
+        scores = np.mean([fit.test_scores for fit in fits], axis=0)
+        probabilities = torch.from_numpy(scores).softmax(1)
         curve = {
-            layer: max(one.uar for one in found if one.layer == layer)
+            layer: max(one.uar for one in found if one.layers == (layer,))
             for layer in layers
         }
         return Probed(
             features,
             best,
             curve,
-            weights,
-            bias,
-            mean,
-            std,
+            fits,
             {
                 "id": [item.utterance.id for item in parts["test"]],
                 "label": table.test_labels.tolist(),
@@ -216,20 +215,58 @@ class LinearProbe:
             },
         )
 
-    def _strength(
-        self, best: Choice, x: Floats, labels: Integers, folds: Integers
+    def _select(
+        self, table: "_Table", found: Sequence[Choice], folds: Integers
     ) -> Choice:
-        """Selects C with the final classifier."""
-        strengths = self.strengths or CLASSIFIERS[self.classifier]
-        if len(strengths) == 1:
+        """Selects C and the number of layers with the final classifier."""
+        ordered = sorted(found, key=lambda one: -one.uar)
+        best, strengths = ordered[0], self.strengths or CLASSIFIERS[self.classifier]
+        kinds = best.pooling, best.normalisation
+        alike = [one for one in ordered if (one.pooling, one.normalisation) == kinds]
+        most = self.most_layers or (2 if self.classifier == "logistic" else 1)
+        layers = tuple(dict.fromkeys(one.layers[0] for one in alike))[:most]
+        if len(layers) == len(strengths) == 1:
             return replace(best, C=strengths[0])
-        predictions = held_out_predictions(
-            self.classifier, x, labels, folds, strengths, self.balance
+        options = (table.labels, folds, strengths, self.balance)
+        total, tried = None, []
+        for k, layer in enumerate(layers, start=1):
+            x = table.vectors(layer, *kinds, np.float64)[0][: table.n_fit]
+            scores = held_out_scores(self.classifier, x.astype(np.float32), *options)
+            total = scores if total is None else total + scores
+            for C, some in zip(strengths, total, strict=True):
+                uar = _uar(table.labels, some.argmax(1), some.shape[1])
+                tried.append(replace(best, layers=layers[:k], C=C, uar=uar))
+        return max(tried, key=lambda one: one.uar)
+
+    def _fit(self, table: "_Table", choice: Choice, layer: int) -> "LayerFit":
+        """Fits the final classifier of one layer."""
+        x, mean, std = table.vectors(
+            layer, choice.pooling, choice.normalisation, np.float64
         )
-        n_classes = int(labels.max()) + 1
-        uars = [_uar(labels, p, n_classes) for p in predictions]
-        k = int(np.argmax(uars))
-        return replace(best, C=strengths[k], uar=uars[k])
+        ((weights, bias),) = fit_classifier(
+            self.classifier, x[: table.n_fit], table.labels, [choice.C], self.balance
+        )
+        return LayerFit(weights, bias, mean, std, x[table.n_fit :] @ weights.T + bias)
+
+
+class LayerFit(NamedTuple):
+    """The classifier of one layer.
+
+    Arguments
+    ---------
+    weights, bias : numpy.ndarray
+        (K, D) and (K,), for standardised vectors.
+    mean, std : numpy.ndarray or None
+        Standardisation (D,), if it is the same for all vectors.
+    test_scores : numpy.ndarray
+        Scores of the test part (N, K).
+    """
+
+    weights: Floats
+    bias: Floats
+    mean: Floats | None
+    std: Floats | None
+    test_scores: Floats
 
 
 @dataclass(frozen=True)
@@ -244,10 +281,8 @@ class Probed:
         The choice, and its UAR over the inner folds.
     curve : dict
         Layer to its best UAR over the inner folds, by ridge regression.
-    weights, bias : numpy.ndarray
-        (K, D) and (K,), for standardised vectors.
-    mean, std : numpy.ndarray or None
-        Standardisation (D,), if it is the same for all vectors.
+    fits : list of LayerFit
+        The classifier of each chosen layer. Their mean scores are the probe's.
     predictions : dict
         ``id``, ``label``, ``prediction`` and ``probability`` of the test part. Unknown
         classes have the label -1.
@@ -256,17 +291,14 @@ class Probed:
     features: UtteranceFeatures
     choice: Choice
     curve: dict[int, float]
-    weights: Floats
-    bias: Floats
-    mean: Floats | None
-    std: Floats | None
+    fits: list[LayerFit]
     predictions: dict[str, list[Any]]
 
     @property
     def uar(self) -> float:
         """UAR of the test part."""
         labels, told = self.predictions["label"], self.predictions["prediction"]
-        return _uar(np.array(labels), np.array(told), len(self.bias))
+        return _uar(np.array(labels), np.array(told), len(self.fits[0].bias))
 
     def model(self) -> EmotionClassifier | None:
         """Converts the probe to a model with the standardisation in its weights.
@@ -274,26 +306,32 @@ class Probed:
         Returns
         -------
         EmotionClassifier or None
-            Encoder at the chosen layer, pooling and linear head. None without an
+            Encoder with the chosen layers, pooling and linear head. None without an
             encoder, or if vectors are standardised by speaker or by several corpora.
         """
-        backbone = self.features.backbone
-        if backbone is None or self.mean is None or self.std is None:
-            return None
-        arguments = backbone.arguments() | {
-            "freeze": "all",
-            "layers": [self.choice.layer],
-        }
-        encoder = WeightedSSL.from_arguments(arguments)
-        encoder.encoder.load_state_dict(backbone.encoder.state_dict())
+        backbone, layers = self.features.backbone, self.choice.layers
+        folded = []
+        for _, fit in sorted(zip(layers, self.fits, strict=True), key=itemgetter(0)):
+            if backbone is None or fit.mean is None or fit.std is None:
+                return None
+            weights = fit.weights / fit.std
+            folded.append((weights, fit.bias - weights @ fit.mean))
+        assert backbone is not None
+        arguments = backbone.arguments() | {"layers": list(layers)}
+        del arguments["freeze"]
+        encoder = ConcatenatedLayers.from_arguments(arguments)
+        encoder.ssl.encoder.load_state_dict(backbone.encoder.state_dict())
         pooling = MeanPooling if self.choice.pooling == "mean" else StatisticsPooling
-        head = ClassifierHead(self.weights.shape[1], len(self.bias))
-        weights = self.weights / self.std
+        shape = (len(folded[0][1]), -1, backbone.output_size)
+        # Pooling puts the means of all layers before their deviations.
+        weights = np.concatenate([one.reshape(shape) for one, _ in folded], axis=2)
+        weights = weights.reshape(len(weights), -1) / len(folded)
+        bias = np.mean([bias for _, bias in folded], axis=0)
+        head = ClassifierHead(weights.shape[1], len(bias))
         linear = head.layers[-1]
         linear.weight.data = torch.from_numpy(weights).float()
-        linear.bias.data = torch.from_numpy(self.bias - weights @ self.mean).float()
-        size = backbone.output_size
-        return EmotionClassifier(encoder, [head], pooling(size)).eval()
+        linear.bias.data = torch.from_numpy(bias).float()
+        return EmotionClassifier(encoder, [head], pooling(encoder.output_size)).eval()
 
     def history(self) -> History:
         """Returns the choice as the history of a training with one epoch."""

@@ -7,9 +7,9 @@ from sklearn.svm import LinearSVC
 
 from speechbrain_ser_cl.metrics.linear_probe import (
     fit_classifier,
-    held_out_predictions,
+    held_out_scores,
     inner_folds,
-    ridge_predictions,
+    ridge_scores,
     standardiser,
 )
 from speechbrain_ser_cl.metrics.logistic import fit_logistic
@@ -28,7 +28,7 @@ def test_ridge_of_all_folds_at_once_is_a_weighted_ridge_of_each(data, size):
     x = np.concatenate([x, np.random.default_rng(1).normal(size=(90, size - 6))], 1)
     folds = np.arange(90) % 4
     weights = (90 / (3 * np.bincount(labels)))[labels]
-    found = ridge_predictions(x, labels, folds, [0.001, 0.1])
+    found = ridge_scores(x, labels, folds, [0.001, 0.1]).argmax(2)
     for C, predicted in zip([0.001, 0.1], found, strict=True):
         for fold in range(4):
             train, held_out = folds != fold, folds == fold
@@ -68,7 +68,7 @@ def test_logistic_regressions_of_all_folds_are_scikit_learns(data, size):
     strengths = [0.01, 1.0]
     weights = np.array([np.where(folds == fold, 0.0, 1.0) for fold in range(4)])
     fits = fit_logistic(x, labels, strengths, weights, 1e-8)
-    told = held_out_predictions("logistic", x, labels, folds, strengths, False)
+    told = held_out_scores("logistic", x, labels, folds, strengths, False).argmax(2)
     for C, (found, biases), predicted in zip(strengths, fits, told, strict=True):
         for fold in range(4):
             train = folds != fold

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -82,23 +83,49 @@ def test_features_of_batches_are_those_of_each_utterance_alone(features, parts):
         assert (features.matrix(ids, layer, "mean") == found[:, :16]).all()
 
 
-@pytest.mark.parametrize("pooling", ["mean", "statistics"])
-def test_probabilities_and_exported_model_are_scikit_learns(features, parts, pooling):
-    probe = LinearProbe(layers=[1], poolings=[pooling], strengths=[0.05])
+@pytest.mark.parametrize(
+    ("pooling", "layers", "C"),
+    [("mean", [1], 0.05), ("statistics", [1], 0.05), ("statistics", [0, 1, 2], 0.01)],
+)
+def test_probabilities_and_exported_model_are_scikit_learns(
+    features, parts, pooling, layers, C
+):
+    probe = LinearProbe(layers=layers, most_layers=2, poolings=[pooling], strengths=[C])
     found = probe.run(features, parts, CLASSES)
     fit, size = [*parts["train"], *parts["valid"]], 16 if pooling == "mean" else 32
     model = make_pipeline(
         StandardScaler(),
-        LogisticRegression(C=0.05, class_weight="balanced", max_iter=5000),
+        LogisticRegression(C=C, class_weight="balanced", max_iter=5000),
     )
-    model.fit(naive(features, fit, 1)[:, :size], [item.label for item in fit])
-    expected = model.predict_proba(naive(features, parts["test"], 1)[:, :size])
+    scores = []
+    for layer in found.choice.layers:
+        model.fit(naive(features, fit, layer)[:, :size], [item.label for item in fit])
+        test = naive(features, parts["test"], layer)[:, :size]
+        scores.append(model.decision_function(test))
+    expected = softmax(np.mean(scores, axis=0), axis=1)
     np.testing.assert_allclose(found.predictions["probability"], expected, atol=2e-3)
+    assert_model_gives(found, parts["test"], found.predictions["probability"])
+
+
+def assert_model_gives(found, items, expected):
     exported = found.model()
-    for item, row in zip(parts["test"], found.predictions["probability"], strict=True):
+    for item, row in zip(items, expected, strict=True):
         with torch.no_grad():
             logits = exported(load_audio(item.utterance.path)[None])[0]
         np.testing.assert_allclose(logits.softmax(0), row, atol=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "statistics"])
+def test_one_model_has_the_mean_scores_of_several_layers(features, parts, pooling):
+    options = {"poolings": [pooling], "strengths": [0.05]}
+    high, low = (
+        LinearProbe(layers=[layer], **options).run(features, parts, CLASSES)
+        for layer in (2, 0)
+    )
+    choice = dataclasses.replace(high.choice, layers=(2, 0))
+    both = dataclasses.replace(high, choice=choice, fits=[*high.fits, *low.fits])
+    scores = (high.fits[0].test_scores + low.fits[0].test_scores) / 2
+    assert_model_gives(both, parts["test"], softmax(scores, axis=1))
 
 
 def test_nothing_of_the_test_part_chooses_or_fits(features, parts):
@@ -114,6 +141,17 @@ def test_nothing_of_the_test_part_chooses_or_fits(features, parts):
     assert one.predictions["probability"] == other.predictions["probability"]
     assert set(one.curve) == {0, 1, 2}
     assert max(one.curve.values()) >= one.choice.uar - 1e-9
+
+
+def test_a_second_layer_is_averaged_only_if_the_inner_folds_gain(features, parts):
+    one, two = (
+        LinearProbe("ridge", most_layers=k).run(features, parts, CLASSES)
+        for k in (1, 2)
+    )
+    assert two.choice.layers[:1] == one.choice.layers
+    assert one.curve == two.curve
+    gain = two.choice.uar - one.choice.uar
+    assert gain > 0 if len(two.choice.layers) > 1 else two.choice == one.choice
 
 
 def test_texts_of_the_test_part_are_not_fitted_on(features, corpus):

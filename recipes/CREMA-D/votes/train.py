@@ -143,7 +143,7 @@ def run(launch):
             features = load_features(*(values[key] for key in keys))
             features.fill([item.utterance for part in parts.values() for item in part])
             probed = LinearProbe("ridge").run(features, parts, classes)
-            layers = [probed.choice.layer]
+            layers = list(probed.choice.layers)
         launch = replace(launch, overrides={**launch.overrides, "layers": layers})
     hparams = launch.start()
     setting = hparams["settings"][hparams["setting"]]
