@@ -8,7 +8,7 @@ import numpy as np
 
 from speechbrain_ser_cl.data.splits import random_rank
 
-MOST_POINTS = 1500
+_MOST_POINTS = 1500
 N_NEIGHBOURS = 10
 
 
@@ -45,8 +45,7 @@ def embedding_map(
 ) -> EmbeddingMap | None:
     """Computes t-SNE (van der Maaten & Hinton 2008) of at most 1500 embeddings.
 
-    Neighbours are those in the embeddings themselves, by cosine distance; points that
-    are close on the map need not be neighbours.
+    Neighbours are found among the embeddings, by cosine distance, not on the map.
 
     Arguments
     ---------
@@ -55,8 +54,8 @@ def embedding_map(
     ids : sequence of str
         N names. The selection of embeddings depends only on them and the seed.
     attributes : mapping
-        Name to N values. Attributes with one value, or unknown for some utterances
-        (""), get no agreement.
+        Name to N values; "" is unknown. Attributes with one value only, or with
+        unknown ones, get no agreement.
     seed : int
         Seed of the selection and of t-SNE.
 
@@ -79,7 +78,7 @@ def embedding_map(
     from sklearn.manifold import TSNE
 
     drawn = sorted(range(len(ids)), key=lambda i: random_rank(seed, ids[i]))
-    chosen = sorted(drawn[:MOST_POINTS])
+    chosen = sorted(drawn[:_MOST_POINTS])
     if len(chosen) < 5:
         return None
     vectors = embeddings[chosen].astype(np.float64)
@@ -98,7 +97,7 @@ def embedding_map(
 def _agreement(
     vectors: np.ndarray, values: Mapping[str, Sequence[str]]
 ) -> dict[str, tuple[float, float]]:
-    """Computes for each attribute how often neighbours share it, and by chance."""
+    """Computes how often neighbours share each attribute, and how often by chance."""
     from sklearn.neighbors import NearestNeighbors
 
     total = len(vectors)

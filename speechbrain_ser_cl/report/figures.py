@@ -1,7 +1,7 @@
-"""Draws figures of a run as PNG files.
+"""Draws figures of a run as PNG files; the folder of each file is created if needed.
 
-Uses separate figure objects, so that the caller's pyplot state and backend do not
-change.
+Every function raises ImportError if matplotlib is not installed. The caller's pyplot
+state and backend do not change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,6 +40,25 @@ def _save(figure: Any, path: str | Path) -> None:
     figure.canvas.print_png(path)
 
 
+def _style(axes: Any, xlabel: str, title: str = "") -> None:
+    """Sets the title, the grid and the sizes of text that curves share."""
+    axes.set_title(title, fontsize=_FONT + 1)
+    axes.set_xlabel(xlabel, fontsize=_FONT)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=_FONT - 1)
+
+
+def _legend_below(axes: Any, y: float, size: int = _FONT - 1, **more: Any) -> None:
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, y),
+        fontsize=size,
+        frameon=False,
+        **more,
+    )
+
+
 def plot_confusion_matrix(
     matrix: ArrayLike,
     class_names: Sequence[str],
@@ -55,7 +74,7 @@ def plot_confusion_matrix(
     class_names : sequence of str
         C names.
     path : str or Path
-        PNG file; its folder is created if needed.
+        PNG file.
     title : str, optional
         Title above the matrix.
 
@@ -63,13 +82,10 @@ def plot_confusion_matrix(
     ------
     ValueError
         If the matrix does not fit the names.
-    ImportError
-        If matplotlib is not installed.
 
     Example
     -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "confusion.png")
+    >>> path = getfixture("tmp_path") / "confusion.png"
     >>> plot_confusion_matrix([[8, 2], [1, 9]], ["positive", "negative"], path)
     >>> path.read_bytes()[1:4]
     b'PNG'
@@ -125,13 +141,8 @@ def plot_layer_curve(layers: Sequence[int], uars: ArrayLike, path: str | Path) -
         L numbers of layers.
     uars : array_like of float
         Scores in [0, 1], shape (L, folds).
-    path : str or pathlib.Path
-        File in a format of matplotlib.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
+    path : str or Path
+        PNG file.
 
     Example
     -------
@@ -145,12 +156,9 @@ def plot_layer_curve(layers: Sequence[int], uars: ArrayLike, path: str | Path) -
     axes = figure.add_subplot()
     axes.plot(layers, percent, color="C0", alpha=0.3, linewidth=1)
     axes.plot(layers, percent.mean(axis=1), color="C0", marker="o", linewidth=2)
-    axes.set_xlabel("layer (0: input of the lowest)", fontsize=_FONT)
     axes.set_ylabel("UAR in %, inner folds", fontsize=_FONT)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=_FONT - 1)
+    _style(axes, "layer (0: input of the lowest)")
     _save(figure, path)
 
 
@@ -171,19 +179,16 @@ def plot_learning_curves(
         ``epoch`` may be missing. Names of ``valid`` that also occur in ``train`` are
         drawn dashed among the losses.
     path : str or Path
-        PNG file; its folder is created if needed.
+        PNG file.
 
     Raises
     ------
     ValueError
         If there is nothing to draw.
-    ImportError
-        If matplotlib is not installed.
 
     Example
     -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "curves.png")
+    >>> path = getfixture("tmp_path") / "curves.png"
     >>> history = [
     ...     {"epoch": 1, "train": {"loss": 0.9}, "valid": {"uar": 0.5}},
     ...     {"epoch": 2, "train": {"loss": 0.7}, "valid": {"uar": 0.6}},
@@ -223,21 +228,12 @@ def plot_learning_curves(
                 marker="o" if len(points) < 30 else None,
                 markersize=3.5,
             )
-        axes.set_title(title, fontsize=_FONT + 1)
-        axes.set_xlabel("epoch", fontsize=_FONT)
         axes.set_xlim(min(epochs) - 0.5, max(epochs) + 0.5)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=_FONT - 1)
+        _style(axes, "epoch", title)
         if title == "learning rate":
             axes.set_yscale("log")
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.2),
-            fontsize=_FONT - 1,
-            frameon=False,
-        )
+        _legend_below(axes, -0.2)
     _save(figure, path)
 
 
@@ -252,17 +248,11 @@ def plot_similarities(
         Model name to the means of positive and of negative pairs in each layer, from
         ``pair_similarities``; one panel per model.
     path : str or Path
-        PNG file; its folder is created if needed.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
+        PNG file.
 
     Example
     -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "similarity.png")
+    >>> path = getfixture("tmp_path") / "similarity.png"
     >>> plot_similarities({"pretrained": ([0.9, 0.9], [0.9, 0.8])}, path)
     >>> path.read_bytes()[1:4]
     b'PNG'
@@ -274,12 +264,8 @@ def plot_similarities(
     ):
         axes.plot(positive, "o-", label="same emotion")
         axes.plot(negative, "s--", label="different emotions")
-        axes.set_title(title, fontsize=_FONT + 1)
-        axes.set_xlabel("layer", fontsize=_FONT)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=_FONT - 1)
+        _style(axes, "layer", title)
     panels[0].set_ylabel("mean cosine similarity of pairs", fontsize=_FONT)
     panels[0].legend(fontsize=_FONT - 1, frameon=False)
     _save(figure, path)
@@ -300,7 +286,7 @@ def plot_sweep(
         may be None. Numeric values are drawn to scale, logarithmic if they are positive
         and span more than a decade; other values are evenly spaced.
     path : str or Path
-        PNG file; its folder is created if needed.
+        PNG file.
     xlabel : str
         Name of the varied value.
     baseline : mapping, optional
@@ -310,13 +296,10 @@ def plot_sweep(
     ------
     ValueError
         If there is nothing to draw.
-    ImportError
-        If matplotlib is not installed.
 
     Example
     -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "margin.png")
+    >>> path = getfixture("tmp_path") / "margin.png"
     >>> curve = [(0.1, 52.0, 50.1, 53.9), (0.2, 53.0, 51.5, 54.5)]
     >>> plot_sweep({"UAR %": {"Triplet": curve}}, path, "margin")
     >>> path.read_bytes()[1:4]
@@ -325,7 +308,7 @@ def plot_sweep(
     curves = [curve for panel in panels.values() for curve in panel.values()]
     values = list(dict.fromkeys(point[0] for curve in curves for point in curve))
     if not values:
-        raise ValueError("no points to draw; expected at least one curve with one")
+        raise ValueError("no points to draw; expected at least one curve")
     to_scale = all(isinstance(value, int | float) for value in values)
     if to_scale:
         values.sort()
@@ -368,19 +351,10 @@ def plot_sweep(
             axes.set_xscale("log")
         axes.set_xticks(list(place.values()), list(map(str, values)))
         axes.set_xticks([], minor=True)
-        axes.tick_params(labelsize=_FONT - 1)
         if slanted:
             axes.tick_params(axis="x", rotation=45)
-        axes.set_title(title, fontsize=_FONT + 1)
-        axes.set_xlabel(xlabel, fontsize=_FONT)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.32 if slanted else -0.2),
-            fontsize=_FONT - 1,
-            frameon=False,
-        )
+        _style(axes, xlabel, title)
+        _legend_below(axes, -0.32 if slanted else -0.2)
     _save(figure, path)
 
 
@@ -392,12 +366,7 @@ def plot_importance(shares: Mapping[str, float], path: str | Path) -> None:
     shares : mapping
         Key to its fraction, in [0, 1].
     path : str or Path
-        PNG file; its folder is created if needed.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed.
+        PNG file.
 
     Example
     -------
@@ -427,19 +396,17 @@ def plot_timeline(
     Arguments
     ---------
     tiers : mapping of str or None to sequence of (start, end, probabilities)
-        The windows of each speaker. Times in seconds. Overlapping windows are separated
-        at the middle of the later one.
+        The windows of each speaker; times in seconds. Where windows overlap, the border
+        between them is the middle of the shared time.
     seconds : float
         Length of the recording.
     path : str or Path
-        PNG file; its folder is created if needed.
+        PNG file.
 
     Raises
     ------
     ValueError
         If there is no window.
-    ImportError
-        If matplotlib is not installed.
 
     Example
     -------
@@ -487,24 +454,23 @@ def _over_time(
     for start, end, shares in sorted(windows, key=lambda window: window[:2]):
         first = (start + min(reached, end)) / 2 if reached > start else start
         columns = [round(n_columns * t / seconds) for t in (first, end)]
-        image[:, columns[0] : max(columns[1], columns[0] + 1)] = np.array(
-            [list(shares.values())]
-        ).T
+        parts = slice(columns[0], max(columns[1], columns[0] + 1))
+        image[:, parts] = np.array([list(shares.values())]).T
         reached = end
     return image
 
 
 def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> None:
-    """Draws UAR against the fraction of labels, with bands, one panel per view.
+    """Draws UAR against the fraction of labels, one panel per view.
 
-    Points without an interval (a single draw) have no band.
+    The bands are the points' intervals; points of a single draw have none.
 
     Arguments
     ---------
     points : sequence of FewLabelPoint
         From ``few_labels.few_label_points``.
     path : str or Path
-        PNG file; its folder is created if needed.
+        PNG file.
     chance : float
         Chance level of the UAR, in [0, 1].
 
@@ -512,14 +478,11 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
     ------
     ValueError
         If there is nothing to draw.
-    ImportError
-        If matplotlib is not installed.
 
     Example
     -------
-    >>> import tempfile
     >>> from speechbrain_ser_cl.results.few_labels import FewLabelPoint
-    >>> path = Path(tempfile.mkdtemp(), "few_labels.png")
+    >>> path = getfixture("tmp_path") / "few_labels.png"
     >>> points = [
     ...     FewLabelPoint("mel", "base", f, 9, 10, 5, 0.4 + f, 0.4, (0.3 + f, 0.5 + f))
     ...     for f in (0.05, 0.1)
@@ -529,7 +492,7 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
     b'PNG'
     """
     if not points:
-        raise ValueError("no points to draw")
+        raise ValueError("no points to draw; expected at least one")
     views = list(dict.fromkeys(point.view for point in points))
     methods = list(dict.fromkeys(point.method for point in points))
     fractions = sorted({point.fraction for point in points})
@@ -541,7 +504,6 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
             x = [100 * point.fraction for point in own]
             y = [100 * point.uar for point in own]
             (line,) = axes.plot(x, y, marker=marker, markersize=5, label=method)
-            # A single draw has no interval, so the band ends there.
             bounds = [p.interval or (np.nan, np.nan) for p in own]
             low, high = 100 * np.array(bounds).reshape(-1, 2).T
             axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2)
@@ -551,11 +513,7 @@ def plot_few_labels(points: Sequence[Any], path: str | Path, chance: float) -> N
             [100 * f for f in fractions], [f"{100 * f:g}" for f in fractions]
         )
         axes.minorticks_off()
-        axes.set_title(view, fontsize=_FONT + 1)
-        axes.set_xlabel("labels in %", fontsize=_FONT)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.tick_params(labelsize=_FONT - 1)
+        _style(axes, "labels in %", view)
     panels[0].set_ylabel("UAR in %, 95 % over draws", fontsize=_FONT)
     panels[0].legend(fontsize=_FONT - 1, frameon=False)
     _save(figure, path)
@@ -570,8 +528,8 @@ def plot_tsne(
 ) -> None:
     """Draws embeddings in two dimensions, once for each colouring.
 
-    t-SNE (van der Maaten and Hinton 2008) keeps neighbours together; distances between
-    groups and their sizes have no meaning. All panels show the same points.
+    t-SNE (van der Maaten and Hinton 2008) keeps neighbours together. Sizes of groups
+    and distances between them have no meaning. All panels show the same points.
 
     Arguments
     ---------
@@ -582,7 +540,7 @@ def plot_tsne(
         group of each utterance. With more than 24 groups their number replaces the
         legend.
     path : str or Path
-        PNG file; its folder is created if needed.
+        PNG file.
     title : str, optional
         Title above the panels.
     seed : int
@@ -593,13 +551,10 @@ def plot_tsne(
     ValueError
         If there are too few embeddings, one is not finite, or a colouring has another
         length.
-    ImportError
-        If matplotlib is not installed.
 
     Example
     -------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp(), "tsne.png")
+    >>> path = getfixture("tmp_path") / "tsne.png"
     >>> embeddings = np.random.default_rng(0).normal(size=(12, 3))
     >>> plot_tsne(embeddings, {"emotion": ["sad", "happy"] * 6}, path)
     >>> path.read_bytes()[1:4]
@@ -621,8 +576,7 @@ def plot_tsne(
             raise ValueError(
                 f"{name}: {len(groups)} groups for {len(embeddings)} embeddings"
             )
-    # 30, scikit-learn's default, if there are enough points.
-    perplexity = min(30, (len(embeddings) - 1) / 3)
+    perplexity = min(30, (len(embeddings) - 1) / 3)  # scikit-learn's default: 30
     points = TSNE(perplexity=perplexity, random_state=seed).fit_transform(embeddings)
 
     middle = (points.max(axis=0) + points.min(axis=0)) / 2
@@ -649,14 +603,9 @@ def plot_tsne(
             axes.set_title(f"{name} ({len(members)})", fontsize=_FONT + 1)
             continue
         axes.set_title(name, fontsize=_FONT + 1)
-        axes.legend(
-            loc="upper center",
-            bbox_to_anchor=(0.5, -0.02),
-            ncols=_columns(list(map(str, members))),
-            fontsize=_FONT - 2,
-            frameon=False,
-            markerscale=2,
-            handletextpad=0.1,
+        columns = _columns(list(map(str, members)))
+        _legend_below(
+            axes, -0.02, _FONT - 2, ncols=columns, markerscale=2, handletextpad=0.1
         )
     if title:
         figure.suptitle(title, fontsize=_FONT + 1, wrap=True)
@@ -664,7 +613,7 @@ def plot_tsne(
 
 
 def _columns(names: Sequence[str]) -> int:
-    """Counts the columns of names that fit into a legend as wide as a panel."""
+    """Returns how many columns of names fit below a panel."""
     return max(1, 60 // (max(map(len, names)) + 6))
 
 

@@ -1,4 +1,4 @@
-"""Tables of results that are not classes (dimensions, votes, emotions); by group."""
+"""Tables of results other than classes (dimensions, votes, emotions), and by group."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +18,7 @@ _TITLES = {
 
 
 def views(series: Series) -> list[Series]:
-    """Returns the setting, and the same runs by their other measures."""
+    """Returns the setting, and the same runs measured in their other ways."""
     return [replace(series, crossval=view) for view in series.crossval.views()]
 
 
@@ -143,27 +143,21 @@ def comparison(all_series: Sequence[Series]) -> list[Block]:
                 pooled = row["summary"]["pooled"][metric]
                 against = row["against_first"] or {}
                 known = series.speakers_known(corpus)
-                difference = against.get("difference")
-                sign = "+" if (difference or 0) > 0 else ""
+                difference, gain = against.get("difference"), NONE
+                if difference is not None:
+                    gain = "+" if difference > 0 else ""
+                    gain += kind.write(metric, difference)
                 cells.append(
                     [series.name, kind.write(metric, pooled["value"])]
-                    + [kind.bounds(metric, pooled["interval"] if known else None)]
-                    + [NONE if difference is None else sign]
+                    + [kind.bounds(metric, pooled["interval"] if known else None), gain]
                     + [
                         p_value(against.get(f"{test}_holm"))
                         for test in ("t_test", "permutation")
                     ]
                 )
-                if difference is not None:
-                    cells[-1][3] += kind.write(metric, difference)
             title = kind.title(metric)
-            header = [
-                "setting",
-                title,
-                "95 % over speakers",
-                f"{title} less the first's",
-            ]
-            header += ["p, over runs", "p, over speakers"]
+            header = ["setting", title, "95 % over speakers"]
+            header += [f"{title} less the first's", "p, over runs", "p, over speakers"]
             caption = f"{_TITLES[name]}, {corpus}: {kind.titles[metric]}"
             folded = metric != kind.first
             blocks.append(Table(caption, header, cells, folded=folded))

@@ -61,14 +61,15 @@ def write_report(
     True
     """
     all_series = read_series([Path(path) for path in paths])
+    several = len(all_series) > 1
     write_page(
         output,
-        _title(all_series),
+        f"{len(all_series)} settings compared" if several else all_series[0].name,
         [
             (series.name, _sections(series, own_corpora if audio else None))
             for series in tqdm(all_series, desc="settings", disable=None)
         ],
-        results.comparison(all_series) if len(all_series) > 1 else None,
+        results.comparison(all_series) if several else None,
         any(series.demo for series in all_series),
     )
 
@@ -124,12 +125,6 @@ def write_page(
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as part:
         part.write_text(page, encoding="utf-8")
-
-
-def _title(all_series: Sequence[Series]) -> str:
-    if len(all_series) == 1:
-        return all_series[0].name
-    return f"{len(all_series)} settings compared"
 
 
 def _sections(series: Series, own_corpora: Collection[str] | None) -> list[Section]:

@@ -1,4 +1,4 @@
-"""Sections on the origin of results: settings, cost, data, shared values."""
+"""Sections on the origin of results: settings, cost, data, and leaks."""
 
 import re
 from collections import Counter, defaultdict
@@ -62,7 +62,7 @@ def what_ran(series: Series) -> Section:
         items.append(("folds" if len(set(folds)) > 1 else "fold", _all_of(folds)))
     if not records:
         items.append(("seed", _all_of(crossval.seeds)))
-    items += _cost(records or [], crossval.cost)
+    items += _cost(records, crossval.cost)
     marks = {d.get("fingerprint") for d in told} - {None}
     if len(marks) == 1:
         items.append(("fingerprint of the split", marks.pop()))
@@ -114,7 +114,7 @@ def _all_of(values: Iterable[Any]) -> str:
 def _cost(
     records: Sequence[Mapping[str, Any]], cost: Mapping[str, Any]
 ) -> list[tuple[str, str]]:
-    """Makes the tables of time, memory, machine and versions."""
+    """Lists time, memory, machine and versions."""
     items = []
     seconds = [r["training_seconds"] for r in records if "training_seconds" in r]
     total = sum(seconds) if seconds else cost.get("training_seconds")
@@ -229,7 +229,7 @@ def _recorded_counts(parts: Mapping[str, Any]) -> Table:
 def _leaks(
     runs: Sequence[FinishedRun], recorded: Sequence[Mapping[str, Any]]
 ) -> list[Block]:
-    """Reports what parts share; counts it again if utterances are known."""
+    """Reports what the parts share: counted again if the utterances are known."""
     shared: dict[str, Counter[str]] = {key: Counter() for key in _KEYS}
     blocks: list[Block] = []
     told = [_flat(one.get("shared_between_parts", {})) for one in recorded]
@@ -260,7 +260,7 @@ def _leaks(
     if not pairs:
         return [*blocks, Note("What the parts share was not recorded.")]
     rows = [
-        [pair.replace("_", " ").replace("/", " and ")]
+        [_words(pair)]
         + [str(shared[key][pair]) if pair in shared[key] else NONE for key in _KEYS]
         for pair in pairs
     ]
@@ -272,22 +272,23 @@ def _leaks(
     most = ", the most of any run" if max(len(runs), len(recorded)) > 1 else ""
     header = ["parts", "speakers", "sessions", "texts"]
     blocks.append(Table(f"Shared between parts ({how}{most})", header, rows))
-    met = {pair: n for pair, n in shared["speaker"].items() if _is_training(pair)}
+    met = {
+        pair: count
+        for pair, count in shared["speaker"].items()
+        if "train" in pair and "test" in pair
+    }
     return [*blocks, *_verdict(met, runs)]
 
 
-def _is_training(pair: str) -> bool:
-    """Returns whether a pair consists of a training part and the test part."""
-    return "train" in pair and "test" in pair
+def _words(pair: str) -> str:
+    return pair.replace("_", " ").replace("/", " and ")
 
 
 def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
-    """Explains shared speakers of training and test."""
+    """Says whether training and test share speakers."""
     if any(met.values()):
         told = "; ".join(
-            f"{pair.replace('_', ' ').replace('/', ' and ')}: {count}"
-            for pair, count in met.items()
-            if count
+            f"{_words(pair)}: {count}" for pair, count in met.items() if count
         )
         text = (
             f"A training part and the test part share speakers ({told}). If that "
@@ -306,7 +307,7 @@ def _verdict(met: Mapping[str, int], runs: Sequence[FinishedRun]) -> list[Note]:
 
 
 def _flat(told: Mapping[str, Any]) -> dict[str, dict[str, int]]:
-    """Flattens to key, pair and count; the input may be per corpus."""
+    """Returns key to pair to count; corpora, if there are any, are put together."""
     flat: dict[str, dict[str, int]] = {}
     for key, value in told.items():
         inner = {key: value} if key in _KEYS else value

@@ -31,14 +31,13 @@ from speechbrain_ser_cl.results.text import (
     percent,
 )
 
-LONG_TITLES = {
+_LONG_TITLES = {
     "uar": "UAR (unweighted average recall)",
     "wa": "WA (share of correct utterances)",
     "macro_f1": "macro-F1",
 }
-MOST_IN_CHART = 30
-_WHEN = ("before", "after")
-FEW_SPEAKERS = 20  # see bootstrap_intervals
+_MOST_IN_CHART = 30
+_FEW_SPEAKERS = 20  # see bootstrap_intervals
 
 
 def metrics(series: Series, corpus: str) -> list[Block]:
@@ -48,9 +47,11 @@ def metrics(series: Series, corpus: str) -> list[Block]:
     mean, chance = summary["mean"], summary["chance"]
     frequent = float(confusion.sum(1).max() / confusion.sum())
     by_chance = {"uar": chance, "wa": frequent, "macro_f1": None}
-    units = f"{series.crossval.unit}s"
+    unit = series.crossval.unit
+    units = f"{unit}s"
     per_unit = summary[units]
-    intervals = {name: speaker_interval(series, corpus, name) for name in METRICS}
+    sentence = _sentence(series, corpus)
+    intervals = {name: _speaker_interval(series, corpus, name) for name in METRICS}
     test = series.runs[0].results.get("test", {}) if len(series.runs) == 1 else {}
     header = ["metric", "value"]
     header += [f"std over {units}"] if series.several else []
@@ -58,7 +59,7 @@ def metrics(series: Series, corpus: str) -> list[Block]:
     header += ["95 % over speakers", "by chance"]
     rows = []
     for name in METRICS:
-        cells = [LONG_TITLES[name], percent(mean[name])]
+        cells = [_LONG_TITLES[name], percent(mean[name])]
         if series.several:
             cells.append(percent(summary["std"][name]))
         else:
@@ -80,17 +81,16 @@ def metrics(series: Series, corpus: str) -> list[Block]:
             for name in METRICS
         ],
         f"Test results on {corpus}",
-        _sentence(series, corpus),
+        sentence,
         chance,
     )
     what = "Bars: 95 % bootstrap intervals over speakers. Dashed: chance level of UAR."
     what += f" Small dots: single {units}." if series.several else ""
     blocks: list[Block] = [
-        Note(_sentence(series, corpus)),
+        Note(sentence),
         Figure([chart], what, Table(caption, header, rows)),
     ]
     if series.several:
-        unit = series.crossval.unit
         seeds = ", mean over seeds" if unit == "fold" else ""
         rows = [
             [f"{unit} {one[unit]}", *(percent(one[name]) for name in METRICS)]
@@ -106,7 +106,7 @@ def _sentence(series: Series, corpus: str) -> str:
     """Describes the result in words."""
     summary = series.crossval.summary(corpus)
     uar, chance = summary["mean"]["uar"], summary["chance"]
-    interval = speaker_interval(series, corpus, "uar")
+    interval = _speaker_interval(series, corpus, "uar")
     speakers = summary["speakers"] if series.speakers_known(corpus) else None
     if speakers is None and len(series.runs) == 1:
         speakers = series.runs[0].results.get("test", {}).get("speakers")
@@ -119,7 +119,7 @@ def _sentence(series: Series, corpus: str) -> str:
         f"({corpus}){each} where guessing gives {percent(chance)} %."
     )
     if series.crossval.gap:
-        return f"{series.crossval.gap}. Of the others, which are not the whole: {text}"
+        return f"{series.crossval.gap}. The other runs only: {text}"
     if interval is None:
         missing = [
             run.results.get("test", {}).get("interval_speakers_missing")
@@ -130,7 +130,7 @@ def _sentence(series: Series, corpus: str) -> str:
     verdict = "above chance" if interval[0] > chance else "not clearly above chance"
     if interval[1] < chance:
         verdict = "below chance"
-    few = speakers is not None and speakers < FEW_SPEAKERS
+    few = speakers is not None and speakers < _FEW_SPEAKERS
     narrow = f" With only {speakers} speakers such an interval is too narrow."
     return (
         f"{text} With other speakers of the same kind it may be {bounds(interval)} % "
@@ -138,7 +138,7 @@ def _sentence(series: Series, corpus: str) -> str:
     )
 
 
-def speaker_interval(
+def _speaker_interval(
     series: Series, corpus: str, metric: str
 ) -> Sequence[float] | None:
     """Returns the 95 % interval over speakers, from pooled counts or from the runs."""
@@ -206,7 +206,10 @@ def calibration(series: Series) -> Section | None:
     curves["perfect calibration, validation"] = [[(0.0, 0.0), (100.0, 100.0)]]
     temperature = float(np.mean([one["temperature"] for one in found]))
     means = {
-        key: [float(np.mean([one[when][key] for one in found])) for when in _WHEN]
+        key: [
+            float(np.mean([one[when][key] for one in found]))
+            for when in ("before", "after")
+        ]
         for key in ("ece", "brier")
     }
     text = (
@@ -256,7 +259,7 @@ def per_class(series: Series, corpus: str) -> list[Block]:
 
 def _recall_interval(per_speaker: Mapping[str, Any], k: int) -> Sequence[float] | None:
     """Computes the 95 % bootstrap interval over speakers of a class' recall."""
-    # If only one class is tested, UAR is its recall.
+    # With utterances of one class only, UAR is the recall of that class.
     counts = np.stack([per_speaker[name][k] for name in sorted(per_speaker)])
     speaker, prediction = (
         np.indices(counts.shape).reshape(2, -1).repeat(counts.ravel(), axis=1)
@@ -284,7 +287,7 @@ def per_speaker(series: Series, corpus: str) -> list[Block]:
             (float(values["uar"]), float(values["wa"]), speaker, matrix, present)
         )
     rows.sort(key=lambda row: (row[0], row[2]))
-    shown = rows[:MOST_IN_CHART]
+    shown = rows[:_MOST_IN_CHART]
     summary = series.crossval.summary(corpus)
     worst, best = rows[0], rows[-1]
     description = (
@@ -353,7 +356,7 @@ def comparison(all_series: Sequence[Series]) -> Section:
             summary, against = row["summary"], row["against_first"] or {}
             tested |= bool(against)
             unit = series.crossval.unit
-            interval = speaker_interval(series, corpus, "uar")
+            interval = _speaker_interval(series, corpus, "uar")
             n_units = len(summary[f"{unit}s"])
             chart.append(
                 ChartRow(

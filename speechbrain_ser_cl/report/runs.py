@@ -43,7 +43,7 @@ _CORPORA = ("source", "target", "target_split")
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """The files of one training; all except ``results`` may be missing.
+    """What the folder of one run contains; all except ``results`` may be missing.
 
     Arguments
     ---------
@@ -52,11 +52,11 @@ class FinishedRun:
     results : dict
         ``results.json``.
     history : list of dict
-        Contents of ``history.json``: one row per epoch.
+        ``history.json``: one row per epoch.
     predictions : Predictions or None
-        Contents of ``predictions.csv``.
+        ``predictions.csv``.
     parts : dict
-        Contents of ``utterances.csv``: name of the part to its utterances.
+        ``utterances.csv``: name of a part to its utterances.
     settings : str
         Text of ``hyperparams.yaml``.
 
@@ -75,20 +75,20 @@ class FinishedRun:
 
     @property
     def fold(self) -> int | None:
-        """Fold and seed from the folder names of ``ser-cl crossval``."""
+        """Number of the fold, from the folder names of ``ser-cl crossval``."""
         names = [re.fullmatch(r"fold-(\d+)", name) for name in self.folder.parts]
         folds = [int(match[1]) for match in names if match]
         return folds[-1] if folds else None
 
     @property
     def name(self) -> str:
-        """Name for readers."""
+        """Fold and seed in words."""
         fold = "" if self.fold is None else f"fold {self.fold}, "
         return f"{fold}seed {self.results.get('seed', '?')}"
 
     @property
     def embeddings(self) -> Path | None:
-        """Contents of ``embeddings.npz``, if it exists."""
+        """Path of ``embeddings.npz``, if it exists."""
         path = self.folder / "embeddings.npz"
         return path if path.exists() else None
 
@@ -99,7 +99,7 @@ class FinishedRun:
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the classes, if known."""
+        """Names of the classes; ``class 0``, … if they are unknown."""
         if self.predictions is not None:
             return self.predictions.class_names
         if "class_names" in self.results:
@@ -108,7 +108,7 @@ class FinishedRun:
         return [f"class {k}" for k in range(n_classes)]
 
     def sums(self) -> RunSums:
-        """Tests results, as sums by speaker and group."""
+        """Sums the test results by speaker and group."""
         if self.parts and (self.predictions is not None or self.kind != "classes"):
             return read_sums(self.folder, self.results)
         return RunSums(
@@ -121,7 +121,7 @@ class FinishedRun:
         return str(self.results.get("kind", "classes"))
 
     def _counts(self) -> dict[str, dict[str, np.ndarray]]:
-        """Returns corpus to speaker to counts (C, C), for a run without parts."""
+        """Returns counts (C, C) by corpus and speaker, for a run without parts."""
         corpus = self.results.get("target", "test")
         if self.predictions is None:
             return {
@@ -151,7 +151,7 @@ class Series:
     name : str
         Name of the setting.
     runs : list of FinishedRun
-        None if there is only ``crossval.json``.
+        Empty if there is only ``crossval.json``.
     crossval : CrossValidation
         The results as confusion counts by corpus and speaker.
 
@@ -185,7 +185,7 @@ class Series:
 @dataclass
 class _Group:
     about: dict[str, Any]
-    corpora: dict[str, Any]  # speaker name in a run without folds
+    corpora: dict[str, Any]
     path: Path | None = None
     crossval: CrossValidation | None = None
     runs: list[FinishedRun] = field(default_factory=list)
@@ -310,7 +310,7 @@ def _shared_depth(crossval: Path | None, file: Path) -> int:
 
 
 def _names(found: Sequence[tuple[Path, _Group]]) -> list[str]:
-    """Names the settings; adds the folder if names are equal."""
+    """Names the settings; adds what differs between settings of one name."""
     folders = [path.resolve() for path, _ in found]
     above = Path(os.path.commonpath(folders))
     known = []

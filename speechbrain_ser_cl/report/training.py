@@ -42,15 +42,10 @@ def learning_curves(series: Series) -> Section | None:
             )
         )
     columns = [(chart, curve) for chart, lines in curves.items() for curve in lines]
-    epochs = sorted(
-        {
-            e
-            for lines in curves.values()
-            for c in lines.values()
-            for ln in c
-            for e, _ in ln
-        }
-    )
+    every = [
+        line for lines in curves.values() for runs_ in lines.values() for line in runs_
+    ]
+    epochs = sorted({epoch for line in every for epoch, _ in line})
     rows = []
     for epoch in epochs:
         cells = [f"{epoch:g}"]

@@ -1,9 +1,13 @@
 """Sections on single utterances: a map of all, and the worst mistakes."""
 
+import base64
+import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import soundfile
 
 from speechbrain_ser_cl.corpora.card import Licence
 from speechbrain_ser_cl.corpora.licences import licence_of
@@ -23,12 +27,12 @@ from speechbrain_ser_cl.report.embedding_map import (
 )
 from speechbrain_ser_cl.report.provenance import without_places
 from speechbrain_ser_cl.report.runs import FinishedRun, Series
-from speechbrain_ser_cl.report.snippets import MOST_SECONDS, data_uri
 from speechbrain_ser_cl.results.embeddings import Embeddings, read_embeddings
 from speechbrain_ser_cl.results.text import NONE, percent
-from speechbrain_ser_cl.utils.audio import AudioError
+from speechbrain_ser_cl.utils.audio import SAMPLE_RATE, AudioError, load_audio
 
-MOST_MISTAKES = 20
+_MOST_MISTAKES = 20
+_MOST_SECONDS = 8.0
 _OWN = Licence(
     "shared with its owner's permission", share_audio=True, source="own corpus"
 )
@@ -66,8 +70,8 @@ def embeddings(series: Series) -> Section | None:
     of = f"{points} of {total}" if points < total else f"{total}"
     what = f" of {run.name}" if series.several else ""
     caption = (
-        f"t-SNE map of {of} test embeddings{what}: near points are alike, distances "
-        "between groups and their sizes mean nothing. Symbols: true class."
+        f"t-SNE map of {of} test embeddings{what}: near points are alike; distances "
+        "between groups and their sizes have no meaning. Symbols: true class."
     )
     described = "; ".join(f"{a}: {s} % of neighbours alike" for a, s, _ in rows)
     chart = scatter(
@@ -118,7 +122,7 @@ def mistakes(
     series: Series, corpus: str, own_corpora: Collection[str] | None = None
 ) -> list[Block]:
     """Lists the most confident wrong predictions; ``own_corpora`` None: no audio."""
-    found = _worst(series.runs, corpus, MOST_MISTAKES)
+    found = _worst(series.runs, corpus)
     if not any(run.predictions for run in series.runs):
         return [Note("There is no predictions.csv beside the results.")]
     if not found:
@@ -151,7 +155,7 @@ def mistakes(
     return [*notes, Mistakes(caption, list(columns), rows, texts, sounds)]
 
 
-def _worst(runs: Iterable[FinishedRun], corpus: str, most: int) -> list[dict[str, Any]]:
+def _worst(runs: Iterable[FinishedRun], corpus: str) -> list[dict[str, Any]]:
     """Finds the wrong utterances with the lowest mean probability of the true class."""
     of_id: dict[str, list[Any]] = {}
     known: dict[str, Labelled] = {}
@@ -186,13 +190,13 @@ def _worst(runs: Iterable[FinishedRun], corpus: str, most: int) -> list[dict[str
             }
         )
     mistakes.sort(key=lambda m: (m["p_label"], m["id"]))
-    return mistakes[:most]
+    return mistakes[:_MOST_MISTAKES]
 
 
 def _sounds(
     found: Sequence[Mapping[str, Any]], own_corpora: Collection[str]
 ) -> tuple[list[str | None], list[Note]]:
-    """Makes a data URI for each mistake, and notes on the corpora's licences."""
+    """Returns a data URI for each mistake, and notes on the corpora's licences."""
     sounds: list[str | None] = []
     terms, lost = {}, []
     for one in found:
@@ -207,7 +211,7 @@ def _sounds(
         sound = None
         if licence is not None and licence.share_audio:
             try:
-                sound = data_uri(utterance.path)
+                sound = _data_uri(utterance.path)
             except AudioError as error:
                 lost.append(without_places(str(error)))
         sounds.append(sound)
@@ -223,7 +227,7 @@ def _sounds(
         else:
             text = (
                 f"Audio of {corpus}: {licence.source}; {licence.name}; at most the "
-                f"first {MOST_SECONDS:g} s, 16 kHz."
+                f"first {_MOST_SECONDS:g} s, 16 kHz."
             )
         notes.append(Note(text))
     if not terms:
@@ -233,3 +237,12 @@ def _sounds(
         text = f"Audio that could not be read: {len(lost)} files; the first: {lost[0]}"
         notes.append(Note(text, warning=True))
     return sounds, notes
+
+
+def _data_uri(path: Path) -> str:
+    """Encodes the beginning of an audio file as FLAC, which every browser plays."""
+    samples = load_audio(path).numpy()[: int(_MOST_SECONDS * SAMPLE_RATE)]
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    return f"data:audio/flac;base64,{encoded}"
