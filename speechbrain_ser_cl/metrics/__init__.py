@@ -27,7 +27,6 @@ from speechbrain_ser_cl.metrics.pwcca import (
     canonical_correlations,
     pwcca,
 )
-from speechbrain_ser_cl.metrics.resampling import paired_test
 from speechbrain_ser_cl.metrics.similarity import (
     pair_similarities,
     write_similarities,
@@ -48,7 +47,6 @@ __all__ = [
     "group_summary",
     "macro_f1_of_all",
     "multilabel_summary",
-    "paired_test",
     "reliability",
     "rescale",
     "vote_metrics",

@@ -10,6 +10,8 @@ from scipy.special import log_softmax, softmax
 from speechbrain_ser_cl.metrics.classification import _checked
 from speechbrain_ser_cl.metrics.resampling import Floats
 
+_BINS = 15
+
 
 def _logits(logits: ArrayLike) -> Floats:
     array = np.asarray(logits, dtype=np.float64)
@@ -77,10 +79,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
     return float(np.exp(-fitted.x))
 
 
-def reliability(
-    probabilities: ArrayLike, labels: ArrayLike, n_bins: int = 15
-) -> dict[str, Any]:
-    """Compares confidence with accuracy, in bins of equal width.
+def reliability(probabilities: ArrayLike, labels: ArrayLike) -> dict[str, Any]:
+    """Compares confidence with accuracy, in 15 bins of equal width.
 
     With the utterances of bin b, ECE = sum_b n_b / N abs(accuracy_b - confidence_b),
     and Brier = mean sum_c (p_c - y_c)².
@@ -91,8 +91,6 @@ def reliability(
         (N, C), rows sum to 1.
     labels : array_like of int
         (N,).
-    n_bins : int
-        Number of bins, at least 1.
 
     Returns
     -------
@@ -121,19 +119,17 @@ def reliability(
     if (p < 0).any() or not np.allclose(p.sum(1), 1, atol=1e-4):
         raise ValueError("probabilities: expected rows of at least 0 with sum 1")
     y, said = _checked(labels, p.argmax(1), p.shape[1])
-    if n_bins < 1:
-        raise ValueError(f"n_bins is {n_bins}, expected at least 1")
     confidence = p.max(1)
     right = said == y
     # A confidence at an edge belongs to the lower bin.
-    index = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    counts = np.bincount(index, minlength=n_bins)
-    sure = np.bincount(index, confidence, n_bins)
-    hits = np.bincount(index, right, n_bins)
+    index = np.clip(np.ceil(confidence * _BINS).astype(int) - 1, 0, _BINS - 1)
+    counts = np.bincount(index, minlength=_BINS)
+    sure = np.bincount(index, confidence, _BINS)
+    hits = np.bincount(index, right, _BINS)
     bins = [
         {
-            "low": b / n_bins,
-            "high": (b + 1) / n_bins,
+            "low": b / _BINS,
+            "high": (b + 1) / _BINS,
             "count": int(n),
             "confidence": float(sure[b] / n) if n else None,
             "accuracy": float(hits[b] / n) if n else None,
@@ -181,10 +177,7 @@ def rescale(probabilities: ArrayLike, temperature: float) -> Floats:
 
 
 def calibration_summary(
-    probabilities: ArrayLike,
-    labels: ArrayLike,
-    temperature: float,
-    n_bins: int = 15,
+    probabilities: ArrayLike, labels: ArrayLike, temperature: float
 ) -> dict[str, Any]:
     """Computes test calibration before and after a temperature.
 
@@ -194,8 +187,6 @@ def calibration_summary(
         Probabilities (N, C) and labels (N,) of the test utterances.
     temperature : float
         From :func:`fit_temperature` on validation utterances.
-    n_bins : int
-        Number of bins, at least 1.
 
     Returns
     -------
@@ -214,9 +205,8 @@ def calibration_summary(
     >>> round(found["before"]["ece"], 3), round(found["after"]["ece"], 3)
     (0.15, 0.0)
     """
-    scaled = rescale(probabilities, temperature)
     return {
         "temperature": temperature,
-        "before": reliability(probabilities, labels, n_bins),
-        "after": reliability(scaled, labels, n_bins),
+        "before": reliability(probabilities, labels),
+        "after": reliability(rescale(probabilities, temperature), labels),
     }

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 METRICS = ("uar", "wa", "macro_f1")
-# With fewer units, resamples have so few different values that intervals are
-# meaningless.
+# With fewer units, resamples take so few values that an interval has no meaning.
 MIN_GROUPS = 5
 _MOST_REDRAWN = 100  # attempts to draw a resample that has all classes
 
@@ -48,7 +47,7 @@ def _checked(
 
 
 def _confusion(labels: ArrayLike, predictions: ArrayLike, n_classes: int) -> np.ndarray:
-    """Counts (C, C), true class first."""
+    """Counts utterances by true class and prediction (C, C)."""
     labels, predictions = _checked(labels, predictions, n_classes)
     counts = np.bincount(labels * n_classes + predictions, minlength=n_classes**2)
     return counts.reshape(n_classes, n_classes)
@@ -345,31 +344,37 @@ def summary(
     >>> report["interval_speakers_missing"]
     '2 speakers, an interval needs 5'
     """
-    values = classification_metrics(labels, predictions, n_classes)
-    intervals = bootstrap_intervals(labels, predictions, n_classes)
-    if speakers is None:
-        n_speakers, missing = None, "the speakers are not known"
-        over_speakers = dict.fromkeys(METRICS)
-    else:
-        speakers = list(speakers)
-        n_speakers, missing = len(set(speakers)), None
-        over_speakers = bootstrap_intervals(labels, predictions, n_classes, speakers)
-        if n_speakers < MIN_GROUPS:
-            missing = f"{n_speakers} speakers, an interval needs {MIN_GROUPS}"
     confusion = _confusion(labels, predictions, n_classes)
+    values = metrics_of_confusion(confusion)
+    intervals = bootstrap_intervals(labels, predictions, n_classes)
+    over_speakers: dict[str, Any] = dict.fromkeys(METRICS)
+    if speakers is not None:
+        speakers = list(speakers)
+        over_speakers = bootstrap_intervals(labels, predictions, n_classes, speakers)
     report = {
         name: {
-            "value": values[name],
+            "value": float(values[name]),
             "interval": intervals[name],
             "interval_speakers": over_speakers[name],
         }
         for name in METRICS
     }
-    return report | {
+    return {
+        **report,
         "chance": chance_uar(n_classes),
         "utterances": int(confusion.sum()),
-        "speakers": n_speakers,
         "class_counts": confusion.sum(1).tolist(),
         "confusion_matrix": confusion.tolist(),
-        "interval_speakers_missing": missing,
+        **about_speakers(speakers),
     }
+
+
+def about_speakers(speakers: Sequence[Any] | None) -> dict[str, Any]:
+    """Counts speakers, and says why there is no interval over them (None: there is)."""
+    if speakers is None:
+        number, missing = None, "the speakers are not known"
+    else:
+        number, missing = len(set(speakers)), None
+        if number < MIN_GROUPS:
+            missing = f"{number} speakers, an interval needs {MIN_GROUPS}"
+    return {"speakers": number, "interval_speakers_missing": missing}

@@ -146,7 +146,7 @@ def _of_emotions(sums: Array) -> dict[str, Array]:
 
 
 def vote_sums(votes: ArrayLike, probabilities: ArrayLike) -> Array:
-    """Computes the sums of probabilities and votes.
+    """Computes the sums of :func:`~.votes.vote_metrics`.
 
     Arguments
     ---------
@@ -156,7 +156,7 @@ def vote_sums(votes: ArrayLike, probabilities: ArrayLike) -> Array:
     Returns
     -------
     numpy.ndarray
-        (N, 7).
+        (N, 7): KL, JS, cosine, Brier, 1, agreement, whether there is a majority.
 
     Example
     -------
@@ -304,9 +304,7 @@ def look_up(metric: str) -> tuple[str, bool] | None:
     return None
 
 
-def sum_intervals(
-    kind: Kind, sums: Array, n_resamples: int = 1000, seed: int = 0
-) -> dict[str, tuple[float, float] | None]:
+def sum_intervals(kind: Kind, sums: Array) -> dict[str, tuple[float, float] | None]:
     """Computes 95 % percentile bootstrap intervals over speakers, from their sums.
 
     Arguments
@@ -315,10 +313,6 @@ def sum_intervals(
         Kind of the results.
     sums : numpy.ndarray
         Sums of each speaker (S, ...).
-    n_resamples : int
-        Number of resamples, at least 1.
-    seed : int
-        Seed of the resampling.
 
     Returns
     -------
@@ -335,10 +329,14 @@ def sum_intervals(
     """
     if len(sums) < MIN_GROUPS:
         return dict.fromkeys(kind.titles)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(len(sums), [1 / len(sums)] * len(sums), size=n_resamples)
-    values = kind.measure(np.tensordot(draws, sums, 1))
+    values = kind.measure(np.tensordot(_draws(len(sums), 1000), sums, 1))
     return {name: _middle(value) for name, value in values.items()}
+
+
+def _draws(n_speakers: int, n_resamples: int) -> NDArray[np.int64]:
+    """Draws how often each speaker is in each resample (R, S); always the same."""
+    rng = np.random.default_rng(0)
+    return rng.multinomial(n_speakers, [1 / n_speakers] * n_speakers, size=n_resamples)
 
 
 def _middle(values: Array) -> tuple[float, float] | None:
@@ -355,9 +353,8 @@ def group_summary(
     metric: str,
     sums: Mapping[tuple[str, Hashable], Array],
     n_resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Any]:
-    """Computes a metric of each group, the worst group and the gap.
+    """Computes a metric for each group of utterances, the worst group and the gap.
 
     Arguments
     ---------
@@ -369,8 +366,6 @@ def group_summary(
         (group, speaker) to the sums of the speaker's utterances in that group.
     n_resamples : int
         Number of bootstrap resamples over speakers.
-    seed : int
-        Seed of the resampling.
 
     Returns
     -------
@@ -398,10 +393,7 @@ def group_summary(
     if metric not in kind.titles:
         raise ValueError(f"{metric!r} is none of {', '.join(kind.titles)}")
     speakers = sorted({speaker for _, speaker in sums}, key=str)
-    rng = np.random.default_rng(seed)
-    draws = rng.multinomial(
-        len(speakers), [1 / len(speakers)] * len(speakers), size=n_resamples
-    )
+    draws = _draws(len(speakers), n_resamples)
     found: dict[str, Any] = {}
     resampled = []
     for group in sorted({group for group, _ in sums}):

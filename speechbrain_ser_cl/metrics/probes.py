@@ -7,8 +7,7 @@ import numpy as np
 import scipy  # imports submodules when they are used
 from numpy.typing import ArrayLike
 
-# scikit-learn is imported in functions, so that users of classification metrics need
-# not wait for it.
+# scikit-learn is imported in functions: it takes long, and other metrics do without.
 _BLOCK = 1024
 
 

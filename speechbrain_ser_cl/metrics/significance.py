@@ -1,8 +1,8 @@
 """Significance tests between settings.
 
-Tests over folds ask whether other training data and folds would reverse the difference;
-tests over speakers ask the same of other test speakers. Several comparisons with one
-baseline are corrected by Holm's method.
+Tests over folds ask whether the difference would remain with other training data and
+folds; tests over speakers, whether it would remain with other test speakers. Several
+comparisons with one baseline are corrected by Holm's method.
 """
 
 from collections.abc import Mapping, Sequence
@@ -266,8 +266,6 @@ def rank_methods(values: ArrayLike, level: float = 0.05) -> dict[str, Any]:
     >>> found["mean_ranks"], round(found["critical_difference"], 2)
     ([1.0, 2.0, 3.0], 1.91)
     """
-    from scipy import stats
-
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(
@@ -275,20 +273,23 @@ def rank_methods(values: ArrayLike, level: float = 0.05) -> dict[str, Any]:
             f"found shape {values.shape}"
         )
     k, n = values.shape
-    ranks = stats.rankdata(-values, axis=0).mean(axis=1)
+    ranks = scipy.stats.rankdata(-values, axis=0).mean(axis=1)
     unit = np.sqrt(k * (k + 1) / (6 * n))
     best = int(ranks.argmin())
     z = (ranks - ranks[best]) / unit
     friedman = None
     if k > 2 and n > 1 and (values != values[0]).any():
-        friedman = float(stats.friedmanchisquare(*values).pvalue)
-    quantile = stats.studentized_range.ppf(1 - level, k, np.inf) / np.sqrt(2)
+        friedman = float(scipy.stats.friedmanchisquare(*values).pvalue)
+    quantile = scipy.stats.studentized_range.ppf(1 - level, k, np.inf) / np.sqrt(2)
     return {
         "mean_ranks": ranks.tolist(),
         "friedman": friedman,
         "critical_difference": float(quantile * unit),
         "best": best,
         "against_best": holm(
-            [None if i == best else float(2 * stats.norm.sf(z[i])) for i in range(k)]
+            [
+                None if i == best else float(2 * scipy.stats.norm.sf(z[i]))
+                for i in range(k)
+            ]
         ),
     }

@@ -9,7 +9,7 @@ from scipy.special import rel_entr
 
 from speechbrain_ser_cl.metrics.resampling import Floats, entries
 
-_SMALLEST = 1e-12  # Lower bound of probabilities in KL.
+_SMALLEST = 1e-12  # lower bound of probabilities in KL
 
 
 def _shares(name: str, values: ArrayLike) -> Floats:

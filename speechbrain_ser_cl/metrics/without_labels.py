@@ -1,11 +1,11 @@
-"""Selects a model or an epoch for speech without labels.
+"""Criteria that select a model or an epoch for speech without labels.
 
-Each criterion is larger for models that it considers better. None is reliable: tables
-that use them also show their rank correlation with the true UAR.
+Larger is better. None is reliable: tables that use them also show their rank
+correlation with the true UAR.
 """
 
 import numpy as np
-import scipy  # imports its parts when they are used
+import scipy  # imports submodules when they are used
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
@@ -26,18 +26,18 @@ def criteria(
     source_labels: ArrayLike,
     source_embeddings: ArrayLike,
 ) -> dict[str, float]:
-    """Computes all criteria of one model.
+    """Computes each criterion for one model.
 
     Arguments
     ---------
     probabilities : array_like of float
         (M, C) of target utterances.
     embeddings : array_like of float
-        (M, D) of the same.
+        (M, D) of the same utterances.
     source_probabilities : array_like of float
         (N, C) of labelled source utterances that no model was trained on.
     source_labels : array_like of int
-        (N,), their classes.
+        Their classes (N,).
     source_embeddings : array_like of float
         (N, D).
 
@@ -49,8 +49,8 @@ def criteria(
     Raises
     ------
     ValueError
-        If the rows are no probabilities, shapes do not fit, or there are fewer than 4
-        rows of a domain.
+        If rows are not probabilities, shapes do not fit together, or a domain has fewer
+        than 4 rows.
 
     Example
     -------
@@ -81,7 +81,7 @@ def rank_correlation(values: ArrayLike, truth: ArrayLike) -> float | None:
     Returns
     -------
     float or None
-        Spearman's rho in [-1, 1]; None of fewer than 3 models or of equal values.
+        Spearman's rho in [-1, 1]; None for fewer than 3 models or equal values.
 
     Example
     -------
@@ -126,7 +126,7 @@ def mutual_information(probabilities: ArrayLike) -> float:
     0.0
     """
     p = _probabilities(probabilities)
-    return max(0.0, _entropy(p.mean(axis=0)) - float(np.mean(_entropies(p))))
+    return max(0.0, float(_entropies(p.mean(axis=0)) - np.mean(_entropies(p))))
 
 
 def neighborhood_density(probabilities: ArrayLike, temperature: float = 0.05) -> float:
@@ -256,7 +256,3 @@ def _probabilities(values: ArrayLike) -> Floats:
 def _entropies(p: Floats) -> Floats:
     logs = np.log(p, where=p > 0, out=np.zeros_like(p))
     return np.asarray(-(p * logs).sum(axis=-1))
-
-
-def _entropy(p: Floats) -> float:
-    return float(_entropies(p))

@@ -21,7 +21,6 @@ from speechbrain_ser_cl.metrics import (
     kinds,
     macro_f1_of_all,
     multilabel_summary,
-    paired_test,
     reliability,
     rescale,
     vote_metrics,
@@ -220,26 +219,6 @@ def test_measures_of_sums_are_those_of_utterances():
     for name, value in KINDS["emotions"].measure(sums).items():
         assert value == pytest.approx(multilabel_summary(true, said)[name]["value"])
     assert KINDS["emotions"].number(sums) == 40
-
-
-def test_paired_test_is_that_of_an_exhaustive_loop():
-    labels = RNG.normal(size=15)
-    a, b = labels + RNG.normal(0, 0.5, 15), labels + RNG.normal(0, 1.5, 15)
-    speakers = np.arange(15) % 5
-
-    def error(x):
-        return float(np.abs(x - labels).mean())
-
-    larger = []
-    for bits in range(32):
-        swap = np.array([bits >> s & 1 for s in speakers], dtype=bool)
-        first, second = np.where(swap, b, a), np.where(swap, a, b)
-        larger.append(
-            abs(error(first) - error(second)) >= abs(error(a) - error(b)) - 1e-12
-        )
-    assert paired_test(error, a, b, speakers) == pytest.approx(np.mean(larger))
-    assert 0 < paired_test(error, a, b, speakers, n_resamples=20) <= 1
-    assert paired_test(error, a, a, speakers) == 1
 
 
 def test_an_interval_over_speakers_covers_the_true_concordance():
