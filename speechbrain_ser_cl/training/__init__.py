@@ -16,7 +16,6 @@ from speechbrain_ser_cl.training.cross_entropy import (
 from speechbrain_ser_cl.training.embeddings import write_embedding_test
 from speechbrain_ser_cl.training.epochs import RoundCounter
 from speechbrain_ser_cl.training.frozen import (
-    FrozenSSL,
     is_frozen,
     keep_features,
     keep_frames,
@@ -61,7 +60,6 @@ from speechbrain_ser_cl.training.views import ViewFeatures, take_unusable
 
 __all__ = [
     "AtomicCheckpointer",
-    "FrozenSSL",
     "History",
     "Launch",
     "RoundCounter",

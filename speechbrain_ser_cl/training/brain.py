@@ -129,8 +129,8 @@ class SERBrain(sb.Brain):
 
     @override
     def _wrap_distributed(self) -> None:
-        # SpeechBrain converts every batch norm to SyncBatchNorm, which works only on
-        # GPUs and would remove the mask from batch norms that ignore padding.
+        # SpeechBrain converts every batch norm to SyncBatchNorm, which works on GPUs
+        # only, and which replaces batch norms that ignore padding by some that do not.
         if not self.distributed_launch:
             super()._wrap_distributed()
             return
@@ -463,11 +463,10 @@ class SERBrain(sb.Brain):
 
 
 def _synchronised(module: torch.nn.Module) -> torch.nn.Module:
-    """Makes plain batch norms use the statistics of all processes, not others."""
+    """Makes plain batch norms use the statistics of all processes."""
     if type(module) in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
-        synchronised: torch.nn.Module
-        synchronised = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return synchronised
+        found: torch.nn.Module = torch.nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return found
     for name, child in module.named_children():
         setattr(module, name, _synchronised(child))
     return module
@@ -475,7 +474,7 @@ def _synchronised(module: torch.nn.Module) -> torch.nn.Module:
 
 def unwrap(module: torch.nn.Module) -> torch.nn.Module:
     """Returns a module without its DistributedDataParallel wrapper."""
-    if isinstance(module, torch.nn.parallel.DistributedDataParallel):
+    if isinstance(module, DistributedDataParallel):
         inner: torch.nn.Module = module.module
         return inner
     return module

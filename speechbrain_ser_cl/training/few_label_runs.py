@@ -131,7 +131,7 @@ def do_full_runs(
     runs: Iterable[FewLabelRun],
     train: Callable[[FewLabelRun], FullRun],
 ) -> list[dict[str, Any]]:
-    """Trains with all labels, each run in its own folder, unless it is finished.
+    """Trains with all labels, each run in its own folder; skips finished runs.
 
     The folders are ``<method>/<view>``, with the files that ``write_run`` writes.
 
@@ -234,10 +234,10 @@ def do_few_label_runs(
         try:
             row = json.loads(line)
             rows[_key(row)] = row
-        except (ValueError, TypeError, KeyError):  # left by a killed run
+        except (ValueError, TypeError, KeyError):  # cut off by a kill
             continue
     with open(journal, "a", encoding="utf-8") as file:
-        file.write("\n")  # a killed run may have left an incomplete line
+        file.write("\n")  # ends a line that was cut off
         for run in tqdm(list(runs), "few labels"):
             key = tuple(run._replace(method=titles[run.method]))
             if key not in rows:

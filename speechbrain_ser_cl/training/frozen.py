@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from speechbrain.utils.distributed import if_main_process
 from torch import Tensor, nn
 
@@ -15,49 +14,10 @@ from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.dataset import Read, middle, steps_of, waveform
 from speechbrain_ser_cl.data.features.cache import FeatureCache, weights_hash
 from speechbrain_ser_cl.data.features.place import features_folder
-from speechbrain_ser_cl.nnet import EmotionClassifier, MeanPooling
-from speechbrain_ser_cl.training.brain import unwrap
+from speechbrain_ser_cl.nnet import EmotionClassifier
 from speechbrain_ser_cl.training.utterance_features import keep_pooled
 
 _NO_CONTEXT = nullcontext()
-
-
-def encode(
-    backbone: nn.Module, speech: Tensor, lengths: Tensor | None = None
-) -> tuple[Tensor, Tensor | None]:
-    """Runs an encoder on waveforms, or on outputs of its frozen layers.
-
-    Arguments
-    ---------
-    backbone : torch.nn.Module
-        A ``WeightedSSL``, possibly in ``DistributedDataParallel``.
-    speech : torch.Tensor
-        Waveforms (B, T), or states (B, T', K, D) from :func:`keep_states`.
-    lengths : torch.Tensor, optional
-        Relative lengths (B,), in samples or in frames. None: no padding.
-
-    Returns
-    -------
-    frames : torch.Tensor
-        (B, T', D).
-    lengths : torch.Tensor or None
-        Relative lengths in frames (B,); None if no lengths were given.
-
-    Example
-    -------
-    >>> backbone = WeightedSSL({"model_type": "whisper", "d_model": 16,
-    ...     "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32})
-    >>> frames, lengths = encode(backbone, torch.randn(2, 8000), torch.ones(2))
-    >>> frames.shape, lengths
-    (torch.Size([2, 25, 16]), tensor([1., 1.]))
-    """
-    if speech.dim() == 4:
-        return backbone(speech.transpose(1, 2), lengths), lengths
-    frames = backbone(speech, lengths)
-    if lengths is not None:
-        inner: Any = unwrap(backbone)
-        lengths = inner.frame_lengths(lengths, speech.shape[1])
-    return frames, lengths
 
 
 def keep_states(
@@ -86,7 +46,7 @@ def keep_states(
     context : context manager
         Context of the computation, such as the ``evaluation_ctx`` of a Brain.
     dtype : str
-        Type of the stored values: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
+        Type of stored values: ``"float16"``, ``"bfloat16"`` or ``"float32"``.
 
     Returns
     -------
@@ -104,7 +64,6 @@ def keep_states(
         "precision": precision,
     }
     cache = FeatureCache(folder, key, dtype)
-
     device = backbone.layer_weights.device
 
     def states(wav: Tensor) -> Tensor:
@@ -127,7 +86,7 @@ def is_frozen(backbone: nn.Module) -> bool:
     Returns
     -------
     bool
-        True if its stages are frozen.
+        False for an encoder of which a part is trained.
     """
     return isinstance(backbone, WeightedSSL) and not any(
         p.requires_grad for p in backbone.encoder.parameters()
@@ -185,7 +144,7 @@ def trained_parts(modules: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
     Returns
     -------
     dict
-        The same, or with the model's trained parts in its place.
+        The same modules; the trained parts in place of a model with a frozen encoder.
     """
     model: Any = modules["model"]
     encoder = model.encoder
@@ -230,12 +189,13 @@ def keep_frames(
         "precision": precision,
     }
     cache = FeatureCache(folder, key, dtype)
-
     device = backbone.layer_weights.device
 
     def frames(speech: Tensor) -> Tensor:
+        x = speech if speech.dim() == 1 else speech.transpose(0, 1)
         with context:
-            return encode(backbone, speech[None].to(device))[0][0]
+            found: Tensor = backbone(x[None].to(device))[0]
+        return found
 
     cache.fill(utterances, frames, read=read)
     return partial(_as_it_is, cache)
@@ -275,159 +235,3 @@ def _time_first(cache: FeatureCache, utterance: Utterance) -> Tensor:
 
 def _as_it_is(cache: FeatureCache, utterance: Utterance) -> Tensor:
     return cache[utterance.id]
-
-
-class FrozenSSL(nn.Module):
-    r"""Mixes and pools cached layers of a frozen encoder.
-
-    The encoder's output is cached; the learned parts (layer weights, pooling) are
-    computed here. With :class:`~speechbrain_ser_cl.nnet.MeanPooling` directly after the
-    weighted sum, only the means of the layers are needed,
-
-    .. math::
-        \frac{1}{T} \sum_t \sum_l w_l h_{l,t} = \sum_l w_l \frac{1}{T} \sum_t h_{l,t}
-
-    and the cache contains L + 1 vectors per utterance in float32. Otherwise it contains
-    the frames of all layers in float16, T times as many numbers of half the size. Each
-    utterance is encoded alone: without padding and without augmentation.
-
-    Arguments
-    ---------
-    backbone : WeightedSSL
-        Encoder with ``freeze="all"``. Its layer weights are shared, not copied: after
-        training, ``pooling(backbone(wavs))`` gives the same result.
-    pooling : torch.nn.Module, optional
-        Masked pooling, ``pooling(frames, lengths)``. None: :meth:`forward` returns
-        frames.
-
-    Attributes
-    ----------
-    pooled : bool
-        Whether means are cached instead of frames.
-
-    Raises
-    ------
-    ValueError
-        If the backbone is not frozen.
-
-    Example
-    -------
-    >>> from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
-    >>> config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2,
-    ...     "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
-    >>> frozen = FrozenSSL(WeightedSSL(config, freeze="all"), MeanPooling())
-    >>> folder = getfixture("tmp_path")
-    >>> utterances = read_synthetic(write_synthetic(
-    ...     folder / "demo", "synthetic_source", n_speakers=2, utterances_per_speaker=4
-    ... ))
-    >>> cache = frozen.cache(folder / "cache")
-    >>> cache.fill(utterances, frozen.extract)
-    8
-    >>> layers, lengths = cache.batch([u.id for u in utterances])
-    >>> layers.shape
-    torch.Size([8, 3, 16])
-    >>> frozen(layers, lengths).shape
-    torch.Size([8, 16])
-    """
-
-    def __init__(self, backbone: WeightedSSL, pooling: nn.Module | None = None) -> None:
-        super().__init__()
-        trained = [n for n, p in backbone.encoder.named_parameters() if p.requires_grad]
-        if trained:
-            raise ValueError(
-                f"{len(trained)} weights of the encoder are trained (such as "
-                f"{trained[0]}), so that its output cannot be cached; set "
-                "freeze='all'"
-            )
-        # In a tuple, so that it is not a submodule: checkpoints then do not contain the
-        # encoder.
-        self._backbone = (backbone,)
-        self.layer_weights = backbone.layer_weights
-        self.pooling = pooling
-        # A subclass could process the frames differently.
-        self.pooled = type(pooling) is MeanPooling
-
-    def cache(self, folder: str | Path, revision: str | None = None) -> FeatureCache:
-        """Returns the cache of this encoder's features; :meth:`extract` computes them.
-
-        Arguments
-        ---------
-        folder : str or pathlib.Path
-            Folder of all caches.
-        revision : str, optional
-            Revision of the pretrained model; part of the key.
-
-        Returns
-        -------
-        FeatureCache
-            Its key contains the encoder's weights and configuration and whether frames
-            or means are stored. Layer weights and pooling do not affect the stored
-            values and are not part of the key.
-        """
-        encoder = self._backbone[0].encoder
-        config = encoder.model.config.to_dict()
-        for name in ("_name_or_path", "transformers_version", "dtype"):
-            config.pop(name, None)
-        key = {
-            "features": "mean over time, per layer"
-            if self.pooled
-            else "frames, per layer",
-            "weights": weights_hash(encoder),
-            "revision": revision,
-            "layers": self._backbone[0].layers,
-            "normalize": getattr(encoder, "normalize", None),
-            "config": config,
-        }
-        return FeatureCache(folder, key, "float32" if self.pooled else "float16")
-
-    def extract(self, wav: Tensor) -> Tensor:
-        """Computes the cached features of an utterance.
-
-        Arguments
-        ---------
-        wav : torch.Tensor
-            Waveform (T,), 16 kHz.
-
-        Returns
-        -------
-        torch.Tensor
-            For each of the backbone's ``layers``: (L + 1, D) if pooled, else (L + 1,
-            T', D), if the backbone sums all layers.
-        """
-        backbone = self._backbone[0]
-        layers = backbone.frozen_states(wav[None].to(backbone.layer_weights.device))[0]
-        return layers.mean(dim=1) if self.pooled else layers
-
-    def forward(self, layers: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Mixes the layers and pools.
-
-        Arguments
-        ---------
-        layers : torch.Tensor
-            Batch of features from :meth:`extract`: (B, L + 1, D) if pooled, else (B, L
-            + 1, T', D).
-        lengths : torch.Tensor, optional
-            Relative lengths in frames (B,). None: no padding. Not used if pooled.
-
-        Returns
-        -------
-        torch.Tensor
-            Pooled vectors (B, D'), or frames (B, T', D) without a pooling.
-
-        Raises
-        ------
-        ValueError
-            If the shape is wrong.
-        """
-        n_dims, n_layers = 3 if self.pooled else 4, len(self.layer_weights)
-        if layers.dim() != n_dims or layers.shape[1] != n_layers:
-            expected = (
-                f"(B, {n_layers}, D)" if self.pooled else f"(B, {n_layers}, T, D)"
-            )
-            raise ValueError(f"expected layers {expected}, found {tuple(layers.shape)}")
-        weights = self.layer_weights.softmax(dim=0)
-        mixed = torch.einsum("l,bl...->b...", weights, layers.to(weights.dtype))
-        if self.pooled or self.pooling is None:
-            return mixed
-        pooled: Tensor = self.pooling(mixed, lengths)
-        return pooled

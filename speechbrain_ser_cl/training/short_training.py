@@ -1,8 +1,8 @@
-"""Trainings of a few seconds, in memory and without checkpoints.
+"""Trains for a few seconds, in memory and without checkpoints.
 
 A study with few labels has hundreds of trainings per fold, of small models on stored
-features. ``SERBrain`` writes a checkpoint after each epoch, which would take longer
-than training. A killed training is repeated from its start.
+features. The checkpoints of ``SERBrain`` would take longer than the training. A killed
+training is repeated from its start.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Recipes whose settings consist of stages, as defined in the YAML.
+"""Recipes whose settings consist of stages that the YAML defines.
 
 ``setting`` is a key of ``settings``, which lists its stages. An entry of ``stages``
 defines what a stage trains and how::
@@ -33,7 +33,7 @@ from speechbrain_ser_cl.training.brain import MONITORS, SERBrain
 from speechbrain_ser_cl.training.launch import Launch, check_choices, check_entries
 from speechbrain_ser_cl.training.stages import shared_folder, title_of
 
-PARTS = {
+CHOICES = {
     "contrast": "contrast_losses",
     "self_supervised": "self_supervised_losses",
     "augmentation": "augmentations",
@@ -45,7 +45,7 @@ _STAGE = (
     *("title", "weights", "views", "augmented", "monitor", "batch_size", "epochs"),
     *("lr", "frozen_epochs"),
 )
-# No trained stage depends on these, or its entry repeats them.
+# Keys that affect no trained stage, or that the stage's own entry repeats.
 _OF_NO_STAGE = {"setting", "settings", "stages", "demo", "corpora", "protocol", "fold"}
 _OF_NO_STAGE |= {"split_file", "output_folder", "data_folder", "stage_folder"}
 _OF_NO_STAGE |= {"allow_missing", "test_batch_size", "loader_options", "tsne"}
@@ -81,8 +81,8 @@ def check_stages(values: Mapping[str, Any]) -> None:
     ValueError: setting is 'ce', expected one of svm.
     """
     check_choices(values, setting=values["settings"])
-    check_choices(values, **{key: values[group] for key, group in PARTS.items()})
-    check_entries(values, **dict.fromkeys(PARTS.values(), ("title", "make")))
+    check_choices(values, **{key: values[group] for key, group in CHOICES.items()})
+    check_entries(values, **dict.fromkeys(CHOICES.values(), ("title", "make")))
     check_entries(values, augmentations=("of",), stages=_STAGE)
     augmentation = values["augmentations"][values["augmentation"]]
     check_choices(augmentation, of=("features", "waveforms"))
@@ -144,14 +144,14 @@ def setting_title(values: Mapping[str, Any]) -> str:
     Example
     -------
     >>> stage = {"title": "{contrast}", "weights": {"contrast": 1}, "monitor": "loss"}
-    >>> values = dict.fromkeys(PARTS, "it") | {
-    ...     name: {"it": {"title": "SupCon"}} for name in PARTS.values()
+    >>> values = dict.fromkeys(CHOICES, "it") | {
+    ...     name: {"it": {"title": "SupCon"}} for name in CHOICES.values()
     ... } | {"setting": "svm", "settings": {"svm": ["scl"]}, "stages": {"scl": stage}}
     >>> setting_title(values)
     'SupCon → SVM'
     """
     told = {**values, "mining": str(values.get("mining")).replace("_", ", ")}
-    titles = {k: title_of(values[g][values[k]], told) for k, g in PARTS.items()}
+    titles = {k: title_of(values[g][values[k]], told) for k, g in CHOICES.items()}
     stages = [values["stages"][name] for name in values["settings"][values["setting"]]]
     told_stages = [
         title_of(stage, {**values, **titles})

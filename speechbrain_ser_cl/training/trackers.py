@@ -140,8 +140,8 @@ class _WandB(WandBLogger):
         _OPEN.pop(self.run.id, None)
 
 
-# Runs of Weights & Biases that this process has begun: a stage leaves that of its
-# training open, because each start is a folder of its own when offline.
+# Open runs of Weights & Biases by id. A run stays open between the stages of its
+# training: offline, each start would make another folder.
 _OPEN: dict[str, Any] = {}
 
 
@@ -321,7 +321,7 @@ def measures_of(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     Arguments
     ---------
     results : sequence of mapping
-        What each ``results.json`` of a run says.
+        Contents of each ``results.json`` of a run.
 
     Returns
     -------

@@ -1,7 +1,7 @@
 """Computes and caches features of whole utterances for a linear probe.
 
-With a pretrained encoder: mean and standard deviation over time of each layer. Without:
-statistics of a log-mel spectrogram, or eGeMAPS and ComParE by openSMILE.
+They are mean and standard deviation over time of each layer of a pretrained encoder, or
+of a log-mel spectrogram; or eGeMAPS or ComParE by openSMILE.
 """
 
 from collections.abc import Callable, Sequence

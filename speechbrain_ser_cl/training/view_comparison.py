@@ -111,10 +111,8 @@ class ViewComparison:
         return found
 
     def _plot(self, stage: str, views: Mapping[str, NDArray[np.floating]]) -> None:
-        items, rows = (
-            self.experiment.parts["test"],
-            {n: k for k, n in enumerate(self.ids)},
-        )
+        items = self.experiment.parts["test"]
+        rows = {name: row for row, name in enumerate(self.ids)}
         chosen = [rows[item.utterance.id] for item in items]
         colourings = {
             "emotion": [item.label for item in items],

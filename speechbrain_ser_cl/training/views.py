@@ -42,7 +42,6 @@ _SHORTEST = round(0.06 * SAMPLE_RATE)
 # With fewer utterances, starting processes takes longer than they save.
 _MANY = 500
 
-
 Read = Callable[[Sequence[str]], tuple[Tensor, Tensor | None]]
 """Converts ids to a model's input: a padded batch and relative lengths."""
 
@@ -79,9 +78,7 @@ def choose_views(
     (['mel', 'vocal'], {'egemaps': 'vocal in its place: no no_such_module here'})
     """
     if len(wanted) < 2:
-        raise ValueError(
-            f"views is {list(wanted)}: two or more are needed, to compare."
-        )
+        raise ValueError(f"views: found {list(wanted)}, expected two or more")
     names, replaced = [], {}
     for name in wanted:
         need = needs.get(name)
@@ -91,7 +88,7 @@ def choose_views(
             name = need["else"]
         names.append(name)
     if len(set(names)) < len(names):
-        raise ValueError(f"views: each once, found {', '.join(names)}")
+        raise ValueError(f"views: found {', '.join(names)}, expected each once")
     return names, replaced
 
 
@@ -261,9 +258,9 @@ class ViewFeatures:
     ) -> None:
         self.front_end = front_end.eval()
         self.per_utterance = getattr(front_end, "hop", None) is None
-        self.max_samples = (
-            None if max_seconds is None else round(max_seconds * SAMPLE_RATE)
-        )
+        self.max_samples = None
+        if max_seconds is not None:
+            self.max_samples = round(max_seconds * SAMPLE_RATE)
         kind = type(front_end)
         key: dict[str, Any] = {
             "features": f"{kind.__module__}.{kind.__qualname__}",
@@ -314,9 +311,11 @@ class ViewFeatures:
         }
         if not self.unusable:
             return
+        counts = sorted(Counter(self.unusable.values()).items())
         told = (
             f"{type(self.front_end).__name__}: no features of {len(self.unusable)} of "
-            f"{len(utterances)} utterances: {_counted(self.unusable.values())} "
+            f"{len(utterances)} utterances: "
+            f"{', '.join(f'{number} {reason}' for reason, number in counts)} "
             f"({offenders(self.unusable)})"
         )
         if 2 * len(self.unusable) > len(utterances):
@@ -426,7 +425,3 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
-
-
-def _counted(reasons: Iterable[str]) -> str:
-    return ", ".join(f"{n} {reason}" for reason, n in sorted(Counter(reasons).items()))
