@@ -36,29 +36,29 @@ def publish(site, pages, version):
     Arguments
     ---------
     site : pathlib.Path
-        What Sphinx wrote.
+        Folder that Sphinx wrote.
     pages : pathlib.Path
-        Of all versions; made where it is not there.
+        Folder of all versions; created if needed.
     version : packaging.version.Version
-        Of the site; what was published of it before is replaced.
+        Version of the site; an earlier copy is replaced.
 
     Returns
     -------
     list of str
-        The versions there are, newest first.
+        All published versions, newest first.
     """
     target = pages / str(version)
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(site, target, ignore=shutil.ignore_patterns(".buildinfo"))
-    (pages / ".nojekyll").touch()  # folders that begin with _ are served, too
+    (pages / ".nojekyll").touch()  # else folders that begin with _ are not served
     found = []
     for path in pages.glob("*/index.html"):
         try:
             found.append(Version(path.parent.name))
-        except InvalidVersion:  # something else
+        except InvalidVersion:  # another folder
             continue
     found.sort(reverse=True)
-    # A version before a release is not what a visitor wants first.
+    # Visitors want a release first.
     newest = next((one for one in found if not one.is_prerelease), found[0])
     head = f'<meta http-equiv="refresh" content="0; url={newest}/index.html">\n'
     body = f'<p><a href="{newest}/index.html">{newest}</a></p>\n'
@@ -70,9 +70,9 @@ def publish(site, pages, version):
 
 
 def main(arguments=None):
-    """Reads the command line; prints which versions there are."""
+    """Reads the command line; prints all published versions."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("site", type=Path, help="what Sphinx wrote")
+    parser.add_argument("site", type=Path, help="folder that Sphinx wrote")
     parser.add_argument("pages", type=Path, help="folder with a folder per version")
     parser.add_argument("version", help="such as 0.2.0")
     options = parser.parse_args(arguments)
