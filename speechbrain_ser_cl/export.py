@@ -80,7 +80,7 @@ def export_run(
     results = _results(run)
     if folder.exists() and any(folder.iterdir()) and not force:
         raise ValueError(
-            f"{folder} is not empty: choose another folder, or replace files with "
+            f"{folder} is not empty: choose another folder, or replace its files with "
             "--force"
         )
     model, class_names = read_model(run / "model")
@@ -96,7 +96,12 @@ def export_run(
     )
 
     folder.mkdir(parents=True, exist_ok=True)
-    facts: dict[str, Any] = {"format": format, "folder": folder.name}
+    facts: dict[str, Any] = {
+        "format": format,
+        "folder": folder.name,
+        "kind": model.kind,
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
     if format == "native":
         files = [
             Path(shutil.copyfile(run / "model" / name, folder / name))
@@ -109,9 +114,7 @@ def export_run(
         path = folder / "model.onnx"
         facts["onnx_difference"] = write_onnx(path, model, class_names)
         files = [path]
-    facts["parameters"] = sum(p.numel() for p in model.parameters())
     card = folder / "README.md"
-    facts["kind"] = model.kind
     text = model_card(results, parts, list(predicted), class_names, facts)
     card.write_text(text, encoding="utf-8")
     return [card, *files]
@@ -124,7 +127,7 @@ def model_card(
     class_names: Sequence[str],
     facts: Mapping[str, Any],
 ) -> str:
-    """Returns a model card in Markdown: what a model is, its training data and results.
+    """Writes a model card in Markdown: use, training data, licences, results, limits.
 
     Arguments
     ---------
@@ -138,7 +141,7 @@ def model_card(
     class_names : sequence of str
         Names of the classes.
     facts : mapping
-        ``format`` and ``folder`` of the export, ``parameters`` (a number), ``kind`` if
+        ``format`` and ``folder`` of the export, number of ``parameters``, ``kind`` if
         it is not ``classes`` and, for ONNX, ``onnx_difference``.
 
     Returns
@@ -156,7 +159,8 @@ def model_card(
     )
     facts = {"kind": "classes", **facts}
     kind = KINDS[facts["kind"]]
-    (test_part,) = {n for n, p in parts.items() for i in p if i.utterance.id in tested}
+    ids = set(tested)
+    (test_part,) = {n for n, p in parts.items() for i in p if i.utterance.id in ids}
     corpora = sorted({i.utterance.corpus for part in parts.values() for i in part})
     own = {name: Licence(**one) for name, one in results.get("licences", {}).items()}
     licences = [(corpus, own.get(corpus) or licence_of(corpus)) for corpus in corpora]
@@ -198,7 +202,7 @@ def _counts(part: Sequence[Labelled], class_names: Sequence[str]) -> list[str]:
 
 
 def _ranges(part: Sequence[Labelled], names: Sequence[str]) -> list[str]:
-    """Formats the lowest and the highest value of each dimension."""
+    """Formats the range of each dimension."""
     known = [item.utterance.dimensions or {} for item in part]
     values = [[one[name] for one in known if name in one] for name in names]
     return [f"{min(own):g} to {max(own):g}" if own else NONE for own in values]
@@ -289,7 +293,7 @@ def _check_predictions(
 def _write_speechbrain(
     folder: Path, model: EmotionClassifier, description: Mapping[str, Any]
 ) -> list[Path]:
-    """Writes the YAML and checkpoints for ``EncoderClassifier.from_hparams``."""
+    """Writes what ``EncoderClassifier.from_hparams`` reads."""
     from speechbrain.dataio.encoder import CategoricalEncoder
 
     encoder = model.encoder
@@ -343,7 +347,6 @@ class _Quoting(yaml.SafeDumper):  # type: ignore[misc]
 
 
 def _quoted(dumper: _Quoting, text: str) -> yaml.ScalarNode:
-    """Formats text in double quotes."""
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"')
 
 
@@ -454,7 +457,7 @@ def write_onnx(
     if worst > 1e-4:
         path.unlink()
         raise ValueError(
-            "onnxruntime gives probabilities that differ from PyTorch's by "
-            f"{worst:.1e}; nothing was kept"
+            f"onnxruntime's answers differ from PyTorch's by {worst:.1e}, expected at "
+            "most 1e-4; the file was deleted"
         )
     return worst

@@ -164,22 +164,22 @@ def push(
 
 
 def check(folder: Path) -> dict[str, Any]:
-    """Refuses a folder that is not an exported model.
+    """Refuses a folder without a model, or whose card has no metadata; returns these.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Folder to check.
+        Folder from ``ser-cl export``.
 
     Returns
     -------
     dict
-        Metadata of its card.
+        Metadata of the card.
 
     Raises
     ------
     ModelError
-        If it contains no model, or no card with metadata.
+        The message has what is missing.
     """
     if not any((folder / name).is_file() for name in _MODELS):
         raise ModelError(

@@ -43,6 +43,7 @@ from speechbrain_ser_cl.utils.audio import (
     load_audio,
 )
 
+_NOT_FINITE = "the model's output is not finite: too loud, or the model is damaged"
 # Longer files are always cut into windows.
 LONGEST_UTTERANCE = 60.0
 WINDOW = 10.0
@@ -165,8 +166,8 @@ Answer = Classification | Rating
 class EmotionRecognizer:
     """Classifies files and waveforms with a trained model.
 
-    The result of an utterance does not depend on its batch, up to rounding (about
-    1e-6), and equals that in the test of the exported run.
+    The result of an utterance does not depend on the others in its batch, up to
+    rounding (about 1e-6), and equals that of the run's own test.
 
     Arguments
     ---------
@@ -218,8 +219,8 @@ class EmotionRecognizer:
                 f"device {str(device)!r} cannot be used here: {error}"
             ) from error
         self.class_names, self.kind = list(class_names), model.kind
-        limit = getattr(model.encoder.backbone, "max_seconds", None)
-        self.max_seconds = min(limit or LONGEST_UTTERANCE, LONGEST_UTTERANCE)
+        self._limit = getattr(model.encoder.backbone, "max_seconds", None)
+        self.max_seconds = min(self._limit or LONGEST_UTTERANCE, LONGEST_UTTERANCE)
 
     @classmethod
     def from_pretrained(
@@ -255,7 +256,7 @@ class EmotionRecognizer:
         """
         folder = Path(source).expanduser()
         if folder.is_file():
-            raise ModelError(f"{folder} is a file; expected the folder that it is in")
+            raise ModelError(f"{folder} is a file, expected the folder that has it")
         if not folder.is_dir():
             folder = download(str(source), revision, cache_folder)
         return cls(*read_model(folder), device=device)
@@ -452,12 +453,14 @@ class EmotionRecognizer:
                 f"window is {window} s, expected from 0.1 to {self.max_seconds:g} s"
             )
         if hop is not None and not 0.01 <= hop <= window:
-            raise ValueError(f"hop is {hop} s, expected from 0.01 s to the window's")
+            raise ValueError(
+                f"hop is {hop} s, expected from 0.01 s to the window's {window:g} s"
+            )
 
     def _summary(
         self, audio: Tensor, spans: Sequence[tuple[int, int]], rows: list[Tensor]
     ) -> Answer:
-        """Summarises a file from its windows."""
+        """Averages the answers for a file's windows."""
         windows = [
             self._classification(row, audio, span)
             for row, span in zip(rows, spans, strict=True)
@@ -520,11 +523,10 @@ class EmotionRecognizer:
                     f"beyond {LOUDEST:g}; full scale is 1"
                 )
             seconds = len(array) / SAMPLE_RATE
-            limit = getattr(self.model.encoder.backbone, "max_seconds", None)
-            if limit is not None and seconds > limit:
+            if self._limit is not None and seconds > self._limit:
                 raise AudioError(
                     f"waveform {i} is {seconds:.2f} s long, and the encoder takes "
-                    f"{limit:g} s: cut it, or use classify_file, which does"
+                    f"{self._limit:g} s: cut it, or use classify_file, which does"
                 )
             signals.append(torch.from_numpy(array))
         return signals
@@ -567,9 +569,6 @@ def window_spans(
     step = round((hop or window / 2) * SAMPLE_RATE)
     starts = [*range(0, max(n_samples - size, 0), step), max(n_samples - size, 0)]
     return [(start, min(start + size, n_samples)) for start in starts]
-
-
-_NOT_FINITE = "the model's output is not finite: too loud, or the model is damaged"
 
 
 def _load(path: str | Path) -> Tensor | AudioError:

@@ -125,18 +125,16 @@ def write_model(
         model = copy.deepcopy(model)
         model.encoder.backbone.merge_lora()
     encoder = model.encoder
+    more: dict[str, Any] = {} if model.kind == "classes" else {"kind": model.kind}
+    if model.kind == "dimensions":
+        more |= {"mean": list(model.mean or ()), "scale": list(model.scale or ())}
     description: Any = {
         "format": FORMAT,
         "classes": list(class_names),
         "sample_rate": SAMPLE_RATE,
         "domain": model.domain,
         "temperature": temperature or model.head.temperature,
-        **({} if model.kind == "classes" else {"kind": model.kind}),
-        **(
-            {"mean": list(model.mean or ()), "scale": list(model.scale or ())}
-            if model.kind == "dimensions"
-            else {}
-        ),
+        **more,
         "backbone": _describe(BACKBONES, encoder.backbone),
         "pooling": _describe(POOLINGS, encoder.pooling),
         "norm": _describe(HEADS, encoder.norm),
@@ -270,7 +268,7 @@ def _read_header(path: Path) -> Shapes:
             header_bytes = int.from_bytes(file.read(8), "little")
         if not 0 < header_bytes <= min(_MOST_HEADER_BYTES, path.stat().st_size - 8):
             raise ModelError(
-                f"{path}: its header claims to have {header_bytes} bytes; this is no "
+                f"{path}: its header claims to have {header_bytes} bytes: not a "
                 "safetensors file, or a malicious one"
             )
         with safe_open(path, framework="pt") as file:

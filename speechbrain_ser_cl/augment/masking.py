@@ -7,10 +7,10 @@ from torch import Tensor
 class SpectrogramMasking:
     """Sets a random range of time and a random range of frequencies to zero.
 
-    Park et al., "SpecAugment", Interspeech 2019, with the sizes of the NTUA thesis on
+    Park et al., "SpecAugment", Interspeech 2019. Sizes are those of the NTUA thesis on
     contrastive losses for speech emotion recognition, section 4.4.2.4: up to 5 % of the
-    time, up to 10 bins. Sizes are uniform from 0 to the largest, positions uniform
-    where the mask fits.
+    time, up to 10 bins. Sizes and positions are drawn uniformly; a mask never leaves
+    the spectrogram.
 
     Arguments
     ---------

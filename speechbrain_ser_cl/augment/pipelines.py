@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-# Shorter utterances (s) are repeated, and their view is cut.
-_SHORTEST = 0.1
+_SHORTEST = 0.1  # seconds; shorter utterances are repeated and their view is cut
 
 
 @contextmanager
@@ -74,7 +73,7 @@ class AugmentationPipelines:
         pipelines: Mapping[str, Sequence[torch.nn.Module]],
         sample_rate: int = 16000,
     ) -> None:
-        # here, because importing it takes a second
+        # Imported here, because it takes a second.
         from torch_audiomentations.core.composition import BaseCompose
         from torch_audiomentations.core.transforms_interface import (
             BaseWaveformTransform,
@@ -82,8 +81,8 @@ class AugmentationPipelines:
 
         if not pipelines:
             raise ValueError(
-                "pipelines is empty: give at least one, "
-                "as {name: [transform, ...]}, or use no augmentation at all"
+                "pipelines is empty, expected at least one, "
+                "as {name: [transform, ...]}; or use no augmentation"
             )
         self.sample_rate = sample_rate
         self._pipelines = {name: tuple(pipelines[name]) for name in pipelines}
@@ -101,7 +100,7 @@ class AugmentationPipelines:
                     self._check_band(name, part)
 
     def _check_band(self, name: str, transform: Any) -> None:
-        """Refuses a band that would rarely fail, in the middle of training."""
+        """Refuses a band that would fail only rarely, in the middle of a training."""
         if not hasattr(transform, "max_bandwidth_fraction"):
             return
         center = transform.max_center_frequency
@@ -155,7 +154,6 @@ class AugmentationPipelines:
             )
         with _seeded(seed):
             label = int(torch.randint(len(self), ()))
-            # Some transforms need a minimum number of samples.
             times = max(1, -(-round(_SHORTEST * self.sample_rate) // len(wav)))
             given = wav.repeat(times) if times > 1 else wav
             view = given[None, None]

@@ -1,6 +1,6 @@
 "use strict";
 
-// Passes on the microphone's samples unchanged.
+// Sends the microphone's samples to the page, unchanged.
 registerProcessor(
   "recorder",
   class extends AudioWorkletProcessor {

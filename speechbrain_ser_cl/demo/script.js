@@ -6,7 +6,7 @@ const turnFiles = $("turns")?.accept.split(",");
 const longestRecording = 120; // s
 const percent = (share) => (100 * share).toFixed(1);
 const seconds = (time) => time.toFixed(1) + " s";
-// Of a file or window: how strong each name is, as text and from 0 to 1; what it comes to.
+// The values of a file or window: from 0 to 1, and as text; and its emotions.
 const shares = (one) => one.shares ?? one.probabilities;
 const shown = (one, name) => (one.values ? one.values[name].toFixed(2) : percent(shares(one)[name]));
 const unit = document.body.dataset.unit;
@@ -26,7 +26,7 @@ function make(tag, className, text) {
 
 function say(text, forEarsOnly = false) {
   $("status").textContent = text;
-  $("status").classList.toggle("spoken", forEarsOnly); // what can be seen elsewhere
+  $("status").classList.toggle("spoken", forEarsOnly); // hidden where the page shows it elsewhere
 }
 
 function complain(text) {
@@ -37,11 +37,11 @@ function complain(text) {
 // Classify the given audio.
 
 let given = null;
-let turns = null; // a file; whose turns it has is known once a recording is given
+let turns = null; // a file with speaker turns, for the next recording
 let asked = null;
 
 function take(audio, name) {
-  if (given?.turns) takeTurns(null); // those of another recording
+  if (given?.turns) takeTurns(null); // they belong to the recording before
   given = { audio, name };
   classify();
 }
@@ -144,8 +144,8 @@ function showTimes({ timeline, end }) {
     element.style.left = (100 * from) / end + "%";
     element.style.width = (100 * (to - from)) / end + "%";
   };
-  // Windows overlap: each is drawn up to the middle of what it shares with the next of
-  // its segment. Turns of several speakers may overlap, so each speaker has rows.
+  // Windows of a segment overlap: the border is the middle of the shared time. Turns of
+  // several speakers may overlap, so each speaker has rows.
   const middle = (one, other) => one && other && one.segment === other.segment && (one.end + other.start) / 2;
   const from = (i) => middle(timeline[i - 1], timeline[i]) || timeline[i].start;
   const to = (i) => middle(timeline[i], timeline[i + 1]) || timeline[i].end;
@@ -219,7 +219,7 @@ function choose(i) {
   $("timeline").setAttribute("aria-valuetext", text);
 }
 
-// The window of the nearest speaker whose middle is nearest.
+// Finds the window at the pointer: the nearest speaker, then the nearest middle.
 function windowAt({ clientX, clientY }) {
   const places = [...boxes.groups].map(([who, over]) => ({ who, box: over.getBoundingClientRect() }));
   const above = places.filter(({ box }) => box.top <= clientY);
@@ -305,7 +305,7 @@ addEventListener("drop", (event) => {
   }
 });
 
-// The microphone, without the browser's filters for calls: loudness matters.
+// Record from the microphone, without the browser's filters, which change the loudness.
 
 let recording = null;
 

@@ -42,7 +42,7 @@ TURN_FILES = (".rttm", *TEXTS, *READERS)
 _NAMES = (HOST, "localhost")
 # Window lengths in seconds that the page offers, and the default.
 _WINDOWS, _WINDOW = (0.5, 1, 2, 3, 5, 10), 2
-# What the page calls things, by the kind of the model.
+# Texts of the page by the kind of the model.
 _WORDS = {
     "classes": {
         "hears": "Hears one of:",
@@ -89,7 +89,7 @@ _HEADERS = {
 
 
 class _Refused(Exception):
-    """A request that is refused, with its status and the reason."""
+    """A refused request, with its status and the reason."""
 
     def __init__(self, status: HTTPStatus, why: str) -> None:
         super().__init__(why)
@@ -182,7 +182,7 @@ def _why_no_port(port: int, error: OSError) -> str:
     why = {
         errno.EADDRINUSE: "is used by another program",
         errno.EACCES: "is not for ordinary users",
-    }.get(error.errno or 0, f"cannot be had ({error})")
+    }.get(error.errno or 0, f"cannot be used ({error})")
     return (
         f"port {port} of {HOST} {why}: choose another with --port, or any free one "
         "with --port 0"
@@ -353,14 +353,14 @@ class _Handler(BaseHTTPRequestHandler):
         return body
 
     def _skip(self, size: int) -> None:
-        """Reads on for a while: a client that is sending does not read the answer."""
+        """Reads the rest, up to a limit: clients read no answer while they send."""
         left = min(size, 10 * self.server.most_bytes)
         while left > 0 and (chunk := self.rfile.read(min(left, 1 << 20))):
             left -= len(chunk)
 
 
 def _turns(content: memoryview, asked: Mapping[str, str], folder: str) -> list[Turn]:
-    """Reads a file of turns; errors have the name that the user gave it."""
+    """Reads a file of turns; errors name it as the user does."""
     name = asked.get("turns_name", "turns.rttm")
     suffix = Path(name).suffix.lower()
     path = Path(folder) / f"turns{suffix if suffix in TURN_FILES else '.rttm'}"

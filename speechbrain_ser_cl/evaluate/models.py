@@ -36,12 +36,12 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.ckpt", "*.onnx", "*.onnx.data")
 
 @dataclass
 class Origin:
-    """Source of a model.
+    """The source of a model.
 
     Arguments
     ---------
     name : str
-        Name that the user gave, without parent folders.
+        The name that the user gave, without parent folders.
     kind : str
         ``transformers``, ``speechbrain``, ``own``, ``onnx`` or ``predictions``.
     card : str
@@ -83,8 +83,8 @@ class Classifier(ABC):
         """
 
 
-class _Listening(Classifier):
-    """A classifier of waveforms."""
+class _OfWaveforms(Classifier):
+    """A classifier that reads the audio."""
 
     seconds = LONGEST_UTTERANCE
 
@@ -109,7 +109,7 @@ class _Listening(Classifier):
         """Computes probabilities (L,) of a waveform (T,) at 16 kHz."""
 
 
-class _Own(_Listening):
+class _Own(_OfWaveforms):
     def __init__(self, folder: Path, device: str | None) -> None:
         self._model = EmotionRecognizer.from_pretrained(folder, device=device)
         if self._model.kind != "classes":
@@ -126,7 +126,7 @@ class _Own(_Listening):
         return np.array(list(found.probabilities.values()))
 
 
-class _Network(_Listening):
+class _Network(_OfWaveforms):
     """A PyTorch classifier on a device."""
 
     _rate = SAMPLE_RATE
@@ -155,8 +155,8 @@ class _Transformers(_Network):
         except Exception as error:  # any exception of transformers
             words = " ".join(str(error).split())
             raise ModelError(
-                f"{folder}: transformers cannot load it as an audio classifier, "
-                f"without code of its own: {words:.300}"
+                f"{folder}: transformers cannot load it as an audio classifier "
+                f"without running code of the folder: {words:.300}"
             ) from error
         missing = {*told["missing_keys"], *(key for key, *_ in told["mismatched_keys"])}
         missing -= {name for name in missing if name.endswith("masked_spec_embed")}
@@ -184,7 +184,6 @@ class _Transformers(_Network):
 
     @override
     @torch.no_grad()
-    @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
         inputs = self._extract(
             self._at_rate(wav), sampling_rate=self._rate, return_tensors="pt"
@@ -203,7 +202,6 @@ class _SpeechBrain(_Network):
 
     @override
     @torch.no_grad()
-    @override
     def probabilities(self, wav: Tensor) -> np.ndarray:
         wavs = torch.from_numpy(self._at_rate(wav))[None].to(self._device)
         # The softmax of log-probabilities is their exponential.
@@ -211,7 +209,7 @@ class _SpeechBrain(_Network):
         return found
 
 
-class _Onnx(_Listening):
+class _Onnx(_OfWaveforms):
     def __init__(self, path: Path) -> None:
         try:
             import onnxruntime
@@ -294,8 +292,8 @@ class _Predictions(Classifier):
                 )
             for form in _forms(name):
                 same = np.array_equal(self._rows.setdefault(form, found), found)
-                if not same:  # the name is ambiguous
-                    self._rows[form] = np.array([])
+                if not same:
+                    self._rows[form] = np.array([])  # an ambiguous name
 
     @override
     def outputs(self, utterances: Sequence[Utterance]) -> Iterator[np.ndarray]:

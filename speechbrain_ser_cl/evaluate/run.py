@@ -1,7 +1,6 @@
 """Evaluates a model from elsewhere and writes the files that a run writes."""
 
 import csv
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +25,10 @@ from speechbrain_ser_cl.evaluate.labels import map_labels
 from speechbrain_ser_cl.evaluate.models import Classifier
 from speechbrain_ser_cl.metrics.classification import classification_metrics
 from speechbrain_ser_cl.results.crossval import FILE, collect, read_crossval
+from speechbrain_ser_cl.results.text import bounds
 from speechbrain_ser_cl.results.utterances import read_parts
 from speechbrain_ser_cl.training.history import History
-from speechbrain_ser_cl.training.record import write_run
+from speechbrain_ser_cl.training.record import read_results, write_run
 from speechbrain_ser_cl.utils.errors import SERError, offenders
 from speechbrain_ser_cl.utils.files import hold_folder, read_csv
 
@@ -107,7 +107,7 @@ def like(folder: str | Path) -> Like:
     marks = {(one.fold, one.seed): one.fingerprint for one in known.tested}
     tests = {}
     for path in sorted(folder.rglob("utterances.csv")):
-        record = json.loads(path.with_name("results.json").read_text("utf-8"))
+        record = read_results(path.with_name("results.json"))
         key = (record.get("fold"), record.get("seed", 0))
         if key in marks:
             parts = read_parts(path)
@@ -119,9 +119,8 @@ def like(folder: str | Path) -> Like:
             "expected the folders of the runs beside crossval.json"
         )
     encoder = known.about.get("encoder")
-    return Like(
-        [tests[key] for key in marks], known.class_names, known.protocol, encoder
-    )
+    ordered = [tests[key] for key in marks]
+    return Like(ordered, known.class_names, known.protocol, encoder)
 
 
 def evaluate(
@@ -133,11 +132,11 @@ def evaluate(
 ) -> str:
     """Tests a model and writes predictions, results and crossval.json, as a run does.
 
-    Probabilities of labels with the same class are added, those of other labels
-    removed, and the rest scaled to sum 1. The result also has the number of utterances
-    whose most probable label has no class, and the UAR with these as errors. Outputs
-    are stored in ``outputs-….csv``, so that a killed evaluation continues, and another
-    table of labels needs no new run.
+    Probabilities of labels with the same class are added. Those of labels without a
+    class are removed, and the rest is scaled to sum 1. The result also has the number
+    of utterances whose most probable label has no class, and the UAR with these as
+    errors. The model's outputs are stored in ``outputs-….csv``: a killed evaluation
+    continues, and with other ``labels`` the model need not run again.
 
     Arguments
     ---------
@@ -177,7 +176,7 @@ def evaluate(
     weights = np.array(
         [[float(class_of[label] == n) for n in names] for label in classifier.labels]
     )
-    found = []
+    found, records = [], []
     for test in tests.tests:
         where = output
         if len(tests.tests) > 1:
@@ -201,11 +200,10 @@ def evaluate(
             "data": {"parts": {"test": describe_part(test.items)}, "fingerprint": mark},
         }
         raw = np.stack([rows[item.utterance.id] for item in test.items])
-        _write(where, about, test.items, raw, weights, names)
+        records.append(_write(where, about, test.items, raw, weights, names))
         found.append((test.fold, test.seed, mark, where / "results.json"))
     crossval = collect(found, tests.protocol)
     crossval.write(output / FILE)
-    records = [json.loads(path.read_text("utf-8")) for *_, path in found]
     return "\n".join(
         [
             *_labels_told(emotions, class_of, labels),
@@ -316,11 +314,12 @@ def _write(
     raw: np.ndarray,
     weights: np.ndarray,
     names: Sequence[str],
-) -> None:
+) -> dict[str, Any]:
+    """Writes the files of a run; returns the contents of ``results.json``."""
     truth = np.array([names.index(item.label) for item in items])
     shares = raw @ weights
     outside = weights[raw.argmax(1)].sum(1) == 0
-    # A prediction without probabilities that has no class is always an error.
+    # A prediction without probabilities whose label has no class is an error.
     wrong = (truth + 1) % len(names)
     silent = shares.sum(1) == 0
     shares[silent, wrong[silent]] = 1.0
@@ -335,7 +334,7 @@ def _write(
     }
     history = History()
     history.tested = {"epoch": None, "valid": None}
-    write_run(
+    return write_run(
         folder,
         about,
         {
@@ -421,14 +420,9 @@ def _results_told(records: Sequence[Mapping[str, Any]], crossval: Any) -> list[s
     for corpus in crossval.corpora:
         summary = crossval.summary(corpus)
         pooled = summary["pooled"]["uar"]
-        bounds = pooled["interval"]
-        interval = (
-            " (95 % over speakers: "
-            + " to ".join(f"{100 * bound:.1f}" for bound in bounds)
-            + ")"
-            if bounds
-            else ""
-        )
+        interval = ""
+        if pooled["interval"]:
+            interval = f" (95 % over speakers: {bounds(pooled['interval'])})"
         others = ", ".join(
             f"{title} {100 * summary['pooled'][key]['value']:.1f} %"
             for key, title in (("wa", "WA"), ("macro_f1", "macro-F1"))

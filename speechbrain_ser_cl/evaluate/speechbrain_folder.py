@@ -93,7 +93,8 @@ def _nodes(key: str, node: Any) -> Iterator[tuple[str, Any]]:
 def _is_layer(name: str) -> bool:
     if name.startswith(_OLD):
         name = _HUB + name.removeprefix(_OLD)
-    wanted = name.startswith(_MODULES) or name in _names(_OTHERS)
+    others = {f"{one.__module__}.{one.__qualname__}" for one in _OTHERS}
+    wanted = name.startswith(_MODULES) or name in others
     if not wanted or not re.fullmatch(r"[A-Za-z0-9_.]+", name) or "__" in name:
         return False
     try:
@@ -106,17 +107,13 @@ def _is_layer(name: str) -> bool:
     return found in _OTHERS or (issubclass(found, nn.Module) and is_layer)
 
 
-def _names(classes: tuple[type, ...]) -> set[str]:
-    return {f"{one.__module__}.{one.__qualname__}" for one in classes}
-
-
 class SpeechBrainModel(nn.Module):
     """An emotion model of SpeechBrain as one module.
 
     Arguments
     ---------
     folder : pathlib.Path
-        Folder with ``hyperparams.yaml`` and a ``.ckpt`` per part.
+        Folder with ``hyperparams.yaml`` and a ``.ckpt`` file per part.
 
     Attributes
     ----------
@@ -173,13 +170,9 @@ class SpeechBrainModel(nn.Module):
                     "them its output would be random"
                 )
 
-    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Computes logits, or log-probabilities, (B, C) of waveforms (B, T)."""
-        lengths = (
-            torch.ones(len(wavs), device=wavs.device) if lengths is None else lengths
-        )
-        out = self._logits(wavs, lengths)
-        return out.flatten(1)
+    def forward(self, wavs: Tensor) -> Tensor:
+        """Computes logits, or log-probabilities, (B, C) of whole waveforms (B, T)."""
+        return self._logits(wavs, torch.ones(len(wavs), device=wavs.device)).flatten(1)
 
     def _encoder_classifier(self, wavs: Tensor, lengths: Tensor) -> Tensor:
         x = wavs
@@ -222,13 +215,8 @@ def _labels(folder: Path, encoder: object, paths: Mapping[str, str]) -> list[str
         )
     lines = read_text(file).partition("\n=====")[0]  # the lines below it are extras
     pairs = re.findall(r"(?m)^(['\"].*['\"]) => (\d+)$", lines)
-    names = [str(ast.literal_eval(word)) for word, _ in sorted(pairs, key=_number)]
-    if [number for _, number in sorted(pairs, key=_number)] != [
-        str(n) for n in range(len(names))
-    ] or not names:
+    pairs.sort(key=lambda pair: int(pair[1]))
+    names = [str(ast.literal_eval(word)) for word, _ in pairs]
+    if not names or [n for _, n in pairs] != list(map(str, range(len(names)))):
         raise ModelError(f"{file}: expected lines such as 'ang' => 0, for 0, 1, …")
     return names
-
-
-def _number(pair: tuple[str, str]) -> int:
-    return int(pair[1])

@@ -1,4 +1,4 @@
-"""The model: waveforms to logits, in the order of its parts."""
+"""The model, from waveforms to logits."""
 
 import inspect
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class UtteranceEncoder(nn.Module):
 
     @property
     def output_size(self) -> int:
-        """Size of the vectors: the size of the last part that has one."""
+        """Size of the vectors: that of the last part with a known size."""
         parts = (self.norm, self.pooling, self.backbone)
         sizes = [getattr(part, "output_size", None) for part in parts]
         return next(int(size) for size in sizes if size is not None)

@@ -62,7 +62,7 @@ class DomainNorm(nn.Module):
         self.register_buffer("var", torch.ones(n_domains, size))
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         n_domains, size = self.mean.shape
         return {
             "size": size,

@@ -57,7 +57,7 @@ class ProjectionHead(nn.Module):
         )
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {
             "input_size": self.input_size,
             "hidden_size": self.hidden_size,
@@ -145,7 +145,7 @@ class ClassifierHead(nn.Module):
 
     @torch.no_grad()
     def begin(self, weight: Tensor, bias: Tensor, mean: Tensor, std: Tensor) -> None:
-        """Starts from a fitted linear classifier of standardised vectors.
+        """Sets the weights to those of a linear classifier of standardised vectors.
 
         With ``batch_norm``, vectors are then always standardised by ``mean`` and
         ``std``, in training too.
@@ -198,7 +198,7 @@ class ClassifierHead(nn.Module):
         return self
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {
             "input_size": self.input_size,
             "n_classes": self.output_size,
@@ -226,7 +226,7 @@ class ClassifierHead(nn.Module):
 
 @HEADS.register("domain_classifier")
 class DomainClassifierHead(nn.Module):
-    """Computes a linear classifier per domain, to be added to a shared one.
+    """Computes the logits of a linear classifier per domain, added to a shared one's.
 
     logits = (W h + b) + (W_d h + b_d): the classifiers of two corpora agree unless
     their labels have different meanings. Linear heads over a shared and a domain copy
@@ -259,7 +259,7 @@ class DomainClassifierHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_domains, n_classes))
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         n_domains, n_classes, input_size = self.weight.shape
         return {
             "input_size": input_size,

@@ -26,15 +26,14 @@ def valid_counts(lengths: Tensor, n_steps: int) -> Tensor:
     Raises
     ------
     ValueError
-        If a length is not in (0, 1], as where lengths are given in samples.
+        If a length is not in (0, 1], for example a length in samples.
 
     Example
     -------
     >>> valid_counts(torch.tensor([1.0, 2 / 3]), 3)
     tensor([3, 2])
     """
-    # A graph that is traced has no values to look at. A length of half precision, or
-    # one computed from others, may be above 1 by its rounding.
+    # A traced graph has no values. Rounding may give a length slightly above 1.
     if not torch.compiler.is_compiling():
         outside = lengths[~((lengths > 0) & (lengths <= 1 + 1e-3))]
         if outside.numel():

@@ -51,7 +51,7 @@ class MeanPooling(nn.Module):
         self.output_size = input_size
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {"input_size": self.output_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -82,8 +82,8 @@ class MeanPooling(nn.Module):
 class StatisticsPooling(nn.Module):
     """Computes mean and standard deviation of the valid frames, concatenated.
 
-    The standard deviation divides by the number of frames, so that one frame has a
-    deviation too. It is at least 1e-5, where its gradient is 0 instead of infinite.
+    The sum of squares is divided by the number of frames, so that a single frame is
+    allowed. The standard deviation is at least 1e-5: at 0 its gradient is infinite.
     Snyder et al., "X-vectors", ICASSP 2018.
 
     Arguments
@@ -109,7 +109,7 @@ class StatisticsPooling(nn.Module):
         self.output_size = None if input_size is None else 2 * input_size
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {"input_size": self.input_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -157,7 +157,7 @@ class SelfAttentionPooling(nn.Module):
         self.output_size = input_size
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {"input_size": self.output_size}
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
