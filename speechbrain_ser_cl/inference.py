@@ -256,7 +256,7 @@ class EmotionRecognizer:
         """
         folder = Path(source).expanduser()
         if folder.is_file():
-            raise ModelError(f"{folder} is a file, expected the folder that has it")
+            raise ModelError(f"{folder} is a file; expected the folder that it is in")
         if not folder.is_dir():
             folder = download(str(source), revision, cache_folder)
         return cls(*read_model(folder), device=device)

@@ -78,7 +78,7 @@ def choose_views(
     (['mel', 'vocal'], {'egemaps': 'vocal in its place: no no_such_module here'})
     """
     if len(wanted) < 2:
-        raise ValueError(f"views: found {list(wanted)}, expected two or more")
+        raise ValueError(f"views is {list(wanted)}: two or more are needed")
     names, replaced = [], {}
     for name in wanted:
         need = needs.get(name)
