@@ -268,7 +268,7 @@ def _read_header(path: Path) -> Shapes:
             header_bytes = int.from_bytes(file.read(8), "little")
         if not 0 < header_bytes <= min(_MOST_HEADER_BYTES, path.stat().st_size - 8):
             raise ModelError(
-                f"{path}: its header claims to have {header_bytes} bytes: not a "
+                f"{path}: its header claims to have {header_bytes} bytes; this is no "
                 "safetensors file, or a malicious one"
             )
         with safe_open(path, framework="pt") as file:
