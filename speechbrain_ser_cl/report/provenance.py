@@ -35,7 +35,7 @@ _FACTS = {
 }
 # Shown in other sections, or not relevant for readers.
 _ELSEWHERE = {"order", "demo", "data", "layer_weights", "class_names", "test", "valid"}
-_ELSEWHERE |= {"training_seconds", "versions", "machine", "peak_memory_mb"}
+_ELSEWHERE |= {"format", "training_seconds", "versions", "machine", "peak_memory_mb"}
 
 
 def what_ran(series: Series) -> Section:
@@ -50,6 +50,9 @@ def what_ran(series: Series) -> Section:
         plain = all(isinstance(v, str | int | float | bool) for v in values)
         if values and plain and key not in _ELSEWHERE:
             items.append((_FACTS.get(key, key.replace("_", " ")), _all_of(values)))
+    chosen = dict.fromkeys(_plain(r["probe"]) for r in records if "probe" in r)
+    if chosen:
+        items.append(("chosen by the inner folds", "; ".join(chosen)))
     told = [r.get("data", {}) for r in records]
     protocols = [d["protocol"] for d in told if "protocol" in d]
     if crossval.protocol.get("kind") != SEEDS:

@@ -15,8 +15,8 @@ from speechbrain_ser_cl.results.text import NONE, TITLES
 def learning_curves(series: Series) -> Section | None:
     """Draws each loss term, the validation metrics and the learning rate."""
     runs = [run for run in series.runs if run.history]
-    if not runs:
-        return None
+    if not any(row.get("train") for run in runs for row in run.history):
+        return None  # such as a probe
     curves: dict[str, dict[str, list[Any]]] = {}  # chart, curve: one line per run
     for run in runs:
         for (chart, curve), line in _lines(run.history).items():

@@ -106,4 +106,5 @@ def cross_validate(
         write_model(output / "model", model, class_names)
         lines.append(f"Model of all the data: {output / 'model'} ({final.choice})")
     lines.append(f"Results: {output}; features: {features.cache.folder}")
+    lines.append(f"All results as one page: ser-cl report {output}")
     return "\n".join(lines)

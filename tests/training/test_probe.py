@@ -23,6 +23,7 @@ from speechbrain_ser_cl.data.features.place import (
 )
 from speechbrain_ser_cl.data.protocols import make_folds, select_parts
 from speechbrain_ser_cl.data.splits import Labelled
+from speechbrain_ser_cl.report import write_report
 from speechbrain_ser_cl.results.crossval import read_crossval
 from speechbrain_ser_cl.training import Launch
 from speechbrain_ser_cl.training.probe import LinearProbe
@@ -195,6 +196,9 @@ def test_the_command_leaves_what_a_cross_validation_leaves(
     assert estimate.statistics_bytes == 60 * 128 * 4 < kept.n_bytes
     found = read_crossval(tmp_path / "out" / "crossval.json")
     assert len(found.tested) == 5 and found.about["encoder"] == "log_mel"
+    write_report([tmp_path / "out"], tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "chosen by the inner folds" in page and "Learning curves" not in page
     assert main(["probe", str(corpus), *arguments]) == 0
     assert "60 of 60 utterances reused" in capsys.readouterr().err
 
