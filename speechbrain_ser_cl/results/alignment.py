@@ -13,12 +13,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from speechbrain_ser_cl.metrics.pwcca import pwcca
 from speechbrain_ser_cl.results.measured import find_records
-from speechbrain_ser_cl.results.text import NONE
+from speechbrain_ser_cl.results.text import NONE, markdown_table, mean_and_spread
 from speechbrain_ser_cl.utils.records import write
 from speechbrain_ser_cl.utils.schemas import ALIGNMENT
 
@@ -48,6 +47,7 @@ def view_alignment(
 
     Example
     -------
+    >>> import numpy as np
     >>> x = np.random.default_rng(0).normal(size=(50, 3))
     >>> found = view_alignment({"random": {"a": x, "b": 2 * x + 1}})
     >>> round(found["random"]["a – b"], 6)
@@ -127,27 +127,22 @@ def alignment_table(folder: str | Path) -> str:
     sizes = sorted({found["utterances"] for _, found in folds})
     size = f"{sizes[0]} to {sizes[-1]}" if len(sizes) > 1 else f"{sizes[0]}"
     demo = ", DEMO on synthetic speech" if about["demo"] else ""
-    lines = [
+    caption = (
         f"**{' + '.join(about['corpora'])}, {about['encoder']}{demo}** "
         f"({len(folds)} fold{'s' * (len(folds) > 1)} of {size} utterances not trained "
-        "on)",
-        "",
-        "| model | " + " | ".join(pairs) + " |",
-        "| " + " | ".join(["---"] * (len(pairs) + 1)) + " |",
-    ]
+        "on)"
+    )
+    rows = []
     for model, _ in models:
-        cells = []
+        rows.append([model])
         for pair in pairs:
             values = [found["pwcca"][model][pair] for _, found in folds]
-            if None in values:
-                cells.append(NONE)
-                continue
-            spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-            cells.append(f"{np.mean(values):.3f}{spread}")
-        lines.append(f"| {model} | " + " | ".join(cells) + " |")
+            known = None not in values
+            rows[-1].append(mean_and_spread(values, "{:.3f}".format) if known else NONE)
     note = (
         "PWCCA, mean of both directions; ± is the standard deviation over folds. It "
         "grows with fewer utterances for the same number of dimensions: compare with "
         "the row of random encoders, not with other tables."
     )
-    return "\n".join([*lines, "", note]) + "\n"
+    lines = markdown_table(["model", *pairs], rows)
+    return "\n".join([caption, "", *lines, "", note, ""])

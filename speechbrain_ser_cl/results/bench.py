@@ -1,6 +1,5 @@
 """Tables of ``ser-cl bench``: by corpus, across corpora, ranks and cost."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from speechbrain_ser_cl.metrics.significance import rank_methods
 from speechbrain_ser_cl.results.crossval import CrossValidation
 from speechbrain_ser_cl.results.sweep_tables import TextTable
 from speechbrain_ser_cl.results.text import NONE, bounds, p_value, percent
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.files import replacing, write_rows
 
 CROSS = "cross_corpus"
 """Name used as protocol: trained on one corpus, tested on another."""
@@ -157,10 +156,8 @@ def bench_tables(cells: Sequence[Cell]) -> list[tuple[str, TextTable]]:
     >>> [name for name, _ in bench_tables(cells)]
     ['speaker_kfold', 'cost']
     """
-    open_cells = sum(cell.result is None for cell in cells)
-    gap = f"INCOMPLETE: {open_cells} of {len(cells)} cells are not run" * bool(
-        open_cells
-    )
+    missing = sum(cell.result is None for cell in cells)
+    gap = f"INCOMPLETE: {missing} of {len(cells)} cells are not run" if missing else ""
     found: list[tuple[str, TextTable]] = []
     for protocol in dict.fromkeys(cell.protocol for cell in cells):
         own = [cell for cell in cells if cell.protocol == protocol]
@@ -207,13 +204,7 @@ def _cost(cells: Sequence[Cell]) -> TextTable:
         machines |= {one["processor"] for cost in costs for one in cost["machines"]}
         per_run = f"{seconds / runs:.1f}" if runs else NONE
         rows.append([*row, NONE if per is None else f"{per:.3f}", str(runs), per_run])
-    header = [
-        "features",
-        "classifier",
-        "s per utterance",
-        "fits",
-        "s per fit",
-    ]
+    header = ["features", "classifier", "s per utterance", "fits", "s per fit"]
     note = (
         "Seconds of the processor. A fit chooses layer and strength, too. Per "
         f"utterance: of its features, {NONE} where they were there before. Measured on "
@@ -250,13 +241,7 @@ def write_bench(cells: Sequence[Cell], folder: str | Path) -> str:
     for name, content in contents.items():
         with replacing(folder / name) as part:
             part.write_text(content, encoding="utf-8")
-    with (
-        replacing(folder / "bench.csv") as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    write_rows(folder / "bench.csv", list(rows[0]), (row.values() for row in rows))
     return text
 
 

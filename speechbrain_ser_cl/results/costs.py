@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from speechbrain_ser_cl.results.crossval import CrossValidation
-from speechbrain_ser_cl.results.text import NONE
+from speechbrain_ser_cl.results.text import NONE, markdown_table
 
 _NOTE = (
     "Time and memory of one fold and seed: seconds are means over the runs, memory is "
@@ -56,28 +56,26 @@ def build_cost_table(settings: Sequence[CrossValidation]) -> str:
     several = len({one.about.get("encoder") for one in settings}) > 1
     titles = ["setting", *["encoder"] * several, "corpus", "protocol", "runs"]
     titles += ["s per run", "per epoch", "MB", "machine"]
-    lines = [_line(titles), _line(["---"] * len(titles))]
+    rows = []
     for one in settings:
         cost = one.cost
         seconds, runs = cost.get("training_seconds"), cost.get("runs")
         peaks = cost.get("peak_memory_mb") or {}
         memory = peaks.get("gpu", peaks.get("resident"))
-        lines.append(
-            _line(
-                [
-                    one.about["setting"],
-                    *[one.about.get("encoder") or NONE] * several,
-                    ", ".join(one.corpora) or NONE,
-                    one.protocol.get("kind", "per corpus"),
-                    str(runs or NONE),
-                    f"{seconds / runs:.0f}" if seconds else NONE,
-                    "; ".join(map(_stage, (cost.get("stages") or {}).items())) or NONE,
-                    f"{memory:.0f}" if memory else NONE,
-                    "; ".join(map(_machine, cost.get("machines", []))) or NONE,
-                ]
-            )
+        rows.append(
+            [
+                one.about["setting"],
+                *[one.about.get("encoder") or NONE] * several,
+                ", ".join(one.corpora) or NONE,
+                one.protocol.get("kind", "per corpus"),
+                str(runs or NONE),
+                f"{seconds / runs:.0f}" if seconds else NONE,
+                "; ".join(map(_stage, (cost.get("stages") or {}).items())) or NONE,
+                f"{memory:.0f}" if memory else NONE,
+                "; ".join(map(_machine, cost.get("machines", []))) or NONE,
+            ]
         )
-    return "\n".join([*lines, "", _NOTE, ""])
+    return "\n".join([*markdown_table(titles, rows), "", _NOTE, ""])
 
 
 def _stage(stage: tuple[str, dict[str, Any]]) -> str:
@@ -95,7 +93,3 @@ def _machine(machine: dict[str, Any]) -> str:
         f"{machine['processor']}, {machine['threads']} of {machine['cores']} "
         f"core{'s' * (machine['cores'] > 1)}"
     )
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

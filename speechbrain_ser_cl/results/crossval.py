@@ -232,6 +232,11 @@ class CrossValidation:
         """Unit of repetition: ``fold``, or ``seed`` without folds."""
         return "seed" if any(one.fold is None for one in self.tested) else "fold"
 
+    def protocol_of(self, corpus: str) -> Mapping[str, Any]:
+        """Returns the protocol of a corpus, which may have its own."""
+        own: Mapping[str, Mapping[str, Any]] = self.protocol.get("per_corpus", {})
+        return own.get(corpus, self.protocol)
+
     def per_unit(self, corpus: str) -> dict[int, dict[str, float]]:
         """Returns fold (or seed) to metrics, averaged over the seeds."""
         values: dict[int, list[Any]] = {}

@@ -18,7 +18,6 @@ folder::
     ser-cl few-labels results/pairwise_cl
 """
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -32,8 +31,14 @@ import scipy  # imports submodules when they are used
 
 from speechbrain_ser_cl.metrics.significance import holm, mean_interval
 from speechbrain_ser_cl.results.measured import find_records
-from speechbrain_ser_cl.results.text import NONE, bounds, p_value, percent
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.results.text import (
+    NONE,
+    bounds,
+    markdown_table,
+    p_value,
+    percent,
+)
+from speechbrain_ser_cl.utils.files import write_rows
 from speechbrain_ser_cl.utils.records import write
 from speechbrain_ser_cl.utils.schemas import FEW_LABELS
 
@@ -248,16 +253,12 @@ def write_few_label_points(path: str | Path, points: Sequence[FewLabelPoint]) ->
     points : sequence of FewLabelPoint
         From :func:`few_label_points`.
     """
-    with (
-        replacing(Path(path)) as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        for point in points:
-            low, high = point.interval or (None, None)
-            row = {**vars(point), "uar_low": low, "uar_high": high}
-            writer.writerow({name: row[name] for name in _COLUMNS})
+    rows = []
+    for point in points:
+        low, high = point.interval or (None, None)
+        row = {**vars(point), "uar_low": low, "uar_high": high}
+        rows.append([row[name] for name in _COLUMNS])
+    write_rows(path, _COLUMNS, rows)
 
 
 def few_label_table(about: Mapping[str, Any], points: Sequence[FewLabelPoint]) -> str:
@@ -280,18 +281,18 @@ def few_label_table(about: Mapping[str, Any], points: Sequence[FewLabelPoint]) -
     for method in methods:
         titles += [f"{method}: UAR %", "95 %"]
         titles += [] if method == about["baseline"] else ["p"]
-    rows: dict[tuple[str, float], dict[str, FewLabelPoint]] = defaultdict(dict)
+    groups: dict[tuple[str, float], dict[str, FewLabelPoint]] = defaultdict(dict)
     for point in points:
-        rows[point.view, point.fraction][point.method] = point
+        groups[point.view, point.fraction][point.method] = point
     demo = ", DEMO on synthetic speech" if about["demo"] else ""
-    lines = [
+    n_folds = points[0].folds
+    caption = (
         f"**{' + '.join(about['corpora'])}, {about['encoder']}{demo}** "
-        f"({_folds(points[0].folds)}, chance: UAR {100 * about['chance']:.1f} %)",
-        "",
-        "| " + " | ".join(titles) + " |",
-        "| " + " | ".join(["---"] * len(titles)) + " |",
-    ]
-    for (view, fraction), of_method in rows.items():
+        f"({n_folds} fold{'s' * (n_folds != 1)}, chance: UAR "
+        f"{100 * about['chance']:.1f} %)"
+    )
+    rows = []
+    for (view, fraction), of_method in groups.items():
         any_one = next(iter(of_method.values()))
         cells = [view, f"{100 * fraction:g} %", f"{any_one.labelled:.0f}"]
         cells.append(" / ".join(sorted({str(p.draws) for p in of_method.values()})))
@@ -304,15 +305,11 @@ def few_label_table(about: Mapping[str, Any], points: Sequence[FewLabelPoint]) -
             cells += [percent(point.uar), bounds(point.interval)]
             if not baseline:
                 cells.append(p_value(point.p_holm))
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append(cells)
     note = (
         "Means over draws of the labels, each over all folds, with the 95 % t-interval "
         "over draws: it says how far other labels and other starts may move it, not "
         f"other speakers. p: Mann–Whitney U test against {about['baseline']}, "
         "two-sided, Holm-corrected over the table."
     )
-    return "\n".join([*lines, "", note]) + "\n"
-
-
-def _folds(count: int) -> str:
-    return "1 fold" if count == 1 else f"{count} folds"
+    return "\n".join([caption, "", *markdown_table(titles, rows), "", note, ""])

@@ -1,6 +1,5 @@
 """``dimensions.csv``, ``emotions.csv``, ``votes.csv``: labels and predictions."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from speechbrain_ser_cl.utils.errors import FileError
-from speechbrain_ser_cl.utils.files import read_csv, replacing
+from speechbrain_ser_cl.utils.files import read_csv, write_rows
 
 _LABEL, _PREDICTION = "label_", "prediction_"
 
@@ -64,14 +63,11 @@ def write_numbers(
     """
     header = [f"{what}{name}" for what in (_LABEL, _PREDICTION) for name in names]
     table = np.hstack([np.asarray(labels), np.asarray(predictions)])
-    with (
-        replacing(Path(path)) as unfinished,
-        open(unfinished, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["id", *header])
-        for name, row in zip(ids, table, strict=True):
-            writer.writerow([name, *(f"{number:.9g}" for number in row)])
+    rows = (
+        [name, *(f"{number:.9g}" for number in row)]
+        for name, row in zip(ids, table, strict=True)
+    )
+    write_rows(path, ["id", *header], rows)
 
 
 def read_numbers(path: str | Path) -> Numbers:

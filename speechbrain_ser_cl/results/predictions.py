@@ -1,7 +1,5 @@
 """``predictions.csv``: a model's prediction of each utterance."""
 
-import csv
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from speechbrain_ser_cl.utils.errors import FileError, offenders
-from speechbrain_ser_cl.utils.files import read_csv, replacing
+from speechbrain_ser_cl.utils.errors import FileError, offenders, repeated
+from speechbrain_ser_cl.utils.files import read_csv, write_rows
 
 _FIRST = ["id", "label", "prediction"]
 
@@ -100,9 +98,10 @@ def write_predictions(
             f"{len(class_names)} classes and probabilities of shape "
             f"{probabilities.shape} do not fit each other"
         )
-    if len(set(ids)) < len(ids):
-        twice = offenders(name for name, count in Counter(ids).items() if count > 1)
-        raise ValueError(f"{path.name}: ids that occur more than once ({twice})")
+    if twice := repeated(ids):
+        raise ValueError(
+            f"{path.name}: ids that occur more than once ({offenders(twice)})"
+        )
     outside = {int(c) for c in (*true, *said)} - set(range(len(class_names)))
     if outside:
         raise ValueError(
@@ -110,18 +109,14 @@ def write_predictions(
             f"[0, {len(class_names)})"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        replacing(path) as unfinished,
-        open(unfinished, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(_FIRST + [f"p_{name}" for name in class_names])
-        for row in zip(ids, true, said, probabilities, strict=True):
-            name, label, prediction, shares = row
-            writer.writerow(
-                [name, class_names[label], class_names[prediction]]
-                + [f"{share:.6f}" for share in shares]
-            )
+    rows = (
+        [name, class_names[label], class_names[prediction]]
+        + [f"{share:.6f}" for share in shares]
+        for name, label, prediction, shares in zip(
+            ids, true, said, probabilities, strict=True
+        )
+    )
+    write_rows(path, _FIRST + [f"p_{name}" for name in class_names], rows)
 
 
 def read_predictions(path: str | Path) -> Predictions:

@@ -169,16 +169,14 @@ def _bands(values: set[str]) -> dict[str, str]:
 
 
 def summarise_groups(
-    runs: Iterable[RunSums], metric: str | None = None
+    runs: Iterable[RunSums],
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Pools runs and computes each group's result.
+    """Pools runs and computes each group's result by the first metric of its kind.
 
     Arguments
     ---------
     runs : iterable of RunSums
         Runs of one setting.
-    metric : str, optional
-        None: the default of each kind.
 
     Returns
     -------
@@ -197,8 +195,7 @@ def summarise_groups(
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for (name, corpus, column), sums in pooled.items():
         if len({group for group, _ in sums}) > 1:
-            known = KINDS[name]
-            summary = group_summary(known, known.choose(metric or known.first), sums)
+            summary = group_summary(KINDS[name], KINDS[name].first, sums)
             found.setdefault(name, {}).setdefault(corpus, {})[column] = summary
     return found
 

@@ -55,7 +55,7 @@ from ruamel.yaml.error import YAMLError
 from speechbrain_ser_cl.metrics.kinds import MEASURES, look_up
 from speechbrain_ser_cl.results.text import NONE
 from speechbrain_ser_cl.utils.errors import did_you_mean
-from speechbrain_ser_cl.utils.settings import read_plain_yaml
+from speechbrain_ser_cl.utils.settings import is_text, read_plain_yaml
 
 _OUTPUT = "{output}"
 _LONGEST = 100  # characters of a folder's name
@@ -310,12 +310,16 @@ class _Entries:
             )
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _is_map(value: object) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value)
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
+    return isinstance(value, list) and all(map(is_text, value))
 
 
 def _is_number(value: object) -> bool:
@@ -400,13 +404,13 @@ def read_sweep(path: str | Path) -> Sweep:
     path = Path(path)
     contents = read_plain_yaml(path)
     file = _Entries(path, "", contents)
-    title = file.take("title", "a text", _is_text)
-    recipe = file.take("recipe", "the path of a recipe's YAML", _is_text, None)
-    folder = file.take("output_folder", "a folder", _is_text, f"results/{path.stem}")
+    title = file.take("title", "a text", is_text)
+    recipe = file.take("recipe", "the path of a recipe's YAML", is_text, None)
+    folder = file.take("output_folder", "a folder", is_text, f"results/{path.stem}")
     protocol = file.take(
         "protocol",
         "the name of a protocol or a mapping with kind",
-        lambda value: _is_text(value) or isinstance(value, Mapping),
+        lambda value: is_text(value) or _is_map(value),
         None,
     )
     seeds = file.take("seeds", "a list of different whole numbers", _is_seeds, None)
@@ -415,13 +419,9 @@ def read_sweep(path: str | Path) -> Sweep:
         overrides["protocol"] = as_text(protocol)
     columns = _columns(file)
     needs = file.take("needs", "a list of keys", _is_texts, ["corpora"])
-    printed_in = file.take("printed_in", "a text", _is_text, None)
-    baseline = file.take("baseline", "the name of a row", _is_text, None)
-    entries = file.take(
-        "rows",
-        "a list of at least one row",
-        lambda value: isinstance(value, list) and bool(value),
-    )
+    printed_in = file.take("printed_in", "a text", is_text, None)
+    baseline = file.take("baseline", "the name of a row", is_text, None)
+    entries = file.take("rows", "a list of at least one row", _is_list)
     file.end()
     rows: list[Row] = []
     for i, entry in enumerate(entries):
@@ -451,18 +451,13 @@ def read_sweep(path: str | Path) -> Sweep:
 
 
 def _columns(file: _Entries) -> list[Column]:
-    given = file.take(
-        "columns",
-        "a list of metrics",
-        lambda value: isinstance(value, list) and bool(value),
-        ["uar", "wa"],
-    )
+    given = file.take("columns", "a list of metrics", _is_list, ["uar", "wa"])
     columns = []
     for i, entry in enumerate(given):
         if not isinstance(entry, Mapping):
             entry = {"metric": entry}
         column = _Entries(file.file, f"columns[{i}]", entry)
-        metric = column.take("metric", "the name of a measure or number", _is_text)
+        metric = column.take("metric", "the name of a measure or number", is_text)
         known = look_up(metric)
         if not known and "." not in metric:
             hint = did_you_mean(metric, MEASURES).strip()
@@ -474,7 +469,7 @@ def _columns(file: _Entries) -> list[Column]:
             )
         last = look_up(metric.rpartition(".")[2])
         usual, in_percent = known or (metric, last is None or last[1])
-        title = column.take("title", "a text", _is_text, usual)
+        title = column.take("title", "a text", is_text, usual)
         percent = column.take(
             "percent",
             "True or False",
@@ -494,12 +489,8 @@ def _columns(file: _Entries) -> list[Column]:
 
 
 def _overrides(entries: _Entries) -> dict[str, str]:
-    given = entries.take(
-        "overrides",
-        "a mapping of keys of the recipe to values",
-        lambda value: isinstance(value, Mapping),
-        {},
-    )
+    expected = "a mapping of keys of the recipe to values"
+    given = entries.take("overrides", expected, _is_map, {})
     for key in given:
         _refuse_own(entries, "overrides", key)
     return {
@@ -533,8 +524,8 @@ def _rows(
     metrics: Sequence[str],
 ) -> list[Row]:
     """Makes the row, or the rows of its sweep."""
-    name = entries.take("name", "a text", _is_text)
-    recipe = entries.take("recipe", "the path of a recipe's YAML", _is_text, recipe)
+    name = entries.take("name", "a text", is_text)
+    recipe = entries.take("recipe", "the path of a recipe's YAML", is_text, recipe)
     if recipe is None:
         raise ValueError(
             f"{entries.file}: no recipe, expected the path of a recipe's YAML, for "
@@ -544,17 +535,13 @@ def _rows(
     if not hparams_file.is_file():
         entries.fail("recipe", recipe, f"a file; there is no {hparams_file}")
     own = _overrides(entries)
-    swept = entries.take(
-        "sweep_over", "a mapping", lambda value: isinstance(value, Mapping), None
-    )
-    printed = entries.take(
-        "printed", "a mapping", lambda value: isinstance(value, Mapping), {}
-    )
+    swept = entries.take("sweep_over", "a mapping", _is_map, None)
+    printed = entries.take("printed", "a mapping", _is_map, {})
     shared: dict[str, Any] = {
         "hparams_file": hparams_file,
         "needs": tuple(entries.take("needs", "a list of keys", _is_texts, needs)),
-        "result": entries.take("result", "a sub-folder of a run", _is_text, "."),
-        "corpus": entries.take("corpus", "the name of a corpus", _is_text, None),
+        "result": entries.take("result", "a sub-folder of a run", is_text, "."),
+        "corpus": entries.take("corpus", "the name of a corpus", is_text, None),
     }
     entries.end()
     if swept is None:
@@ -569,13 +556,9 @@ def _rows(
             )
         ]
     over = _Entries(entries.file, entries.name("sweep_over"), swept)
-    key = over.take("key", "a key of the recipe", _is_text)
-    values = over.take(
-        "values",
-        "a list of at least one value",
-        lambda value: isinstance(value, list) and bool(value),
-    )
-    symbol = over.take("symbol", "a text", _is_text, key)
+    key = over.take("key", "a key of the recipe", is_text)
+    values = over.take("values", "a list of at least one value", _is_list)
+    symbol = over.take("symbol", "a text", is_text, key)
     over.end()
     if key in own:
         over.fail("key", key, "a key that overrides of the row do not set")

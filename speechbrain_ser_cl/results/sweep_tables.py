@@ -1,6 +1,5 @@
 """The results of a sweep: table in Markdown and LaTeX, numbers as CSV."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +25,14 @@ from speechbrain_ser_cl.results.sweep_file import (
     Sweep,
     read_sweep,
 )
-from speechbrain_ser_cl.results.text import NONE, NOT_RUN, p_value
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.results.text import (
+    NONE,
+    NOT_RUN,
+    markdown_table,
+    mean_and_spread,
+    p_value,
+)
+from speechbrain_ser_cl.utils.files import write_rows
 from speechbrain_ser_cl.utils.records import check
 from speechbrain_ser_cl.utils.schemas import CROSSVAL
 
@@ -107,9 +112,7 @@ class TextTable:
     def markdown(self) -> str:
         """Formats as Markdown, with the caption above and the note below."""
         lines = [f"**{self.caption}**{self.about and f' ({self.about})'}", ""]
-        for cells in (self.header, ["---"] * len(self.header), *self.rows):
-            cells = [cell.replace("|", r"\|") for cell in cells]
-            lines.append(f"| {' | '.join(cells)} |")
+        lines += markdown_table(self.header, self.rows)
         lines += ["", self.note] if self.note else []
         return "\n".join([*lines, ""])
 
@@ -160,8 +163,9 @@ def to_latex(text: str) -> str:
 
     Returns
     -------
-    Greek letters and signs become formulas; letters of UTF-8 engines are kept.
-        engine with UTF-8 knows are left.
+    str
+        Greek letters and signs become formulas. Other letters are kept; engines with
+        UTF-8 know them.
 
     Example
     -------
@@ -230,7 +234,9 @@ def build_sweep_table(
             cells[1:] = [str(n or NONE) for n in counts[-n_counts:]]
         for i, one in enumerate(sweep.columns):
             missing = NONE if i else str(results[row.name])
-            cells.append(_mean(one, result.values(one)) if result else missing)
+            values = result.values(one) if result else []
+            told = mean_and_spread(values, one.write) if values else NONE
+            cells.append(told if result else missing)
             if one.metric in printed:
                 cells.append(row.printed.get(one.metric, NONE))
         if result:
@@ -331,16 +337,6 @@ def _against_baseline(
     return {name: row["against_first"] for name, row in zip(same, rows, strict=True)}
 
 
-def _mean(column: Column, values: Sequence[float]) -> str:
-    """Formats mean ± standard deviation."""
-    if not len(values):
-        return NONE
-    mean, spread = column.write(float(np.mean(values))), ""
-    if len(values) > 1:
-        spread = f" ± {column.write(float(np.std(values, ddof=1)))}"
-    return f"{mean}{spread}"
-
-
 def _about(sweep: Sweep, done: Iterable[_Result]) -> str:
     """Describes data, encoder, protocol, classes and chance level."""
     found: dict[str, list[Any]] = {
@@ -349,10 +345,9 @@ def _about(sweep: Sweep, done: Iterable[_Result]) -> str:
     of_classes = any(c.metric in KINDS["classes"].titles for c in sweep.columns)
     for one in done:
         whole, corpus = one.whole, one.corpus
-        own = whole.protocol.get("per_corpus", {}).get(corpus, whole.protocol)
         found["corpus"].append(corpus)
         found["encoder"].append(whole.about.get("encoder"))
-        found["protocol"].append(own["kind"])
+        found["protocol"].append(whole.protocol_of(corpus)["kind"])
         what = ", ".join(whole.class_names)
         if whole.kind == "classes" and of_classes:
             chance = whole.summary(corpus)["chance"]
@@ -482,13 +477,7 @@ def write_sweep_csv(points: Sequence[Mapping[str, Any]], path: str | Path) -> No
         Output file, written whole or not at all.
     """
     columns = ["row", "curve", "key", "value", "metric", "units", *_NUMBERS]
-    with (
-        replacing(Path(path)) as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(points)
+    write_rows(path, columns, ([point[name] for name in columns] for point in points))
 
 
 def read_measured(sweep: Sweep, folder: str | Path) -> dict[str, CrossValidation | str]:

@@ -6,20 +6,9 @@ Marks in the README give the place and the folder, relative to the README::
     <!-- results: begin results/ravdess_crema_d metric=uar -->
     <!-- results: end -->
 
-    <!-- crossval: begin measured/two_stage metric=uar -->
-    <!-- crossval: end -->
-
-    <!-- groups: begin measured/two_stage metric=uar -->
-    <!-- groups: end -->
-
-    <!-- costs: begin measured/two_stage -->
-    <!-- costs: end -->
-
-    <!-- few_labels: begin measured -->
-    <!-- few_labels: end -->
-
-    <!-- alignment: begin measured -->
-    <!-- alignment: end -->
+Instead of ``results`` a mark may have ``crossval`` or ``groups`` (also with a metric),
+``costs``, ``few_labels`` or ``alignment``. The table of a sweep file has the folder of
+its measured files::
 
     <!-- sweep: begin tables/losses.yaml metric=uar folder=measured/losses -->
     <!-- sweep: end -->
@@ -39,11 +28,11 @@ A row is added to each table for which its ``source``, ``target``, ``encoder`` a
 """
 
 import argparse
-import csv
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +60,12 @@ from speechbrain_ser_cl.results.text import (
     NOT_RUN,
     TITLES,
     bounds,
+    markdown_table,
+    mean_and_spread,
     p_value,
+    percent,
 )
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.files import write_rows
 from speechbrain_ser_cl.utils.records import RecordError, read
 from speechbrain_ser_cl.utils.schemas import PAPER
 
@@ -401,7 +393,7 @@ def build_groups_table(
         header = ["setting", "corpus", "by", f"worst group, {title}"]
         header += ["95 % over speakers", f"best group, {title}", "gap"]
         header += ["95 % over speakers"]
-        lines += [_line(header), _line(["---"] * len(header)), *map(_line, rows), ""]
+        lines += [*markdown_table(header, rows), ""]
     return "\n".join(lines)
 
 
@@ -482,9 +474,8 @@ def _groups(
     groups: dict[tuple[Any, ...], list[CrossValidation]] = {}
     for one in (view for setting in settings for view in setting.views()):
         for corpus in one.corpora:
-            own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
             key: tuple[Any, ...]
-            key = (corpus, one.about.get("encoder"), _protocol_name(own))
+            key = (corpus, one.about.get("encoder"), _protocol_name(one, corpus))
             key = (*key, one.kind, tuple(one.class_names))
             groups.setdefault(key, []).append(one)
     return sorted(groups.items(), key=lambda group: str(group[0]))
@@ -506,62 +497,71 @@ def write_csv(settings: Sequence[CrossValidation], path: str | Path) -> None:
     path : str or Path
         Output file, written whole or not at all.
     """
-    with (
-        replacing(Path(path)) as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        every = [view for setting in settings for view in setting.views()]
-        header = list(dict.fromkeys(n for one in every for n in one.measured.titles))
-        writer.writerow(["setting", "corpus", "encoder", "protocol", "of", *header])
-        for one in every:
-            titles = one.measured.titles
-            for corpus in one.corpora:
-                summary = one.summary(corpus)
-                own = one.protocol.get("per_corpus", {}).get(corpus, one.protocol)
-                about = [one.about["setting"], corpus, one.about.get("encoder")]
-                about.append(_protocol_name(own))
-                lines = {
-                    f"missing: fold {fold}, seed {seed}": dict.fromkeys(titles)
-                    for fold, seed in one.missing
-                }
-                lines |= {
-                    f"{one.unit} {u[one.unit]}": u for u in summary[f"{one.unit}s"]
-                }
-                lines |= {"mean": summary["mean"], "std": summary["std"]}
-                pooled = summary["pooled"]
-                lines["pooled"] = {name: pooled[name]["value"] for name in titles}
-                for i, bound in enumerate(("low", "high")):
-                    lines[f"pooled_{bound}"] = {
-                        name: (pooled[name]["interval"] or (None, None))[i]
-                        for name in titles
-                    }
-                for of, values in lines.items():
-                    writer.writerow([*about, of, *map(values.get, header)])
+    every = [view for setting in settings for view in setting.views()]
+    metrics = list(dict.fromkeys(n for one in every for n in one.measured.titles))
+    rows = (
+        [*about, *map(values.get, metrics)]
+        for one in every
+        for about, values in _csv_lines(one)
+    )
+    header = ["setting", "corpus", "encoder", "protocol", "of", *metrics]
+    write_rows(path, header, rows)
 
 
-def _protocol_name(protocol: Mapping[str, Any]) -> str:
-    name = protocol["kind"]
+def _csv_lines(
+    one: CrossValidation,
+) -> Iterator[tuple[list[str | None], Mapping[str, Any]]]:
+    """Yields the first cells of each row, and its metrics."""
+    titles = one.measured.titles
+    for corpus in one.corpora:
+        summary = one.summary(corpus)
+        about = [one.about["setting"], corpus, one.about.get("encoder")]
+        about.append(_protocol_name(one, corpus))
+        lines = {
+            f"missing: fold {fold}, seed {seed}": dict.fromkeys(titles)
+            for fold, seed in one.missing
+        }
+        lines |= {f"{one.unit} {u[one.unit]}": u for u in summary[f"{one.unit}s"]}
+        lines |= {"mean": summary["mean"], "std": summary["std"]}
+        pooled = summary["pooled"]
+        lines["pooled"] = {name: pooled[name]["value"] for name in titles}
+        for i, bound in enumerate(("low", "high")):
+            lines[f"pooled_{bound}"] = {
+                name: (pooled[name]["interval"] or (None, None))[i] for name in titles
+            }
+        for of, values in lines.items():
+            yield [*about, of], values
+
+
+def _protocol_name(one: CrossValidation, corpus: str) -> str:
+    protocol = one.protocol_of(corpus)
+    name: str = protocol["kind"]
     swapped = protocol.get("valid") == "swap" and name != "session_speaker_swap"
     return f"{name} with swap" if swapped else name
+
+
+def _printed_only(paper: Sequence[Mapping[str, Any]], metric: str) -> str:
+    known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
+    titles = ["setting", *known, _title(metric), "printed"]
+    rows = [
+        [
+            row["setting"],
+            *(str(row.get(name, NONE)) for name in known),
+            *(NOT_RUN, _figure(row, metric)),
+        ]
+        for row in paper
+    ]
+    return "\n".join(["**As printed**", "", *markdown_table(titles, rows), ""])
+
+
+def _figure(row: Mapping[str, Any], metric: str) -> str:
+    return f"{row[metric]} ({row['note']})"
 
 
 def _title(metric: str) -> str:
     """Returns the title of a measure with its unit."""
     title, in_percent = look_up(metric) or (metric, False)
     return f"{title} %" if in_percent else title
-
-
-def _printed_only(paper: Sequence[Mapping[str, Any]], metric: str) -> str:
-    lines = ["**As printed**", ""]
-    known = [name for name in _CROSSVAL_GROUP if any(name in row for row in paper)]
-    titles = ["setting", *known, _title(metric), "printed"]
-    lines += [_line(titles), _line(["---"] * len(titles))]
-    for row in paper:
-        about = [str(row.get(name, NONE)) for name in known]
-        figure = f"{row[metric]} ({row['note']})"
-        lines.append(_line([row["setting"], *about, NOT_RUN, figure]))
-    return "\n".join(lines) + "\n"
 
 
 def _one_crossval_table(
@@ -574,8 +574,8 @@ def _one_crossval_table(
     """Returns caption, empty line and table of one group."""
     kind = settings[0].measured
     metric = kind.choose(metric)
-    rows = table_rows(settings, corpus, metric)
-    first = rows[0]["summary"]
+    found = table_rows(settings, corpus, metric)
+    first = found[0]["summary"]
     about = ", ".join(settings[0].class_names)
     if "chance" in first:
         about = f"{round(1 / first['chance'])} classes, chance: UAR "
@@ -589,16 +589,11 @@ def _one_crossval_table(
     titles = ["setting", *(["folds"] if units == "folds" else []), "seeds"]
     titles += [_title(name) for name in names]
     titles += [f"pooled {kind.title(metric)}", "95 % over speakers"]
-    titles += [f"p, {units}", "p, speakers"] if len(rows) > 1 else []
+    titles += [f"p, {units}", "p, speakers"] if len(found) > 1 else []
     titles += ["printed"] if paper else []
-    lines = [
-        f"**{caption}{', DEMO on synthetic speech' if demo else ''}** ({about})",
-        "",
-        _line(titles),
-        _line(["---"] * len(titles)),
-    ]
-    printed = {line["setting"]: line for line in paper}
-    for one, row in zip(settings, rows, strict=True):
+    printed = {row["setting"]: _figure(row, metric) for row in paper}
+    rows = []
+    for one, row in zip(settings, found, strict=True):
         summary, against = row["summary"], row["against_first"] or {}
         n_units = len(summary[units])
         name = f"{row['setting']} (INCOMPLETE)" if one.gap else row["setting"]
@@ -607,28 +602,23 @@ def _one_crossval_table(
         for name in names:
             view, own = one.view(name) or (one, name)
             values = view.values(corpus, own)
-            spread = ""
-            if len(values) > 1:
-                spread = f" ± {kind.write(own, float(np.std(values, ddof=1)))}"
-            cells.append(f"{kind.write(own, float(np.mean(values)))}{spread}")
+            cells.append(mean_and_spread(values, partial(kind.write, own)))
         pooled = summary["pooled"][metric]
         cells += [kind.write(metric, pooled["value"])]
         cells += [kind.bounds(metric, pooled["interval"])]
-        if len(rows) > 1:
-            cells += [
-                p_value(against.get("t_test_holm")),
-                p_value(against.get("permutation_holm")),
-            ]
+        if len(found) > 1:
+            tests = ("t_test_holm", "permutation_holm")
+            cells += [p_value(against.get(test)) for test in tests]
         if paper:
-            known = printed.pop(row["setting"], None)
-            cells.append(f"{known[metric]} ({known['note']})" if known else NONE)
-        lines.append(_line(cells))
-    for setting, line in printed.items():
-        figure = f"{line[metric]} ({line['note']})"
+            cells.append(printed.pop(row["setting"], NONE))
+        rows.append(cells)
+    for setting, figure in printed.items():
         cells = [setting, *[NONE] * (len(titles) - 2), figure]
         cells[titles.index(kind.title(metric))] = NOT_RUN
-        lines.append(_line(cells))
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    caption += ", DEMO on synthetic speech" if demo else ""
+    lines = markdown_table(titles, rows)
+    return "\n".join([f"**{caption}** ({about})", "", *lines, ""])
 
 
 def _one_table(
@@ -648,22 +638,17 @@ def _one_table(
             f"{', '.join(caption)}: runs with different chance levels {chances}, so "
             f"with different classes, do not fit one table: {_files(runs)}"
         )
-    lines = [
-        f"**{', '.join(caption)}**"
-        + "".join(f" (chance: UAR {100 * chance:.1f} %)" for chance in chances),
-        "",
-    ]
     settings: dict[str, list[Mapping[str, Any]]] = {}
     for run in sorted(runs, key=lambda run: (run.get("order", np.inf), run["setting"])):
         settings.setdefault(run["setting"], []).append(run)
-    printed = {row["setting"]: row for row in paper}
+    printed = {row["setting"]: _figure(row, metric) for row in paper}
     over_speakers = any(run["test"][metric].get("interval_speakers") for run in runs)
     others = [name for name in TITLES if name != metric]
     titles = ["setting", "seeds", f"{TITLES[metric]} %", "95 % over seeds"]
     titles += ["95 % over speakers"] if over_speakers else []
     titles += [f"{TITLES[name]} %" for name in others]
     titles += ["printed"] if paper else []
-    lines += [_line(titles), _line(["---"] * len(titles))]
+    rows = []
     for setting in settings | printed:
         cells = [setting]
         if setting in settings:
@@ -674,38 +659,29 @@ def _one_table(
                     f"{setting!r}: one seed has several runs: {_files(same)}; "
                     "keep one of them"
                 )
-            cells += [str(len(seeds)), _mean(same, metric), _over_seeds(same, metric)]
+            interval = mean_interval(_values(same, metric))
+            cells += [str(len(seeds)), _mean(same, metric), bounds(interval)]
             cells += [_over_speakers(same, metric)] if over_speakers else []
             cells += [_mean(same, name) for name in others]
         else:
             cells += [NONE, NOT_RUN] + [NONE] * (len(titles) - 4)
-        if paper:
-            row = printed.get(setting)
-            cells.append(f"{row[metric]} ({row['note']})" if row else NONE)
-        lines.append(_line(cells))
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        cells += [printed.get(setting, NONE)] if paper else []
+        rows.append(cells)
+    title = f"**{', '.join(caption)}**"
+    title += "".join(f" (chance: UAR {100 * chance:.1f} %)" for chance in chances)
+    return "\n".join([title, "", *markdown_table(titles, rows), ""])
 
 
 def _files(runs: Sequence[Mapping[str, Any]]) -> str:
     return ", ".join(str(run.get("file", run["setting"])) for run in runs)
 
 
-def _percent(runs: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    return 100 * np.array([run["test"][name]["value"] for run in runs])
+def _values(runs: Sequence[Mapping[str, Any]], name: str) -> list[float]:
+    return [run["test"][name]["value"] for run in runs]
 
 
 def _mean(runs: Sequence[Mapping[str, Any]], name: str) -> str:
-    values = _percent(runs, name)
-    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{values.mean():.1f}{spread}"
-
-
-def _over_seeds(runs: Sequence[Mapping[str, Any]], name: str) -> str:
-    return bounds(mean_interval([run["test"][name]["value"] for run in runs]))
+    return mean_and_spread(_values(runs, name), percent)
 
 
 def _over_speakers(runs: Sequence[Mapping[str, Any]], name: str) -> str:
@@ -740,35 +716,34 @@ def _filled(readme_path: Path) -> str:
         )
 
     def fill(block: re.Match[str]) -> str:
-        folder = readme_path.parent / block["folder"]
-        metric = block["metric"] or "uar"
         try:
-            if block["kind"] == "sweep":
-                measured = readme_path.parent / (block["measured"] or "measured")
-                table = measured_table(folder, measured, block["metric"])
-                return f"{block['begin']}\n{table}\n{block['end']}"
-            paper = _read_paper(folder, metric)
-            if block["kind"] == "costs":
-                table = build_cost_table(collect_crossvals([folder]))
-            elif block["kind"] == "few_labels":
-                about, rows = read_few_labels(folder)
-                table = few_label_table(
-                    about, few_label_points(rows, about["baseline"])
-                )
-            elif block["kind"] == "alignment":
-                table = alignment_table(folder)
-            elif block["kind"] == "groups":
-                groups = collect_crossvals([folder])
-                table = build_groups_table(groups, block["metric"])
-            elif block["kind"] == "crossval":
-                table = build_crossval_table(collect_crossvals([folder]), paper, metric)
-            else:
-                table = build_table(collect_results(folder), paper, metric)
+            table = _table_of(block, readme_path.parent)
         except ValueError as error:
             raise ValueError(f"{readme_path}, {block['folder']}: {error}") from error
         return f"{block['begin']}\n{table}\n{block['end']}"
 
     return _BLOCK.sub(fill, text)
+
+
+def _table_of(block: re.Match[str], home: Path) -> str:
+    """Returns the table between two marks."""
+    folder, kind, metric = home / block["folder"], block["kind"], block["metric"]
+    if kind == "sweep":
+        return measured_table(folder, home / (block["measured"] or "measured"), metric)
+    if kind == "alignment":
+        return alignment_table(folder)
+    if kind == "few_labels":
+        about, rows = read_few_labels(folder)
+        return few_label_table(about, few_label_points(rows, about["baseline"]))
+    if kind == "groups":
+        return build_groups_table(collect_crossvals([folder]), metric)
+    if kind == "costs":
+        return build_cost_table(collect_crossvals([folder]))
+    metric = metric or "uar"
+    paper = _read_paper(folder, metric)
+    if kind == "crossval":
+        return build_crossval_table(collect_crossvals([folder]), paper, metric)
+    return build_table(collect_results(folder), paper, metric)
 
 
 def fill_readme(readme_path: str | Path) -> bool:

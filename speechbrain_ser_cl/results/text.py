@@ -1,6 +1,8 @@
 """Formats numbers for tables."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
 
 TITLES = {"uar": "UAR", "wa": "WA", "macro_f1": "macro-F1"}
 NONE = "–"
@@ -26,6 +28,22 @@ def p_value(p: float | None) -> str:
     if p is None:
         return NONE
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def mean_and_spread(values: Sequence[float], write: Callable[[float], str]) -> str:
+    """Formats mean ± standard deviation; for one value the mean alone."""
+    mean = write(float(np.mean(values)))
+    if len(values) < 2:
+        return mean
+    return f"{mean} ± {write(float(np.std(values, ddof=1)))}"
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Formats a Markdown table; returns its lines."""
+    return [
+        "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
+        for cells in (header, ["---"] * len(header), *rows)
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """``utterances.csv``: the utterances of each part of an experiment."""
 
-import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.data.manifest import FIELDS
 from speechbrain_ser_cl.data.splits import Labelled
 from speechbrain_ser_cl.utils.errors import FileError
-from speechbrain_ser_cl.utils.files import read_csv, replacing
+from speechbrain_ser_cl.utils.files import read_csv, write_rows
 
 _COLUMNS = ("id", "part", "label", *FIELDS, "wav")
 # Columns that exist if any utterance has a value: parts of longer recordings, intended
@@ -59,21 +58,17 @@ def write_parts(path: str | Path, parts: Mapping[str, Sequence[Labelled]]) -> No
         any(u.dimensions or u.votes or u.groups for u in everything),
     )
     further = [name for group in compress(_GROUPS, there) for name in group]
-    with (
-        replacing(Path(path)) as unfinished,
-        open(unfinished, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*_COLUMNS, *further])
-        for part, items in parts.items():
-            for utterance, label in sorted(items, key=lambda item: item.utterance.id):
-                fields = [getattr(utterance, name) for name in FIELDS]
-                more = [
-                    _said(utterance) if name == _LISTENERS else getattr(utterance, name)
-                    for name in further
-                ]
-                wav = utterance.path.absolute()
-                writer.writerow([utterance.id, part, label, *fields, wav, *more])
+    rows = (
+        [
+            *(u.id, part, label),
+            *(getattr(u, name) for name in FIELDS),
+            u.path.absolute(),
+            *(_said(u) if name == _LISTENERS else getattr(u, name) for name in further),
+        ]
+        for part, items in parts.items()
+        for u, label in sorted(items, key=lambda item: item.utterance.id)
+    )
+    write_rows(path, [*_COLUMNS, *further], rows)
 
 
 def read_parts(path: str | Path) -> dict[str, list[Labelled]]:

@@ -138,19 +138,13 @@ def stream_audio(
         yield stream.resample_chunk(numpy.zeros(0, numpy.float32), last=True)
 
 
-def read_samples(
-    path: str | Path, start: float = 0.0, end: float | None = None
-) -> tuple[numpy.ndarray, int]:
+def read_samples(path: str | Path) -> tuple[numpy.ndarray, int]:
     """Loads an audio file without resampling or mixing channels.
 
     Arguments
     ---------
     path : str or pathlib.Path
         File that libsndfile reads.
-    start : float
-        Start in seconds.
-    end : float, optional
-        End in seconds. Default: end of the file.
 
     Returns
     -------
@@ -173,7 +167,7 @@ def read_samples(
     ((8000, 2), 8000)
     """
     blocks, size, rate = [], 0, 0
-    for samples, found_rate in _blocks(path, start, end, LONGEST):
+    for samples, found_rate in _blocks(path, 0.0, None, LONGEST):
         rate = found_rate
         blocks.append(samples)
         size += samples.size

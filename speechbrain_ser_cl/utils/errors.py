@@ -1,6 +1,7 @@
 """Errors that a user can correct, and helpers for their messages."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -119,6 +120,17 @@ def offenders(names: Iterable[object]) -> str:
     if len(names) > MOST_SHOWN:
         text += f", … and {len(names) - MOST_SHOWN} more"
     return text
+
+
+def repeated(names: Iterable[str]) -> list[str]:
+    """Returns the names that occur more than once.
+
+    Example
+    -------
+    >>> repeated(["a", "b", "a"])
+    ['a']
+    """
+    return [name for name, count in Counter(names).items() if count > 1]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

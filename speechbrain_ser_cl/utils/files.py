@@ -15,7 +15,7 @@ from speechbrain_ser_cl.utils.disk import full_disk_told
 from speechbrain_ser_cl.utils.errors import FileError
 
 BASELINE = "baseline"
-"""What the folder of a run calls that of its simple baseline."""
+"""Name of the subfolder of a run with its simple baseline."""
 
 
 def without_links(paths: Iterable[str | Path]) -> list[str]:
@@ -371,6 +371,36 @@ def refuse_lfs_pointer(path: Path) -> None:
             f"{path}: a Git LFS pointer and not the file itself; run `git lfs install` "
             "and `git lfs pull` in the repository that it is in"
         )
+
+
+def write_rows(
+    path: str | Path, header: Sequence[str], rows: Iterable[Iterable[object]]
+) -> None:
+    r"""Writes a CSV file, whole or not at all.
+
+    Arguments
+    ---------
+    path : str or pathlib.Path
+        Output file; its folder must exist.
+    header : sequence of str
+        Names of the columns.
+    rows : iterable
+        Cells of each row; None becomes an empty cell.
+
+    Example
+    -------
+    >>> path = getfixture("tmp_path") / "a.csv"
+    >>> write_rows(path, ["id", "label"], [["a", "sad"], ["b", None]])
+    >>> path.read_text()
+    'id,label\na,sad\nb,\n'
+    """
+    with (
+        replacing(Path(path)) as part,
+        open(part, "w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
 
 
 def read_csv(

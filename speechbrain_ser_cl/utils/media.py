@@ -6,18 +6,8 @@ from types import ModuleType
 import numpy
 
 MEDIA = {
-    ".avi",
-    ".mp4",
-    ".m4a",
-    ".m4v",
-    ".mov",
-    ".mkv",
-    ".webm",
-    ".aac",
-    ".wma",
-    ".amr",
-    ".3gp",
-    ".flv",
+    *(".avi", ".mp4", ".m4a", ".m4v", ".mov", ".mkv"),
+    *(".webm", ".aac", ".wma", ".amr", ".3gp", ".flv"),
 }
 """Suffixes of formats that PyAV reads and libsndfile does not."""
 

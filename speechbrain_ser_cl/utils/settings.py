@@ -385,38 +385,39 @@ def _is_count(least: int, most: float = math.inf) -> Callable[[object], bool]:
     )
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
+    """Returns whether a value is text that is not blank."""
     return isinstance(value, str) and bool(value.strip())
 
 
 def _is_map(value: object) -> bool:
-    return isinstance(value, Mapping) and bool(value) and all(map(_is_text, value))
+    return isinstance(value, Mapping) and bool(value) and all(map(is_text, value))
 
 
 def _or_none(fits: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: value is None or fits(value)
 
 
-_PATH = ("a path, or null; a number in quotes", _or_none(_is_text))
+_PATH = ("a path, or null; a number in quotes", _or_none(is_text))
 _COUNT = ("a whole number from 1", _is_count(1))
 _ENTRY = (
     "the folder of the corpus, null, or a mapping with folder and reader",
-    lambda value: value is None or _is_text(value) or _is_map(value),
+    lambda value: value is None or is_text(value) or _is_map(value),
 )
 _CLASS = (  # or, for a corpus, the name of a set of classes
     "a list of emotions, such as [happy]",
     lambda value: (
-        _is_text(value) or (isinstance(value, list) and all(map(_is_text, value)))
+        is_text(value) or (isinstance(value, list) and all(map(is_text, value)))
     ),
 )
 _CORPORA = "a mapping of corpora to folders, such as {emodb: /data/EmoDB}"
 _EMOTIONS = (
     "a mapping of classes to emotions, such as {sad: [sad]}, or the name of a set",
-    lambda value: _is_text(value) or _is_map(value),
+    lambda value: is_text(value) or _is_map(value),
 )
 _PROTOCOL = (
     "the name of a protocol, or a mapping such as {kind: speaker_kfold, n_folds: 5}",
-    lambda value: _is_text(value) or _is_map(value),
+    lambda value: is_text(value) or _is_map(value),
 )
 # Key to a description of the expected value, and a function that checks it.
 _KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -429,7 +430,7 @@ _KNOWN: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "source_folder": _PATH,
     "target_folder": _PATH,
     "split_file": _PATH,
-    "output_folder": ("a path; a number in quotes", _is_text),
+    "output_folder": ("a path; a number in quotes", is_text),
     "data_folder": _PATH,
     "save_folder": _PATH,
     "allow_missing": ("True or False", lambda value: isinstance(value, bool)),
