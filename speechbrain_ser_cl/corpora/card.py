@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 FOLDER = Path(__file__).with_name("cards")
-MAPPED = ("emotion", "speaker", "session", "gender", "language", "text", "part")
-FIELDS = (*MAPPED, "intensity")
+FIELDS = (
+    *("emotion", "speaker", "session", "gender"),
+    *("language", "text", "part", "intensity"),
+)
 
 
 class _Checked:
@@ -388,9 +390,7 @@ def load_card(path: str | Path, name: str | None = None) -> Card:
     """
     path = Path(path)
     try:
-        # yaml's C parser is ten times as fast and part of all its wheels.
-        loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        facts = yaml.load(path.read_text(encoding="utf-8"), loader)
+        facts = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CorpusError(f"{path}: no card that can be read ({error})") from error
     except yaml.YAMLError as error:
@@ -415,6 +415,17 @@ def load_card(path: str | Path, name: str | None = None) -> Card:
             f"{path}: {key or 'the card'}: {first['msg']}, found {found}. {hint}Write "
             "it as in the cards of the package"
         ) from error
+
+
+def parse_yaml(text: str) -> Any:
+    """Parses YAML by yaml's C parser, which is ten times as fast as its Python parser.
+
+    Example
+    -------
+    >>> parse_yaml("a: [1, 2]")
+    {'a': [1, 2]}
+    """
+    return yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @cache

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from speechbrain_ser_cl.corpora.card import FOLDER as _CARDS
 from speechbrain_ser_cl.corpora.card import (
+    FIELDS,
+    FOLDER,
     Card,
     Counts,
     Field,
@@ -27,6 +28,7 @@ from speechbrain_ser_cl.corpora.checks import (
     AUDIO_SUFFIXES,
     Candidate,
     CorpusError,
+    count_speakers,
     make_utterances,
     numbers,
 )
@@ -96,7 +98,48 @@ no/such/folder
             card does not have, and known cut copies. Unless ``allow_missing``, also for
             missing or corrupt files and wrong counts.
         """
-        return read_card(self.card, folder, allow_missing)
+        card, folder = self.card, Path(folder)
+        if not folder.is_dir():
+            raise CorpusError(f"{card.name}: there is no folder {folder}")
+        listing = Listing(folder, [*AUDIO_SUFFIXES, *card.media])
+        find = _rows_of_tables if card.tables else _rows_of_names
+        rows = find(card, listing)
+        for table in card.more:
+            _add(table, rows, card, listing)
+        self.check(rows, listing)
+        candidates, elsewhere = _candidates(card, rows, folder)
+        expected = _release(card, len(candidates) + len(elsewhere)).expected()
+        if elsewhere:
+            expected.pop("speakers", None)
+        for emotion in elsewhere:
+            for key in expected.keys() & {"utterances", emotion}:
+                expected[key] -= 1
+        utterances = make_utterances(
+            candidates,
+            corpus=card.name,
+            language=card.languages[0],
+            folder=folder,
+            expected=expected,
+            count=count_speakers,
+            allow_missing=allow_missing,
+            bad=card.bad,
+            scales=card.dimensions,
+        )
+        length = utterances[0].duration
+        if (
+            card.refuse_one_length
+            and len(utterances) > 1
+            and all(u.duration == length for u in utterances)
+        ):
+            raise CorpusError(
+                f"{card.name} in {folder}: all {len(utterances)} files last {length} "
+                "s. This is one of the copies that were cut or padded to one length; "
+                "get the original one"
+            )
+        return utterances
+
+    def check(self, rows: Rows, listing: Listing) -> None:
+        """Checks the rows of the tables; for readers that extend what a card says."""
 
 
 @cache
@@ -124,7 +167,7 @@ def get_card(name: str) -> Card:
     'crema_d'
     """
     if name in card_names():
-        return load_card(_CARDS / f"{name}.yaml")
+        return load_card(FOLDER / f"{name}.yaml")
     known = {alias: card.name for card in all_cards() for alias in card.aliases}
     if name in known:
         card: Card = get_card(known[name])
@@ -220,96 +263,9 @@ class Listing:
         return os.path.relpath(path, self.folder).replace(os.sep, "/")
 
 
-def suffixes_of(card: Card) -> list[str]:
-    """Returns the suffixes of audio files that a card's reader takes."""
-    return [*AUDIO_SUFFIXES, *card.media]
-
-
 def anchored(pattern: str) -> re.Pattern[str]:
     """Anchors a card's pattern, so that it matches whole names at the end of a path."""
     return re.compile(f"(?:.*/)?(?:{pattern})", re.DOTALL)
-
-
-def read_card(
-    card: Card,
-    folder: str | Path,
-    allow_missing: bool = False,
-    check: Callable[[Rows, Listing], None] | None = None,
-) -> list[Utterance]:
-    """Reads a corpus as its card describes it.
-
-    Arguments
-    ---------
-    card : Card
-        Description of the corpus.
-    folder : str or pathlib.Path
-        Folder of the corpus, its parent or one of its subfolders.
-    allow_missing : bool
-        Whether missing files, corrupt files and wrong counts give one warning instead
-        of an error.
-    check : callable, optional
-        Takes the rows of the tables and all files; raises CorpusError.
-
-    Returns
-    -------
-    list of Utterance
-        Sorted by id.
-
-    Raises
-    ------
-    CorpusError
-        As for :class:`CardReader`.
-
-    Example
-    -------
-    >>> read_card(get_card("ravdess"), getfixture("tmp_path"))
-    Traceback (most recent call last):
-    speechbrain_ser_cl.corpora.checks.CorpusError: ravdess: ... is not the corpus...
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CorpusError(f"{card.name}: there is no folder {folder}")
-    listing = Listing(folder, suffixes_of(card))
-    find = _rows_of_tables if card.tables else _rows_of_names
-    rows = find(card, listing)
-    for table in card.more:
-        _add(table, rows, card, listing)
-    if check:
-        check(rows, listing)
-    candidates, elsewhere = _candidates(card, rows, folder)
-    expected = _release(card, len(candidates) + len(elsewhere)).expected()
-    if elsewhere:
-        expected.pop("speakers", None)
-    for emotion in elsewhere:
-        for key in expected.keys() & {"utterances", emotion}:
-            expected[key] -= 1
-    utterances = make_utterances(
-        candidates,
-        corpus=card.name,
-        language=card.languages[0],
-        folder=folder,
-        expected=expected,
-        count=_speakers,
-        allow_missing=allow_missing,
-        bad=card.bad,
-        scales=card.dimensions,
-    )
-    length = utterances[0].duration
-    if (
-        card.refuse_one_length
-        and len(utterances) > 1
-        and all(u.duration == length for u in utterances)
-    ):
-        raise CorpusError(
-            f"{card.name} in {folder}: all {len(utterances)} files last {length} s. "
-            "This is one of the copies that were cut or padded to one length; get the "
-            "original one"
-        )
-    return utterances
-
-
-def _speakers(utterances: list[Utterance]) -> dict[str, int]:
-    return {"speakers": len({u.speaker for u in utterances} - {None})}
 
 
 def _release(card: Card, found: int) -> Counts:
@@ -338,7 +294,7 @@ def _rows_of_names(card: Card, listing: Listing) -> Rows:
         values["stem"] = os.path.basename(bare)
         found.append((path, values))
     if not found:
-        raise not_here(card, listing)
+        raise _not_here(card, listing)
     parents = {os.path.dirname(path) for path, _ in found if path}
     beside = [
         os.path.basename(path) for path in strange if os.path.dirname(path) in parents
@@ -352,7 +308,7 @@ def _rows_of_names(card: Card, listing: Listing) -> Rows:
     return found
 
 
-def not_here(card: Card, listing: Listing) -> CorpusError:
+def _not_here(card: Card, listing: Listing) -> CorpusError:
     """Describes why a folder is not the corpus."""
     wanted = card.tables[0].file if card.tables else None
     if card.example:
@@ -368,14 +324,17 @@ def not_here(card: Card, listing: Listing) -> CorpusError:
 def _rows_of_tables(card: Card, listing: Listing) -> Rows:
     """Yields path and values of each row; the path is None if the file is missing."""
     depth = card.audio.count("/") + 1
-    files = {_tail(os.path.splitext(path)[0], depth): path for path in listing.audio}
+    files = {
+        "/".join(os.path.splitext(path)[0].split("/")[-depth:]): path
+        for path in listing.audio
+    }
     rows: Rows = []
     for table in card.tables:
         path = find_table(table.file, listing)
         if path is None:
             if table.optional:
                 continue
-            raise not_here(card, listing)
+            raise _not_here(card, listing)
         for row in _read_table(path, table, card):
             row = row | table.values
             cells = {name: _Cell(value) for name, value in row.items()}
@@ -392,11 +351,6 @@ class _Cell(str):
     def stem(self) -> str:
         """Value without its suffix."""
         return Path(self).stem
-
-
-def _tail(path: str, depth: int) -> str:
-    """Returns the last parts of a path."""
-    return "/".join(path.split("/")[-depth:])
 
 
 def find_table(name: str, listing: Listing) -> str | None:
@@ -469,11 +423,7 @@ def _candidates(
     }
     nothing: Callable[[Row], str | None] = lambda row: None  # noqa: E731
     emotion, speaker, session, gender, language, text, part, intensity = (
-        meanings.get(name, nothing)
-        for name in (
-            *("emotion", "speaker", "session", "gender"),
-            *("language", "text", "part", "intensity"),
-        )
+        meanings.get(name, nothing) for name in FIELDS
     )
     by_language = len(card.languages) > 1
     candidates, elsewhere, without = [], [], 0

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import soundfile
 
 from speechbrain_ser_cl.corpora.utterance import Utterance, normal
-from speechbrain_ser_cl.utils.errors import SERError, offenders
+from speechbrain_ser_cl.utils.errors import SERError, offenders, repeated
 from speechbrain_ser_cl.utils.media import MEDIA, media_seconds
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 AUDIO_SUFFIXES = (".wav", ".flac")
+READABLE = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au"}
+"""Suffixes of formats that libsndfile reads."""
 
 
 class CorpusError(SERError):
@@ -318,6 +320,17 @@ def numbers(texts: Mapping[str, str]) -> dict[str, float] | None:
     return found or None
 
 
+def count_speakers(utterances: Iterable[Utterance]) -> dict[str, int]:
+    """Counts the known speakers, for ``make_utterances``.
+
+    Example
+    -------
+    >>> count_speakers([])
+    {'speakers': 0}
+    """
+    return {"speakers": len({u.speaker for u in utterances} - {None})}
+
+
 def make_utterances(
     candidates: Iterable[Candidate],
     *,
@@ -383,11 +396,10 @@ def make_utterances(
 missing audio files (1: 03a01Fa)
     """
     candidates = list(candidates)
-    repeated = [n for n, k in Counter(c.name for c in candidates).items() if k > 1]
-    if repeated:
+    if twice := repeated(c.name for c in candidates):
         raise CorpusError(
             f"{corpus} in {folder}: utterances that are there more than once "
-            f"({offenders(repeated)}). Keep one copy of each"
+            f"({offenders(twice)}). Keep one copy of each"
         )
     _check_scales(candidates, scales or {}, f"{corpus} in {folder}")
 

@@ -1,4 +1,4 @@
-"""Listener votes of CREMA-D (Cao et al. 2014)."""
+"""Reads CREMA-D with its listener votes (Cao et al. 2014)."""
 
 import csv
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The Estonian Emotional Speech Corpus (Altrov and Pajupuu 2012)."""
+"""Reads the Estonian Emotional Speech Corpus (Altrov and Pajupuu 2012)."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
     audio_files,
+    count_speakers,
     emotion_of,
     locate,
     make_utterances,
@@ -34,8 +35,7 @@ def read_eesc(folder: str | Path, allow_missing: bool = False) -> list[Utterance
     folder : str or pathlib.Path
         Folder with audio and ``.TextGrid`` files, or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts give one warning instead of an
-        error.
+        As for :class:`~.cards.CardReader`.
 
     Returns
     -------
@@ -45,8 +45,8 @@ def read_eesc(folder: str | Path, allow_missing: bool = False) -> list[Utterance
     Raises
     ------
     CorpusError
-        For a wrong folder, files without an emotion and unknown emotions. Unless
-        ``allow_missing``, also for missing or corrupt audio and wrong counts.
+        For files without an emotion and unknown emotions, and as for
+        :class:`~.cards.CardReader`.
 
     Example
     -------
@@ -96,7 +96,7 @@ no/such/folder
         language="et",
         folder=root,
         expected=get_card("eesc").counts.expected(),
-        count=lambda found: {"speakers": len({u.speaker for u in found})},
+        count=count_speakers,
         allow_missing=allow_missing,
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.corpora.checks import CorpusError, one_name
-from speechbrain_ser_cl.corpora.utterance import EMOTIONS, PARTS, normal
+from speechbrain_ser_cl.corpora.utterance import EMOTIONS, normal
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 from speechbrain_ser_cl.utils.files import read_text
 
@@ -65,25 +65,15 @@ NO_LABEL = frozenset(
     ("", "nan", "none", "null", "n/a", "#n/a", "unknown", "<unk>", "unk", "-", "?")
 )
 """Words for an utterance without a label."""
-SPLIT_WORDS = dict(zip(PARTS, PARTS, strict=True)) | {
-    "training": "train",
-    "validation": "valid",
-    "val": "valid",
-    "dev": "valid",
-    "devel": "valid",
-    "development": "valid",
-    "testing": "test",
-    "eval": "test",
-    "evaluation": "test",
+_PART_WORDS = {
+    "train": "train training",
+    "valid": "valid validation val dev devel development",
+    "test": "test testing eval evaluation",
 }
-GENDER_WORDS = {
-    "female": "female",
-    "f": "female",
-    "woman": "female",
-    "male": "male",
-    "m": "male",
-    "man": "male",
-}
+SPLIT_WORDS = {word: n for n, words in _PART_WORDS.items() for word in words.split()}
+GENDER_WORDS = dict.fromkeys(("female", "f", "woman"), "female") | dict.fromkeys(
+    ("male", "m", "man"), "male"
+)
 
 
 def translate(

@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from speechbrain_ser_cl.corpora.checks import CorpusError, one_name
-from speechbrain_ser_cl.corpora.folders import READABLE
+from speechbrain_ser_cl.corpora.checks import READABLE, CorpusError, one_name
 from speechbrain_ser_cl.corpora.utterance import normal
 from speechbrain_ser_cl.utils.files import walk
 

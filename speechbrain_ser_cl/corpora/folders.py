@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from speechbrain_ser_cl.corpora.checks import (
+    READABLE,
     Candidate,
     CorpusError,
     below,
@@ -23,12 +24,10 @@ from speechbrain_ser_cl.corpora.utterance import Utterance, normal
 from speechbrain_ser_cl.registry import CORPORA
 from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
 from speechbrain_ser_cl.utils.files import walk
+from speechbrain_ser_cl.utils.media import MEDIA
 
 logger = logging.getLogger(__name__)
 
-# Formats that libsndfile reads, and audio formats that it does not read.
-READABLE = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".aiff", ".aif", ".au"}
-FOREIGN = {".m4a", ".mp4", ".aac", ".wma", ".webm", ".amr", ".3gp", ".mkv", ".avi"}
 FIELDS = ("emotion", "speaker", "session", "gender", "language", "text", "split")
 
 
@@ -196,7 +195,7 @@ def _audio(root: Path, corpus: str, allow_missing: bool) -> list[Path]:
         suffix = path.suffix.lower()
         if suffix in READABLE:
             found.append(path)
-        elif suffix in FOREIGN:
+        elif suffix in MEDIA:
             foreign.append(below(root, path))
     if foreign:
         problem = (

@@ -74,8 +74,7 @@ def read_iemocap(folder: str | Path, allow_missing: bool = False) -> list[Uttera
     folder : str or pathlib.Path
         ``IEMOCAP_full_release`` with ``Session1`` … ``Session5``, or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts give one warning instead of an
-        error.
+        As for :class:`~.cards.CardReader`.
 
     Returns
     -------
@@ -85,8 +84,7 @@ def read_iemocap(folder: str | Path, allow_missing: bool = False) -> list[Uttera
     Raises
     ------
     CorpusError
-        For a wrong folder and unknown emotion codes. Unless ``allow_missing``, also for
-        missing or corrupt audio and wrong counts.
+        For unknown emotion codes, and as for :class:`~.cards.CardReader`.
 
     Example
     -------

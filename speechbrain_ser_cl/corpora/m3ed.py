@@ -9,10 +9,12 @@ from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
     audio_files,
+    count_speakers,
     emotion_of,
     locate,
     make_utterances,
 )
+from speechbrain_ser_cl.corpora.emotion_words import GENDER_WORDS
 from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.registry import CORPORA
 
@@ -26,7 +28,6 @@ EMOTION = {
     "Surprise": "surprised",
 }
 PARTS = {"train": "train", "val": "valid", "test": "test"}
-_GENDERS = {"female": "female", "male": "male"}
 
 
 @CORPORA.register("m3ed")
@@ -42,7 +43,7 @@ def read_m3ed(folder: str | Path, allow_missing: bool = False) -> list[Utterance
         Folder with ``annotation.json``, ``modality_speech`` and optionally
         ``splitInfo``, which assigns series to training, validation and test.
     allow_missing : bool
-        Whether corrupt audio and wrong counts give one warning instead of an error.
+        As for :class:`~.cards.CardReader`.
 
     Returns
     -------
@@ -52,8 +53,8 @@ def read_m3ed(folder: str | Path, allow_missing: bool = False) -> list[Utterance
     Raises
     ------
     CorpusError
-        For a wrong folder, a damaged ``annotation.json`` and unknown emotions. Unless
-        ``allow_missing``, also for corrupt audio and wrong counts.
+        For a damaged ``annotation.json`` and unknown emotions, and as for
+        :class:`~.cards.CardReader`.
 
     Example
     -------
@@ -74,7 +75,8 @@ no/such/folder
     part = {
         series: PARTS[name]
         for name in PARTS
-        for series in _lines(root / "splitInfo" / f"movie_list_{name}.txt")
+        if (path := root / "splitInfo" / f"movie_list_{name}.txt").is_file()
+        for series in path.read_text(encoding="utf-8").split()
     }
     turns: dict[str, dict[str, Any]] = {}
     try:
@@ -87,7 +89,7 @@ no/such/folder
                         "speaker": f"{series}_{who['Name']}",
                         "emotion": told["EmoAnnotation"]["final_main_emo"],
                         "session": dialogue,
-                        "gender": _GENDERS.get(str(who.get("Gender", "")).lower()),
+                        "gender": GENDER_WORDS.get(str(who.get("Gender", "")).lower()),
                         "split": part.get(series),
                     }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -108,10 +110,6 @@ no/such/folder
         language="zh",
         folder=root,
         expected=get_card("m3ed").counts.expected(),
-        count=lambda found: {"speakers": len({u.speaker for u in found})},
+        count=count_speakers,
         allow_missing=allow_missing,
     )
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").split() if path.is_file() else []

@@ -63,8 +63,7 @@ def read_msp_improv(folder: str | Path, allow_missing: bool = False) -> list[Utt
         Folder with ``Evaluation.txt`` (in some releases ``Evalution.txt``) and
         ``session1`` … ``session6``, which may be below ``Audio``; or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts give one warning instead of an
-        error.
+        As for :class:`~.cards.CardReader`.
 
     Returns
     -------
@@ -74,8 +73,7 @@ def read_msp_improv(folder: str | Path, allow_missing: bool = False) -> list[Utt
     Raises
     ------
     CorpusError
-        For a wrong folder and unknown emotion codes. Unless ``allow_missing``, also for
-        missing or corrupt audio and wrong counts.
+        For unknown emotion codes, and as for :class:`~.cards.CardReader`.
 
     Example
     -------

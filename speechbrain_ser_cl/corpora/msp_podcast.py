@@ -6,15 +6,8 @@ from pathlib import Path
 
 from typing_extensions import override
 
-from speechbrain_ser_cl.corpora.cards import (
-    CardReader,
-    Listing,
-    Rows,
-    find_table,
-    read_card,
-)
+from speechbrain_ser_cl.corpora.cards import CardReader, Listing, Rows, find_table
 from speechbrain_ser_cl.corpora.checks import CorpusError
-from speechbrain_ser_cl.corpora.utterance import Utterance
 from speechbrain_ser_cl.utils.errors import offenders
 
 # By its name in most releases; lines such as "Train; MSP-PODCAST_0023_0048.wav".
@@ -38,13 +31,7 @@ no/such/folder
     """
 
     @override
-    def __call__(
-        self, folder: str | Path, allow_missing: bool = False
-    ) -> list[Utterance]:
-        return read_card(self.card, folder, allow_missing, check=self._check_parts)
-
-    def _check_parts(self, rows: Rows, listing: Listing) -> None:
-        """Compares ``Partitions.txt`` with the table of labels."""
+    def check(self, rows: Rows, listing: Listing) -> None:
         path = next(filter(None, (find_table(name, listing) for name in PARTS)), None)
         if path is None:
             return
@@ -59,7 +46,7 @@ no/such/folder
         with open(path, encoding="utf-8-sig", errors="replace") as file:
             for number, line in enumerate(file, start=1):
                 word, mark, name = line.partition(";")
-                if mark:  # not so a heading
+                if mark:  # a heading has none
                     said[Path(name.strip()).stem] = word.strip(), number
         absent, wrong = [], []
         for _, row in rows:

@@ -8,10 +8,12 @@ from typing import Any
 
 import yaml
 
+from speechbrain_ser_cl.corpora.card import parse_yaml
 from speechbrain_ser_cl.corpora.cards import get_card
 from speechbrain_ser_cl.corpora.checks import (
     Candidate,
     CorpusError,
+    count_speakers,
     emotion_of,
     locate,
     make_utterances,
@@ -45,8 +47,7 @@ def read_pavoque(
     folder : str or pathlib.Path
         Folder with ``pavoque-*.yaml`` and ``pavoque-*.flac``, or its parent.
     allow_missing : bool
-        Whether missing or corrupt audio and wrong counts give one warning instead of an
-        error.
+        As for :class:`~.cards.CardReader`.
     cut_into : str or pathlib.Path, optional
         Output folder of the utterances as 16 kHz FLAC; existing files are kept.
         Default: ``cut`` in the corpus folder.
@@ -59,8 +60,8 @@ def read_pavoque(
     Raises
     ------
     CorpusError
-        For a wrong folder, a damaged list of utterances and unknown styles. Unless
-        ``allow_missing``, also for missing or corrupt audio and wrong counts.
+        For a damaged list of utterances and unknown styles, and as for
+        :class:`~.cards.CardReader`.
 
     Example
     -------
@@ -116,7 +117,7 @@ no/such/folder
         language="de",
         folder=root,
         expected=expected,
-        count=lambda found: {"speakers": len({u.speaker for u in found})},
+        count=count_speakers,
         allow_missing=allow_missing,
     )
 
@@ -171,9 +172,8 @@ def _entries(path: Path) -> Iterator[Mapping[str, Any]]:
     """Reads the utterances of a list, without the phonetic segments (9 of 10 lines)."""
     with open(path, encoding="utf-8") as file:
         text = "".join(line for line in file if not line.startswith("  - "))
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        for entry in yaml.load(text, loader):
+        for entry in parse_yaml(text):
             fields = {key: entry[key] for key in _KEYS}
             if not 0 <= fields["start"] < fields["end"]:
                 raise ValueError(f"{fields['prompt']} ends before it begins")

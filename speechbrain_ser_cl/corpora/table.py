@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from speechbrain_ser_cl.corpora.checks import (
+    READABLE,
     Candidate,
     CorpusError,
     below,
@@ -31,7 +32,6 @@ from speechbrain_ser_cl.corpora.emotion_words import (
     translate,
 )
 from speechbrain_ser_cl.corpora.file_names import find_files
-from speechbrain_ser_cl.corpora.folders import READABLE
 from speechbrain_ser_cl.corpora.table_file import (
     READERS,
     TEXTS,

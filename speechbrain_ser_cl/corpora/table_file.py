@@ -6,7 +6,6 @@ import io
 import json
 import logging
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 
 from speechbrain_ser_cl.corpora.checks import CorpusError
 from speechbrain_ser_cl.corpora.utterance import normal
-from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.errors import offenders, repeated
 from speechbrain_ser_cl.utils.files import each_key_once, read_bytes
 
 logger = logging.getLogger(__name__)
@@ -75,8 +74,7 @@ def read_rows(path: Path, encoding: str | None = None) -> list[Row]:
     if not any(header):
         raise CorpusError(f"{path}: the table is empty")
     named = [name for name in header if name]
-    twice = [name for name, count in Counter(named).items() if count > 1]
-    if twice:
+    if twice := repeated(named):
         raise CorpusError(f"{path}: columns of the same name ({offenders(twice)})")
     width, rows, wrong = len(header), [], []
     for number, cells in lines:
