@@ -27,9 +27,9 @@ CLASS_SETS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """Name of each set to its classes, each with the emotions that it contains.
 
-``polarity``: two classes across corpora (Ahn et al. 2023); ``four`` holds excited in
-happy, as usual with IEMOCAP; ``eight``: those of the MSP-Podcast challenge; ``all``:
-each emotion that there is.
+``polarity``: two classes for several corpora (Ahn et al. 2023); ``four``: excited is
+in happy, as usual with IEMOCAP; ``eight``: the classes of the MSP-Podcast challenge;
+``all``: each emotion of the corpora.
 """
 
 

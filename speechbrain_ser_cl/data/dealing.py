@@ -15,7 +15,7 @@ from speechbrain_ser_cl.data.splits import Labelled, random_rank
 
 Whole = NDArray[np.int64]
 
-# Variations are integers in units of 2^-_BITS; a class that a fold lacks adds 2^_LACK.
+# Variations are integers in units of 2^-_BITS; a class missing in a fold adds 2^_LACK.
 _BITS, _LACK = 26, 44
 # Most exchanges that are tried, and most starting points.
 _MOST_LOOKS, _MOST_STARTS = 200_000, 8

@@ -122,11 +122,11 @@ class EmotionBatchSampler(Sampler[list[Draw]]):
                 "replacement: True to take some more than once."
             )
         self.first_batch = 0
-        self._dealt_epochs = -1  # decks are shuffled by _start
+        self._dealt_epochs = -1  # _start is not called yet
         self.set_epoch(1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch (1, 2, …)."""
+        """Sets the epoch (1, 2, …)."""
         self.epoch = epoch
 
     def __len__(self) -> int:

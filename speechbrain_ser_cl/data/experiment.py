@@ -248,9 +248,7 @@ def prepare(
             used = {*fold.train, *fold.valid}
             items = [item for item in items if item.utterance.id in used]
         split, protocol = fold, fold.protocol
-    if left_out:
-        counts = ", ".join(f"{n} {emotion}" for emotion, n in sorted(left_out.items()))
-        logger.info("Left out, in no class of emotion_map: %s", counts)
+    _tell_left_out(left_out)
     told = None
     excluded = _excluded(values.get("exclude"))
     if report:
@@ -341,7 +339,7 @@ def _each_with_classes(
     emotion_map: Mapping[str, Any],
     target: Target,
 ) -> tuple[dict[str, list[Labelled]], dict[str, int]]:
-    """Checks that each corpus has all classes, where each has its own map."""
+    """Assigns classes to each corpus alone, so that each must have all its classes."""
     own = _has_own_maps(emotion_map)
     labelled, left_out = {}, Counter[str]()
     for name, some in corpora.items():
@@ -353,7 +351,7 @@ def _each_with_classes(
 
 def _once(function: Callable[..., Any], *args: Any) -> Any:
     """Runs a function in the main process only; the other processes read its result."""
-    # here, because importing it takes three seconds
+    # Imported here, because the import takes three seconds.
     from speechbrain.utils.distributed import run_on_main
 
     run_on_main(function, args=args)
@@ -483,10 +481,14 @@ def read_corpora(
         name: read_corpus(name, entry, allow_missing) for name, entry in used.items()
     }
     items, left_out = map_corpora(utterances, emotion_map, resolve_target(target))
-    if left_out:
-        counts = ", ".join(f"{n} {emotion}" for emotion, n in left_out.items())
-        logger.info("Left out, in no class of emotion_map: %s", counts)
+    _tell_left_out(left_out)
     return items
+
+
+def _tell_left_out(left_out: Mapping[str, int]) -> None:
+    if left_out:
+        counts = ", ".join(f"{n} {emotion}" for emotion, n in sorted(left_out.items()))
+        logger.info("Left out, in no class of emotion_map: %s", counts)
 
 
 def map_corpora(

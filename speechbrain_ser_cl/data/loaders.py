@@ -188,11 +188,7 @@ def whole_loader(
 
 
 def fixed_loader(
-    dataset: SpeechDataset,
-    batch_size: int,
-    seed: int,
-    options: Mapping[str, Any],
-    collate: Callable[[list[dict[str, Any]]], Any] = pad_to_longest,
+    dataset: SpeechDataset, batch_size: int, seed: int, options: Mapping[str, Any]
 ) -> DataLoader[Any]:
     """Makes a loader with the same views and random batches in each epoch.
 
@@ -206,7 +202,7 @@ def fixed_loader(
         Approximate number of utterances per batch; batches have nearly equal sizes.
     seed : int
         Seed of the batches.
-    options, collate
+    options : mapping
         As for :func:`make_loader`.
 
     Returns
@@ -220,7 +216,7 @@ def fixed_loader(
     order = np.random.default_rng(seed).permutation(len(dataset))
     some = np.array_split(order, max(1, round(len(order) / batch_size)))
     batches = [[Draw(int(i), int(i)) for i in rows] for rows in some]
-    return make_loader(dataset, batches, options, collate)
+    return make_loader(dataset, batches, options)
 
 
 def domain_loaders(

@@ -1,14 +1,13 @@
 """Writes and reads manifests: SpeechBrain's JSON with the fields of ``Utterance``."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
-from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.errors import offenders, repeated
 from speechbrain_ser_cl.utils.files import without_links
 from speechbrain_ser_cl.utils.garbage import no_collection
 from speechbrain_ser_cl.utils.records import RecordError, read, write
@@ -16,14 +15,8 @@ from speechbrain_ser_cl.utils.schemas import MANIFEST
 
 PLACEHOLDER = "{data_root}"
 FIELDS = (
-    "duration",
-    "corpus",
-    "speaker",
-    "session",
-    "gender",
-    "language",
-    "text_id",
-    "emotion",
+    *("duration", "corpus", "speaker", "session"),
+    *("gender", "language", "text_id", "emotion"),
 )
 # Written if known.
 OPTIONAL = (
@@ -79,11 +72,8 @@ def write_manifest(
     8
     """
     utterances = sorted(utterances, key=attrgetter("id"))
-    repeated = [i for i, n in Counter(u.id for u in utterances).items() if n > 1]
-    if repeated:
-        raise ValueError(
-            f"{path}: ids that occur more than once ({offenders(repeated)})"
-        )
+    if twice := repeated(u.id for u in utterances):
+        raise ValueError(f"{path}: ids that occur more than once ({offenders(twice)})")
     root = os.path.join(os.path.realpath(data_root), "")
     files = without_links(u.path for u in utterances)
     entries = {}

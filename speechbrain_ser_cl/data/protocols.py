@@ -65,7 +65,7 @@ from speechbrain_ser_cl.data.splits import (
     Leaks,
     fingerprint,
 )
-from speechbrain_ser_cl.utils.errors import offenders
+from speechbrain_ser_cl.utils.errors import offenders, repeated
 from speechbrain_ser_cl.utils.records import read, write
 from speechbrain_ser_cl.utils.schemas import SPLIT
 
@@ -373,8 +373,7 @@ def make_folds(
     ids = [item.utterance.id for item in items]
     if not items:
         raise ValueError("no utterances to make folds of")
-    if len(set(ids)) < len(ids):
-        twice = [name for name, count in Counter(ids).items() if count > 1]
+    if twice := repeated(ids):
         raise ValueError(f"ids that occur more than once ({offenders(twice)})")
     places = defaultdict(list)
     for place, item in enumerate(items):
@@ -422,9 +421,7 @@ def make_folds(
         }
         splits.append(
             Split(
-                train=lists["train"],
-                valid=lists["valid"],
-                test=lists["test"],
+                **lists,
                 fold=k,
                 n_folds=n_folds,
                 protocol=protocol,
@@ -521,10 +518,9 @@ def write_split(split: Split, path: str | Path) -> None:
     >>> read_split(path) == split
     True
     """
-    lists = split.parts()
-    write(
-        path, SPLIT, {k: v for k, v in asdict(split).items() if k not in lists} | lists
-    )
+    lists = split.parts()  # written last, because they are long
+    about = {key: value for key, value in asdict(split).items() if key not in lists}
+    write(path, SPLIT, about | lists)
 
 
 def read_split(path: str | Path) -> Split:
@@ -797,10 +793,9 @@ def _given(items: list[Labelled], protocol: Mapping[str, Any], seed: int) -> Cod
     unknown = [i.utterance.id for i in items if i.utterance.split is None]
     if unknown and protocol["unknown"] != "leave_out":
         raise ValueError(
-            f"protocol {kind}: utterances of {corpus} have no "
-            f"part ({', '.join(PARTS)}): "
-            f"{offenders(unknown)}. Name the column of parts, leave them out "
-            "(unknown: leave_out), or choose another protocol"
+            f"protocol {kind}: utterances of {corpus} have no part "
+            f"({', '.join(PARTS)}): {offenders(unknown)}. Name the column of parts, "
+            "leave them out (unknown: leave_out), or choose another protocol"
         )
     number: dict[str | None, int] = {name: code for code, name in enumerate(PARTS)}
     codes = [number.get(item.utterance.split, UNUSED) for item in items]

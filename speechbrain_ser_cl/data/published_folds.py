@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speechbrain_ser_cl.corpora.utterance import PARTS, Utterance, normal
-from speechbrain_ser_cl.utils.errors import did_you_mean, offenders
+from speechbrain_ser_cl.utils.errors import did_you_mean, offenders, repeated
 from speechbrain_ser_cl.utils.files import each_key_once
 
 logger = logging.getLogger(__name__)
@@ -236,10 +236,10 @@ def _matched(
                 for path, end in zip(listed, theirs, strict=True)
                 if end in there
             }
-    twice = [end for end, count in Counter(ours).items() if count > 1]
     raise ValueError(
         f"protocol {kind}: paths do not tell the files of {utterances[0].corpus} apart "
-        f"({offenders(twice or theirs)}); expected each file once. Remove the copies"
+        f"({offenders(repeated(ours) or theirs)}); expected each file once. Remove the "
+        "copies"
     )
 
 

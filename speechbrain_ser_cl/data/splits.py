@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from speechbrain_ser_cl.corpora.card import card_names
 from speechbrain_ser_cl.corpora.emotion_words import EMOTION_WORDS
 from speechbrain_ser_cl.corpora.utterance import EMOTIONS, Utterance, normal
-from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders
+from speechbrain_ser_cl.utils.errors import SERError, did_you_mean, offenders, repeated
 from speechbrain_ser_cl.utils.files import without_links
 
 LEAK_KEYS = ("speaker", "session", "text_id")
@@ -51,7 +51,7 @@ class Labelled(NamedTuple):
     label: str
 
 
-class Draw(NamedTuple):
+class FractionSplit(NamedTuple):
     """Result of ``split_fraction``.
 
     Arguments
@@ -65,7 +65,7 @@ class Draw(NamedTuple):
 
     Example
     -------
-    >>> part, rest, unused = Draw([], [], [])
+    >>> part, rest, unused = FractionSplit([], [], [])
     """
 
     part: list[Labelled]
@@ -121,7 +121,7 @@ def map_emotions(
     there = {u.emotion for u in utterances}
     class_of = class_of_emotions(emotion_map, there)
     words, published = [*EMOTIONS, *class_of], card_names()
-    # Common words that a corpus used as labels unchanged.
+    # Common emotion words that a corpus has as labels, unchanged.
     for word in EMOTION_WORDS.keys() & there.difference(words):
         words.append(word)
         if EMOTION_WORDS[word] in class_of:
@@ -213,7 +213,7 @@ def split_fraction(
     size: float | int,
     seed: int,
     by: str = "utterance",
-) -> Draw:
+) -> FractionSplit:
     """Draws a part of the utterances, stratified by label.
 
     With ``by="utterance"`` the part is drawn from all utterances, so both sides share
@@ -235,7 +235,7 @@ def split_fraction(
 
     Returns
     -------
-    Draw
+    FractionSplit
         ``part``, ``rest``, ``unused``, each sorted by id. Class shares in ``part`` are
         as close as possible to the shares in the data that it is drawn from.
 
@@ -259,9 +259,8 @@ def split_fraction(
     [12, 20, 8]
     """
     items = sorted(items, key=lambda item: item.utterance.id)
-    repeated = [i for i, n in Counter(i.utterance.id for i in items).items() if n > 1]
-    if repeated:
-        raise ValueError(f"ids that occur more than once ({offenders(repeated)})")
+    if twice := repeated(item.utterance.id for item in items):
+        raise ValueError(f"ids that occur more than once ({offenders(twice)})")
     count = _count(size, len(items))
 
     if by == "utterance":
@@ -281,7 +280,7 @@ def split_fraction(
             f"size {size} by {by} takes {count} of {len(items)} utterances and leaves "
             "nothing for the rest; ask for less"
         )
-    return Draw(part, rest, unused)
+    return FractionSplit(part, rest, unused)
 
 
 class Leaks:

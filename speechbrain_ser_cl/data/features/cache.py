@@ -35,6 +35,7 @@ from torch.multiprocessing.spawn import start_processes
 from tqdm import tqdm
 
 from speechbrain_ser_cl.corpora.utterance import Utterance
+from speechbrain_ser_cl.data.dataset import waveform
 from speechbrain_ser_cl.data.features.pack import (
     DTYPES,
     Entry,
@@ -43,7 +44,7 @@ from speechbrain_ser_cl.data.features.pack import (
     PackWriter,
     finish_abandoned,
 )
-from speechbrain_ser_cl.utils.audio import AudioError, load_audio
+from speechbrain_ser_cl.utils.audio import AudioError
 from speechbrain_ser_cl.utils.disk import human_size
 from speechbrain_ser_cl.utils.errors import offenders
 from speechbrain_ser_cl.utils.files import replacing
@@ -282,11 +283,11 @@ class FeatureCache:
         compute: Any = extract
         if batch_seconds is None:
             compute = partial(_one_by_one, compute)
-        work = _Work(read or _waveform, compute, batch_seconds or 0.0)
+        work = _Work(read or waveform, compute, batch_seconds or 0.0)
         first: dict[str, Utterance] = {}
-        repeated = [u.id for u in utterances if first.setdefault(u.id, u) != u]
-        if repeated:
-            raise ValueError(f"ids that occur more than once ({offenders(repeated)})")
+        twice = [u.id for u in utterances if first.setdefault(u.id, u) != u]
+        if twice:
+            raise ValueError(f"ids that occur more than once ({offenders(twice)})")
         utterances = sorted(first.values(), key=lambda u: (-u.duration, u.id))
         self.folder.mkdir(parents=True, exist_ok=True)
         contents = _contents(utterances, self.folder.parent / "audio.jsonl")
@@ -504,10 +505,6 @@ class FeatureCache:
         return stored
 
 
-def _waveform(utterance: Utterance) -> Tensor:
-    return load_audio(utterance.path)
-
-
 class _Work(NamedTuple):
     """Computes features of utterances."""
 
@@ -604,7 +601,7 @@ def _tell(message: str) -> None:
 def _in_threads(
     function: Callable[..., Any], items: Sequence[Any], title: str
 ) -> list[Any]:
-    """Yields results in order; shows a progress bar if it takes long."""
+    """Returns results in order; shows a progress bar if it takes long."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(function, items)
         return list(tqdm(results, title, len(items), delay=2, leave=False))

@@ -10,7 +10,7 @@ from speechbrain_ser_cl.utils.disk import free_bytes, human_size
 
 VARIABLE = "SER_CL_CACHE"
 
-# Representations and their size: of WavLM base, and of what is no encoder.
+# Number and size of the representations of WavLM base, and without an encoder.
 _BASE = (13, 768)
 _OTHERS = {"log_mel": (1, 64), "egemaps": (1, 44), "compare": (1, 3187)}
 _FRAMES_PER_SECOND = 50
@@ -130,9 +130,9 @@ class Estimate(NamedTuple):
     layers, width : int
         Number of the encoder's representations (layers and input), and their size.
     statistics_bytes : int
-        Size of mean and standard deviation over time of all of them, as float32.
+        Size of mean and standard deviation over time of all representations, float32.
     frames_bytes : int
-        Size of the frames of one of them, at 50 per second, as float16.
+        Size of the frames of one representation, 50 per second, float16.
     free_bytes : int
         Free space there.
 

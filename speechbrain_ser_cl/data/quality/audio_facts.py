@@ -58,9 +58,7 @@ class AudioFacts:
 
 
 def audio_facts(
-    utterances: Iterable[Utterance],
-    cache_file: str | Path | None = None,
-    workers: int | None = None,
+    utterances: Iterable[Utterance], cache_file: str | Path | None = None
 ) -> dict[str, AudioFacts]:
     """Decodes every file once and collects its facts.
 
@@ -72,8 +70,6 @@ def audio_facts(
         Cache file, one line per file, written as files are decoded, so that a killed
         process loses nothing. A file whose size or modification time changed is decoded
         again.
-    workers : int, optional
-        Number of threads. Default: number of cores.
 
     Returns
     -------
@@ -98,14 +94,14 @@ def audio_facts(
     keys = {u.id: _file_key(u.path) for u in utterances}
     todo = [u for u in utterances if keys[u.id] not in known]
     with (
-        ThreadPoolExecutor(workers or os.cpu_count()) as pool,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
         _notes(cache_file) as note,
     ):
-        found = pool.map(lambda u: _listen(u.path), todo)
+        found = pool.map(lambda u: _facts(u.path), todo)
         bar = tqdm(
             zip(todo, found, strict=True),
             total=len(todo),
-            desc="listening to the files",
+            desc="decoding the files",
             disable=None if todo else True,
         )
         for utterance, facts in bar:
@@ -114,7 +110,7 @@ def audio_facts(
     return {u.id: known[keys[u.id]] for u in utterances}
 
 
-def _listen(path: Path) -> AudioFacts:
+def _facts(path: Path) -> AudioFacts:
     try:
         samples, rate = read_samples(path)
     except AudioError as error:

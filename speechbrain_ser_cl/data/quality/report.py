@@ -191,9 +191,7 @@ class DataReport:
         return lines
 
     def _findings(self) -> list[str]:
-        lines = [
-            f"{finding.level.upper()}: {finding.message}" for finding in self.findings
-        ]
+        lines = [f"{one.level.upper()}: {one.message}" for one in self.findings]
         numbers = (_number(self.errors, ERROR), _number(self.warnings, WARNING))
         return [*lines, ", ".join(numbers)]
 
