@@ -1,7 +1,9 @@
 """The command line ``ser-cl``: one module per command.
 
 A command's module has ``SUMMARY``, one line; ``add_arguments(parser)``; and
-``run(arguments)``, which returns the exit status. It imports heavy modules in ``run``,
+``run(arguments)``, which returns the exit status. ``USAGE``, ``DESCRIPTION`` and
+``EPILOG`` are shown as they are by ``--help``. With ``TAKES_MORE`` the command accepts
+``--key value`` of a YAML, as ``arguments.more``. Heavy modules are imported in ``run``,
 so that ``ser-cl --help`` does not import torch. Errors that a user can correct are
 raised as ``ValueError``, ``OSError`` or ``ImportError``.
 """
@@ -71,10 +73,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, module in COMMANDS.items():
+        takes_more = getattr(module, "TAKES_MORE", False)
         command = commands.add_parser(
-            name, help=module.SUMMARY, description=module.SUMMARY
+            name,
+            help=module.SUMMARY,
+            usage=getattr(module, "USAGE", None),
+            description=getattr(module, "DESCRIPTION", module.SUMMARY),
+            epilog=getattr(module, "EPILOG", None),
+            allow_abbrev=not takes_more,  # --fold must not become --folds
         )
-        command.set_defaults(function=module.run)
+        if hasattr(module, "EPILOG"):
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
+        command.set_defaults(function=module.run, takes_more=takes_more)
         module.add_arguments(command)
         command.add_argument(
             "--verbose", action="store_true", help="on an error, print the full trace"
@@ -118,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argcomplete.autocomplete(parser)
     arguments, more = parser.parse_known_args(argv)
     arguments.more = more
-    if more and not getattr(arguments, "takes_more", False):
+    if more and not arguments.takes_more:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     try:
         status: int = arguments.function(arguments)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 SUMMARY = "compare features and classifiers on corpora, and across corpora"
 DESCRIPTION = """\
-Tests each of some encoders (or openSMILE's and log-mel statistics) with each of some
-linear classifiers on the folds of each corpus, and trained on one corpus and tested on
-another, over the emotions that both have. Features are computed once and kept.
+Tests encoders (or openSMILE's and log-mel statistics) with linear classifiers on the
+folds of each corpus, and trained on one corpus and tested on another, with the emotions
+that both have. Features are computed once and kept.
 """
 EPILOG = """\
 Any other --key value replaces that entry of the YAML. Entries are features, corpora,
@@ -21,26 +21,23 @@ examples:
   ser-cl bench my.yaml --classifiers "[logistic, svm]" --output_folder results/mine
 
 The output folder gets bench.md, bench.tex, bench.csv, bench.json, bench.html, and a
-crossval.json for each cell, which `ser-cl compare` reads. What is there is not run
-again: a bench that was stopped goes on, and one with new entries runs these only.
+crossval.json for each cell, which `ser-cl compare` reads. Finished cells are not run
+again: a stopped bench continues, and only new entries are run.
 """
+USAGE = "ser-cl bench BENCH.yaml [options] [--key value ...]"
+TAKES_MORE = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl bench BENCH.yaml [options] [--key value ...]"
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
-    parser.set_defaults(takes_more=True)
     add = parser.add_argument
-    add("file", type=Path, metavar="BENCH.yaml", help="what is compared")
+    add("file", type=Path, metavar="BENCH.yaml", help="description of the bench")
     add("--output_folder", type=Path, help="results/bench/<name of the YAML>")
-    add("--features_folder", metavar="FOLDER", help="where features are kept")
+    add("--features_folder", metavar="FOLDER", help="folder of the features")
     add(
         "--tables_only",
         action="store_true",
-        help="run nothing, write the tables of what is there",
+        help="run nothing, write the tables of finished cells",
     )
 
 

@@ -36,16 +36,12 @@ examples:
 exit status: 0 no errors (there may be warnings), 1 errors in the data, 2 the data
 cannot be read.
 """
+USAGE = "ser-cl check RECIPE|RECIPE.yaml|FOLDER [options] [--key value ...]"
+TAKES_MORE = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl check RECIPE|RECIPE.yaml|FOLDER [options] [--key value ...]"
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
-    # Unknown options replace keys of the YAML.
-    parser.set_defaults(takes_more=True)
     add = parser.add_argument
     what: Any = add("what", metavar="RECIPE|RECIPE.yaml|FOLDER", help="what to check")
     what.completer = lambda **_: sorted(find_recipes())

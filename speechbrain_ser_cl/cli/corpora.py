@@ -26,8 +26,6 @@ exit status: 0; 1 when --which finds none, or finds problems.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = EPILOG
     name = parser.add_argument("name", nargs="?", help="all facts about this one")
     name.completer = lambda **_: registered_names("corpora")  # type: ignore[attr-defined]
     parser.add_argument(
@@ -129,7 +127,11 @@ def card_text(card: Card) -> str:
         ("hours", f"{card.hours:g}" if card.hours else "not known"),
         ("utterances", str(counts.utterances)),
         ("speakers", str(counts.speakers or "not known")),
-        ("emotions", _listed(counts.emotions) or "not counted"),
+        (
+            "emotions",
+            ", ".join(f"{name} {n}" for name, n in counts.emotions.items())
+            or "not counted",
+        ),
         ("checked by", card.checked),
         ("not checked", ", ".join(card.unchecked)),
         *(
@@ -153,10 +155,6 @@ def card_text(card: Card) -> str:
     ]
     body = [f"  {key:<12} {value}" for key, value in lines if value]
     return "\n".join([f"{card.title} ({card.name})", *body])
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {number}" for name, number in counts.items())
 
 
 def _which(folder: Path, as_json: bool) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from speechbrain_ser_cl.cli.train import hparams_file
 
@@ -14,7 +15,7 @@ protocol; they are checked for leaks and saved as <output_folder>/splits/fold-<k
 """
 EPILOG = """\
 Any other --key value replaces that key of the YAML, as with train.py; {fold} and {seed}
-in a value stand for the run's. Four keys mean more here:
+in a value are replaced by those of the run. Four keys have a special meaning:
   --protocol       one of leave_one_session_out, session_speaker_swap, session_kfold,
                    leave_one_speaker_out, speaker_kfold, random_kfold, given (the
                    corpus' own parts), seeds (no folds, the recipe splits by its seed),
@@ -22,7 +23,7 @@ in a value stand for the run's. Four keys mean more here:
                    emobox, folder: EmoBox/data}" (or emo_superb)
   --corpora        "{emodb: /data/EmoDB}"
   --seed           of the folds, and of the training unless --seeds is given
-  --output_folder  where everything goes (<output_folder of the YAML>/crossval)
+  --output_folder  folder of all results (<output_folder of the YAML>/crossval)
 
 examples:
   ser-cl crossval recipes/EmoDB_RAVDESS/two_stage/hparams/two_stage.yaml \\
@@ -30,9 +31,11 @@ examples:
   ser-cl crossval recipes/IEMOCAP_MSP/hparams/multitask_da.yaml --seeds 0 1 2
   ser-cl compare results/two_stage results/baseline
 
-exit status: 0 all runs are finished, 1 some failed, 2 it cannot work as asked,
-130 interrupted. --resume goes on after each of them.
+exit status: 0 all runs are finished, 1 some failed, 2 an error before the first run,
+130 interrupted. --resume continues after any of them.
 """
+USAGE = "ser-cl crossval RECIPE|RECIPE.yaml [options] [--key value ...]"
+TAKES_MORE = True
 
 
 def _positive(text: str) -> int:
@@ -44,12 +47,6 @@ def _positive(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl crossval RECIPE|RECIPE.yaml [options] [--key value ...]"
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False  # --fold is not an abbreviation of --folds
-    # Unknown options are passed on to train.py.
-    parser.set_defaults(takes_more=True)
     add = parser.add_argument
     add("hparams", type=Path, metavar="RECIPE.yaml", help="the recipe's YAML")
     add("--seeds", type=int, nargs="+", metavar="N", help="seeds of the trainings")
@@ -104,6 +101,12 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns the values of the arguments of ``add_engine_arguments``."""
+    names = ("measured", "resume", "jobs", "backend", "cluster", "runs_per_gpu")
+    return {name: getattr(arguments, name) for name in names}
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Runs what is not finished; prints the table or the failed runs."""
     from speechbrain_ser_cl.sweeps.crossval import crossval
@@ -117,10 +120,5 @@ def run(arguments: argparse.Namespace) -> int:
         seeds=arguments.seeds,
         folds=arguments.folds,
         splits=arguments.splits,
-        resume=arguments.resume,
-        measured=arguments.measured,
-        jobs=arguments.jobs,
-        backend=arguments.backend,
-        cluster=arguments.cluster,
-        runs_per_gpu=arguments.runs_per_gpu,
+        **engine_options(arguments),
     )

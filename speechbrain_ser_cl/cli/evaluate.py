@@ -20,13 +20,11 @@ examples:
   ser-cl evaluate their_predictions.csv --like results/own_corpus/crossval
   ser-cl compare results/own_corpus/crossval results/evaluate
 """
+USAGE = "ser-cl evaluate MODEL [CORPUS ...] [options]"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl evaluate MODEL [CORPUS ...] [options]"
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("model", metavar="MODEL", help="folder, hub id, .onnx file or table")
     add(
@@ -40,14 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--like",
         type=Path,
         metavar="FOLDER",
-        help="in place of corpora: a finished cross-validation, whose folds are tested",
+        help="instead of corpora: a finished cross-validation, whose folds are tested",
     )
     add(
         "--labels",
         nargs="+",
         default=[],
         metavar="LABEL=EMOTION",
-        help="what labels of the model mean; none leaves one out",
+        help="meaning of the model's labels; none: the label is left out",
     )
     add(
         "--emotion_map",

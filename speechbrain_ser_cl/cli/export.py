@@ -10,7 +10,7 @@ SUMMARY = "write a finished run's model and its model card into a folder"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's output folder")
-    parser.add_argument("folder", type=Path, metavar="MODEL_DIR", help="where to")
+    parser.add_argument("folder", type=Path, metavar="MODEL_DIR", help="output folder")
     parser.add_argument(
         "--format",
         choices=["native", "speechbrain", "onnx"],

@@ -1,4 +1,4 @@
-"""Implements ``ser-cl few-labels``: joins trainings with few labels of all folds."""
+"""Implements ``ser-cl few-labels``: combines few-label trainings of all folds."""
 
 import argparse
 from pathlib import Path

@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "corpus", help="a name from `ser-cl list corpora`"
     )
     corpus.completer = lambda **_: registered_names("corpora")
-    parser.add_argument("folder", type=Path, help="where the corpus lies")
+    parser.add_argument("folder", type=Path, help="folder of the corpus")
     parser.add_argument("manifest", type=Path, help="the JSON file to write")
     parser.add_argument(
         "--allow-missing",
         action="store_true",
-        help="go on, with a warning, when files are missing or counts are off",
+        help="continue, with a warning, if files are missing or counts are wrong",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -52,10 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     print(f"{arguments.manifest}: {len(utterances)} utterances, {hours:.2f} h")
     for name, count in counts.items():
-        print(f"  {len(count)} {name}: " + _counts(count))
+        told = ", ".join(f"{key} {n}" for key, n in sorted(count.items()))
+        print(f"  {len(count)} {name}: {told}")
     print(f"  {features}")
     return 0
-
-
-def _counts(counts: Counter[str]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))

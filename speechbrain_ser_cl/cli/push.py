@@ -14,8 +14,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "their licences and the results."
     )
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="what `ser-cl export` wrote")
-    add("repository", metavar="OWNER/NAME", help="on the hub; made if it is not there")
+    add("folder", type=Path, metavar="FOLDER", help="folder that `ser-cl export` wrote")
+    add("repository", metavar="OWNER/NAME", help="on the hub; created if needed")
     add("--private", action="store_true", help="a new repository is private")
     add("--message", default="", help="of the commit")
     add("--dry-run", action="store_true", help="print what would be uploaded")

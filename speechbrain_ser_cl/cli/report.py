@@ -14,14 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="RUN_OR_CROSSVAL",
-        help="what a recipe or ser-cl crossval has left; settings are compared with "
-        "the first",
+        help="output folders of recipes or of ser-cl crossval; settings are compared "
+        "with the first",
     )
     parser.add_argument(
         "--output",
         type=Path,
         metavar="FILE",
-        help=f"where to ({NAME} in the folder, or here where there are several)",
+        help=f"output file ({NAME} in the folder; in the working folder, if there are "
+        "several folders)",
     )
     parser.add_argument(
         "--audio",

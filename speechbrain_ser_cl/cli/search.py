@@ -19,18 +19,17 @@ example, my_space.yaml:
   trials: 30
   output_folder: results/search
 """
+USAGE = "ser-cl search SPACE.yaml [--trials N] [--key value ...]"
+TAKES_MORE = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl search SPACE.yaml [--trials N] [--key value ...]"
-    parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
-    parser.set_defaults(takes_more=True)
-    parser.add_argument("space", type=Path, metavar="SPACE.yaml", help="what to search")
-    parser.add_argument("--trials", type=int, help="in all, in place of the YAML's")
-    parser.add_argument("--output_folder", type=Path, help="in place of the YAML's")
+    parser.add_argument(
+        "space", type=Path, metavar="SPACE.yaml", help="description of the search"
+    )
+    parser.add_argument("--trials", type=int, help="total number, replaces the YAML's")
+    parser.add_argument("--output_folder", type=Path, help="replaces the YAML's")
 
 
 def run(arguments: argparse.Namespace) -> int:

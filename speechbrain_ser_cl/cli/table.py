@@ -3,12 +3,12 @@
 import argparse
 from pathlib import Path
 
-from speechbrain_ser_cl.cli.crossval import add_engine_arguments
+from speechbrain_ser_cl.cli.crossval import add_engine_arguments, engine_options
 
 SUMMARY = "fill a README's tables; or run a sweep file and write its table"
 DESCRIPTION = """\
-README.md: fills in tables from results.json or crossval.json files. They stand between
-marks, each on its own line; paths are relative to the README:
+README.md: writes the tables of results.json or crossval.json files between marks, each
+on its own line; paths are relative to the README:
   <!-- results: begin FOLDER -->  and  <!-- results: end -->   one row per setting
   <!-- crossval: begin FOLDER --> and  <!-- crossval: end -->  the same, over folds
   <!-- groups: begin FOLDER -->   and  <!-- groups: end -->    by gender, age, …
@@ -24,33 +24,29 @@ the table, with intervals and tests against the baseline row, and curves of what
 swept over.
 """
 EPILOG = """\
-With a sweep file any other --key value replaces that key in the YAML of every row, most
-of all the folders of the corpora. Rows without their corpus are not run; the table says
-so, beside the printed figure. What is left in the output folder:
+With a sweep file any other --key value replaces that key in the YAML of every row, such
+as the folders of the corpora. Rows whose corpus is missing are not run; the table says
+so, beside the printed value. Files in the output folder:
   <sweep>.md, .tex, .csv          the table; its numbers
   <sweep>_<key>.csv, .png         the curves of a sweep over a key
-  <recipe>/<overrides>/           each row, as ser-cl crossval leaves it
-Tables with the same output folder share the rows that they have in common.
+  <recipe>/<overrides>/           each row, as written by ser-cl crossval
+Tables with the same output folder share rows with the same overrides.
 
 examples:
   ser-cl table README.md --check
   ser-cl table my_table.yaml --dry-run --corpora "{emodb: /data/EmoDB}"
   ser-cl table my_table.yaml --jobs 2 --resume --corpora "{emodb: /data/EmoDB}"
 
-exit status: 0; 1 a README is out of date, or runs failed; 2 it cannot work as asked;
+exit status: 0; 1 a README is out of date, or runs failed; 2 after an error;
 130 interrupted. speechbrain_ser_cl/results/sweep_file.py describes sweep files.
 """
 SUFFIXES = (".yaml", ".yml")
+USAGE = "ser-cl table (README.md | SWEEP.yaml) [options] [--key value ...]"
+TAKES_MORE = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl table (README.md | SWEEP.yaml) [options] [--key value ...]"
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
-    # With a sweep file, unknown options are passed on to train.py.
-    parser.set_defaults(takes_more=True)
     add = parser.add_argument
     add(
         "file",
@@ -112,20 +108,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _run_sweep(arguments: argparse.Namespace) -> int:
-    from speechbrain_ser_cl.sweeps.recipe import Recipe
     from speechbrain_ser_cl.sweeps.sweep import run_sweep
+    from speechbrain_ser_cl.utils.settings import split_overrides
 
     return run_sweep(
         arguments.file,
         output=arguments.output_folder,
         seeds=arguments.seeds,
         folds=arguments.folds,
-        more=Recipe(arguments.file, arguments.file, tuple(arguments.more)).overridden,
+        more=split_overrides(arguments.more),
         dry_run=arguments.dry_run,
-        resume=arguments.resume,
-        measured=arguments.measured,
-        jobs=arguments.jobs,
-        backend=arguments.backend,
-        cluster=arguments.cluster,
-        runs_per_gpu=arguments.runs_per_gpu,
+        **engine_options(arguments),
     )

@@ -24,16 +24,12 @@ examples:
   ser-cl train RAVDESS_CREMA-D/multitask_da --source_folder /data/RAVDESS \\
       --target_folder /data/CREMA-D --ssl_source openai/whisper-tiny.en
 """
+USAGE = "ser-cl train [RECIPE] [--json] [--verbose] [--key value ...]"
+TAKES_MORE = True
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments to its parser."""
-    parser.usage = "ser-cl train [RECIPE] [--json] [--verbose] [--key value ...]"
-    parser.epilog = EPILOG
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.allow_abbrev = False
-    # Unknown options are passed on to train.py.
-    parser.set_defaults(takes_more=True)
     recipe: Any = parser.add_argument(
         "recipe",
         nargs="?",
