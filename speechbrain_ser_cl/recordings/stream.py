@@ -145,7 +145,8 @@ class EmotionStream:
         if sample_rate != SAMPLE_RATE:
             self._resample = soxr.ResampleStream(sample_rate, SAMPLE_RATE, 1)
         self._audio = np.zeros(0, np.float32)
-        self._first = self._n_samples = 0  # kept from here; seen
+        # Number of the first sample in memory, and of all samples received.
+        self._first = self._n_samples = 0
         self._open: list[_Segment] = []
         self._waiting: list[_Segment] = []
         self._speech: SpeechSegments | None = None

@@ -106,17 +106,27 @@ def _plain(node: Any) -> Any:
     return {tag: plain} if tag and tag.startswith("!") else plain
 
 
-def find_script(hparams_file: Path, name: str = "train.py") -> Path:
+def as_words(overrides: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns overrides as words of a command line.
+
+    Example
+    -------
+    >>> as_words({"lr": "0.1"})
+    ('--lr', '0.1')
+    """
+    return tuple(word for key, text in overrides.items() for word in (f"--{key}", text))
+
+
+def find_script(hparams_file: Path) -> Path:
     """Finds a YAML's script: in its folder, above it, or in the recipe that it names.
 
-    The key ``recipe`` names the recipe; the key ``script`` may name another file.
+    The key ``recipe`` names the recipe; the key ``script`` may name another file than
+    ``train.py``.
 
     Arguments
     ---------
     hparams_file : pathlib.Path
         ``…/hparams/my.yaml``.
-    name : str
-        Name of the script.
 
     Returns
     -------
@@ -141,7 +151,7 @@ def find_script(hparams_file: Path, name: str = "train.py") -> Path:
         raise ValueError(f"there is no file {hparams_file}")
     folders = list(hparams_file.absolute().parents)[:3]
     values = read_yaml(hparams_file)
-    recipe, name = values.get("recipe"), values.get("script", name)
+    recipe, name = values.get("recipe"), values.get("script", "train.py")
     if isinstance(recipe, str):
         folders += [folder / recipe for folder in recipe_folders(hparams_file)]
     for folder in folders:

@@ -328,7 +328,7 @@ def left_to_do(runs: Sequence[PlannedRun], resume: bool) -> list[PlannedRun]:
             for part, of in earlier["settings"].items()
         }
         if there != now:
-            differ = "; ".join(_differences(there, now))
+            differ = "; ".join(differences(there, now))
             # Runs are in the output folder or in subfolders for folds.
             output = run.folder.parent.parent if run.split else run.folder.parent
             raise ValueError(
@@ -349,18 +349,36 @@ def _lasting(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in OF_A_MACHINE}
 
 
-def _differences(
+def differences(
     there: Mapping[str, Any], now: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """Returns the names of the values that differ."""
-    differences = []
+    """Describes the settings that differ.
+
+    Arguments
+    ---------
+    there, now : mapping
+        Earlier and present settings, possibly nested.
+    prefix : str
+        Text before each key.
+
+    Returns
+    -------
+    list of str
+        Key and both values of each.
+
+    Example
+    -------
+    >>> differences({"yaml": {"lr": 1}}, {"yaml": {"lr": 2}})
+    ['yaml: lr: 1 there, 2 now']
+    """
+    found = []
     for key in sorted(there.keys() | now.keys(), key=str):
         one, other = there.get(key), now.get(key)
         if isinstance(one, Mapping) and isinstance(other, Mapping):
-            differences += _differences(one, other, f"{prefix}{key}: ")
+            found += differences(one, other, f"{prefix}{key}: ")
         elif one != other:
-            differences.append(f"{prefix}{key}: {one} there, {other} now")
-    return differences
+            found.append(f"{prefix}{key}: {one} there, {other} now")
+    return found
 
 
 def check_split(run: PlannedRun, results: Iterable[Path]) -> None:

@@ -18,7 +18,6 @@ The score is that of the validation part. Splits of the search do not contain th
 test utterances, so runs cannot use them.
 """
 
-import csv
 import hashlib
 import json
 import warnings
@@ -37,15 +36,16 @@ from speechbrain_ser_cl.report.figures import plot_importance
 from speechbrain_ser_cl.results.predictions import read_predictions
 from speechbrain_ser_cl.sweeps.crossval import report_failures
 from speechbrain_ser_cl.sweeps.parallel import execute
-from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
+from speechbrain_ser_cl.sweeps.recipe import Recipe, as_words, find_script
 from speechbrain_ser_cl.sweeps.runs import (
     PlannedRun,
+    differences,
     left_to_do,
     make_splits,
     save_splits,
 )
 from speechbrain_ser_cl.utils.errors import did_you_mean
-from speechbrain_ser_cl.utils.files import replacing
+from speechbrain_ser_cl.utils.files import replacing, write_rows
 from speechbrain_ser_cl.utils.settings import (
     SettingsError,
     parse_overrides,
@@ -147,7 +147,9 @@ def read_space(path: str | Path, more: Mapping[str, str] | None = None) -> Space
                 f"{did_you_mean(key, known)}".strip()
             )
         _check_entry(path, key, entry)
-    _check(path, "metric", values["metric"], METRICS)
+    metric = values["metric"]
+    if metric not in METRICS:
+        raise SettingsError.at(path, "metric", metric, f"one of {', '.join(METRICS)}")
     for key, least in (("trials", 1), ("seed", 0)):
         value = values[key]
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -159,9 +161,8 @@ def read_space(path: str | Path, more: Mapping[str, str] | None = None) -> Space
         raise SettingsError.at(path, "folds", folds, "a list of numbers, or null")
     fixed = {key: value for key, value in _ALONE.items() if key in known}
     fixed |= {**(values["fixed"] or {})}
-    words = _words(fixed) | dict(more or {})
-    overrides = tuple(w for key, text in words.items() for w in (f"--{key}", text))
-    recipe = Recipe(hparams, find_script(hparams), overrides)
+    words = as_words(_words(fixed) | dict(more or {}))
+    recipe = Recipe(hparams, find_script(hparams), words)
     protocol = resolve_protocol(recipe.values.get("protocol") or "seeds")
     if protocol.get("kind") in DRAWN:
         raise SettingsError(
@@ -171,17 +172,12 @@ def read_space(path: str | Path, more: Mapping[str, str] | None = None) -> Space
     return Space(
         recipe,
         values["space"],
-        values["metric"],
+        metric,
         values["trials"],
         folds,
         values["seed"],
         Path(values["output_folder"]),
     )
-
-
-def _check(path: Path, key: str, value: Any, known: Sequence[str]) -> None:
-    if value not in known:
-        raise SettingsError.at(path, key, value, f"one of {', '.join(known)}")
 
 
 def _check_entry(path: Path, key: str, entry: Any) -> None:
@@ -329,20 +325,13 @@ def _same_search(study: Any, space: Space) -> None:
     there = study.user_attrs.get("search")
     if there is None:
         study.set_user_attr("search", now)
-    elif there != json.loads(json.dumps(now)):
+        return
+    now = json.loads(json.dumps(now))  # as it was stored
+    if there != now:
         raise SettingsError(
-            f"{space.output} holds another search ({shown_difference(there, now)}); "
-            "choose another output_folder"
+            f"{space.output} holds another search "
+            f"({'; '.join(differences(there, now))}); choose another output_folder"
         )
-
-
-def shown_difference(there: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Describes how two searches differ."""
-    return ", ".join(
-        f"{key}: {there.get(key)} there, {now[key]} now"
-        for key in now
-        if there.get(key) != now[key]
-    )
 
 
 def _suggest(trial: Any, space: Mapping[str, Any]) -> dict[str, Any]:
@@ -373,8 +362,7 @@ def _trial(trial: Any, space: Space, splits: Sequence[Split]) -> float:
     mark = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
     trial.set_user_attr("values", values)
     trial.set_user_attr("folder", f"trials/{mark}")
-    overrides = tuple(w for key, text in words.items() for w in (f"--{key}", text))
-    recipe = replace(space.recipe, overrides=overrides)
+    recipe = replace(space.recipe, overrides=as_words(words))
     folder = space.output / "trials" / mark
     scores: list[float] = []
     for split in splits:
@@ -422,18 +410,15 @@ def _told(study: Any, space: Space) -> str:
 
     finished = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
     best = study.best_trial
-    with (
-        replacing(space.output / "trials.csv") as part,
-        open(part, "w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["trial", "state", "folds", space.metric, *space.space])
-        for trial in study.trials:
-            values = trial.user_attrs.get("values", {})
-            last = max(trial.intermediate_values, default=0)
-            score = trial.intermediate_values.get(last, "")
-            cells = [trial.number, trial.state.name.lower(), last, score]
-            writer.writerow([*cells, *(values.get(key, "") for key in space.space)])
+    rows = []
+    for trial in study.trials:
+        values = trial.user_attrs.get("values", {})
+        last = max(trial.intermediate_values, default=0)
+        score = trial.intermediate_values.get(last)
+        cells = [trial.number, trial.state.name.lower(), last, score]
+        rows.append([*cells, *map(values.get, space.space)])
+    header = ["trial", "state", "folds", space.metric, *space.space]
+    write_rows(space.output / "trials.csv", header, rows)
     values = best.user_attrs["values"]
     words = {**space.recipe.overridden, **_words(values)}
     for key in _ALONE:

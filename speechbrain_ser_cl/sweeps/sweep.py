@@ -9,8 +9,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from speechbrain_ser_cl.data.protocols import DRAWN, SEEDS, Split, resolve_protocol
 from speechbrain_ser_cl.report.figures import plot_sweep
 from speechbrain_ser_cl.results.crossval import FILE, CrossValidation, read_crossval
@@ -25,7 +23,7 @@ from speechbrain_ser_cl.results.sweep_tables import (
 from speechbrain_ser_cl.results.text import NOT_RUN
 from speechbrain_ser_cl.sweeps.crossval import aggregate, report_failures
 from speechbrain_ser_cl.sweeps.parallel import execute
-from speechbrain_ser_cl.sweeps.recipe import Recipe, find_script
+from speechbrain_ser_cl.sweeps.recipe import Recipe, as_words, find_script
 from speechbrain_ser_cl.sweeps.runs import (
     FOLD_KEYS,
     PlannedRun,
@@ -38,6 +36,7 @@ from speechbrain_ser_cl.utils.errors import did_you_mean
 from speechbrain_ser_cl.utils.files import replacing
 from speechbrain_ser_cl.utils.records import read
 from speechbrain_ser_cl.utils.schemas import CROSSVAL
+from speechbrain_ser_cl.utils.settings import read_yaml
 
 
 @dataclass
@@ -138,11 +137,7 @@ def _folders(value: object) -> list[str]:
 @functools.lru_cache
 def _read_recipe(hparams_file: Path) -> tuple[Mapping[str, Any], Path]:
     """Reads a YAML's raw entries and finds its script, once for many rows."""
-    with open(hparams_file, encoding="utf-8") as file:
-        entries = YAML().load(file)
-    if not isinstance(entries, Mapping):
-        raise ValueError(f"{hparams_file} has no keys; expected a recipe's YAML")
-    return entries, find_script(hparams_file).absolute()
+    return read_yaml(hparams_file), find_script(hparams_file).absolute()
 
 
 def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) -> Recipe:
@@ -192,12 +187,8 @@ def row_recipe(sweep: Sweep, row: Row, output: Path, more: Mapping[str, str]) ->
                 f"{did_you_mean(key, known)}expected one of its keys, or an option of "
                 "SpeechBrain such as device"
             )
-    words = [
-        word
-        for key, text in given.items()
-        for word in (f"--{key}", text.replace("{output}", str(output)))
-    ]
-    return Recipe(hparams_file, script, tuple(words))
+    given = {k: text.replace("{output}", str(output)) for k, text in given.items()}
+    return Recipe(hparams_file, script, as_words(given))
 
 
 def plan_sweep(
