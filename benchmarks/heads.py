@@ -81,7 +81,9 @@ def measure(module, options, encoder, corpus, fold, seed):
             "output_folder": str(output),
             "loader_options": {"num_workers": 0},
         }
-        of_brain = RunOptions.from_dictionary({"noprogressbar": True})
+        of_brain = RunOptions.from_dictionary(
+            {"noprogressbar": True, "precision": options.precision}
+        )
         yaml = RECIPE / "hparams" / f"{options.yaml}.yaml"
         module.run(Launch(yaml, of_brain, values))
     found, simple = (
@@ -96,6 +98,7 @@ def measure(module, options, encoder, corpus, fold, seed):
         "probe": simple["test"]["uar"]["value"],
         "uar": found["test"]["uar"]["value"],
         "tested_epoch": found["tested_epoch"],
+        "precision": found["precision"],
         "seconds": found["training_seconds"],
         "classes": len(emotions),
     }
@@ -109,6 +112,7 @@ def main():
     parser.add_argument("--yaml", default="frozen", choices=["frozen", "finetune"])
     parser.add_argument("--folds", type=int, nargs="+", default=range(N_FOLDS))
     parser.add_argument("--seeds", type=int, nargs="+", default=range(3))
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
     parser.add_argument("--features", help="where they are kept")
     parser.add_argument("--output", type=Path, default=Path("results/heads"))
     options = parser.parse_args()

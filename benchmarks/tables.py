@@ -279,24 +279,26 @@ def heads(found):
         groups.setdefault(key, []).append(row)
     rows = []
     for (corpus, encoder, yaml), runs in sorted(groups.items()):
-        folds = sorted({run["fold"] for run in runs})
-        seeds = sorted({run["seed"] for run in runs})
+        folds = {}
+        for run in runs:
+            folds.setdefault(run["fold"], []).append(run)
         probe, uar = (
-            100
-            * sum(
-                sum(run[what] for run in of_fold) / len(of_fold)
-                for fold in folds
-                if (of_fold := [run for run in runs if run["fold"] == fold])
-            )
-            / len(folds)
+            [100 * sum(run[what] for run in some) / len(some) for some in folds.values()]
             for what in ("probe", "uar")
         )
+        gains = [one - simple for one, simple in zip(uar, probe, strict=True)]
+        bounds = mean_interval(gains)
         kept = sum(not run["tested_epoch"] for run in runs)
-        numbers = [", ".join(map(str, some)) for some in (folds, seeds)]
-        row = [corpus, encoder, yaml, *numbers, len(runs), f"{probe:.1f}"]
-        rows.append([*row, f"{uar:.1f}", f"{uar - probe:+.1f}", kept])
+        seeds = {run["seed"] for run in runs}
+        numbers = [", ".join(map(str, sorted(some))) for some in (folds, seeds)]
+        means = [f"{sum(some) / len(folds):.1f}" for some in (probe, uar)]
+        gain = f"{sum(gains) / len(folds):+.1f}"
+        between = "–" if bounds is None else f"{bounds[0]:+.1f} to {bounds[1]:+.1f}"
+        row = [corpus, encoder, yaml, *numbers, len(runs), *means, gain, between, kept]
+        rows.append(row)
     titles = ["corpus", "encoder", "YAML", "folds", "seeds", "runs", "probe, UAR %"]
-    titles += ["trained, UAR %", "difference", "runs that keep the probe"]
+    titles += ["trained, UAR %", "difference", "95 % over folds"]
+    titles += ["runs that keep the probe"]
     about = "Means over folds, each over its seeds. "
     return [*table(titles, rows), "", about + machine(found)]
 
