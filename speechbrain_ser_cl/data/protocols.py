@@ -421,7 +421,9 @@ def make_folds(
         }
         splits.append(
             Split(
-                **lists,
+                train=lists["train"],
+                valid=lists["valid"],
+                test=lists["test"],
                 fold=k,
                 n_folds=n_folds,
                 protocol=protocol,

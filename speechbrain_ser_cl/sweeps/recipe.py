@@ -151,7 +151,7 @@ def find_script(hparams_file: Path) -> Path:
         raise ValueError(f"there is no file {hparams_file}")
     folders = list(hparams_file.absolute().parents)[:3]
     values = read_yaml(hparams_file)
-    recipe, name = values.get("recipe"), values.get("script", "train.py")
+    recipe, name = values.get("recipe"), str(values.get("script", "train.py"))
     if isinstance(recipe, str):
         folders += [folder / recipe for folder in recipe_folders(hparams_file)]
     for folder in folders:
