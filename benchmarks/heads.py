@@ -20,6 +20,7 @@ import itertools
 import json
 import logging
 import os
+import re
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -99,9 +100,18 @@ def measure(module, options, encoder, corpus, fold, seed):
         "uar": found["test"]["uar"]["value"],
         "tested_epoch": found["tested_epoch"],
         "precision": found["precision"],
+        "schedule": schedule(options.yaml),
         "seconds": found["training_seconds"],
         "classes": len(emotions),
     }
+
+
+def schedule(yaml):
+    """Tells the YAML's number of epochs and its learning rate schedule."""
+    text = (RECIPE / "hparams" / f"{yaml}.yaml").read_text(encoding="utf-8")
+    (epochs,) = re.findall(r"^n_epochs: (\d+)", text, re.MULTILINE)
+    (kind,) = re.findall(r"^lr_scheduler: .*\.(\w+)$", text, re.MULTILINE)
+    return f"{epochs} epochs, {kind}"
 
 
 def main():
@@ -132,7 +142,7 @@ def add(row):
     from speechbrain_ser_cl.utils.files import replacing
 
     found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"results": []}
-    keys = ("yaml", "corpus", "encoder", "fold", "seed")
+    keys = ("yaml", "schedule", "corpus", "encoder", "fold", "seed")
     rows = {tuple(one[k] for k in keys): one for one in [*found["results"], row]}
     about = {
         **machine(),

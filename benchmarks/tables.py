@@ -275,15 +275,19 @@ def heads(found):
     """Table of UAR of trainings of own_corpus and of the probe that they start from."""
     groups = {}
     for row in found["results"]:
-        key = (row["corpus"], row["encoder"].removesuffix("-encoder"), row["yaml"])
+        encoder = row["encoder"].removesuffix("-encoder")
+        key = (row["corpus"], encoder, row["yaml"], row["schedule"])
         groups.setdefault(key, []).append(row)
     rows = []
-    for (corpus, encoder, yaml), runs in sorted(groups.items()):
+    for about, runs in sorted(groups.items()):
         folds = {}
         for run in runs:
             folds.setdefault(run["fold"], []).append(run)
         probe, uar = (
-            [100 * sum(run[what] for run in some) / len(some) for some in folds.values()]
+            [
+                100 * sum(run[what] for run in some) / len(some)
+                for some in folds.values()
+            ]
             for what in ("probe", "uar")
         )
         gains = [one - simple for one, simple in zip(uar, probe, strict=True)]
@@ -294,9 +298,9 @@ def heads(found):
         means = [f"{sum(some) / len(folds):.1f}" for some in (probe, uar)]
         gain = f"{sum(gains) / len(folds):+.1f}"
         between = "–" if bounds is None else f"{bounds[0]:+.1f} to {bounds[1]:+.1f}"
-        row = [corpus, encoder, yaml, *numbers, len(runs), *means, gain, between, kept]
-        rows.append(row)
-    titles = ["corpus", "encoder", "YAML", "folds", "seeds", "runs", "probe, UAR %"]
+        rows.append([*about, *numbers, len(runs), *means, gain, between, kept])
+    titles = ["corpus", "encoder", "YAML", "at most", "folds", "seeds", "runs"]
+    titles += ["probe, UAR %"]
     titles += ["trained, UAR %", "difference", "95 % over folds"]
     titles += ["runs that keep the probe"]
     about = "Means over folds, each over its seeds. "

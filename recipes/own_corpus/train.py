@@ -134,9 +134,13 @@ def fit(brain, hparams, train, valid, from_start=False, epochs=None):
 def fit_again(first, hparams, launch, parts, kept):
     """Trains on training and validation data, up to the first training's best epoch.
 
-    Uses the learning rates of the first training; validation scores mean nothing here.
+    Where nothing stops a training early, the learning rate falls to the last epoch: all
+    are done, unless the start was best. Uses the learning rates of the first training;
+    validation scores mean nothing here.
     """
     rows, epochs = first.history.epochs, first.history.tested["epoch"]
+    if epochs and hparams["patience"] is None:
+        epochs = hparams["n_epochs"]
     rates = [row["lr"] / rows[0]["lr"] for row in rows if row["epoch"]]
     brain = make_trainer(
         hparams,

@@ -342,6 +342,22 @@ def test_what_is_frozen_is_computed_once_and_fitted_again(
     assert parts[1]["test"] == parts[0]["test"]
 
 
+@pytest.mark.parametrize(("patience", "again"), [(None, 3), (5, 1)])
+def test_all_epochs_are_done_again_where_nothing_stops_early(
+    run, recipe, tmp_path, monkeypatch, patience, again
+):
+    fit_again = recipe.fit_again
+
+    def after_the_first(first, *others):
+        first.history.tested["epoch"] = 1
+        return fit_again(first, *others)
+
+    monkeypatch.setattr(recipe, "fit_again", after_the_first)
+    run(freeze="all", start=None, n_epochs=3, patience=patience)
+    log = (tmp_path / "run/refit/train_log.txt").read_text()
+    assert len(log.splitlines()) == again
+
+
 def test_lower_layers_that_are_frozen_are_kept_as_states(run, tmp_path):
     results, _ = run(freeze=1, start=None, baseline=None, layers=None)
     assert results["refit"] is False
