@@ -7,7 +7,7 @@ a fold for all seeds; figures and reports are not made. Finished runs are not re
 
 > python benchmarks/heads.py --encoders whisper-tiny.en whisper-base \
       --folders emodb=EmoDB ravdess=RAVDESS crema_d=CREMA-D
-> python benchmarks/heads.py --yaml finetune --folds 0 --seeds 0 ...
+> python benchmarks/heads.py --yaml finetune --precision bf16 --seeds 0 ...
 
 Authors
  * The speechbrain_ser_cl contributors 2026

@@ -162,7 +162,7 @@ def test_a_model_of_a_dimension_is_exported_and_predicts(run, world, tmp_path, c
     folder, exported = tmp_path / "run", tmp_path / "exported"
     assert main(["export", str(folder), str(exported)]) == 0
     card = (exported / "README.md").read_text()
-    assert "is on level" in card and "| CCC |" in card and "true class" not in card
+    assert "Predicts level" in card and "| CCC |" in card and "true class" not in card
     known = [
         item.utterance.dimensions["level"]
         for item in read_parts(folder / "utterances.csv")["train"]
