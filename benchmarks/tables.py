@@ -279,7 +279,7 @@ def heads(found):
         key = (row["corpus"], encoder, row["yaml"], row["schedule"])
         groups.setdefault(key, []).append(row)
     rows = []
-    for about, runs in sorted(groups.items()):
+    for key, runs in sorted(groups.items()):
         folds = {}
         for run in runs:
             folds.setdefault(run["fold"], []).append(run)
@@ -298,10 +298,9 @@ def heads(found):
         means = [f"{sum(some) / len(folds):.1f}" for some in (probe, uar)]
         gain = f"{sum(gains) / len(folds):+.1f}"
         between = "–" if bounds is None else f"{bounds[0]:+.1f} to {bounds[1]:+.1f}"
-        rows.append([*about, *numbers, len(runs), *means, gain, between, kept])
+        rows.append([*key, *numbers, len(runs), *means, gain, between, kept])
     titles = ["corpus", "encoder", "YAML", "at most", "folds", "seeds", "runs"]
-    titles += ["probe, UAR %"]
-    titles += ["trained, UAR %", "difference", "95 % over folds"]
+    titles += ["probe, UAR %", "trained, UAR %", "difference", "95 % over folds"]
     titles += ["runs that keep the probe"]
     about = "Means over folds, each over its seeds. "
     return [*table(titles, rows), "", about + machine(found)]

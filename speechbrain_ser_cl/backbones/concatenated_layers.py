@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from speechbrain_ser_cl.backbones.loading import check_architecture
+from speechbrain_ser_cl.backbones.loading import check_arguments
 from speechbrain_ser_cl.backbones.weighted_ssl import WeightedSSL
 from speechbrain_ser_cl.registry import BACKBONES
 
@@ -100,13 +100,7 @@ class ConcatenatedLayers(nn.Module):
         ValueError
             As for ``WeightedSSL.from_arguments``.
         """
-        expected = {"source", "layers", "padded_group_norm"}
-        if set(arguments) != expected:
-            raise ValueError(
-                f"expected {', '.join(sorted(expected))}, found "
-                f"{', '.join(sorted(arguments))}"
-            )
-        check_architecture(arguments["source"])
+        check_arguments(arguments, {"source", "layers", "padded_group_norm"})
         return cls(**arguments)
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -163,6 +163,35 @@ def architecture(encoder: SpeechEncoder) -> dict[str, Any]:
     return {"model_type": model_type} | described
 
 
+def check_arguments(arguments: Mapping[str, Any], expected: set[str]) -> None:
+    """Refuses arguments with other keys, or a ``source`` that is no architecture.
+
+    Arguments
+    ---------
+    arguments : mapping
+        Not trusted: may come with a model from elsewhere.
+    expected : set of str
+        All keys.
+
+    Raises
+    ------
+    ValueError
+        For other keys, and from :func:`check_architecture`.
+
+    Example
+    -------
+    >>> check_arguments({"source": "x/y", "code": 1}, {"source"})
+    Traceback (most recent call last):
+    ValueError: expected source, found code, source
+    """
+    if set(arguments) != expected:
+        raise ValueError(
+            f"expected {', '.join(sorted(expected))}, found "
+            f"{', '.join(sorted(arguments))}"
+        )
+    check_architecture(arguments["source"])
+
+
 def check_architecture(config: object) -> None:
     """Refuses a configuration that contains more than the architecture of an encoder.
 

@@ -146,12 +146,13 @@ class WaveformEncoder(SpeechEncoder):
 
     def _convolutions(self, wavs: Tensor, counts: Tensor | None) -> Tensor:
         """Convolves (n, T) to (n, t, D'); with counts (n,) padding has no influence."""
-        first, *others = self.model.feature_extractor.conv_layers
-        x = first.conv(wavs.unsqueeze(1))
-        # Between two convolutions only the first one's output is stored.
-        for number, layer in enumerate(others):
+        layers = self.model.feature_extractor.conv_layers
+        x = wavs
+        # Between two convolutions only the first one's output is stored, and for the
+        # first, which is fast but has the largest output, the waveform.
+        for number, layer in enumerate(layers[1:]):
             x = recomputed(self._next_convolution, layer, number, x, counts)
-        return self._activated(len(others), x, counts).transpose(1, 2)
+        return self._activated(len(layers) - 1, x, counts).transpose(1, 2)
 
     def _next_convolution(
         self, layer: Any, number: int, x: Tensor, counts: Tensor | None
@@ -162,6 +163,8 @@ class WaveformEncoder(SpeechEncoder):
     def _activated(self, number: int, x: Tensor, counts: Tensor | None) -> Tensor:
         """Normalises and activates the output of a convolution."""
         layer = self.model.feature_extractor.conv_layers[number]
+        if number == 0:
+            x = layer.conv(x.unsqueeze(1))
         norm = getattr(layer, "layer_norm", None)
         if isinstance(norm, nn.LayerNorm):
             x = norm(x.transpose(1, 2)).transpose(1, 2)

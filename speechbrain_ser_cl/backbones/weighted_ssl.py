@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from speechbrain_ser_cl.backbones.loading import (
     architecture,
-    check_architecture,
+    check_arguments,
     load_encoder,
 )
 from speechbrain_ser_cl.backbones.lora import add_lora, merge_lora
@@ -235,13 +235,7 @@ class WeightedSSL(nn.Module):
             If ``source`` is a model to load instead of an architecture, or there are
             other keys than :meth:`arguments` returns.
         """
-        expected = {"source", "freeze", "layers", "padded_group_norm"}
-        if set(arguments) != expected:
-            raise ValueError(
-                f"expected {', '.join(sorted(expected))}, found "
-                f"{', '.join(sorted(arguments))}"
-            )
-        check_architecture(arguments["source"])
+        check_arguments(arguments, {"source", "freeze", "layers", "padded_group_norm"})
         return cls(**arguments)
 
     def forward(self, speech: Tensor, lengths: Tensor | None = None) -> Tensor:

@@ -23,8 +23,14 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).with_name("cards")
 FIELDS = (
-    *("emotion", "speaker", "session", "gender"),
-    *("language", "text", "part", "intensity"),
+    "emotion",
+    "speaker",
+    "session",
+    "gender",
+    "language",
+    "text",
+    "part",
+    "intensity",
 )
 
 

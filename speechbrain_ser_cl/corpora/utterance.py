@@ -7,8 +7,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 EMOTIONS = (
-    *("angry", "happy", "excited", "sad", "neutral", "frustrated", "fearful"),
-    *("surprised", "disgusted", "calm", "bored", "contempt", "other"),
+    "angry",
+    "happy",
+    "excited",
+    "sad",
+    "neutral",
+    "frustrated",
+    "fearful",
+    "surprised",
+    "disgusted",
+    "calm",
+    "bored",
+    "contempt",
+    "other",
 )
 """The emotion names that published corpora are translated to."""
 

@@ -15,8 +15,14 @@ from speechbrain_ser_cl.utils.schemas import MANIFEST
 
 PLACEHOLDER = "{data_root}"
 FIELDS = (
-    *("duration", "corpus", "speaker", "session"),
-    *("gender", "language", "text_id", "emotion"),
+    "duration",
+    "corpus",
+    "speaker",
+    "session",
+    "gender",
+    "language",
+    "text_id",
+    "emotion",
 )
 # Written if known.
 OPTIONAL = (
