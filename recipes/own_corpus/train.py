@@ -141,7 +141,10 @@ def fit_again(first, hparams, launch, parts, kept):
     rows, epochs = first.history.epochs, first.history.tested["epoch"]
     if epochs and hparams["patience"] is None:
         epochs = hparams["n_epochs"]
-    rates = [row["lr"] / rows[0]["lr"] for row in rows if row["epoch"]]
+    # A warm-up may begin at zero.
+    groups = first.optimizer.param_groups
+    full = max(group.get("initial_lr", rows[0]["lr"]) for group in groups) or 1.0
+    rates = [row["lr"] / full for row in rows if row["epoch"]]
     brain = make_trainer(
         hparams,
         launch,

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from torch.optim.lr_scheduler import LambdaLR
 
 from speechbrain_ser_cl.backbones import write_untrained_encoder
 from speechbrain_ser_cl.corpora import read_synthetic, write_synthetic
@@ -346,16 +347,28 @@ def test_what_is_frozen_is_computed_once_and_fitted_again(
 def test_all_epochs_are_done_again_where_nothing_stops_early(
     run, recipe, tmp_path, monkeypatch, patience, again
 ):
-    fit_again = recipe.fit_again
+    fit_again, make_trainer = recipe.fit_again, recipe.make_trainer
 
     def after_the_first(first, *others):
         first.history.tested["epoch"] = 1
         return fit_again(first, *others)
 
+    def with_warm_up(*all, **how):
+        if how["epochs"] == 3 and "patience" in how:  # the first training
+            how["lr_scheduler"] = lambda o: LambdaLR(o, lambda epoch: epoch / 2)
+        return make_trainer(*all, **how)
+
     monkeypatch.setattr(recipe, "fit_again", after_the_first)
+    monkeypatch.setattr(recipe, "make_trainer", with_warm_up)
     run(freeze="all", start=None, n_epochs=3, patience=patience)
-    log = (tmp_path / "run/refit/train_log.txt").read_text()
-    assert len(log.splitlines()) == again
+    first, log = (
+        [line.partition(" - ")[0] for line in path.read_text().splitlines()]
+        for path in (
+            tmp_path / "run" / p for p in ("train_log.txt", "refit/train_log.txt")
+        )
+    )
+    assert "0.00e+00" in log[0]
+    assert log == first[:again]
 
 
 def test_lower_layers_that_are_frozen_are_kept_as_states(run, tmp_path):
