@@ -333,15 +333,20 @@ def test_a_relative_folder_is_looked_for_beside_the_yaml_as_well(
     assert told in caplog.text
 
 
+def test_check_of_a_folder_with_a_table(calls, tmp_path, capsys):
+    assert main(["check", str(tmp_path / "calls")]) == 1  # one is silent
+    assert "utterances    60" in capsys.readouterr().out
+
+
 def test_check_of_one_corpus(calls, emodb, tmp_path, capsys):
     # Silence of several lengths, and other counts than the published ones.
     with pytest.warns(UserWarning):
         assert main(["check", str(emodb), "--corpus", "emodb"]) == 1
     assert "silent files, no sample above -60 dB (14: " in capsys.readouterr().out
     for arguments, told in (
-        ([str(emodb)], "say of which corpus: --corpus NAME"),
+        ([str(emodb)], "A corpus of `ser-cl list corpora`: --corpus NAME"),
         ([str(emodb), "--corpus", "emobd"], "did you mean 'emodb'"),
-        ([str(emodb), "--corpus", "emodb", "--fold", "1"], "not known with --corpus"),
+        ([str(emodb), "--corpus", "emodb", "--fold", "1"], "not known with a folder"),
         ([str(tmp_path / "none.yaml")], "none.yaml"),
         ([calls[1]], "corpora: expected the folder of at least one corpus"),
         ([*calls[1:], "--n_epoch", "3"], "my.yaml has no key n_epoch; it has"),

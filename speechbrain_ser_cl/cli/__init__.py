@@ -37,6 +37,7 @@ from speechbrain_ser_cl.cli import (
     table,
     train,
 )
+from speechbrain_ser_cl.utils.errors import plain_warnings
 
 COMMANDS = {
     "list": list_parts,
@@ -131,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if more and not arguments.takes_more:
         parser.error(f"unrecognized arguments: {' '.join(more)}")
     try:
-        status: int = arguments.function(arguments)
+        with plain_warnings():
+            status: int = arguments.function(arguments)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

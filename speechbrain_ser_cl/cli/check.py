@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain_ser_cl.cli.completion import registered_names
+from speechbrain_ser_cl.cli.probe import advice, corpus_entry
 from speechbrain_ser_cl.cli.train import find_recipes, hparams_file
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ With a YAML any other --key value replaces that key, as with train.py.
 examples:
   ser-cl check recipes/own_corpus/hparams/finetune.yaml --folder /data/calls
   ser-cl check my.yaml --write-exclude bad.txt    (then, in the YAML, exclude: bad.txt)
+  ser-cl check /data/calls  (a table or class folders)
   ser-cl check /data/EmoDB --corpus emodb
 
 exit status: 0 no errors (there may be warnings), 1 errors in the data, 2 the data
@@ -60,15 +62,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the report."""
-    if arguments.corpus is not None:
+    if arguments.corpus is not None or Path(arguments.what).is_dir():
         if arguments.more:
-            raise ValueError(f"not known with --corpus: {' '.join(arguments.more)}")
-        report = _of_corpus(arguments.corpus, Path(arguments.what))
-    elif Path(arguments.what).is_dir():
-        raise ValueError(
-            f"{arguments.what} is a folder; say of which corpus: --corpus NAME, a name "
-            "of `ser-cl list corpora`"
-        )
+            raise ValueError(f"not known with a folder: {' '.join(arguments.more)}")
+        folder = Path(arguments.what)
+        with advice(arguments.corpus):
+            report = _of_corpus(*corpus_entry(folder, arguments.corpus, None))
     else:
         report = _of_recipe(hparams_file(arguments.what), arguments.more)
     if arguments.write_exclude:
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if report.errors else 0
 
 
-def _of_corpus(name: str, folder: Path) -> DataReport:
+def _of_corpus(name: str, entry: Mapping[str, str | None]) -> DataReport:
     from speechbrain_ser_cl.corpora.utterance import EMOTIONS
     from speechbrain_ser_cl.data.features.place import estimate_features
     from speechbrain_ser_cl.data.quality.audio_facts import audio_facts
@@ -93,7 +92,7 @@ def _of_corpus(name: str, folder: Path) -> DataReport:
     from speechbrain_ser_cl.data.splits import Labelled
 
     # Missing files are reported with all other problems.
-    utterances, found = _readable(name, folder, allow_missing=False, go_on=True)
+    utterances, found = _readable(name, entry, allow_missing=False, go_on=True)
     there = {utterance.emotion for utterance in utterances}
     names = [emotion for emotion in EMOTIONS if emotion in there]
     names += sorted(there - set(names))

@@ -1,6 +1,8 @@
 """Implements ``ser-cl probe``: tests a frozen encoder with a linear classifier."""
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
         normalisations=arguments.normalisations,
     )
     name, entry = corpus_entry(arguments.folder, arguments.corpus, arguments.table)
-    utterances = read_corpus(name, entry)
+    with advice(arguments.corpus):
+        utterances = read_corpus(name, entry)
     emotions = sorted({utterance.emotion for utterance in utterances})
     emotion_map = {emotion: [emotion] for emotion in emotions}
     if arguments.emotion_map is not None:
@@ -132,6 +135,19 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(told)
     return 0
+
+
+@contextmanager
+def advice(corpus: str | None) -> Iterator[None]:
+    """Adds to errors of a corpus without a name that it may have one."""
+    from speechbrain_ser_cl.corpora import CorpusError
+
+    try:
+        yield
+    except CorpusError as error:
+        if corpus is None:
+            error.args = (f"{error}. A corpus of `ser-cl list corpora`: --corpus NAME",)
+        raise
 
 
 def corpus_entry(
@@ -160,10 +176,11 @@ def corpus_entry(
     >>> corpus_entry(Path("/data/EmoDB"), "emodb", None)
     ('emodb', {'reader': 'emodb', 'folder': '/data/EmoDB'})
     """
+    from speechbrain_ser_cl.corpora.table_file import tables_in
+
     if corpus is not None:
         return corpus, {"reader": corpus, "folder": str(folder)}
     name = folder.resolve().name
-    tables = [*folder.glob("*.csv"), *folder.glob("*.tsv")]
-    if table is None and not tables:
+    if table is None and not any(tables_in(folder)):
         return name, {"reader": "folders", "folder": str(folder)}
     return name, {"reader": "table", "folder": str(folder), "table": table}

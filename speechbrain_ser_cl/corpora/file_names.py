@@ -6,6 +6,7 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +44,8 @@ def find_files(root: Path, written: Iterable[str], where: str) -> list[Found]:
 
     A name may lack its suffix, differ in Unicode form or case from the file on disk,
     have ``\`` between folders, or be an absolute path from another machine that ends in
-    a path below the corpus folder.
+    a path below the corpus folder. If no name is that of a file in the corpus folder,
+    each may be the end of one path in its subfolders.
 
     Arguments
     ---------
@@ -62,7 +64,8 @@ def find_files(root: Path, written: Iterable[str], where: str) -> list[Found]:
     Raises
     ------
     CorpusError
-        If paths from another machine fit the folder in several ways.
+        If paths from another machine, or names of files in subfolders, fit the corpus
+        folder in several ways.
 
     Example
     -------
@@ -78,6 +81,8 @@ def find_files(root: Path, written: Iterable[str], where: str) -> list[Found]:
     paths = {text: disk.find(text) for text in dict.fromkeys(texts)}
     foreign = [text for text, path in paths.items() if not path and _is_absolute(text)]
     moved = _by_tails(disk, foreign, where) if foreign else {}
+    if not foreign and not any(paths.values()):
+        moved = _in_subfolders(disk, list(paths), where)
     paths |= {text: disk.find(ours) for text, ours in moved.items()}
     tops = [f"{one_name(top(root))}/" for top in (os.path.abspath, os.path.realpath)]
     names: dict[str, str] = {}
@@ -152,6 +157,31 @@ class _Disk:
         there = self._listed[folder]
         names = there.get(normal(name)) or there.get(normal(name).casefold()) or ()
         return next(iter(names)) if len(names) == 1 else None
+
+
+def _in_subfolders(disk: _Disk, names: Sequence[str], where: str) -> dict[str, str]:
+    """Finds files in subfolders whose paths end in these names."""
+    ends: dict[str, list[str]] = {name.casefold(): [] for name in map(_stem, names)}
+    for path in walk(disk.root):
+        if posixpath.splitext(path)[1].lower() in READABLE:
+            inside = one_name(os.path.relpath(path, disk.root))
+            parts = _stem(inside).casefold().split("/")
+            for start in range(len(parts)):
+                if (end := "/".join(parts[start:])) in ends:
+                    ends[end].append(inside)
+    found = {name: ends[_stem(name).casefold()] for name in names}
+    for name, files in found.items():
+        if len(files) > 1:
+            raise CorpusError(
+                f"{where}: {name} may be {disk.root / files[0]} or "
+                f"{disk.root / files[1]}; set folder to that of its files"
+            )
+    moved = {name: files[0] for name, files in found.items() if files}
+    for name, file in islice(moved.items(), 1):
+        logger.warning(
+            "%s: its files are in subfolders: %s is %s", where, name, disk.root / file
+        )
+    return moved
 
 
 def _by_tails(disk: _Disk, foreign: Sequence[str], where: str) -> dict[str, str]:

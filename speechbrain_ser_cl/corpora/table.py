@@ -17,7 +17,6 @@ from speechbrain_ser_cl.corpora.checks import (
     READABLE,
     Candidate,
     CorpusError,
-    below,
     make_utterances,
     numbers,
     one_name,
@@ -255,7 +254,7 @@ def read_table(
         part.dimensions = _numbers(part, "dimensions", where)
         part.votes = _numbers(part, "votes", where)
     kept = _agreed(kept, raters, where)
-    _check_found(kept, root, columns, where)
+    _check_found(kept, root, where)
     segmented = any(part.is_cut for part in kept)
     files = [part.path for part in kept]
     if segmented:
@@ -714,24 +713,16 @@ def _numbers(part: _Part, what: str, where: str) -> dict[str, float] | None:
         ) from None
 
 
-def _check_found(
-    parts: Sequence[_Part], root: Path, columns: Mapping[str, str], where: str
-) -> None:
+def _check_found(parts: Sequence[_Part], root: Path, where: str) -> None:
     """Raises an error if none of the files exists; suggests where one is."""
     if not parts or any(part.path for part in parts):
         return
     name = one_name(parts[0].said["file"])
     stem = glob.escape(Path(name).stem)
     elsewhere = next((p for p in root.rglob(f"{stem}.*") if p.suffix in READABLE), None)
-    column = columns["file"] if "{" in columns["file"] else f"{{{columns['file']}}}"
     hint = f"Set folder so that {root / name} is one of them"
     if elsewhere:
-        hint = f"One of this name is {elsewhere}: "
-        inside = below(root, elsewhere.parent)
-        if (root / inside / name).parent == elsewhere.parent:
-            hint += f'set folder, or columns: {{file: "{inside}/{column}"}}'
-        else:
-            hint += "correct the column, or set folder"
+        hint = f"One of this name is {elsewhere}: correct the column, or set folder"
     raise CorpusError(
         f"{where}: none of its {len(parts)} files is there; the first would be "
         f"{root / name}. {hint}"

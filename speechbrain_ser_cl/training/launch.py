@@ -34,6 +34,7 @@ from speechbrain_ser_cl.training.trackers import (
     measures_of,
 )
 from speechbrain_ser_cl.utils.disk import full_disk_told
+from speechbrain_ser_cl.utils.errors import plain_warnings
 from speechbrain_ser_cl.utils.files import free_name, hold_folder
 from speechbrain_ser_cl.utils.settings import (
     OF_A_MACHINE,
@@ -357,7 +358,8 @@ def main(
             main(run, __file__)
     """
     try:
-        _main(run, script, tell or _print_table, sys.argv[1:])
+        with plain_warnings():
+            _main(run, script, tell or _print_table, sys.argv[1:])
     except (ValueError, ImportError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
 

@@ -1,8 +1,10 @@
 """Errors that a user can correct, and helpers for their messages."""
 
 import json
+import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
@@ -156,3 +158,33 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     forms = {str(form).lower(): form for form in known}
     near = get_close_matches(str(name).lower(), forms, n=1, cutoff=0.7)
     return f"did you mean {forms[near[0]]!r}? " if near else ""
+
+
+@contextmanager
+def plain_warnings() -> Iterator[None]:
+    r"""Prints warnings for the user as a line, without the place in the code.
+
+    Example
+    -------
+    >>> with plain_warnings():
+    ...     warnings.formatwarning("2 files are missing", UserWarning, "a.py", 1)
+    'warning: 2 files are missing\n'
+    """
+    usual = warnings.formatwarning
+
+    def plain(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        line: str | None = None,
+    ) -> str:
+        if category is UserWarning:
+            return f"warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = plain
+    try:
+        yield
+    finally:
+        warnings.formatwarning = usual
