@@ -66,15 +66,15 @@ class BarlowTwinsLoss(ViewLoss):
             raise ValueError("BarlowTwinsLoss needs at least two utterances, found 1")
         # Standardises with the batch's own statistics.
         a, b = (F.batch_norm(z, None, None, training=True) for z in (z_a, z_b))
-        needed = needs_gradient(a, b)
+        products = a.T @ b
+        needed = needs_gradient(products)
         with torch.no_grad():
-            missed = (a.T @ b).div_(len(a))
+            missed = products / len(a)
             diagonal = missed.diagonal().sub_(1)
             slope = self.lambda_offdiag * missed
             slope.diagonal().copy_(diagonal)
-            total = (slope * missed).sum()
+            total = torch.dot(slope.flatten(), missed.flatten())
             gradients = []
             if needed:
-                slope.mul_(2 / len(a))
-                gradients = [b @ slope.T, a @ slope]
-        return closed_form(total, 1, gradients, [a, b])
+                gradients = [slope.mul_(2 / len(a))]
+        return closed_form(total, 1, gradients, [products])

@@ -371,7 +371,11 @@ class _ClosedForm(torch.autograd.Function):
                 "this loss has no second derivatives: call backward() or "
                 "autograd.grad() without create_graph=True"
             )
-        both = [gradient.mul(outer) for gradient in ctx.saved_tensors]
+        both = ctx.saved_tensors
+        # Reading a factor that is on a GPU would wait for it.
+        plain = outer.is_cpu and not torch.compiler.is_compiling() and outer.item() == 1
+        if not plain:
+            both = [gradient.mul(outer) for gradient in both]
         return (None, *both, *([None] * len(both)))
 
 

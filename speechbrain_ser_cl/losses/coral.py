@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from speechbrain_ser_cl.losses.base import check_pair, widen
+from speechbrain_ser_cl.losses.base import (
+    check_pair,
+    closed_form,
+    needs_gradient,
+    widen,
+)
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -58,11 +63,20 @@ class CORALLoss(nn.Module):
                 f"{len(source)} of the source and {len(target)} of the target"
             )
         with torch.autocast(source.device.type, enabled=False):
-            source, target = widen(source, target)
-            difference = _covariance(source) - _covariance(target)
-            return (difference / (2 * source.shape[1])).square().sum()
-
-
-def _covariance(z: Tensor) -> Tensor:
-    z = z - z.mean(dim=0)
-    return z.T @ z / (len(z) - 1)
+            both = widen(source, target)
+            needed = needs_gradient(*both)
+            with torch.no_grad():
+                centred = [z - z.mean(dim=0) for z in both]
+                first, second = (z.T @ z / (len(z) - 1) for z in centred)
+                difference = first.sub_(second).div_(2 * source.shape[1])
+                flat = difference.flatten()
+                total = torch.dot(flat, flat)
+                gradients = []
+                if needed:
+                    # Its columns have mean 0, as those of z have.
+                    difference.mul_(2 / source.shape[1])
+                    gradients = [
+                        (z @ difference).mul_(sign / (len(z) - 1))
+                        for z, sign in zip(centred, (1, -1), strict=True)
+                    ]
+            return closed_form(total, 1, gradients, both)

@@ -154,33 +154,3 @@ def distances(
         return pulled
 
     return d, pull_back
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Computes squared Euclidean distances between the rows of two matrices.
-
-    By one matrix product, several times faster than the square of :func:`distances`.
-    Distances of equal rows are rounding errors, which is acceptable because no root is
-    taken.
-
-    Arguments
-    ---------
-    a, b : torch.Tensor
-        Embeddings (A, D) and (B, D).
-
-    Returns
-    -------
-    torch.Tensor
-        (A, B), at least 0.
-
-    Example
-    -------
-    >>> squared_distances(torch.eye(2), torch.eye(2))
-    tensor([[0., 2.],
-            [2., 0.]])
-    """
-    # The common mean only costs precision.
-    centre = b.detach().mean(dim=0)
-    a, b = a - centre, b - centre
-    lengths = a.square().sum(dim=1)[:, None] + b.square().sum(dim=1)
-    return torch.addmm(lengths, a, b.T, alpha=-2).clamp(min=0)

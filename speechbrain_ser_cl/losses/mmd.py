@@ -9,10 +9,13 @@ from speechbrain_ser_cl.losses.base import (
     check_above_zero,
     check_pair,
     check_some,
+    closed_form,
+    needs_gradient,
     widen,
 )
-from speechbrain_ser_cl.losses.distances import squared_distances
 from speechbrain_ser_cl.registry import LOSSES
+
+_TILE = 2**16  # distances at a time: they stay in a core's cache
 
 
 @LOSSES.register("mmd")
@@ -87,12 +90,40 @@ class MMDLoss(nn.Module):
         check_some("source and target", source, target)
         with torch.autocast(source.device.type, enabled=False):
             both = torch.cat(widen(source, target))
-            squared = squared_distances(both, both)
-            number = len(both)
-            scale = squared.detach().sum() / (number * (number - 1))
-            squared = squared / scale.masked_fill(scale == 0, 1).neg_()
-            kernel = sum(torch.exp(squared / b) for b in self.kernels)
-            # +1/N for the source, -1/M for the target: all three sums in one.
-            sign = both.new_full((number,), 1 / len(source))
-            sign[len(source) :] = -1 / len(target)
-            return sign @ kernel @ sign / len(self.kernels)
+            needed = needs_gradient(both)
+            with torch.no_grad():
+                total, gradient = self._compare(both, len(source), needed)
+            return closed_form(total, 1, [gradient] if needed else [], [both])
+
+    def _compare(
+        self, both: Tensor, n_source: int, needed: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the loss and its gradient, some rows at a time."""
+        number = len(both)
+        z = both - both[0]  # 0 if all rows are equal
+        z -= z.mean(dim=0)
+        scale = z.square().sum().mul_(2 / (number - 1))
+        scale = scale.masked_fill_(scale == 0, 1).sqrt_()
+        z /= scale  # so that the mean squared distance is 1
+        # +1/N for the source, -1/M for the target: all three sums in one.
+        sign = z.new_full((number, 1), 1 / n_source)
+        sign[n_source:] = -1 / (number - n_source)
+        lengths = z.square().sum(dim=1, keepdim=True)
+        signed = torch.cat([sign, sign * z], dim=1)
+        total, gradient = z.new_zeros(()), torch.empty_like(z)
+        for first in range(0, number, few := max(1, _TILE // number)):
+            part = slice(first, first + few)
+            squared = torch.addmm(lengths.T, z[part], z.T, alpha=-2)
+            squared = squared.add_(lengths[part]).clamp_(min=0)
+            kernel, slope = torch.zeros_like(squared), torch.zeros_like(squared)
+            for width in self.kernels:
+                one = (squared * (-1 / width)).exp_()
+                kernel += one
+                slope.sub_(one, alpha=1 / width)
+            total += sign[part].T.mm(kernel.mm(sign)).squeeze()
+            if needed:
+                pulled = slope.mm(signed)
+                along = torch.addcmul(-pulled[:, 1:], pulled[:, :1], z[part])
+                gradient[part] = along.mul_(sign[part])
+        count = len(self.kernels)
+        return total.div_(count), gradient.mul_(4 / (count * scale))
