@@ -64,16 +64,16 @@ class BarlowTwinsLoss(ViewLoss):
         """Computes equation 1 on the cross-correlation of the batch."""
         if len(z_a) < 2:
             raise ValueError("BarlowTwinsLoss needs at least two utterances, found 1")
-        # Standardises with the batch's own statistics.
+        # In training mode batch_norm standardises by the statistics of the batch.
         a, b = (F.batch_norm(z, None, None, training=True) for z in (z_a, z_b))
         products = a.T @ b
         needed = needs_gradient(products)
         with torch.no_grad():
-            missed = products / len(a)
-            diagonal = missed.diagonal().sub_(1)
-            slope = self.lambda_offdiag * missed
+            errors = products / len(a)
+            diagonal = errors.diagonal().sub_(1)
+            slope = self.lambda_offdiag * errors
             slope.diagonal().copy_(diagonal)
-            total = torch.dot(slope.flatten(), missed.flatten())
+            total = torch.dot(slope.flatten(), errors.flatten())
             gradients = []
             if needed:
                 gradients = [slope.mul_(2 / len(a))]

@@ -9,65 +9,31 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from speechbrain_ser_cl.losses.distances import Compared, dot_products
+from speechbrain_ser_cl.losses.distances import (
+    DISTANCES,
+    Compared,
+    distances,
+    dot_products,
+)
 from speechbrain_ser_cl.losses.gather import gather_rows
 
 UNKNOWN = -1  # Label of a row whose class is unknown.
-# Elements of a matrix that a processor's cache holds: 1 MB in float32.
+# Number of matrix elements that fit into a processor's cache: 1 MB in float32.
 IN_CACHE = 2**18
 
-# of_logits(gradient of log_p, log_p, dim, dtype), for log_p = logits.log_softmax(dim)
-of_logits: Callable[..., Tensor] = torch._log_softmax_backward_data
+# Called with the gradient of log_p, log_p, dim, dtype for log_p = x.log_softmax(dim);
+# returns the gradient of x.
+log_softmax_backward: Callable[..., Tensor] = torch._log_softmax_backward_data
 
 
 def check_above_zero(name: str, value: float) -> None:
-    """Raises an error unless a value is a finite number above 0.
-
-    Arguments
-    ---------
-    name : str
-        Name of the value, for the message.
-    value : float
-        Value to check.
-
-    Raises
-    ------
-    ValueError
-        If it is 0, negative, NaN or infinite.
-
-    Example
-    -------
-    >>> check_above_zero("temperature", 0)
-    Traceback (most recent call last):
-    ...
-    ValueError: temperature must be a finite number above 0, found 0
-    """
+    """Raises a ValueError unless a value is a finite number above 0."""
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be a finite number above 0, found {value}")
 
 
 def check_embeddings(name: str, embeddings: Tensor) -> None:
-    """Raises an error unless embeddings are a matrix of floating-point numbers.
-
-    Arguments
-    ---------
-    name : str
-        Name of the embeddings, for the message.
-    embeddings : torch.Tensor
-        Expected shape (N, D).
-
-    Raises
-    ------
-    ValueError
-        If they are not (N, D) with D of at least 1, or of an integer type.
-
-    Example
-    -------
-    >>> check_embeddings("embeddings", torch.ones(3))
-    Traceback (most recent call last):
-    ...
-    ValueError: embeddings must be (N, D) of a floating-point type, found (3,) ...
-    """
+    """Raises a ValueError unless embeddings are (N, D), D >= 1, floating-point."""
     if not isinstance(embeddings, Tensor):
         raise ValueError(
             f"{name} must be a tensor (N, D), found a {type(embeddings).__name__}"
@@ -81,27 +47,7 @@ def check_embeddings(name: str, embeddings: Tensor) -> None:
 
 
 def check_pair(names: str, first: Tensor, second: Tensor) -> None:
-    """Raises an error unless two sets of embeddings can be compared.
-
-    Arguments
-    ---------
-    names : str
-        Names of the two, for the message.
-    first, second : torch.Tensor
-        Expected shapes (N, D) and (M, D), on one device.
-
-    Raises
-    ------
-    ValueError
-        If one is not a matrix of floating-point numbers, or D or the devices differ.
-
-    Example
-    -------
-    >>> check_pair("z_a and z_b", torch.ones(4, 3), torch.ones(4, 2))
-    Traceback (most recent call last):
-    ...
-    ValueError: z_a and z_b must have the same size D, found (4, 3) and (4, 2)
-    """
+    """Raises a ValueError unless embeddings are (N, D) and (M, D) on one device."""
     check_embeddings(names, first)
     check_embeddings(names, second)
     if first.shape[1] != second.shape[1]:
@@ -115,28 +61,8 @@ def check_pair(names: str, first: Tensor, second: Tensor) -> None:
         )
 
 
-def check_some(names: str, *tensors: Tensor) -> None:
-    """Raises an error for an empty batch.
-
-    Arguments
-    ---------
-    names : str
-        Names of the tensors, for the message.
-    *tensors : torch.Tensor
-        Tensors whose first dimension is checked.
-
-    Raises
-    ------
-    ValueError
-        If a tensor has no rows.
-
-    Example
-    -------
-    >>> check_some("source and target", torch.ones(2, 3), torch.ones(0, 3))
-    Traceback (most recent call last):
-    ...
-    ValueError: source and target: expected at least one row, found shapes ...
-    """
+def check_not_empty(names: str, *tensors: Tensor) -> None:
+    """Raises a ValueError if a tensor has no rows."""
     if 0 in [t.shape[0] for t in tensors]:
         raise ValueError(
             f"{names}: expected at least one row, found shapes "
@@ -145,23 +71,7 @@ def check_some(names: str, *tensors: Tensor) -> None:
 
 
 def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Converts tensors to one type of at least float32.
-
-    Arguments
-    ---------
-    *tensors : torch.Tensor
-        Tensors of any floating-point types.
-
-    Returns
-    -------
-    tuple of torch.Tensor
-        Tensors in float64 if one of them is float64, else in float32.
-
-    Example
-    -------
-    >>> [z.dtype for z in widen(torch.ones(2).half(), torch.ones(2).bfloat16())]
-    [torch.float32, torch.float32]
-    """
+    """Converts tensors to float64 if one of them is float64, else to float32."""
     dtype = torch.float32
     if {t.dtype for t in tensors} == {dtype}:
         return tensors
@@ -173,33 +83,10 @@ def widen(*tensors: Tensor) -> tuple[Tensor, ...]:
 def as_tensor(
     name: str, values: Tensor | Sequence[Any], device: torch.device
 ) -> Tensor:
-    """Converts a list or array to a tensor; refuses a tensor on another device.
+    """Converts a list or array of numbers to a tensor on this device.
 
-    Arguments
-    ---------
-    name : str
-        Name of the values, for the message.
-    values : torch.Tensor, sequence or array
-        Numbers or booleans.
-    device : torch.device
-        Device of the embeddings.
-
-    Returns
-    -------
-    torch.Tensor
-        Tensor on this device.
-
-    Raises
-    ------
-    ValueError
-        If the values are not numbers, are ragged, or are a tensor on another device.
-
-    Example
-    -------
-    >>> as_tensor("labels", ["angry", "sad"], torch.device("cpu"))
-    Traceback (most recent call last):
-    ...
-    ValueError: labels must be a tensor or a list of numbers, found a list: ...
+    Raises a ValueError if the values are not numbers, are ragged, or are a tensor on
+    another device.
     """
     if not isinstance(values, Tensor):
         try:
@@ -220,36 +107,7 @@ def as_tensor(
 def check_one_each(
     name: str, values: Tensor, number: int, of: str = "embeddings"
 ) -> Tensor:
-    """Raises an error unless there is one value per row.
-
-    Arguments
-    ---------
-    name : str
-        Name of the values, for the message.
-    values : torch.Tensor
-        Expected shape (N,) or (N, 1).
-    number : int
-        Number of rows N.
-    of : str
-        Name of the rows, for the message.
-
-    Returns
-    -------
-    torch.Tensor
-        Values (N,).
-
-    Raises
-    ------
-    ValueError
-        If the shape is wrong.
-
-    Example
-    -------
-    >>> check_one_each("labels", torch.ones(3), 4)
-    Traceback (most recent call last):
-    ...
-    ValueError: labels must be one for each of the 4 embeddings, found shape (3,)
-    """
+    """Returns values (N,) from (N,) or (N, 1); raises a ValueError for other shapes."""
     rows = values.squeeze(1) if values.shape[1:] == (1,) else values
     if rows.shape != (number,):
         raise ValueError(
@@ -260,31 +118,16 @@ def check_one_each(
 
 
 def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor:
-    """Raises an error unless labels are one integer per row.
+    """Returns labels (N,) in int64; raises a ValueError for another type or shape.
 
     Arguments
     ---------
     labels : torch.Tensor
-        Expected: integers or booleans (N,) or (N, 1).
+        Integers or booleans (N,) or (N, 1).
     number : int
         Number of rows N.
     of : str
         Name of the rows, for the message.
-
-    Returns
-    -------
-    torch.Tensor
-        Labels (N,), int64.
-
-    Raises
-    ------
-    ValueError
-        If type or shape is wrong.
-
-    Example
-    -------
-    >>> check_classes(torch.tensor([[1], [-1]]), 2)
-    tensor([ 1, -1])
     """
     if labels.dtype == torch.long and labels.shape == (number,):
         return labels
@@ -293,7 +136,7 @@ def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor
     return check_one_each("labels", labels, number, of).long()
 
 
-_AS_IT_IS = nullcontext()
+_NO_CHANGE = nullcontext()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[None]:
@@ -301,7 +144,7 @@ def full_precision(device: torch.device) -> AbstractContextManager[None]:
     if torch.is_autocast_enabled(device.type):
         off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
         return off
-    return _AS_IT_IS
+    return _NO_CHANGE
 
 
 def closed_form(
@@ -310,7 +153,7 @@ def closed_form(
     gradients: Sequence[Tensor],
     inputs: Sequence[Tensor],
 ) -> Tensor:
-    """Returns total / count with a gradient that is computed already.
+    """Returns total / count, a scalar, with gradients that were computed before.
 
     NaN if an input contains NaN or infinity. A backward pass with
     ``create_graph=True``, for second derivatives, raises an error.
@@ -322,14 +165,9 @@ def closed_form(
     count : torch.Tensor or int
         Divisor, a scalar.
     gradients : sequence of torch.Tensor
-        Of the total with respect to each input; empty if not needed.
+        Gradient of the total with respect to each input; empty if none is needed.
     inputs : sequence of torch.Tensor
-        Tensors that the total was computed from.
-
-    Returns
-    -------
-    torch.Tensor
-        A scalar.
+        Tensors from which the total was computed.
 
     Example
     -------
@@ -352,7 +190,7 @@ def closed_form(
 
 
 class _ClosedForm(torch.autograd.Function):
-    """A value and its gradients; see :func:`closed_form`."""
+    """Stores the gradients of a value; see :func:`closed_form`."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, *both: Tensor) -> Tensor:
@@ -365,7 +203,7 @@ class _ClosedForm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        """Multiplies the gradients."""
+        """Multiplies the stored gradients by the gradient of the value."""
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError(
                 "this loss has no second derivatives: call backward() or "
@@ -380,13 +218,13 @@ class _ClosedForm(torch.autograd.Function):
 
 
 def needs_gradient(*inputs: Tensor) -> bool:
-    """Tells whether the gradient of one of the inputs is needed."""
+    """Returns whether an input needs a gradient."""
     return torch.is_grad_enabled() and True in [z.requires_grad for z in inputs]
 
 
 def scaled_rows(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Returns rows of length 1, and the two divisors of each row."""
-    # Relative to the largest value, because squares could overflow.
+    # Divides by the largest value first, because squares could overflow.
     largest = z.abs().amax(dim=1, keepdim=True)
     largest = torch.threshold_(largest, torch.finfo(z.dtype).tiny, 1)
     z = z / largest
@@ -395,8 +233,10 @@ def scaled_rows(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return z.div_(length), length, largest
 
 
-def across(outer: Tensor, rows: Tensor, length: Tensor, largest: Tensor) -> Tensor:
-    """Converts a gradient of :func:`scaled_rows` to one of its input."""
+def scaled_rows_backward(
+    outer: Tensor, rows: Tensor, length: Tensor, largest: Tensor
+) -> Tensor:
+    """Converts the gradient of the rows of :func:`scaled_rows` to that of its input."""
     along = (outer * rows).sum(dim=1, keepdim=True)
     gradient: Tensor = torch.addcmul(outer, rows, along, value=-1)
     # Two divisions, because the product of both divisors could overflow.
@@ -409,33 +249,23 @@ class _Unit(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor) -> Tensor:
         """Divides rows by their length."""
-        made = scaled_rows(z)
-        ctx.save_for_backward(*made)
-        return made[0]
+        scaled = scaled_rows(z)
+        ctx.save_for_backward(*scaled)
+        return scaled[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> Tensor:
         """Projects the gradient orthogonally to each row; divides by the row's norm."""
-        return across(outer, *ctx.saved_tensors)
+        return scaled_rows_backward(outer, *ctx.saved_tensors)
 
 
 def unit(z: Tensor) -> Tensor:
-    """Scales rows to length 1.
+    """Scales the rows of a matrix to length 1.
 
-    Unlike in ``torch.nn.functional.normalize``, whose gradient at a zero vector is
-    multiplied by 1e12, a zero vector stays 0 and its gradient is passed on unchanged.
-    Squares of very large or small numbers do not overflow or underflow.
-
-    Arguments
-    ---------
-    z : torch.Tensor
-        Embeddings (N, D).
-
-    Returns
-    -------
-    torch.Tensor
-        Embeddings divided by their Euclidean length, (N, D).
+    A zero vector stays 0, and its gradient is passed on unchanged;
+    ``torch.nn.functional.normalize`` multiplies that gradient by 1e12. Squares of very
+    large or small numbers do not overflow or underflow.
 
     Example
     -------
@@ -450,29 +280,14 @@ def unit(z: Tensor) -> Tensor:
 def zero_or_nan(z: Tensor) -> Tensor:
     """Returns 0 with a graph, or NaN if the embeddings contain NaN or infinity.
 
-    Added to a loss, it allows ``backward()`` if no pair took part, and makes NaN
-    embeddings visible that masks would hide.
-
-    Arguments
-    ---------
-    z : torch.Tensor
-        Embeddings of any shape.
-
-    Returns
-    -------
-    torch.Tensor
-        A scalar.
-
-    Example
-    -------
-    >>> zero_or_nan(torch.ones(2, 2)), zero_or_nan(torch.tensor([1.0, torch.inf]))
-    (tensor(0.), tensor(nan))
+    Added to a loss, it makes ``backward()`` possible if no pair took part, and it makes
+    NaN visible that masks would hide.
     """
     return z.mul(0).sum()
 
 
 def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes exponentials in place, each row relative to its largest value.
+    """Computes exponentials in place, relative to the largest value of each row.
 
     Arguments
     ---------
@@ -493,7 +308,7 @@ def exponentials_(s: Tensor) -> tuple[Tensor, Tensor]:
     >>> logsumexp, s / total  # log 2
     (tensor([0.6931]), tensor([[0.5000, 0.5000, 0.0000]]))
     """
-    # Finite, also where all entries are left out.
+    # Finite, even if all entries of a row are excluded.
     largest = s.amax(dim=1, keepdim=True).clamp_(min=torch.finfo(s.dtype).min)
     total = s.sub_(largest).exp_().sum(dim=1, keepdim=True)
     logsumexp = total.log().add_(largest).squeeze(1)
@@ -549,7 +364,7 @@ class Tile:
     def __init__(self, rows: Tensor | slice, labels: Tensor) -> None:
         self.rows = rows
         self.labels = labels
-        self.here = labels[rows]
+        self.anchor_labels = labels[rows]
 
     def fill_own_(self, matrix: Tensor, value: float) -> Tensor:
         """Sets the entries between an anchor and itself in a matrix (A, N)."""
@@ -560,11 +375,11 @@ class Tile:
         return matrix
 
     def same(self) -> Tensor:
-        """Booleans (A, N): rows with the anchor's label, including itself."""
-        return self.here[:, None] == self.labels
+        """Returns booleans (A, N): rows with the anchor's label, including itself."""
+        return self.anchor_labels[:, None] == self.labels
 
     def positives(self) -> Tensor:
-        """Booleans (A, N): other rows with the anchor's label."""
+        """Returns booleans (A, N): other rows with the anchor's label."""
         return self.fill_own_(self.same(), False)
 
 
@@ -583,6 +398,14 @@ class PairLoss(nn.Module):
         Whether to scale embeddings to length 1 first, so that dot products are cosines.
     gather : bool
         Whether to compare across all processes, see :func:`~.gather.gather_rows`.
+    temperature : float
+        Divisor of the dot products, above 0. A subclass may replace it by a scalar
+        ``torch.nn.Parameter`` to learn it.
+
+    Raises
+    ------
+    ValueError
+        If the temperature is not a finite number above 0.
 
     Example
     -------
@@ -595,16 +418,21 @@ class PairLoss(nn.Module):
     1.0
     """
 
-    # Most elements of a matrix between anchors and batch, unless the batch is longer.
-    # None: the size of a processor's cache, or a size that fills a GPU.
+    # Largest number of elements of a matrix (anchors, batch); at least one row is
+    # computed. None: depends on the device.
     tile: int | None = None
     # Embeddings times c have similarities times c ** degree.
     degree = 2
+    temperature: float | Tensor
 
-    def __init__(self, normalize: bool = True, gather: bool = False) -> None:
+    def __init__(
+        self, normalize: bool = True, gather: bool = False, temperature: float = 1.0
+    ) -> None:
         super().__init__()
+        check_above_zero("temperature", temperature)
         self.normalize = normalize
         self.gather = gather
+        self.temperature = temperature
 
     def forward(
         self,
@@ -661,7 +489,7 @@ class PairLoss(nn.Module):
             if self.gather:
                 z, *rows = gather_rows(z, *rows)
             if broken is None:
-                check_some("embeddings", z)
+                check_not_empty("embeddings", z)
             elif not len(z):
                 return broken
             loss = self._over_tiles(z, *rows)
@@ -672,16 +500,15 @@ class PairLoss(nn.Module):
     ) -> Tensor:
         """Computes loss and gradient in one pass over tiles of anchors."""
         inputs = [z]
-        temperature = getattr(self, "temperature", None)
-        if isinstance(temperature, Tensor):
-            inputs.append(temperature)
+        if isinstance(self.temperature, Tensor):
+            inputs.append(self.temperature)
         needed = needs_gradient(*inputs)
         with torch.set_grad_enabled(False):
             u, *lengths = scaled_rows(z) if self.normalize else (z,)
             places = None if anchors is None else anchors.nonzero().squeeze(1)
             number = z.shape[0]
             most = self.tile or (2**20 if z.is_cpu else 2**26)
-            # With fewer anchors, the others' gradient would take most of the time.
+            # At least 128 anchors, because the gradient of all rows is added per tile.
             step = max(1 if self.tile else 128, most // number)
             if places is None and step >= number:
                 tile = Tile(slice(0, number), labels)
@@ -705,19 +532,19 @@ class PairLoss(nn.Module):
                         gradients[0][rows] += of_anchors
             count = count.clamp(min=1) if isinstance(count, Tensor) else max(1, count)
             if len(inputs) > 1 and needed:
-                # Similarities have this degree in z, and -1 in the temperature.
+                # Similarities have this degree in z and degree -1 in the temperature.
                 along = (gradients[0] * u).sum()
                 gradients.append(along / (-self.degree * inputs[1]))
             if lengths and needed:
-                gradients[0] = across(gradients[0], u, *lengths)
+                gradients[0] = scaled_rows_backward(gradients[0], u, *lengths)
         return closed_form(total, count, gradients, inputs)
 
     def _terms_in_cache(
         self, s: Tensor, tile: Tile
     ) -> tuple[Tensor, Tensor | int, Tensor]:
         """Computes :meth:`terms` of a few anchors at a time."""
-        # A matrix product needs many anchors; the operations after it are twice as fast
-        # on rows that fit into a processor's cache of the second level.
+        # A matrix product is fast for many anchors. The operations after it are twice
+        # as fast on a few rows that fit into a processor's second-level cache.
         step = max(1, IN_CACHE // s.shape[1]) if s.is_cpu else s.shape[0]
         if step >= s.shape[0]:
             return self.terms(s, tile)
@@ -739,7 +566,7 @@ class PairLoss(nn.Module):
         return total, count, gradient
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
-        """Converts labels to the type that :meth:`terms` needs, and finds unknown ones.
+        """Converts labels to the type that :meth:`terms` needs; finds unknown ones.
 
         Arguments
         ---------
@@ -761,7 +588,7 @@ class PairLoss(nn.Module):
         raise NotImplementedError
 
     def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
-        """Compares some anchors with the batch; default: dot products / temperature.
+        """Compares some anchors with the batch, by default dot products / temperature.
 
         Arguments
         ---------
@@ -778,7 +605,7 @@ class PairLoss(nn.Module):
             Converts a gradient of the matrix to those of anchors and z, or to one, if
             both are the same tensor.
         """
-        return dot_products(anchors, z, getattr(self, "temperature", 1.0))
+        return dot_products(anchors, z, self.temperature)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor | int, Tensor]:
         """Computes what some of the anchors add to the loss.
@@ -837,6 +664,42 @@ class ValueLoss(PairLoss):
         return labels, ~labels.isnan().any(dim=1)
 
 
+class MarginLoss(PairLoss):
+    """Base class of losses of distances and a margin; inherited before a label type.
+
+    Arguments
+    ---------
+    margin : float
+        Above 0.
+    distance : str
+        ``"cosine"``: 1 minus the cosine (the dot product without ``normalize``). Or
+        ``"euclidean"``.
+    normalize, gather : bool
+        As for :class:`PairLoss`.
+
+    Raises
+    ------
+    ValueError
+        If the margin is not a finite number above 0, or the distance unknown.
+    """
+
+    def __init__(
+        self, margin: float, distance: str, normalize: bool, gather: bool
+    ) -> None:
+        super().__init__(normalize, gather)
+        check_above_zero("margin", margin)
+        if distance not in DISTANCES:
+            raise ValueError(
+                f"distance must be one of {', '.join(DISTANCES)}, found {distance!r}"
+            )
+        self.margin = margin
+        self.distance = distance
+
+    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
+        """Computes the distances."""
+        return distances(anchors, z, self.distance, tile.fill_own_)
+
+
 def label_distances(tile: Tile, of: Callable[[Tensor], Tensor]) -> Tensor:
     """Sums a function of the differences of labels over their dimensions.
 
@@ -858,12 +721,12 @@ def label_distances(tile: Tile, of: Callable[[Tensor], Tensor]) -> Tensor:
     >>> label_distances(tile, torch.abs_)
     tensor([[0., 5.]])
     """
-    # A dimension at a time: no array (A, N, K). Not cdist, which makes squares of
-    # products and so loses digits.
-    first, *others = zip(tile.here.T, tile.labels.T, strict=True)
+    # One dimension at a time, without an array (A, N, K). torch.cdist would compute
+    # squares from products, which loses digits.
+    first, *others = zip(tile.anchor_labels.T, tile.labels.T, strict=True)
     total = of(first[0][:, None] - first[1])
-    for here, labels in others:
-        total += of(here[:, None] - labels)
+    for of_anchors, of_rows in others:
+        total += of(of_anchors[:, None] - of_rows)
     return total
 
 
@@ -901,7 +764,7 @@ class ViewLoss(nn.Module):
         ---------
         z_a, z_b : torch.Tensor
             Embeddings of the two views (N, D), of any floating-point types. Row i of
-            both belongs to the same utterance.
+            each view belongs to utterance i.
 
         Returns
         -------
@@ -927,7 +790,7 @@ class ViewLoss(nn.Module):
                 views = tuple(unit(z) for z in views)
             if self.gather:
                 views = gather_rows(*views)
-            check_some("z_a and z_b", *views)
+            check_not_empty("z_a and z_b", *views)
             return self.compare(*views)
 
     def compare(self, z_a: Tensor, z_b: Tensor) -> Tensor:
@@ -943,6 +806,41 @@ class ViewLoss(nn.Module):
         torch.Tensor
             A scalar.
         """
+        raise NotImplementedError
+
+
+class DomainLoss(nn.Module):
+    """Base class of losses between the embeddings of two domains.
+
+    A subclass has a method ``compare(source, target)`` that returns the loss.
+    """
+
+    def forward(self, source: Tensor, target: Tensor) -> Tensor:
+        """Compares the two domains.
+
+        Arguments
+        ---------
+        source, target : torch.Tensor
+            Embeddings (N, D) and (M, D), of any floating-point types.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar of at least 0.
+
+        Raises
+        ------
+        ValueError
+            If shapes, types or devices do not fit together, or a domain has too few
+            rows.
+        """
+        check_pair("source and target", source, target)
+        check_not_empty("source and target", source, target)
+        with full_precision(source.device):
+            return self.compare(*widen(source, target))
+
+    def compare(self, source: Tensor, target: Tensor) -> Tensor:
+        """Computes the loss of embeddings (N, D) and (M, D) in float32 or float64."""
         raise NotImplementedError
 
 
@@ -1002,7 +900,7 @@ def check_distributions(
 
 
 class LogitLoss(nn.Module):
-    """Base class of losses on a classifier's logits: a mean over known labels.
+    """Base class of losses of a classifier's logits, averaged over known labels.
 
     A subclass has methods ``checked(labels, logits)``, which returns labels and which
     of them are known, and ``row_losses(logits, labels)``.
@@ -1036,7 +934,7 @@ class LogitLoss(nn.Module):
             empty.
         """
         check_embeddings("logits", logits)
-        check_some("logits", logits)
+        check_not_empty("logits", logits)
         device = logits.device
         labels, known = self.checked(as_tensor("labels", labels, device), logits)
         with full_precision(device):
@@ -1054,7 +952,7 @@ class LogitLoss(nn.Module):
         return total / known.sum().clamp(min=1) + broken
 
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Converts labels for ``row_losses``; tells which are known (None: all)."""
+        """Converts labels for ``row_losses``; returns which are known (None: all)."""
         raise NotImplementedError
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
@@ -1063,7 +961,7 @@ class LogitLoss(nn.Module):
 
 
 class ClassLoss(LogitLoss):
-    """Base class of losses on a classifier's logits with classes (N,) as labels."""
+    """Base class of losses of a classifier's logits with classes (N,) as labels."""
 
     def checked(self, labels: Tensor, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns classes (N,), and which are known (None: all)."""

@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speechbrain_ser_cl.losses.base import LogitLoss
+from speechbrain_ser_cl.losses.base import UNKNOWN, LogitLoss
 from speechbrain_ser_cl.registry import LOSSES
 
 
 @LOSSES.register("binary_emotions")
 class BinaryEmotionsLoss(LogitLoss):
-    r"""Binary cross-entropy of each emotion, independent of the others.
+    r"""Computes the binary cross-entropy of each emotion, independent of the others.
 
     .. math::
         L = \frac{1}{|K|} \sum_{(i, c) \in K}
@@ -41,7 +41,7 @@ class BinaryEmotionsLoss(LogitLoss):
                 f"{tuple(labels.shape)} and {tuple(logits.shape)}"
             )
         labels = labels.to(torch.promote_types(labels.dtype, torch.float32))
-        known = ~(labels.isnan() | (labels == -1))
+        known = ~(labels.isnan() | (labels == UNKNOWN))
         within = (labels >= 0) & (labels <= 1)
         if not within[known].all():
             raise ValueError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from speechbrain_ser_cl.losses.base import (
     as_tensor,
     check_embeddings,
-    check_some,
+    check_not_empty,
     closed_form,
     full_precision,
     needs_gradient,
@@ -22,16 +22,16 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("ccc")
 class CCCLoss(nn.Module):
-    r"""One minus the concordance correlation (CCC) of predictions and labels.
+    r"""Computes one minus the concordance correlation (CCC) with the labels.
 
     .. math::
         L = \frac{\sum_k w_k (1 - \mathrm{CCC}_k)}{\sum_k w_k}, \qquad
         \mathrm{CCC} = \frac{2 \, Cov(x, y)}
             {Var(x) + Var(y) + (\bar x - \bar y)^2}
 
-    with variances over N, not N - 1. The value is noisy for small batches. The mean of
-    several processes' values is not the value of all their rows; ``gather`` computes
-    that.
+    with x the predictions, y the labels and variances over N, not N - 1. The value is
+    noisy for small batches. The mean of the values of several processes is not the
+    value of all their rows together, which ``gather`` computes.
 
     NaN labels are unknown and left out of their dimension; dimensions without known
     labels are left out of the mean. Without known labels the loss is 0 with gradient 0.
@@ -120,7 +120,7 @@ class CCCLoss(nn.Module):
             y = targets.detach().to(x.dtype)
             if self.gather:
                 x, y = gather_rows(x, y)
-            check_some("predictions", x)
+            check_not_empty("predictions", x)
             return self._compare(x, y)
 
     def _compare(self, x: Tensor, y: Tensor) -> Tensor:
@@ -128,23 +128,23 @@ class CCCLoss(nn.Module):
         both = torch.stack([x.detach(), y])
         unknown = None
         number: Tensor | int = y.shape[0]
-        one = both[:, :1]
+        origin = both[:, :1]
         weights = None if self.weights is None else x.new_tensor(self.weights)
         if math.isnan(y.sum().item()):
             unknown = y.isnan()
             number = (~unknown).sum(dim=0)
-            one = both.masked_fill(unknown, -torch.inf).amax(dim=1, keepdim=True)
-            one.masked_fill_(number == 0, 0)
+            origin = both.masked_fill(unknown, -torch.inf).amax(dim=1, keepdim=True)
+            origin.masked_fill_(number == 0, 0)
             rated = (number > 0).to(x.dtype)
             weights = rated if weights is None else rated * weights
             number = number.clamp_(min=1).to(x.dtype)
-        # Relative to one of them, so that equal values are exactly 0 from their mean.
-        both = _masked_(both - one, unknown)
+        # Relative to one of the values, so that equal values equal their mean exactly.
+        both = _masked_(both - origin, unknown)
         mean = both.sum(dim=1, keepdim=True).div_(number)
         dx, dy = _masked_(both.sub_(mean), unknown).unbind()
-        of_x, of_y = mean.add_(one).squeeze(1).unbind()
+        of_x, of_y = mean.add_(origin).squeeze(1).unbind()
         gap = of_x - of_y
-        # The same order of sums, so that the CCC of equal x and y is exactly 1.
+        # In the same order of sums as below, so that equal x and y have CCC 1.
         spread = both.square().sum(dim=0).sum(dim=0)
         spread.add_(gap.square().mul_(number)).clamp_(min=torch.finfo(x.dtype).tiny)
         ccc = (dx * dy).sum(dim=0).mul_(2).div_(spread)

@@ -36,14 +36,15 @@ class _CountsLoss(ClassLoss):
 
 @LOSSES.register("class_balanced")
 class ClassBalancedLoss(_CountsLoss):
-    r"""Cross-entropy with larger weights for rare classes, by their effective number.
+    r"""Computes cross-entropy with larger weights for rare classes.
 
     .. math::
         L = \frac{1}{N} \sum_i -w_{y_i} \log p_{i y_i}, \qquad
         w_c \propto \frac{1 - \beta}{1 - \beta^{n_c}}, \quad \sum_c w_c = C
 
     with p the softmax of the logits and n_c the number of training utterances of class
-    c. beta = 0 gives equal weights; beta near 1 gives weights near 1 / n_c.
+    c. The weights are inverse to the effective number of utterances. beta = 0 gives
+    equal weights; beta near 1 gives weights nearly proportional to 1 / n_c.
 
     Labels are integers (N,), as a tensor or a list. -1 is unknown and left out. Without
     known labels the loss is 0 with gradient 0. NaN or infinity in a logit gives NaN.
@@ -89,16 +90,16 @@ class ClassBalancedLoss(_CountsLoss):
 
 @LOSSES.register("logit_adjusted")
 class LogitAdjustedLoss(_CountsLoss):
-    r"""Cross-entropy of logits plus the log-frequencies of the classes.
+    r"""Computes cross-entropy of the logits plus the log-frequencies of the classes.
 
     .. math::
         L = \frac{1}{N} \sum_i -\log
             \frac{\exp(x_{i y_i} + \tau \log \pi_{y_i})}
                  {\sum_c \exp(x_{ic} + \tau \log \pi_c)}
 
-    with x the logits and pi the classes' shares of the training utterances. The logits
-    themselves, which are used for prediction, then fit equal class frequencies: they
-    aim at unweighted average recall.
+    with x the logits and pi the classes' shares of the training utterances. Prediction
+    uses the logits x alone, which then fit equal class frequencies, as unweighted
+    average recall needs.
 
     Labels are integers (N,), as a tensor or a list. -1 is unknown and left out. Without
     known labels the loss is 0 with gradient 0. NaN or infinity in a logit gives NaN.

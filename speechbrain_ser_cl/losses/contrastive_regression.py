@@ -26,8 +26,8 @@ class ContrastiveRegressionLoss(ValueLoss):
     with s the cosine.
 
     Labels are numbers (N,) or (N, K). Rows with NaN are left out. Anchors whose weights
-    are all 0 in floating point (labels many bandwidths away) are left out of the mean;
-    without anchors (also for N = 1) the loss is 0 with gradient 0. All embeddings equal
+    all round to 0 (all other labels are many bandwidths away) are left out of the mean;
+    without anchors (also for N = 1) the loss is 0 with gradient 0. Equal embeddings
     give log(N - 1). NaN or infinity in an embedding gives NaN. Memory is linear in N.
 
     Arguments
@@ -67,14 +67,12 @@ class ContrastiveRegressionLoss(ValueLoss):
         normalize: bool = True,
         gather: bool = False,
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
+        super().__init__(normalize, gather, temperature)
         check_above_zero("bandwidth", bandwidth)
-        self.temperature = temperature
         self.bandwidth = bandwidth
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
-        apart = label_distances(tile, torch.square_)
-        weights = apart.mul_(-0.5 / self.bandwidth**2).exp_().to(s.dtype)
+        squares = label_distances(tile, torch.square_)
+        weights = squares.mul_(-0.5 / self.bandwidth**2).exp_().to(s.dtype)
         return contrast_(s, tile, tile.fill_own_(weights, 0))

@@ -15,19 +15,19 @@ def contrastive_step(
 ) -> Tensor:
     """Adds the gradient of a contrastive loss over several batches together.
 
-    First the embeddings of all batches are computed without a graph, then the loss and
-    its gradient with respect to them, then each batch again to pass its part of that
-    gradient to the parameters: Gao et al., "Scaling deep contrastive learning batch
-    size under memory limited setup", arXiv:2101.06983. The gradient equals that of one
-    large batch, at the cost of one more forward pass. Both passes use the same random
-    numbers (dropout) and the same buffers.
+    First, the embeddings of all batches are computed without a graph, then the loss and
+    its gradient with respect to them. Then each batch is encoded again, with a graph,
+    and its part of that gradient is passed on to the parameters. The gradient equals
+    that of one large batch, at the cost of one more forward pass. Both passes use the
+    same random numbers (dropout) and the same buffers. Gao et al., "Scaling deep
+    contrastive learning batch size under memory limited setup", arXiv:2101.06983.
 
     Layers that compare the rows of a batch, such as batch normalisation in training
-    mode, use the small batches. For autocast, make the call within its region.
+    mode, use the small batches. For autocast, call this function within its context.
 
-    Under ``DistributedDataParallel`` only the last batch synchronises gradients; with a
-    loss that gathers they are those of all processes' batches. If the encoder has
-    buffers, each process needs the same number of batches, because each batch
+    Under ``DistributedDataParallel`` only the last batch synchronises gradients. With a
+    loss that gathers, they are those of the batches of all processes. If the encoder
+    has buffers, each process needs the same number of batches, because each batch
     synchronises buffers.
 
     Arguments
@@ -37,8 +37,8 @@ def contrastive_step(
     batches : sequence of torch.Tensor or tuple
         Encoder input of each batch; a tuple contains several arguments.
     loss : callable
-        From the embeddings of all batches in order (sum of all N, D) to a scalar. It
-        contains the labels: ``lambda z: supcon(z, labels)``.
+        Converts the embeddings of all batches in order (sum of all N, D) to a scalar.
+        It contains the labels: ``lambda z: supcon(z, labels)``.
 
     Returns
     -------
@@ -71,8 +71,8 @@ def contrastive_step(
             parts.append(_encode(encoder, batch))
         for buffer, before in buffers:
             buffer.copy_(before)
-    # Weights that autocast converted without a graph must not be used in the second
-    # pass.
+    # Autocast caches weights that it converted in the first pass, without a graph. The
+    # second pass must not use them.
     torch.clear_autocast_cache()
 
     z = torch.cat(parts).requires_grad_()
@@ -80,8 +80,8 @@ def contrastive_step(
     torch.autograd.backward(value)
     assert z.grad is not None
 
-    later = torch.split(z.grad, [len(part) for part in parts])
-    for i, (batch, part) in enumerate(zip(batches, later, strict=True)):
+    gradients = torch.split(z.grad, [len(part) for part in parts])
+    for i, (batch, part) in enumerate(zip(batches, gradients, strict=True)):
         last = i == len(batches) - 1
         _set_random_state(devices, states[i])
         with nullcontext() if last else getattr(encoder, "no_sync", nullcontext)():

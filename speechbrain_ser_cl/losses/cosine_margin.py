@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from speechbrain_ser_cl.losses.base import (
-    across,
     check_pair,
     closed_form,
     full_precision,
     needs_gradient,
     scaled_rows,
+    scaled_rows_backward,
     widen,
 )
 from speechbrain_ser_cl.losses.gather import gather_rows
@@ -27,11 +27,12 @@ class CosineMarginLoss(nn.Module):
             + \frac{1}{K} \sum_{n=1}^{K} \max(0, s(x_p, x_n) - m) \right]
 
     with s the cosine. The 2P positives are split into halves x and x'; row p of one is
-    paired with row p of the other. This is the equation before the total (5) of the
-    paper, which does not say which negatives belong to x_p: here all K, averaged.
+    paired with row p of the other. This is the unnumbered equation before equation 5,
+    the total loss, of the paper. The paper does not say which negatives belong to x_p;
+    here it is the mean over all K.
 
-    Labels are not needed: the rows of the drawn emotion are the positives, rows of
-    other emotions the negatives. Without negatives (K = 0) the second part is 0;
+    Labels are not needed: the rows of the drawn emotion are the positives, and rows of
+    other emotions are the negatives. Without negatives (K = 0) the second part is 0;
     without positives (P = 0) the loss is 0 with gradient 0. NaN or infinity in an
     embedding gives NaN.
 
@@ -40,7 +41,7 @@ class CosineMarginLoss(nn.Module):
     alpha : float
         Weight of the first part, at least 0.
     margin : float
-        m, the largest cosine at which a negative costs nothing, in [-1, 1].
+        m, the largest cosine at which a negative has no loss, in [-1, 1].
     gather : bool
         Whether to compare the rows of all processes, see :func:`~.gather.gather_rows`.
 
@@ -127,5 +128,5 @@ class CosineMarginLoss(nn.Module):
                 torch.mul(first, -of_pair, out=other)
                 torch.addmm(second, inside, negatives, beta=-of_pair, out=mine)
                 torch.mm(inside.T, first, out=rest)
-                gradients = [across(gradient, u, *lengths)]
+                gradients = [scaled_rows_backward(gradient, u, *lengths)]
         return closed_form(total, 1, gradients, [z])

@@ -4,27 +4,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from speechbrain_ser_cl.losses.base import (
-    check_above_zero,
-    check_pair,
-    check_some,
-    full_precision,
-    widen,
-)
+from speechbrain_ser_cl.losses.base import DomainLoss, check_above_zero, widen
 from speechbrain_ser_cl.registry import LOSSES
 
 
 @LOSSES.register("dann")
-class DomainAdversarialLoss(nn.Module):
+class DomainAdversarialLoss(DomainLoss):
     r"""Trains a domain classifier, and the encoder against it by a reversed gradient.
 
     .. math::
         L = \frac{1}{2} \left[ \frac{1}{N} \sum_i -\log \sigma(g(s_i))
             + \frac{1}{M} \sum_j -\log (1 - \sigma(g(t_j))) \right]
 
-    with g a classifier with one hidden layer that is part of this loss (its parameters
-    must be given to the optimiser). The gradient of the embeddings is multiplied by
-    -lambda, which grows with the training progress:
+    with g a classifier with one hidden layer. It is part of this loss: give its
+    parameters to the optimiser. The gradient of the embeddings is multiplied by
+    -lambda, where lambda grows during training:
 
     .. math::
         \lambda = \frac{2}{1 + \exp(-\gamma \min(1, step / steps))} - 1
@@ -92,7 +86,7 @@ class DomainAdversarialLoss(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
     def reversal(self) -> Tensor:
-        """Current lambda, the factor of the reversed gradient.
+        """Returns the current lambda, the factor of the reversed gradient.
 
         Returns
         -------
@@ -103,45 +97,26 @@ class DomainAdversarialLoss(nn.Module):
         # = 2 / (1 + exp(-2 x)) - 1
         return (self.step * (half / self.steps)).clamp_(max=half).tanh_()
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Classifies the domains of a batch.
-
-        Arguments
-        ---------
-        source, target : torch.Tensor
-            Embeddings (N, D) and (M, D), of any floating-point types.
-
-        Returns
-        -------
-        torch.Tensor
-            The classifier's loss, a scalar of at least 0.
-
-        Raises
-        ------
-        ValueError
-            If shapes, types or devices do not fit together, or a domain is empty.
-        """
-        check_pair("source and target", source, target)
-        check_some("source and target", source, target)
-        with full_precision(source.device):
-            first, _, last = self.classifier
-            assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-            both = torch.cat(widen(source, target)).to(first.weight.dtype)
-            # From the embeddings to themselves (NaN for infinity): only the gradient
-            # changes, which is multiplied by the weight.
-            weight = self.reversal().neg_().to(both.dtype)
-            both = torch.lerp(both.detach(), both, weight)
-            # Without the modules' calls, which take long for a small batch.
-            hidden = F.linear(both, first.weight, first.bias).relu_()
-            (logits,) = widen(F.linear(hidden, last.weight, last.bias))
-            n, m = source.shape[0], target.shape[0]
-            domain = torch.zeros_like(logits)
-            domain[:n] = 1
-            shares = None
-            if n != m:
-                shares = torch.full_like(logits, (n + m) / (2 * m))
-                shares[:n] = (n + m) / (2 * n)
-            loss = F.binary_cross_entropy_with_logits(logits, domain, shares)
+    def compare(self, source: Tensor, target: Tensor) -> Tensor:
+        """Computes the classifier's loss, and counts the step in training mode."""
+        first, _, last = self.classifier
+        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
+        both = torch.cat([source, target]).to(first.weight.dtype)
+        # Interpolates from the embeddings to themselves: the values stay (infinity
+        # becomes NaN), and the gradient is multiplied by the weight.
+        weight = self.reversal().neg_().to(both.dtype)
+        both = torch.lerp(both.detach(), both, weight)
+        # For a small batch, calling the modules would take most of the time.
+        hidden = F.linear(both, first.weight, first.bias).relu_()
+        (logits,) = widen(F.linear(hidden, last.weight, last.bias))
+        n, m = source.shape[0], target.shape[0]
+        domain = torch.zeros_like(logits)
+        domain[:n] = 1
+        shares = None
+        if n != m:
+            shares = torch.full_like(logits, (n + m) / (2 * m))
+            shares[:n] = (n + m) / (2 * n)
+        loss = F.binary_cross_entropy_with_logits(logits, domain, shares)
         if self.training:
             self.step.add_(1)
         return loss

@@ -6,37 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# A matrix (A, B), and a function from its gradient to those of (A, D) and (B, D), or to
-# one gradient, if these two are the same tensor.
+# A matrix (A, B), and a function that converts its gradient to those of (A, D) and
+# (B, D), or to one gradient, if these two are the same tensor.
 Compared = tuple[Tensor, Callable[[Tensor], tuple[Tensor, ...]]]
 
 DISTANCES = ("cosine", "euclidean")
-
-
-def check_distance(distance: str) -> None:
-    """Raises an error for an unknown distance.
-
-    Arguments
-    ---------
-    distance : str
-        Expected: ``"cosine"`` or ``"euclidean"``.
-
-    Raises
-    ------
-    ValueError
-        If the name is unknown.
-
-    Example
-    -------
-    >>> check_distance("l2")
-    Traceback (most recent call last):
-    ...
-    ValueError: distance must be one of cosine, euclidean, found 'l2'
-    """
-    if distance not in DISTANCES:
-        raise ValueError(
-            f"distance must be one of {', '.join(DISTANCES)}, found {distance!r}"
-        )
 
 
 def dot_products(a: Tensor, b: Tensor, temperature: Tensor | float = 1.0) -> Compared:
@@ -111,26 +85,26 @@ def distances(
         s, of_products = dot_products(a, b, -1.0)
         return s.add_(1), of_products
     one = a is b
-    # The common mean only costs precision.
+    # Without the common mean the products are smaller and so more precise.
     centre = b.mean(dim=0)
     b = b - centre
     a = b if one else a - centre
     squares = b.square().sum(dim=1)
     lengths = (squares if one else a.square().sum(dim=1))[:, None] + squares
     d = torch.addmm(lengths, a, b.T, alpha=-2)
-    # Not less or equal, so that NaN is not small.
+    # False for NaN.
     small = d < lengths.mul_(torch.finfo(d.dtype).eps ** 0.5)
     d.clamp_(min=0).sqrt_()
     if fill_own_ is not None:
         fill_own_(small, False)
         fill_own_(d, 0)
     row, column = small.nonzero().T
-    few = max(1, d.numel() // a.shape[1])
+    few = max(1, d.numel() // a.shape[1])  # pairs whose differences fit into memory
     if len(row):
         for i, j in zip(torch.split(row, few), torch.split(column, few), strict=True):
             d[i, j] = torch.linalg.vector_norm(a[i] - b[j], dim=1)
-        apart = d[row, column] > 0
-        row, column = row[apart], column[apart]
+        different = d[row, column] > 0
+        row, column = row[different], column[different]
 
     def pull_back(gradient: Tensor) -> tuple[Tensor, ...]:
         if one:

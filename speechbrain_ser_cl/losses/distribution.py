@@ -9,13 +9,14 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("distribution_cross_entropy")
 class DistributionCrossEntropyLoss(LogitLoss):
-    r"""Cross-entropy of the predicted distribution and the listeners' votes.
+    r"""Computes cross-entropy with the votes of listeners as labels.
 
     .. math::
         L = \frac{1}{N} \sum_i \sum_c -v_{ic} \log p_{ic}
 
-    with p the softmax of the logits and v the shares of the votes. Its gradient is that
-    of :class:`DistributionKLLoss`; with one vote per row it is cross-entropy.
+    with p the softmax of the logits and v the shares of the votes. Its gradient equals
+    that of :class:`DistributionKLLoss`. With one vote per row it is the usual
+    cross-entropy.
 
     Labels are votes or shares (N, C), at least 0, scaled to sum 1. Rows without votes,
     with NaN or with -1 are unknown and left out. Without known rows the loss is 0 with
@@ -46,14 +47,14 @@ class DistributionCrossEntropyLoss(LogitLoss):
 
 @LOSSES.register("distribution_kl")
 class DistributionKLLoss(DistributionCrossEntropyLoss):
-    r"""Kullback-Leibler divergence of the listeners' votes and the prediction.
+    r"""Computes the Kullback-Leibler divergence of the votes from the prediction.
 
     .. math::
         L = \frac{1}{N} \sum_i \sum_c v_{ic} \log \frac{v_{ic}}{p_{ic}}
 
-    with p the softmax of the logits and v the shares of the votes: cross-entropy minus
-    the entropy of the votes. For labels, unknown rows and edge cases see
-    :class:`DistributionCrossEntropyLoss`.
+    with p the softmax of the logits and v the shares of the listeners' votes. This is
+    cross-entropy minus the entropy of the votes. For labels, unknown rows and edge
+    cases see :class:`DistributionCrossEntropyLoss`.
 
     References
     ----------
@@ -69,5 +70,5 @@ class DistributionKLLoss(DistributionCrossEntropyLoss):
 
     def row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Computes the divergence of each row."""
-        known: Tensor = torch.special.xlogy(labels, labels).sum(dim=1)
-        return super().row_losses(logits, labels) + known.to(logits.dtype)
+        entropy: Tensor = -torch.special.xlogy(labels, labels).sum(dim=1)
+        return super().row_losses(logits, labels) - entropy.to(logits.dtype)

@@ -10,18 +10,18 @@ from speechbrain_ser_cl.losses.base import (
     UNKNOWN,
     ClassLoss,
     closed_form,
+    log_softmax_backward,
     needs_gradient,
-    of_logits,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
 _TINY = torch.finfo(torch.float32).tiny
-_of_rows = torch.ops.aten.nll_loss_backward.default
+_nll_loss_backward = torch.ops.aten.nll_loss_backward.default
 
 
 @LOSSES.register("focal")
 class FocalLoss(ClassLoss):
-    r"""Cross-entropy with smaller weights for well-classified utterances.
+    r"""Computes cross-entropy with smaller weights for well-classified utterances.
 
     .. math::
         L = \frac{1}{N} \sum_i -(1 - p_{i y_i})^\gamma \log p_{i y_i}
@@ -72,6 +72,6 @@ class FocalLoss(ClassLoss):
             # p log(p) / (1 - p)
             share = torch.addcdiv(nll, nll, less)
             slope = weights.addcmul_(weights, share, value=-self.gamma)
-            of_log_p = _of_rows(slope, log_p, labels, None, 0, UNKNOWN, total)
-            gradients = [of_logits(of_log_p, log_p, 1, log_p.dtype)]
+            of_log_p = _nll_loss_backward(slope, log_p, labels, None, 0, UNKNOWN, total)
+            gradients = [log_softmax_backward(of_log_p, log_p, 1, log_p.dtype)]
         return closed_form(total, 1, gradients, [logits])

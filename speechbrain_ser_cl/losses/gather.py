@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class _GatherRows(torch.autograd.Function):
-    """Rows of all processes; see :func:`gather_rows` for the gradient."""
+    """Collects the rows of all processes; see :func:`gather_rows` for the gradient."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
-        """Collects all rows: padded to equal size for the collective, then cut."""
+        """Collects rows padded to equal numbers, which all_gather needs, then cuts."""
         rank = dist.get_rank()
         ctx.own = slice(sum(sizes[:rank]), sum(sizes[: rank + 1]))
         padded = rows.new_zeros(max(sizes), *rows.shape[1:])
@@ -30,12 +30,12 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Collects the rows of all processes, in the order of their ranks.
 
-    For a loss that every process computes on the same whole batch. The gradient with
-    respect to a process' own rows is then complete without more communication. It is
-    multiplied by the number of processes, because DistributedDataParallel computes the
-    *mean* over processes: the gradient of its parameters is that of one process with
-    the whole batch. Processes may have different numbers of rows, including none.
-    Without a process group, or with one process, the tensors are returned unchanged.
+    For a loss that every process computes on the same whole batch. The gradient of a
+    process' own rows is then complete without more communication. It is multiplied by
+    the number of processes, because DistributedDataParallel computes the *mean* over
+    processes. So the gradient of its parameters is that of one process with the whole
+    batch. Processes may have different numbers of rows, including none. Without a
+    process group, or with one process, the tensors are returned unchanged.
 
     Arguments
     ---------

@@ -10,14 +10,14 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("infonce")
 class InfoNCELoss(ViewLoss):
-    r"""Identifies each utterance's other view among the views of the whole batch.
+    r"""Identifies the other view of each utterance among those of the whole batch.
 
     .. math::
         L = \frac{1}{N} \sum_i -\log
             \frac{\exp(\cos(z_i, z'_i) / \tau)}{\sum_j \exp(\cos(z_i, z'_j) / \tau)}
 
-    j runs over the other view only: rows of an anchor's own view are not negatives. In
-    the printed equation of Ahn et al. the minus logarithm is missing.
+    with j over the rows of the other view only: rows of an anchor's own view are not
+    negatives. In the printed equation of Ahn et al. the minus logarithm is missing.
 
     Similarities and log-sum-exp are computed in float32 (in float64 for float64
     embeddings), also under autocast. A single pair (N = 1) has no negatives: loss and

@@ -9,20 +9,43 @@ from speechbrain_ser_cl.losses.base import closed_form, needs_gradient, widen
 from speechbrain_ser_cl.registry import LOSSES
 
 
-def _log_probabilities(logits: Tensor) -> Tensor:
-    """Computes the log-softmax of (N, C) logits in at least float32."""
-    if logits.dim() != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
-        raise ValueError(
-            "expected logits of shape (N, C) with N of at least 1 and C of at "
-            f"least 2, found {tuple(logits.shape)}"
-        )
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    return logits.to(dtype).log_softmax(dim=1)
+class _PredictionLoss(nn.Module):
+    """Base class of losses of predictions without labels."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """Computes the loss.
+
+        Arguments
+        ---------
+        logits : torch.Tensor
+            Scores before the softmax (N, C), of any floating-point type.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss, a scalar.
+
+        Raises
+        ------
+        ValueError
+            If the logits are not (N, C) with N >= 1 and C >= 2.
+        """
+        if logits.dim() != 2 or logits.shape[0] < 1 or logits.shape[1] < 2:
+            raise ValueError(
+                "expected logits of shape (N, C) with N of at least 1 and C of at "
+                f"least 2, found {tuple(logits.shape)}"
+            )
+        (x,) = widen(logits)
+        return self.compute(x)
+
+    def compute(self, logits: Tensor) -> Tensor:
+        """Computes the loss of checked logits in float32 or float64."""
+        raise NotImplementedError
 
 
 @LOSSES.register("entropy")
-class EntropyLoss(nn.Module):
-    r"""Mean entropy of the predictions: small if each prediction is confident.
+class EntropyLoss(_PredictionLoss):
+    r"""Computes the mean entropy of the predictions; small if they are confident.
 
     .. math::
         L = -\frac{1}{N} \sum_n \sum_c p_{nc} \log p_{nc}
@@ -43,31 +66,15 @@ class EntropyLoss(nn.Module):
     1.386294
     """
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Computes the loss.
-
-        Arguments
-        ---------
-        logits : torch.Tensor
-            Scores before the softmax (N, C), of any floating-point type.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar.
-
-        Raises
-        ------
-        ValueError
-            If the logits are not (N, C) with N >= 1 and C >= 2.
-        """
-        log_p = _log_probabilities(logits)
+    def compute(self, logits: Tensor) -> Tensor:
+        """Computes the first half of equation 5."""
+        log_p = logits.log_softmax(dim=1)
         return -(log_p.exp() * log_p).sum(dim=1).mean()
 
 
 @LOSSES.register("diversity")
-class DiversityLoss(nn.Module):
-    r"""Negative entropy of the mean prediction: small if all classes are used.
+class DiversityLoss(_PredictionLoss):
+    r"""Computes minus the entropy of the mean prediction; small if it is even.
 
     .. math::
         L = \sum_c \hat p_c \log \hat p_c,
@@ -90,31 +97,15 @@ class DiversityLoss(nn.Module):
     -0.693147
     """
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Computes the loss.
-
-        Arguments
-        ---------
-        logits : torch.Tensor
-            Scores before the softmax (N, C), of any floating-point type.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar.
-
-        Raises
-        ------
-        ValueError
-            If the logits are not (N, C) with N >= 1 and C >= 2.
-        """
-        log_p = _log_probabilities(logits)
+    def compute(self, logits: Tensor) -> Tensor:
+        """Computes the second half of equation 5."""
+        log_p = logits.log_softmax(dim=1)
         log_mean_p = log_p.logsumexp(dim=0) - math.log(len(log_p))
         return (log_mean_p.exp() * log_mean_p).sum()
 
 
 @LOSSES.register("information_maximization")
-class InformationMaximizationLoss(nn.Module):
+class InformationMaximizationLoss(_PredictionLoss):
     r"""Makes each prediction confident and the predictions of the batch varied.
 
     .. math::
@@ -122,8 +113,8 @@ class InformationMaximizationLoss(nn.Module):
             + \sum_c \hat p_c \log \hat p_c,
         \qquad \hat p_c = \frac{1}{N} \sum_n p_{nc}
 
-    Equals minus the mutual information between input and predicted class:
-    :class:`EntropyLoss` plus :class:`DiversityLoss`. Labels are not used.
+    This is :class:`EntropyLoss` plus :class:`DiversityLoss`, or minus the mutual
+    information between input and predicted class. Labels are not used.
 
     Between -log C and 0; for N = 1 the two parts cancel to 0. Computed in float32
     (float64 for float64 logits). NaN or infinity in a logit gives NaN.
@@ -137,36 +128,19 @@ class InformationMaximizationLoss(nn.Module):
     -------
     >>> loss = InformationMaximizationLoss()
     >>> logits = torch.tensor([[50.0, 0.0], [0.0, 50.0]])
-    >>> round(loss(logits).item(), 6)  # sure and balanced: -log 2
+    >>> round(loss(logits).item(), 6)  # confident and balanced: -log 2
     -0.693147
     """
 
-    def forward(self, logits: Tensor) -> Tensor:
-        """Computes the loss.
-
-        Arguments
-        ---------
-        logits : torch.Tensor
-            Scores before the softmax (N, C), of any floating-point type.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar.
-
-        Raises
-        ------
-        ValueError
-            If the logits are not (N, C) with N >= 1 and C >= 2.
-        """
-        (logits,) = widen(logits)
+    def compute(self, logits: Tensor) -> Tensor:
+        """Computes equation 5, and its gradient."""
         needed = needs_gradient(logits)
         with torch.no_grad():
-            log_p = _log_probabilities(logits)
-            # Both halves: sum over c of p (log of the mean p - log p).
-            apart = log_p.logsumexp(dim=0).sub_(math.log(len(log_p))).sub(log_p)
+            log_p = logits.log_softmax(dim=1)
+            # Both halves together: the sum over c of p (log mean p - log p).
+            difference = log_p.logsumexp(dim=0).sub_(math.log(len(log_p))).sub(log_p)
             p = log_p.exp_()
-            weighted = p * apart
+            weighted = p * difference
             sums = weighted.sum(dim=1, keepdim=True)
             gradients = []
             if needed:

@@ -3,24 +3,23 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from speechbrain_ser_cl.losses.base import (
+    DomainLoss,
     check_above_zero,
-    check_pair,
-    check_some,
     closed_form,
     needs_gradient,
-    widen,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
-_TILE = 2**16  # distances at a time: they stay in a core's cache
+# Number of distances in memory at once, so that they stay in a processor's cache.
+_TILE = 2**16
 
 
 @LOSSES.register("mmd")
-class MMDLoss(nn.Module):
-    r"""Distance between the distributions of source and target embeddings, by kernels.
+class MMDLoss(DomainLoss):
+    r"""Compares the distributions of source and target embeddings by kernels.
 
     .. math::
         L = \frac{1}{N^2} \sum_{ij} k(s_i, s_j) + \frac{1}{M^2} \sum_{ij} k(t_i, t_j)
@@ -28,9 +27,9 @@ class MMDLoss(nn.Module):
         \qquad k(x, y) = \frac{1}{K} \sum_{r=1}^{K}
             \exp\left(-\frac{\|x - y\|^2}{b_r \bar d}\right)
 
-    the squared, biased estimate (at least 0) of Gretton et al. with a mean of several
-    Gaussian kernels as in Long et al. The scale d is the mean squared distance between
-    two different rows of both batches together; it has no gradient.
+    This is the squared, biased estimate (at least 0) of Gretton et al. with the mean of
+    several Gaussian kernels, as in Long et al. The scale d is the mean squared distance
+    between two different rows of both batches together; it has no gradient.
 
     Equal domains give 0; one row each (N = M = 1) is allowed. If all rows of both
     domains are equal, the loss is 0 with gradient 0. NaN or infinity in an embedding
@@ -68,44 +67,25 @@ class MMDLoss(nn.Module):
             check_above_zero("kernels: a width", width)
         self.kernels = tuple(kernels)
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Compares the two domains.
-
-        Arguments
-        ---------
-        source, target : torch.Tensor
-            Embeddings (N, D) and (M, D), of any floating-point types.
-
-        Returns
-        -------
-        torch.Tensor
-            The loss, a scalar of at least 0.
-
-        Raises
-        ------
-        ValueError
-            If shapes, types or devices do not fit together, or a domain is empty.
-        """
-        check_pair("source and target", source, target)
-        check_some("source and target", source, target)
-        with torch.autocast(source.device.type, enabled=False):
-            both = torch.cat(widen(source, target))
-            needed = needs_gradient(both)
-            with torch.no_grad():
-                total, gradient = self._compare(both, len(source), needed)
-            return closed_form(total, 1, [gradient] if needed else [], [both])
+    def compare(self, source: Tensor, target: Tensor) -> Tensor:
+        """Computes equation 5 of Gretton et al., and its gradient."""
+        both = torch.cat([source, target])
+        needed = needs_gradient(both)
+        with torch.no_grad():
+            total, gradient = self._compare(both, len(source), needed)
+        return closed_form(total, 1, [gradient] if needed else [], [both])
 
     def _compare(
         self, both: Tensor, n_source: int, needed: bool
     ) -> tuple[Tensor, Tensor]:
         """Computes the loss and its gradient, some rows at a time."""
         number = len(both)
-        z = both - both[0]  # 0 if all rows are equal
+        z = both - both[0]  # exactly 0 if all rows are equal
         z -= z.mean(dim=0)
         scale = z.square().sum().mul_(2 / (number - 1))
         scale = scale.masked_fill_(scale == 0, 1).sqrt_()
         z /= scale  # so that the mean squared distance is 1
-        # +1/N for the source, -1/M for the target: all three sums in one.
+        # One sum instead of three, with 1 / N for the source and -1 / M for the target.
         sign = z.new_full((number, 1), 1 / n_source)
         sign[n_source:] = -1 / (number - n_source)
         lengths = z.square().sum(dim=1, keepdim=True)

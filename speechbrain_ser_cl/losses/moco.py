@@ -20,15 +20,15 @@ class MoCoQueue(ViewLoss):
         L = \frac{1}{N} \sum_i -\log \frac{\exp(s(q_i, k_i) / \tau)}
             {\exp(s(q_i, k_i) / \tau) + \sum_{j=1}^{Q} \exp(s(q_i, k^-_j) / \tau)}
 
-    with s the cosine and k^- the Q keys in the queue, the oldest of which are replaced
-    by this batch's (equation 1). Keys come from a second encoder, which
+    with s the cosine and k^- the Q keys in the queue (equation 1). The keys of a batch
+    then replace the oldest keys of the queue. Keys come from a second encoder, which
     :meth:`update_key_encoder` moves towards the first (equation 2). Keys get no
     gradient.
 
-    While the queue contains fewer than ``size`` keys, Q is their number; the first
-    batch has no negatives, so its loss and gradient are 0 (the authors start with
-    random keys). The queue grows in training mode only. It is part of ``state_dict()``
-    and so of checkpoints. A batch with NaN or infinity, whose loss is NaN, is not added
+    Until the queue contains ``size`` keys, Q is their number. The first batch has no
+    negatives, so its loss and gradient are 0 (the authors start with random keys). Keys
+    are added in training mode only. The queue is part of ``state_dict()`` and so of
+    checkpoints. A batch with NaN or infinity, whose loss is NaN, is not added
     to the queue.
 
     Arguments
@@ -45,8 +45,8 @@ class MoCoQueue(ViewLoss):
     normalize : bool
         Whether to scale embeddings to length 1 first. False: s is the dot product.
     gather : bool
-        Whether loss and queue cover all processes, with equal queues. Otherwise each
-        process has its own queue.
+        Whether loss and queue include the rows of all processes; all queues are then
+        equal. False: each process has its own queue.
 
     Raises
     ------
@@ -130,7 +130,7 @@ class MoCoQueue(ViewLoss):
             scaled = z_a / self.temperature
             empty = torch.arange(size, device=z_a.device) >= self.filled
             left_out = scaled.new_zeros(size).masked_fill_(empty, -torch.inf)
-            # The own key first, then the queue.
+            # In column 0 the own key, then the queue.
             s = scaled.new_empty(len(keys), 1 + size)
             torch.sum(scaled * keys, dim=1, out=s[:, 0])
             torch.addmm(left_out, scaled, queue.T, out=s[:, 1:])
@@ -148,13 +148,14 @@ class MoCoQueue(ViewLoss):
         return loss
 
     @torch.no_grad()
-    def _enqueue(self, keys: Tensor, sound: Tensor) -> None:
+    def _enqueue(self, keys: Tensor, finite: Tensor) -> None:
+        """Adds keys to the queue if the loss is finite."""
         size = len(self.queue)
         keys = keys[-size:].to(self.queue.dtype)
         rows = (self.next_row + torch.arange(len(keys), device=keys.device)) % size
-        # No branch on `sound`, which would wait for the GPU.
-        self.queue[rows] = torch.where(sound, keys, self.queue[rows])
-        added = len(keys) * sound
+        # No branch on `finite`, which would wait for the GPU.
+        self.queue[rows] = torch.where(finite, keys, self.queue[rows])
+        added = len(keys) * finite
         self.next_row.copy_((self.next_row + added) % size)
         self.filled.copy_((self.filled + added).clamp(max=size))
 
@@ -171,7 +172,7 @@ class MoCoQueue(ViewLoss):
         encoder : torch.nn.Module
             Encoder that is trained.
         key_encoder : torch.nn.Module
-            Second encoder of the same shape, modified in place.
+            Second encoder with the same layers, modified in place.
         """
         for ours, theirs in zip(
             key_encoder.parameters(), encoder.parameters(), strict=True

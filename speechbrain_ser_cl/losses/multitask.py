@@ -15,8 +15,8 @@ class MultitaskLoss(nn.Module):
     total = sum over names of weight[name] * term[name]
 
     The paper's weights are ``{"emotion": 1.0, "augmentation": 0.1, "contrastive": 0.5,
-    "information_maximization": 0.5}``. A term with weight 0 need not be
-    computed, see :meth:`active`.
+    "information_maximization": 0.5}``. A term with weight 0 need not be computed, see
+    :meth:`active`.
 
     Arguments
     ---------
@@ -55,7 +55,7 @@ class MultitaskLoss(nn.Module):
         self.weights = dict(weights)
 
     def active(self, name: str) -> bool:
-        """Returns whether a term has a weight above 0 and has to be computed.
+        """Returns whether a term has a weight above 0, so that it must be computed.
 
         Arguments
         ---------
@@ -83,10 +83,9 @@ class MultitaskLoss(nn.Module):
         Arguments
         ---------
         terms : dict of str to torch.Tensor or None
-            One scalar per active term. None: this batch has no such term, such as
-            emotion cross-entropy without labels. A term with weight 0 may be left out;
-            if given, it is returned but not added, so that its NaN does not affect the
-            total.
+            One scalar per active term. None: this batch has no such term, for example
+            no emotion labels. A term with weight 0 may be left out; if given, it is
+            returned but not added, so that its NaN does not affect the total.
 
         Returns
         -------

@@ -13,10 +13,10 @@ class NPairLoss(SupervisedNTXentLoss):
             \frac{\exp(z_a \cdot z_p)}
                  {\exp(z_a \cdot z_p) + \sum_{n \in N(a)} \exp(z_a \cdot z_n)}
 
-    with P(a) the other rows with a's label and N(a) the rows with other labels,
-    averaged as in the text below the thesis' equation. Equals
+    with P(a) the other rows with a's label and N(a) the rows with other labels. The
+    means are those of the text below the thesis' equation. This is
     :class:`SupervisedNTXentLoss` without a temperature and, by default, without scaling
-    to length 1; see there for anchors without positives, a single label, N = 1, NaN and
+    to length 1. See there for anchors without positives, a single label, N = 1, NaN and
     infinity.
 
     Sohn draws two rows per class and uses only the second row of each other class as a

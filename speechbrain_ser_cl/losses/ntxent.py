@@ -10,7 +10,7 @@ from speechbrain_ser_cl.registry import LOSSES
 
 @LOSSES.register("ntxent")
 class NTXentLoss(ViewLoss):
-    r"""Identifies each of 2N views' partner among all other views.
+    r"""Identifies the other view of each utterance among all other rows of both views.
 
     .. math::
         L = \frac{1}{2N} \sum_{i=1}^{2N} -\log
@@ -21,8 +21,9 @@ class NTXentLoss(ViewLoss):
     same utterance. Unlike in :class:`InfoNCELoss`, rows of an anchor's own view are
     negatives too. Equals :class:`SupConLoss` with each utterance as its own label.
 
-    A single pair (N = 1) has no negatives: 0 with gradient 0. All embeddings equal give
-    log(2N - 1). NaN or infinity in an embedding gives NaN. Memory is linear in N.
+    A single pair (N = 1) has no negatives: the loss is 0 with gradient 0. Equal
+    embeddings give log(2N - 1). NaN or infinity in an embedding gives NaN.
+    Memory is linear in N.
 
     Arguments
     ---------

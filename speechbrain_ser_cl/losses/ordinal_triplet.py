@@ -4,34 +4,34 @@ import torch
 from torch import Tensor
 
 from speechbrain_ser_cl.losses.base import (
+    MarginLoss,
     Tile,
     ValueLoss,
-    check_above_zero,
     label_distances,
 )
-from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
 from speechbrain_ser_cl.registry import LOSSES
 
-# Permutations of at most this length are compared element with element.
+# In permutations of at most this length all pairs of elements are compared.
 SHORT = 16
 
 
 @LOSSES.register("ordinal_triplet")
-class OrdinalTripletLoss(ValueLoss):
-    r"""Pulls rows with nearer labels closer to the anchor than other rows.
+class OrdinalTripletLoss(MarginLoss, ValueLoss):
+    r"""Makes rows with nearer labels nearer to the anchor, by a margin.
 
     .. math::
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T}
             \max(0, d_{ap} - d_{an} + m (\delta_{an} - \delta_{ap}))
 
-    with delta the sum over the label's dimensions of absolute differences, and T all
-    triplets with delta_ap < delta_an and a positive term. The margin is proportional to
-    the difference of the label distances. With the labels 0 and 1 it equals
-    :class:`TripletLoss`.
+    with delta the label distance, which is the sum over the dimensions of the absolute
+    differences, and T all triplets with delta_ap < delta_an and a positive term. The
+    margin is proportional to the difference of the label distances. With the labels 0
+    and 1 the loss equals :class:`TripletLoss`.
 
     Labels are numbers (N,) or (N, K). Rows with NaN are left out. Without triplets in T
-    (N below 3, equal labels, correct order) the loss is 0 with gradient 0. NaN or
-    infinity in an embedding gives NaN. Exact; time is O(N² log N), memory linear in N.
+    (N below 3, equal labels, or all separated by the margin) the loss is 0 with
+    gradient 0. NaN or infinity in an embedding gives NaN. Exact; time is O(N² log N),
+    memory linear in N.
 
     Arguments
     ---------
@@ -69,27 +69,20 @@ class OrdinalTripletLoss(ValueLoss):
         normalize: bool = True,
         gather: bool = False,
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("margin", margin)
-        check_distance(distance)
-        self.margin = margin
-        self.distance = distance
-
-    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
-        """Computes the distances."""
-        return distances(anchors, z, self.distance, tile.fill_own_)
+        super().__init__(margin, distance, normalize, gather)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the losses of the anchors' triplets and counts them."""
         apart = label_distances(tile, torch.abs_).to(s.dtype)
         behind = torch.sub(s, apart, alpha=self.margin)
-        # An anchor is neither positive nor negative of itself: last in both orders.
+        # The anchor itself, neither positive nor negative, is last in both orders.
         tile.fill_own_(apart, torch.inf)
         tile.fill_own_(behind, torch.inf)
-        # p and n are a triplet if p is before n in the order of label distances, where
-        # equal ones are ordered by `behind`, and after n in the order of `behind`,
-        # where equal ones are ordered by label distance. So a row is positive in as
-        # many triplets more than negative as it moves up between the two orders.
+        # p and n are in a triplet if p is before n in the order of label distances
+        # (equal ones ordered by `behind`), and after n in the order of `behind` (equal
+        # ones ordered by label distance). The gradient of a row is the number of
+        # triplets in which it is p minus that in which it is n. So it is the number of
+        # places that the row moves up from the second order to the first.
         values, order = behind.sort(dim=1)
         apart = apart.gather(1, order)
         _order_ties_(values, apart, order)
@@ -107,7 +100,8 @@ def _order_ties_(values: Tensor, apart: Tensor, order: Tensor) -> None:
         row, column = wrong.nonzero().T
         if row.shape[0] == 0:
             return
-        # Pairs that have no column in common: of a run of wrong ones, the first.
+        # Pairs that are exchanged together must not share a column: of adjacent wrong
+        # pairs only the first.
         first = ~wrong[row, column - 1] | (column == 0)
         row, column = row[first], column[first]
         for matrix in (apart, order):
@@ -117,7 +111,7 @@ def _order_ties_(values: Tensor, apart: Tensor, order: Tensor) -> None:
 
 
 def count_inversions(permutations: Tensor) -> Tensor:
-    """Counts the pairs that are in the wrong order in each of some permutations.
+    """Counts the pairs of elements in the wrong order, over all given permutations.
 
     Arguments
     ---------
@@ -127,7 +121,7 @@ def count_inversions(permutations: Tensor) -> Tensor:
     Returns
     -------
     torch.Tensor
-        Number of pairs i < j whose first number is the larger one, in all rows.
+        Number of pairs i < j in all rows in which element i is larger than element j.
 
     Example
     -------
@@ -144,8 +138,8 @@ def count_inversions(permutations: Tensor) -> Tensor:
     v[:, :number] = permutations
     count = torch.zeros((), dtype=torch.long, device=device)
     while width > SHORT:
-        # Pairs of a number of the upper half before one of the lower half; then the
-        # halves, each in the order in which its numbers are.
+        # Counts the pairs in which a number of the upper half stands before one of the
+        # lower half. Then continues within each half, in the order of its numbers.
         width //= 2
         upper = v >= width
         before = torch.arange(2 * width, 0, -1, device=device)

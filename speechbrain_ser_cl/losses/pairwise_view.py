@@ -21,15 +21,15 @@ class PairwiseViewLoss(nn.Module):
         \qquad \ell(a, b) = -\log
             \frac{\exp(s(a, b) / \tau)}{\sum_k \exp(s(a, k) / \tau)}
 
-    with s the cosine. The paper's equation 1 is missing in our copy of the text. The
-    range of k is an option:
+    with s the cosine. Equation 1 is missing in our copy of the paper, so the range of k
+    is an option:
 
     - ``"both_views"``: all rows of both views except the anchor, 2N - 1, as in SimCLR
       (:class:`NTXentLoss`);
     - ``"cross_view"``: the N rows of the other view, as in Contrastive Multiview
       Coding, arXiv:1906.05849 (:class:`InfoNCELoss`, symmetric).
 
-    A single utterance (N = 1) has no negatives: 0 with gradient 0. NaN or
+    A single utterance (N = 1) has no negatives: the loss is 0 with gradient 0. NaN or
     infinity in an embedding gives NaN.
 
     Arguments

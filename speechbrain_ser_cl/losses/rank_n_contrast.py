@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import (
-    Tile,
-    ValueLoss,
-    check_above_zero,
-    label_distances,
-)
+from speechbrain_ser_cl.losses.base import Tile, ValueLoss, label_distances
 from speechbrain_ser_cl.losses.distances import Compared, distances
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -22,17 +17,17 @@ class RankNContrastLoss(ValueLoss):
             \frac{\exp(s_{ij} / \tau)}{\sum_{k \in S_{ij}} \exp(s_{ik} / \tau)},
         \qquad S_{ij} = \{k \neq i: |y_i - y_k| \geq |y_i - y_j|\}
 
-    with s the negative Euclidean distance of the embeddings and \|y\| the sum over the
+    with s minus the Euclidean distance of the embeddings and \|y\| the sum over the
     dimensions of the labels. Two views of an utterance are two rows with the same
-    label, as in the authors' code, which does not scale to length 1 either.
+    label. As in the authors' code, embeddings are not scaled to length 1 by default.
 
-    Exact in O(N² log N): each anchor's other rows are sorted by label distance,
-    farthest first, so that every denominator is a value of one cumulative log-sum-exp.
+    Exact. Time is O(N² log N): each anchor's other rows are sorted by label distance,
+    farthest first, so that each denominator is a value of one cumulative log-sum-exp.
     Equal label distances share a denominator. Memory is linear in N.
 
-    Labels are numbers (N,) or (N, K). Rows with NaN are left out. N = 1 has no pair: 0
-    with gradient 0. All embeddings equal and all label distances different give the
-    mean of log 1 to log(N - 1). NaN or infinity in an embedding gives NaN.
+    Labels are numbers (N,) or (N, K). Rows with NaN are left out. N = 1 has no pair:
+    the loss is 0 with gradient 0. Equal embeddings with different label distances give
+    the mean of log 1 to log(N - 1). NaN or infinity in an embedding gives NaN.
 
     Arguments
     ---------
@@ -66,9 +61,7 @@ class RankNContrastLoss(ValueLoss):
     def __init__(
         self, temperature: float = 2.0, normalize: bool = False, gather: bool = False
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
-        self.temperature = temperature
+        super().__init__(normalize, gather, temperature)
 
     def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
         """Computes Euclidean distances."""
@@ -84,8 +77,8 @@ class RankNContrastLoss(ValueLoss):
             return s.new_zeros(()), 0, torch.zeros_like(s)
         tied = nearness[:, 1:] == nearness[:, :-1]
         ordered = s.gather(1, order).double().div_(-self.temperature)
-        # Equal label distances share the value of their last position, the smallest of
-        # the values from there on. The order is nearest first from here on.
+        # Equal label distances share the value at their last position, which is the
+        # smallest from there on. From here on the order is nearest first.
         against = _logcumsumexp(ordered)
         against[:, :-1].masked_fill_(tied, torch.inf)
         against = against.flip(1).cummin(dim=1).values
@@ -101,7 +94,7 @@ class RankNContrastLoss(ValueLoss):
 def _logcumsumexp(x: Tensor) -> Tensor:
     """Computes the running log-sum-exp of rows in float64."""
     largest, least = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
-    # Sums of exponentials are faster, if none of them underflows.
+    # A sum of exponentials is faster, but none of them may underflow.
     if (largest - least < 600).all():
         return (x - largest).exp_().cumsum(dim=1).log_().add_(largest)
     return x.logcumsumexp(dim=1)

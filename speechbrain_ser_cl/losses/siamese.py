@@ -3,26 +3,25 @@
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero
-from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
+from speechbrain_ser_cl.losses.base import LabelLoss, MarginLoss, Tile
 from speechbrain_ser_cl.registry import LOSSES
 
 
 @LOSSES.register("siamese")
-class SiameseLoss(LabelLoss):
+class SiameseLoss(MarginLoss, LabelLoss):
     r"""Pulls rows with equal labels together and pushes others a margin apart.
 
     .. math::
         L = \frac{1}{|A| (|A| - 1)} \sum_{i} \sum_{j \neq i}
             y_{ij} d_{ij} + (1 - y_{ij}) \max(0, m - d_{ij})
 
-    with y_ij = 1 for equal labels; distances are not squared, as in the thesis. d is
-    1 minus the cosine (the dot product without ``normalize``), or the Euclidean
-    distance.
+    with y_ij = 1 for equal labels, else 0. d is 1 minus the cosine (the dot product
+    without ``normalize``), or the Euclidean distance. As in the thesis, distances are
+    not squared.
 
-    All pairs count: anchors without positives have negatives; a single label gives the
-    mean distance. N = 1 has no pair: 0 with gradient 0. NaN or infinity in an embedding
-    gives NaN. Memory is linear in N.
+    All pairs count, also those of anchors without positives. A single label gives the
+    mean distance. N = 1 has no pair: the loss is 0 with gradient 0. NaN or infinity in
+    an embedding gives NaN. Memory is linear in N.
 
     Arguments
     ---------
@@ -61,15 +60,7 @@ class SiameseLoss(LabelLoss):
         normalize: bool = True,
         gather: bool = False,
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("margin", margin)
-        check_distance(distance)
-        self.margin = margin
-        self.distance = distance
-
-    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
-        """Computes the distances."""
-        return distances(anchors, z, self.distance, tile.fill_own_)
+        super().__init__(margin, distance, normalize, gather)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, int, Tensor]:
         """Sums the losses of the anchors' pairs and counts them."""
@@ -77,8 +68,5 @@ class SiameseLoss(LabelLoss):
         pushed = (s < self.margin).masked_fill_(positives, False)
         gradient = positives.to(s.dtype).masked_fill_(pushed, -1)
         total = torch.linalg.vecdot(tile.fill_own_(gradient, 0), s).sum()
-        return (
-            total + self.margin * pushed.sum(dtype=s.dtype),
-            s.numel() - len(s),
-            gradient,
-        )
+        total = total + self.margin * pushed.sum(dtype=s.dtype)
+        return total, s.numel() - len(s), gradient

@@ -5,25 +5,26 @@ import math
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero, pack
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile, pack
 from speechbrain_ser_cl.registry import LOSSES
 
-# Number of triplets held at once: 4 MB in float32.
+# Number of triplets in memory at once: 4 MB in float32.
 TILE = 2**20
 
 
 @LOSSES.register("smooth_triplet")
 class SmoothTripletLoss(LabelLoss):
-    r"""Triplet loss with a smooth step instead of the margin.
+    r"""Computes a triplet loss with a smooth step instead of a margin.
 
     .. math::
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T}
             \log(1 + \exp((s_{an} - s_{ap}) / \tau))
 
-    with s the cosine, p of a's label, n of another, and T every such triplet.
+    with s the cosine, p another row with a's label, n a row with another label, and T
+    all such triplets.
 
-    Exact. Time is O(N³), but memory is not: triplets and their gradient are summed tile
-    by tile. That gradient cannot be differentiated again.
+    Exact. Time is O(N³); memory is less, because triplets and their gradients are
+    summed tile by tile.
 
     Without triplets (no positives, a single label, N = 1) the loss is 0 with gradient
     0. NaN or infinity in an embedding gives NaN.
@@ -57,9 +58,7 @@ class SmoothTripletLoss(LabelLoss):
     def __init__(
         self, temperature: float = 0.5, normalize: bool = True, gather: bool = False
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
-        self.temperature = temperature
+        super().__init__(normalize, gather, temperature)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the losses of the anchors' triplets and counts them."""
@@ -75,8 +74,8 @@ class SmoothTripletLoss(LabelLoss):
         pairs = max(1, TILE // width)
         height = max(1, min(pairs, s_ap.shape[1]))
         step = pairs // height
-        # All tiles reuse the same memory, because freed memory is not always reused and
-        # would grow with the number of tiles.
+        # All tiles use the same memory. If each allocated its own, the memory in use
+        # could grow with their number.
         memory = s.new_empty(2, min(step, max(1, len(s))) * height * width)
         total = s.new_zeros(())
         for first in range(0, len(s), step):

@@ -2,15 +2,15 @@
 
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile
 from speechbrain_ser_cl.losses.distances import Compared, dot_products
-from speechbrain_ser_cl.losses.supcon_in import stand_out_
+from speechbrain_ser_cl.losses.supcon_in import contrast_jointly_
 from speechbrain_ser_cl.registry import LOSSES
 
 
 @LOSSES.register("soft_nearest_neighbor")
 class SoftNearestNeighborLoss(LabelLoss):
-    r"""Maximises the probability that a random near neighbour has the same label.
+    r"""Makes it likely that a randomly drawn near neighbour has the same label.
 
     .. math::
         L = \frac{1}{|A|} \sum_{a \in A} -\log
@@ -55,13 +55,11 @@ class SoftNearestNeighborLoss(LabelLoss):
     def __init__(
         self, temperature: float = 1.0, normalize: bool = True, gather: bool = False
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
-        self.temperature = temperature
+        super().__init__(normalize, gather, temperature)
 
     def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
         """Computes -d² / T plus a constant per anchor."""
-        # The common mean only costs precision.
+        # Without the common mean the products are smaller and so more precise.
         centred = z - z.mean(dim=0)
         a = centred if anchors is z else centred[tile.rows]
         half = self.temperature / 2
@@ -78,5 +76,5 @@ class SoftNearestNeighborLoss(LabelLoss):
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
         positives = tile.positives()
-        losses, gradient = stand_out_(s, tile, positives)
+        losses, gradient = contrast_jointly_(s, tile, positives)
         return losses.sum(), positives.any(dim=1).sum(), gradient

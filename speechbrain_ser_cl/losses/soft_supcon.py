@@ -3,12 +3,7 @@
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import (
-    PairLoss,
-    Tile,
-    check_above_zero,
-    check_distributions,
-)
+from speechbrain_ser_cl.losses.base import PairLoss, Tile, check_distributions
 from speechbrain_ser_cl.losses.supcon import contrast_
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -27,10 +22,10 @@ class SoftSupConLoss(PairLoss):
     with s the cosine, v the shares of the votes, and K one of
 
     - ``"bhattacharyya"``: the sum over classes of sqrt(v_c v'_c);
-    - ``"jensen_shannon"``: 1 minus the Jensen-Shannon distance, the root of the
-      divergence to the base 2.
+    - ``"jensen_shannon"``: 1 minus the Jensen-Shannon distance, which is the root of
+      the divergence with logarithms to base 2.
 
-    Both are 1 for equal votes and 0 for votes without a common class; with one vote per
+    Both are 1 for equal votes and 0 for votes without a common class. With one vote per
     row the loss equals :class:`SupConLoss`.
 
     Labels are votes or shares (N, C), at least 0. Rows without votes, with NaN or with
@@ -74,14 +69,12 @@ class SoftSupConLoss(PairLoss):
         normalize: bool = True,
         gather: bool = False,
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
+        super().__init__(normalize, gather, temperature)
         if similarity not in SIMILARITIES:
             raise ValueError(
                 f"similarity must be one of {', '.join(SIMILARITIES)}, found "
                 f"{similarity!r}"
             )
-        self.temperature = temperature
         self.similarity = similarity
 
     def checked(self, labels: Tensor, number: int) -> tuple[Tensor, Tensor | None]:
@@ -92,14 +85,14 @@ class SoftSupConLoss(PairLoss):
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
         if self.similarity == "bhattacharyya":
-            weights = tile.here @ tile.labels.T
+            weights = tile.anchor_labels @ tile.labels.T
         else:
-            weights = _jensen_shannon(tile.here, tile.labels)
+            weights = _jensen_shannon(tile.anchor_labels, tile.labels)
         return contrast_(s, tile, tile.fill_own_(weights.to(s.dtype), 0))
 
 
 def _jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
-    """Computes 1 minus the distances between the rows of (A, C) and (N, C)."""
+    """Computes 1 minus the distances between the rows of (A, C) and (N, C): (A, N)."""
 
     def information(shares: Tensor) -> Tensor:
         terms: Tensor = torch.special.xlogy(shares, shares)

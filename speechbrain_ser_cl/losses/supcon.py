@@ -1,4 +1,4 @@
-"""Supervised contrastive loss of Khosla et al., with the mean outside the logarithm."""
+"""Supervised contrastive loss, with the mean outside the logarithm."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from speechbrain_ser_cl.losses.base import (
     LabelLoss,
     Tile,
     check_above_zero,
-    of_logits,
+    log_softmax_backward,
 )
 from speechbrain_ser_cl.registry import LOSSES
 
@@ -25,16 +25,16 @@ class SupConLoss(LabelLoss):
 
     with s the cosine and P(a) the other rows with a's label. The mean over positives is
     outside the logarithm: L_out. Paper and thesis print a sum over the anchors; this is
-    the mean, as in the authors' code. That code also multiplies by tau over a base
-    temperature of 0.07, as ``base_temperature=0.07`` does here.
+    the mean, as in the authors' code. That code also multiplies the loss by tau / 0.07;
+    ``base_temperature=0.07`` does the same.
 
-    Several views are rows with the same label; A is then all rows. Memory is linear in
-    N.
+    Several views of an utterance are rows with the same label; A is then all rows.
+    Memory is linear in N.
 
     Anchors without positives are left out of the mean (the authors' code counts them as
-    0, which decreases the loss); without anchors (also for N = 1) the loss is 0 with
-    gradient 0. With a single label the other rows are still the denominator: log(N - 1)
-    if all embeddings are equal. NaN or infinity in an embedding gives NaN.
+    0, which decreases the loss). Without anchors (also for N = 1) the loss is 0 with
+    gradient 0. With a single label the denominator is still over all other rows: equal
+    embeddings give log(N - 1). NaN or infinity in an embedding gives NaN.
 
     Arguments
     ---------
@@ -76,11 +76,9 @@ class SupConLoss(LabelLoss):
         normalize: bool = True,
         gather: bool = False,
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
+        super().__init__(normalize, gather, temperature)
         if base_temperature is not None:
             check_above_zero("base_temperature", base_temperature)
-        self.temperature = temperature
         self.base_temperature = base_temperature
 
     def forward(
@@ -128,7 +126,7 @@ def contrast_(s: Tensor, tile: Tile, weights: Tensor) -> tuple[Tensor, Tensor, T
     sums = weights.sum(dim=1, keepdim=True)
     count = torch.count_nonzero(sums)
     weights.div_(torch.threshold_(sums, 0, 1).neg_())
-    # As good as -infinity, but 0 times as much is 0.
+    # Has the effect of -infinity, but 0 times it is 0 instead of NaN.
     log_p = tile.fill_own_(s, torch.finfo(s.dtype).min / 2).log_softmax(dim=1)
     total = torch.linalg.vecdot(weights, log_p).sum()
-    return total, count, of_logits(weights, log_p, 1, s.dtype)
+    return total, count, log_softmax_backward(weights, log_p, 1, s.dtype)

@@ -1,14 +1,9 @@
-"""Supervised contrastive loss of Khosla et al., with the mean inside the logarithm."""
+"""Supervised contrastive loss, with the mean inside the logarithm."""
 
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import (
-    LabelLoss,
-    Tile,
-    check_above_zero,
-    exponentials_,
-)
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile, exponentials_
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -21,11 +16,13 @@ class SupConInLoss(LabelLoss):
             \frac{1}{|P(a)|} \sum_{p \in P(a)}
             \frac{\exp(s_{ap} / \tau)}{\sum_{k \neq a} \exp(s_{ak} / \tau)}\right)
 
-    The mean over positives is inside the logarithm: L_in. Never larger than
-    :class:`SupConLoss`; one near positive is enough for a small loss. As there, the
-    loss is the mean over anchors, anchors without positives are left out, and without
-    anchors (also for N = 1) the loss is 0 with gradient 0; equal embeddings with a
-    single label give log(N - 1). NaN or infinity in an embedding gives NaN.
+    The mean over positives is inside the logarithm: L_in. It is never larger than
+    :class:`SupConLoss`; one near positive is enough for a small loss.
+
+    As in :class:`SupConLoss`, the loss is the mean over anchors, anchors without
+    positives are left out, and without anchors (also for N = 1) the loss is 0 with
+    gradient 0. Equal embeddings with a single label give log(N - 1). NaN or infinity in
+    an embedding gives NaN.
 
     Arguments
     ---------
@@ -57,21 +54,21 @@ class SupConInLoss(LabelLoss):
     def __init__(
         self, temperature: float = 0.1, normalize: bool = True, gather: bool = False
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
-        self.temperature = temperature
+        super().__init__(normalize, gather, temperature)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
         positives = tile.positives()
         number = positives.sum(dim=1)
-        losses, gradient = stand_out_(s, tile, positives)
+        losses, gradient = contrast_jointly_(s, tile, positives)
         losses = losses + number.clamp(min=1).to(s.dtype).log()
         return losses.where(number > 0, 0).sum(), (number > 0).sum(), gradient
 
 
-def stand_out_(s: Tensor, tile: Tile, positives: Tensor) -> tuple[Tensor, Tensor]:
-    """Computes log-sum-exp over all rows minus that over positives, for some anchors.
+def contrast_jointly_(
+    s: Tensor, tile: Tile, positives: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Computes the contrastive losses of some anchors, with joint positives.
 
     Arguments
     ---------
@@ -94,7 +91,7 @@ def stand_out_(s: Tensor, tile: Tile, positives: Tensor) -> tuple[Tensor, Tensor
     -------
     >>> import torch
     >>> tile = Tile(torch.tensor([0]), torch.tensor([0, 0, 1]))
-    >>> stand_out_(torch.zeros(1, 3), tile, tile.positives())[0]  # log 2
+    >>> contrast_jointly_(torch.zeros(1, 3), tile, tile.positives())[0]  # log 2
     tensor([0.6931])
     """
     share = s.masked_fill(~positives, -torch.inf)

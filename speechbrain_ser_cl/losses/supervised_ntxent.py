@@ -4,12 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from speechbrain_ser_cl.losses.base import (
-    LabelLoss,
-    Tile,
-    check_above_zero,
-    exponentials_,
-)
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile, exponentials_
 from speechbrain_ser_cl.registry import LOSSES
 
 
@@ -24,11 +19,11 @@ class SupervisedNTXentLoss(LabelLoss):
 
     with s the cosine, P(a) the other rows with a's label, N(a) the rows with other
     labels. Unlike in :class:`SupConLoss`, an anchor's other positives are not in the
-    denominator. With the drawn emotion's rows as ``anchors`` it equals Xiang's
-    contrastive loss of the first stage.
+    denominator. With the rows of the drawn emotion as ``anchors`` it equals the
+    contrastive loss of Xiang's first stage.
 
-    One log-sum-exp over the negatives per anchor, then one addition per positive: O(N²)
-    time, memory linear in N.
+    Time is O(N²), because the log-sum-exp over the negatives is computed once per
+    anchor. Memory is linear in N.
 
     Anchors without positives are left out of the mean; without anchors (also for N = 1)
     the loss is 0 with gradient 0. With a single label there are no negatives: 0. NaN or
@@ -68,22 +63,20 @@ class SupervisedNTXentLoss(LabelLoss):
     def __init__(
         self, temperature: float = 0.1, normalize: bool = True, gather: bool = False
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("temperature", temperature)
-        self.temperature = temperature
+        super().__init__(normalize, gather, temperature)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the anchors' losses and counts the anchors with positives."""
         same = tile.same()
-        never = s.new_tensor(-torch.inf)
-        gradient = torch.where(same, never, s)
+        excluded = s.new_tensor(-torch.inf)
+        gradient = torch.where(same, excluded, s)
         against, total = exponentials_(gradient)
         # -log(e^s / (e^s + e^against)) = softplus(against - s)
         behind = s.sub_(against[:, None]).neg_()
-        behind = torch.where(tile.fill_own_(same, False), behind, never)
+        behind = torch.where(tile.fill_own_(same, False), behind, excluded)
         number = same.sum(dim=1, keepdim=True)
         weights = 1 / number.clamp(min=1).to(s.dtype)
-        # softplus(x) returns x above a threshold, by default 20, which is too low for
+        # softplus(x) returns x above a threshold; its default, 20, is too low for
         # float64.
         losses = F.softplus(behind, threshold=40).sum(dim=1, keepdim=True) * weights
         missed = behind.sigmoid_().mul_(weights)

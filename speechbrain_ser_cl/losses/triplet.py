@@ -3,39 +3,32 @@
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import (
-    LabelLoss,
-    Tile,
-    check_above_zero,
-    pack,
-)
-from speechbrain_ser_cl.losses.distances import Compared, check_distance, distances
+from speechbrain_ser_cl.losses.base import LabelLoss, MarginLoss, Tile, pack
 from speechbrain_ser_cl.registry import LOSSES
 
 MINING = ("all", "semihard", "hard")
 
 
 @LOSSES.register("triplet")
-class TripletLoss(LabelLoss):
+class TripletLoss(MarginLoss, LabelLoss):
     r"""Makes each positive nearer to the anchor than each negative, by a margin.
 
     .. math::
         L = \frac{1}{|T|} \sum_{(a, p, n) \in T} \max(0, d_{ap} - d_{an} + m)
 
-    with p a row with a's label, n a row with another label, and T all such triplets
-    with a positive term. ``mining`` selects a part of T:
+    with p another row with a's label, n a row with another label, and T the triplets
+    that ``mining`` selects:
 
-    - ``"all"``: d_an < d_ap + m;
+    - ``"all"``: d_an < d_ap + m, all with a positive term;
     - ``"semihard"``: d_ap < d_an < d_ap + m;
     - ``"hard"``: d_an < d_ap.
 
     d is 1 minus the cosine (the dot product without ``normalize``), or the
     Euclidean distance.
 
-    Exact over all triplets in O(N² log N): each anchor's negatives are sorted, so that
-    the negatives in triplets with one positive are a range, and the ends of these
-    ranges tell how often each distance counts. The O(N³) triplets are never stored;
-    memory is linear in N.
+    Exact. Time is O(N² log N), without a list of the O(N³) triplets: after sorting each
+    anchor's negatives, those in triplets with one positive are a range, and the ends of
+    the ranges say how often each distance counts. Memory is linear in N.
 
     Without triplets in T (no positives, a single label, N = 1, or all separated by the
     margin) the loss is 0 with gradient 0. Ties (d_an equal to a limit) are not in T.
@@ -82,25 +75,17 @@ class TripletLoss(LabelLoss):
         normalize: bool = True,
         gather: bool = False,
     ) -> None:
-        super().__init__(normalize, gather)
-        check_above_zero("margin", margin)
+        super().__init__(margin, distance, normalize, gather)
         if mining not in MINING:
             raise ValueError(
                 f"mining must be one of {', '.join(MINING)}, found {mining!r}"
             )
-        check_distance(distance)
-        self.margin = margin
         self.mining = mining
-        self.distance = distance
-
-    def compare(self, anchors: Tensor, z: Tensor, tile: Tile) -> Compared:
-        """Computes the distances."""
-        return distances(anchors, z, self.distance, tile.fill_own_)
 
     def terms(self, s: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
         """Sums the losses of the anchors' triplets and counts them."""
         weights, count = self._weights(s, tile)
-        # The gradient: how often each distance is added in a triplet.
+        # How often each distance is added is also the gradient.
         total = torch.linalg.vecdot(weights, s).sum()
         return total + self.margin * count.to(s.dtype), count, weights
 
@@ -111,7 +96,7 @@ class TripletLoss(LabelLoss):
         positive_columns, valid = pack(tile.fill_own_(same, False))
         d_ap = d.gather(1, positive_columns)
 
-        # Positive p has triplets with the negatives at start <= place < stop.
+        # Positive p is in triplets with the negatives at start <= place < stop.
         start = torch.zeros_like(positive_columns)
         if self.mining == "hard":
             stop = torch.searchsorted(values, d_ap)
@@ -119,14 +104,14 @@ class TripletLoss(LabelLoss):
             stop = torch.searchsorted(values, d_ap + self.margin)
             if self.mining == "semihard":
                 start = torch.searchsorted(values, d_ap, right=True)
-        met = (stop - start).clamp(min=0).masked_fill(~valid, 0)
+        number = (stop - start).clamp(min=0).masked_fill(~valid, 0)
 
-        # The same ranges seen from the negatives: number of ranges at each place.
-        inside = (met > 0).to(d.dtype)
+        # For the negatives: the number of ranges that contain each place.
+        inside = (number > 0).to(d.dtype)
         ends = d.new_zeros(len(d), values.shape[1] + 1)
         ends.scatter_add_(1, start, inside).scatter_add_(1, stop, -inside)
         covered = ends.cumsum(dim=1)[:, :-1]
 
         weights = torch.zeros_like(d).scatter_(1, order, covered.neg_())
-        weights.scatter_add_(1, positive_columns, met.to(d.dtype))
-        return weights, met.sum()
+        weights.scatter_add_(1, positive_columns, number.to(d.dtype))
+        return weights, number.sum()

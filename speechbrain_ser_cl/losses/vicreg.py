@@ -22,9 +22,9 @@ class VICRegLoss(ViewLoss):
         v(Z) = \frac{1}{D} \sum_d \max(0, 1 - \sqrt{Var(z_{\cdot d}) + 10^{-4}}),
         \qquad c(Z) = \frac{1}{D} \sum_{d \neq e} Cov(Z)_{de}^2
 
-    with unbiased variance and covariance. Two divisions are not in equation 6 (the mean
-    over D in the first part, the half in the second); they are in the authors' code, to
-    which the weights 25, 25, 1 belong. Embeddings are not scaled to length 1.
+    with unbiased variance and covariance. Two divisions, by D in the first part and by
+    2 in the second, are not in equation 6. They are in the authors' code, to which the
+    weights 25, 25, 1 belong. Embeddings are not scaled to length 1.
 
     NaN or infinity in an embedding gives NaN. Labels are not used.
 
@@ -82,7 +82,7 @@ class VICRegLoss(ViewLoss):
             variance, mean = torch.var_mean(z, dim=0)
             low = (1 - (variance + 1e-4).sqrt()).clamp(min=0).mean()
             covariance = (z - mean).T @ (z - mean) / (len(z) - 1)
-            together = (covariance - covariance.diagonal().diag()).square().sum()
+            offdiag = (covariance - covariance.diagonal().diag()).square().sum()
             loss = loss + self.variance / 2 * low
-            loss = loss + self.covariance * together / z.shape[1]
+            loss = loss + self.covariance * offdiag / z.shape[1]
         return loss
