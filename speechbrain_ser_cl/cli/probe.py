@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from speechbrain_ser_cl.cli.completion import registered_names
-from speechbrain_ser_cl.utils.garbage import no_collection
+from speechbrain_ser_cl.utils.garbage import importing
 
 SUMMARY = "test a frozen encoder with a linear classifier, all folds at once"
 DESCRIPTION = """\
@@ -99,7 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Tests all folds and prints the table."""
-    with no_collection():  # imports make many objects
+    with importing():
         from ruamel.yaml import YAML
 
         from speechbrain_ser_cl.data.experiment import map_corpora, read_corpus

@@ -166,16 +166,17 @@ def ridge_scores(
     ]
     all_squares, all_products = sum(squares), sum(products)
     found = np.empty((len(strengths), *targets.shape), x.dtype)
-    places = np.split(order, ends)
+    places, ridge = np.split(order, ends), np.empty_like(all_squares)
     for part, place, own_squares, own_products in zip(
         parts, places, squares, products, strict=True
     ):
-        left, right = all_squares - own_squares, all_products - own_products
+        left = np.subtract(all_squares, own_squares, out=own_squares)
+        right = all_products - own_products
         for row, C in zip(found, strengths, strict=True):
-            ridge = left.copy()
+            np.copyto(ridge, left)
             ridge.flat[: -1 : len(ridge) + 1] += 1 / C  # all but the intercept
             # The transpose is the same matrix in LAPACK's order: no copy.
-            factor = cho_factor(ridge.T, overwrite_a=True, check_finite=False)
+            factor = cho_factor(ridge.T, True, overwrite_a=True, check_finite=False)
             solution = cho_solve(factor, right, check_finite=False)
             row[place] = part @ solution
     return found

@@ -6,6 +6,7 @@ weights of utterances, so that a step of all of them is one product of matrices.
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -80,40 +81,55 @@ def fit_logistic(
     there = shares @ classes.T > 0  # (B, K)
     factor = np.where(there.sum(axis=1) == 2, 0.5, 1.0) * sums
     shares /= sums[:, None]
-    fits = _Regressions(x, classes.astype(x.dtype), shares.astype(x.dtype))
+    options = classes.astype(x.dtype), shares.astype(x.dtype)
+    # Products with the vectors take the time: single precision first.
+    rough = [] if x.dtype == np.float32 else [_Regressions(x.astype("f4"), *options)]
+    stages = [*rough, _Regressions(x, *options)]
     solution = np.zeros((*there.shape, x.shape[1]), x.dtype)
     solution[..., -1][~there] = _NEVER
     for C in strengths:
         decay = np.multiply.outer(1 / (C * factor), np.ones(x.shape[1]))
         decay[:, -1] = 0  # of the intercept
         decay = decay[:, None].astype(x.dtype)
-        solution = fits.minimise(solution, decay, tolerance)
+        for stage in stages:
+            solution, converged = stage.minimise(solution, decay, tolerance)
+        if not converged:
+            from sklearn.exceptions import ConvergenceWarning
+
+            warnings.warn(
+                f"a logistic regression has not converged in {_MOST_STEPS} steps; "
+                "standardise the vectors, or choose a smaller C",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
         found = solution[..., :-1]
         yield found if back is None else found @ back, solution[..., -1]
 
 
 class _Regressions:
-    """B objectives of (K, D + 1) variables; the last column of ``x`` is 1."""
+    """B objectives of (K, D + 1) variables; the last column of ``x`` is 1.
+
+    Products with ``x`` have its precision, all else that of the classes.
+    """
 
     def __init__(self, x: Floats, classes: Floats, shares: Floats) -> None:
         self._x, self._classes, self._shares = x, classes, shares
-        root = x * np.sqrt(shares.mean(axis=0))[:, None]
-        self._squares = _CURVATURE * (root.T @ root)
 
-    def minimise(self, solution: Floats, decay: Floats, tolerance: float) -> Floats:
-        """Returns the solutions (B, K, D + 1) from a start."""
-        solve = self._preconditioner(decay.mean(axis=(0, 1)))
-        scores = _times(solution, self._x.T)
+    def minimise(
+        self, solution: Floats, decay: Floats, tolerance: float
+    ) -> tuple[Floats, bool]:
+        """Returns the solutions (B, K, D + 1) from a start; whether it converged."""
+        scores = self._scores(solution)
         p, value = self._softmax(scores, solution, decay)
         precision = np.finfo(p.dtype).eps
         left = np.ones(len(p), bool)
-        old = None
+        solve = old = None
         for _ in range(_MOST_STEPS):
-            gradient = _times((p - self._classes) * self._shares[:, None], self._x)
-            gradient += decay * solution
+            gradient = self._gradient(p) + decay * solution
             left &= abs(gradient).max(axis=(1, 2)) > tolerance
             if not left.any():
-                break
+                return solution, True
+            solve = solve or self._preconditioner(decay.mean(axis=(0, 1)))
             step = solve(gradient)
             slope, direction = _dot(step, gradient), -step
             if old is not None:
@@ -121,7 +137,7 @@ class _Regressions:
                 ratio = (slope - _dot(step, old_gradient)) / old_slope
                 direction += ratio.clip(min=0)[:, None, None] * old_direction
             old = gradient, slope, direction
-            change = _times(direction, self._x.T)
+            change = self._scores(direction)
             moments = (p * change).sum(axis=1), (p * change**2).sum(axis=1)
             bend = (self._shares * (moments[1] - moments[0] ** 2)).sum(axis=1)
             bend += _dot(direction, decay * direction)
@@ -139,29 +155,45 @@ class _Regressions:
                 length[worse] /= 2
             left &= value - new_value > precision / 10 * value
             solution, scores, value = trial, new_scores, new_value
-        else:
-            from sklearn.exceptions import ConvergenceWarning
+        return solution, False
 
-            warnings.warn(
-                f"a logistic regression has not converged in {_MOST_STEPS} steps; "
-                "standardise the vectors, or choose a smaller C",
-                ConvergenceWarning,
-                stacklevel=4,
-            )
-        return solution
+    @cached_property
+    def _squares(self) -> Floats:
+        means = self._shares.mean(axis=0).astype(self._x.dtype)
+        root = self._x * np.sqrt(means)[:, None]
+        return np.asarray(_CURVATURE * (root.T @ root))
 
     def _preconditioner(self, decay: Floats) -> Callable[[Floats], Floats]:
         """Returns a function that solves with the approximate Hessian."""
         hessian = self._squares.copy()
-        hessian.flat[:: len(hessian) + 1] += decay + np.finfo(decay.dtype).tiny
-        factor = cho_factor(hessian.T, overwrite_a=True, check_finite=False)
+        diagonal = hessian.flat[:: len(hessian) + 1]
+        rounding = len(hessian) * np.finfo(hessian.dtype).eps * diagonal
+        hessian.flat[:: len(hessian) + 1] += decay + rounding
+        # Of this symmetric matrix LAPACK factorises the lower half fastest.
+        factor = cho_factor(hessian.T, True, overwrite_a=True, check_finite=False)
 
         def solve(gradient: Floats) -> Floats:
-            rows = gradient.reshape(-1, gradient.shape[-1])
-            solved = cho_solve(factor, rows.T, check_finite=False)
-            return np.asarray(solved.T.reshape(gradient.shape))
+            rows = gradient.reshape(-1, gradient.shape[-1]).astype(hessian.dtype)
+            solved = cho_solve(factor, rows.T, overwrite_b=True, check_finite=False)
+            return np.asarray(solved.T.reshape(gradient.shape), gradient.dtype)
 
         return solve
+
+    def _scores(self, solution: Floats) -> Floats:
+        """Computes the scores (B, K, N)."""
+        rows = self._rows(solution)
+        # In float32 faster than rows @ x.T.
+        scores = np.ascontiguousarray((self._x @ rows.T).T, solution.dtype)
+        return scores.reshape(*solution.shape[:2], -1)
+
+    def _gradient(self, p: Floats) -> Floats:
+        """Computes the gradient of the loss (B, K, D + 1)."""
+        rows = self._rows((p - self._classes) * self._shares[:, None])
+        return (rows @ self._x).reshape(*p.shape[:2], -1).astype(p.dtype, copy=False)
+
+    def _rows(self, some: Floats) -> Floats:
+        """Converts (B, K, M) to one matrix in the precision of the vectors."""
+        return some.reshape(-1, some.shape[-1]).astype(self._x.dtype, copy=False)
 
     def _softmax(
         self, scores: Floats, solution: Floats, decay: Floats
@@ -174,11 +206,6 @@ class _Regressions:
         loss = np.log(total) + top - (scores * self._classes).sum(axis=1)
         value = (self._shares * loss).sum(axis=1, dtype=float)
         return p, value + _dot(solution, decay * solution) / 2
-
-
-def _times(a: Floats, b: Floats) -> Floats:
-    """Multiplies (B, K, M) by a matrix (M, N) in one product."""
-    return np.asarray((a.reshape(-1, a.shape[-1]) @ b).reshape(*a.shape[:2], -1))
 
 
 def _dot(a: Floats, b: Floats) -> Floats:

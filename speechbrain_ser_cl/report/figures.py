@@ -106,7 +106,7 @@ def plot_confusion_matrix(
     for row in range(n_classes):
         for column in range(n_classes):
             share = f"{100 * shares[row, column]:.1f} %" if totals[row] else "–"
-            axes.text(
+            label = axes.text(
                 column,
                 row,
                 f"{counts[row, column]}\n{share}",
@@ -115,6 +115,7 @@ def plot_confusion_matrix(
                 fontsize=_FONT,
                 color="white" if shares[row, column] > 0.55 else "black",
             )
+            label.set_in_layout(False)  # it is inside: saves time
     axes.set_xticks(range(n_classes), class_names, fontsize=_FONT)
     axes.set_yticks(range(n_classes), class_names, fontsize=_FONT)
     if max(map(len, class_names)) > 8:

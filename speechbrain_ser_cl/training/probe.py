@@ -461,17 +461,16 @@ class _Table:
             own_corpus = kind == "own_corpus"
             groups = self._corpora if own_corpus else np.array(self.speakers)
             seen = np.ones(len(x), bool)
+        if len(set(groups)) == 1:  # in place
+            mean, std = standardiser(x[: np.count_nonzero(seen)])
+            x -= mean
+            x /= std
+            return (x, mean, std) if kind == "corpus" else (x, None, None)
         for name in set(groups):
             own = groups == name
-            rows = own & seen if (own & seen).any() else seen
-            mean, std = standardiser(x[rows])
-            if own.all():
-                x -= mean
-                x /= std
-            else:
-                x[own] = (x[own] - mean) / std
-        one = kind == "corpus" and len(set(groups)) == 1
-        return x, mean if one else None, std if one else None
+            mean, std = standardiser(x[own & seen if (own & seen).any() else seen])
+            x[own] = (x[own] - mean) / std
+        return x, None, None
 
 
 def leaks_by_validation(parts: Mapping[str, Sequence[Labelled]]) -> bool:

@@ -98,3 +98,13 @@ def test_inner_folds_never_part_a_speaker():
 def test_constant_dimensions_are_left_alone():
     mean, std = standardiser(np.array([[1.0, 5.0], [3.0, 5.0]]))
     assert mean.tolist() == [2, 5] and std.tolist() == [1, 1]
+
+
+def test_vectors_far_from_zero_are_fitted_in_single_precision_too(data):
+    x, labels = data[0] + 1e4 * np.arange(6), data[1]
+    found = []
+    for precision in (np.float32, np.float64):
+        x = x.astype(precision)
+        ((weights, bias),) = fit_logistic(x, labels, [0.01], np.ones((1, 90)), 1e-6)
+        found.append((x @ weights[0].T.astype(float) + bias[0]).argmax(1))
+    assert (found[0] == found[1]).mean() > 0.95
