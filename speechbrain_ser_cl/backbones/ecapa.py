@@ -14,7 +14,7 @@ from speechbrain_ser_cl.nnet.lengths import valid_counts
 from speechbrain_ser_cl.registry import BACKBONES
 
 WEIGHTS = "embedding_model.ckpt"
-_USUAL = {
+_PUBLISHED = {
     "n_mels": 80,
     "channels": [1024, 1024, 1024, 1024, 3072],
     "kernel_sizes": [5, 3, 3, 3, 1],
@@ -22,17 +22,17 @@ _USUAL = {
     "size": 192,
 }
 _DILATIONS = [1, 2, 3, 4, 1]
-_LARGEST = 8192
+_LARGEST_SIZE = 8192
 
 
 @BACKBONES.register("ecapa")
 class ECAPAEncoder(nn.Module):
     """Encodes utterances by SpeechBrain's ECAPA-TDNN (Desplanques et al. 2020).
 
-    Speaker embeddings describe the voice, and so partly emotion: a baseline that shows
-    how much of a result depends on the speaker. The encoder is frozen and in evaluation
-    mode; each utterance is encoded alone, so padding has no influence. The output has
-    no time dimension: use it without a pooling.
+    Speaker embeddings describe the voice, and so in part the emotion. As a baseline
+    they show how much of a result depends on the speaker. The encoder is frozen and in
+    evaluation mode; each utterance is encoded alone, so padding has no influence. The
+    output has no time dimension: use it without a pooling.
 
     Arguments
     ---------
@@ -76,11 +76,11 @@ class ECAPAEncoder(nn.Module):
         super().__init__()
         weights = None
         if isinstance(source, Mapping):
-            sizes = {**_USUAL, **source}
+            sizes = {**_PUBLISHED, **source}
         else:
             weights = _read(source, revision, save_path)
             sizes = _sizes(source, weights)
-        _check(sizes)
+        _check_sizes(sizes)
         self.sizes = sizes
         self.features = Fbank(n_mels=sizes["n_mels"])
         self.model = ECAPA_TDNN(
@@ -111,7 +111,7 @@ class ECAPAEncoder(nn.Module):
         return cls(source)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {"source": self.sizes}
 
     def train(self, mode: bool = True) -> "ECAPAEncoder":
@@ -165,7 +165,7 @@ def _read(
 
 
 def _sizes(source: object, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Returns sizes from the weights' shapes; dilations are the published ones."""
+    """Returns the sizes of a model from the shapes of its weights."""
     try:
         first, last = (
             weights[f"{name}.conv.conv.weight"].shape for name in ("blocks.0", "mfa")
@@ -186,19 +186,25 @@ def _sizes(source: object, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         }
     except (KeyError, IndexError) as error:
         raise ValueError(
-            f"{source}: {WEIGHTS} is not of an ECAPA-TDNN (no {error})"
+            f"{source}: {WEIGHTS} contains no ECAPA-TDNN (no {error})"
         ) from error
 
 
-def _check(sizes: Mapping[str, Any]) -> None:
-    unknown = sorted(set(sizes) - set(_USUAL))
+def _check_sizes(sizes: Mapping[str, Any]) -> None:
+    """Raises a ValueError for unknown names, wrong types and sizes out of range."""
+    unknown = sorted(set(sizes) - set(_PUBLISHED))
     if unknown:
-        raise ValueError(f"unknown sizes {unknown}; known are {', '.join(_USUAL)}")
-    for key, usual in _USUAL.items():
+        raise ValueError(f"unknown sizes {unknown}; known are {', '.join(_PUBLISHED)}")
+    for key, published in _PUBLISHED.items():
         found = sizes[key]
-        numbers = found if isinstance(usual, list) else [found]
-        right = isinstance(numbers, list) and all(
-            isinstance(n, int) and 0 < n <= _LARGEST for n in numbers
-        )
-        if not right or (isinstance(usual, list) and len(numbers) != len(usual)):
-            raise ValueError(f"{key} is {found!r:.60}, expected such as {usual}")
+        if isinstance(published, list):
+            right = isinstance(found, list) and len(found) == len(published)
+            numbers = found if right else []
+        else:
+            right, numbers = True, [found]
+        if not right or not all(
+            isinstance(n, int) and 0 < n <= _LARGEST_SIZE for n in numbers
+        ):
+            raise ValueError(
+                f"{key} is {found!r:.60}, expected a value such as {published}"
+            )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
 from speechbrain_ser_cl.utils.audio import SAMPLE_RATE
@@ -54,7 +55,7 @@ def check_input(name: str, x: Tensor, lengths: Tensor | None, *shape: int) -> No
 
 
 class ShortTimeSpectrum(nn.Module):
-    """Base class of the two spectrograms: windows, power, lengths.
+    """Base class of the two spectrograms.
 
     Windows of 25 ms every 10 ms (Hann, periodic), Fourier transform of 512 points.
     Frame t covers the samples 160 t to 160 t + 399. Ends are not mirrored, so no valid
@@ -156,12 +157,12 @@ class ShortTimeSpectrum(nn.Module):
 
 
 class LogSpectrogram(ShortTimeSpectrum):
-    """Log-spectrogram of the NTUA thesis on contrastive losses, section 4.3.1.
+    """Computes the log-spectrogram of the NTUA thesis on contrastive losses.
 
-    The thesis gives windows of 25 ms every 10 ms, 512 points and no normalisation. Our
-    choices: Hann window; natural logarithm of the power (half of it would be the
-    magnitude's, a difference that the encoder's batch normalisation removes), at least
-    1e-10, which is below 16-bit noise.
+    The thesis, section 4.3.1, has windows of 25 ms every 10 ms, 512 points and no
+    normalisation. Our choices: Hann window, and the natural logarithm of the power, at
+    least 1e-10, which is below 16-bit noise. The logarithm of the magnitude would be
+    half as large, a difference that the encoder's batch normalisation removes.
 
     Example
     -------
@@ -175,7 +176,7 @@ class LogSpectrogram(ShortTimeSpectrum):
 
 
 class LogMel(ShortTimeSpectrum):
-    """Log-mel spectrogram of Khaertdinov et al., section 3.2.
+    """Computes the log-mel spectrogram of Khaertdinov et al., section 3.2.
 
     64 bands from 60 to 7800 Hz, windows of 25 ms every 10 ms ("Exploring
     self-supervised multi-view contrastive learning for speech emotion recognition with
@@ -223,23 +224,16 @@ class LogMel(ShortTimeSpectrum):
         return power @ self.filters.float()
 
 
-class EGeMAPS(nn.Module):
-    """Computes the 88 functionals of eGeMAPS v02 per utterance, by openSMILE.
-
-    Eyben et al., "The Geneva minimalistic acoustic parameter set (GeMAPS) for voice
-    research and affective computing", IEEE Transactions on Affective Computing 7(2),
-    2016. Runs on the CPU, one utterance at a time, without gradient: for training,
-    compute them once and pass them to ``EGeMAPSMLP.encode``.
-
-    Needs the extra ``egemaps``; openSMILE is free for research only.
+class Functionals(nn.Module):
+    """Base class of front ends that return one vector per utterance.
 
     Attributes
     ----------
     output_size : int
-        88.
+        Number of functionals.
     """
 
-    output_size = 88
+    output_size: int
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Computes the functionals of a batch.
@@ -254,31 +248,56 @@ class EGeMAPS(nn.Module):
         Returns
         -------
         torch.Tensor
-            Functionals (B, 88), float32, in the order of ``names()``.
+            Functionals (B, output_size), float32, in the order of ``names()``.
 
         Raises
         ------
         ValueError
-            If a shape is wrong, or openSMILE returns NaN for a functional, as for an
-            utterance shorter than a window.
+            If a shape is wrong, or an utterance has no functionals, for example because
+            it is shorter than a window.
         ImportError
-            If openSMILE is not installed.
+            If a package that the front end needs is not installed.
         """
-        check_input("EGeMAPS", wavs, lengths, -1)
+        name = type(self).__name__
+        check_input(name, wavs, lengths, -1)
         if lengths is None:
             lengths = torch.ones(len(wavs), device=wavs.device)
         counts = valid_counts(lengths, wavs.shape[1]).tolist()
         rows = []
-        for i, wav in enumerate(wavs.detach().float().cpu()):
-            table = _smile().process_signal(wav[: counts[i]].numpy(), SAMPLE_RATE)
-            row = torch.from_numpy(table.to_numpy(dtype="float32").copy())
-            if not row.isfinite().all():
+        for i, (wav, count) in enumerate(
+            zip(wavs.detach().float(), counts, strict=True)
+        ):
+            row = self.of_utterance(wav[:count])
+            if row is None or not row.isfinite().all():
                 raise ValueError(
-                    f"openSMILE finds no functionals of utterance {i} of the batch, "
-                    f"{counts[i]} samples: leave it out"
+                    f"{name} finds no functionals of utterance {i} of the batch, "
+                    f"{count} samples: leave it out"
                 )
             rows.append(row)
-        return torch.cat(rows).to(wavs.device)
+        return torch.stack(rows).to(wavs.device)
+
+    def of_utterance(self, wav: Tensor) -> Tensor | None:
+        """Computes the functionals of one waveform (T,); None if it has none."""
+        raise NotImplementedError
+
+
+class EGeMAPS(Functionals):
+    """Computes the 88 functionals of eGeMAPS v02 per utterance, by openSMILE.
+
+    Eyben et al., "The Geneva minimalistic acoustic parameter set (GeMAPS) for voice
+    research and affective computing", IEEE Transactions on Affective Computing 7(2),
+    2016. Runs on the CPU, one utterance at a time, without gradient: for training,
+    compute them once and pass them to ``EGeMAPSMLP.encode``.
+
+    Needs the extra ``egemaps``; openSMILE is free for research only.
+    """
+
+    output_size = 88
+
+    @override
+    def of_utterance(self, wav: Tensor) -> Tensor:
+        table = _smile().process_signal(wav.cpu().numpy(), SAMPLE_RATE)
+        return torch.from_numpy(table.to_numpy(dtype="float32")[0].copy())
 
     @staticmethod
     def names() -> list[str]:
@@ -312,19 +331,15 @@ def _smile() -> Any:
     )
 
 
-class VocalFunctionals(nn.Module):
+class VocalFunctionals(Functionals):
     """Computes statistics of SpeechBrain's vocal features per utterance.
 
-    An alternative to :class:`EGeMAPS` without licence restrictions: pitch, harmonicity,
-    jitter, shimmer, glottal noise, the shape of the spectrum and four MFCCs every 10 ms
-    (``speechbrain.lobes.features.VocalFeatures``, itself after openSMILE), and of each
-    its mean, standard deviation and 20th, 50th and 80th percentile over the utterance.
-    Values and results differ from eGeMAPS.
-
-    Attributes
-    ----------
-    output_size : int
-        85: 17 features, five statistics.
+    An alternative to :class:`EGeMAPS` without licence restrictions; its values and
+    results differ. Every 10 ms it computes pitch, harmonicity, jitter, shimmer, glottal
+    noise, the shape of the spectrum and four MFCCs, 17 features
+    (``speechbrain.lobes.features.VocalFeatures``, which follows openSMILE). The
+    functionals are the mean, standard deviation and 20th, 50th and 80th percentile of
+    each. An utterance needs a window of 50 ms.
 
     Example
     -------
@@ -341,45 +356,16 @@ class VocalFunctionals(nn.Module):
     )
     _quantiles = (0.2, 0.5, 0.8)
 
-    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Computes the functionals of a batch.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms (B, T), 16 kHz.
-        lengths : torch.Tensor, optional
-            Relative lengths in samples (B,), in (0, 1]. None: no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            Functionals (B, 85), float32, in the order of ``names()``.
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong, or an utterance is shorter than a window of 50 ms.
-        """
-        check_input("VocalFunctionals", wavs, lengths, -1)
-        if lengths is None:
-            lengths = torch.ones(len(wavs), device=wavs.device)
-        counts = valid_counts(lengths, wavs.shape[1]).tolist()
-        vocal = _vocal_features().to(wavs.device)
-        levels = torch.tensor(self._quantiles, device=wavs.device)
-        rows = []
-        for i, (wav, count) in enumerate(zip(wavs.float(), counts, strict=True)):
-            if count < vocal.window_samples:
-                raise ValueError(
-                    f"VocalFunctionals needs {vocal.window_samples} samples; utterance "
-                    f"{i} of the batch, {count} samples, is too short: leave it out"
-                )
-            with torch.no_grad():
-                frames = vocal(wav[None, :count])[0]
-            std, mean = torch.std_mean(frames, dim=0, correction=0)
-            quantiles = frames.quantile(levels, dim=0)
-            rows.append(torch.cat([mean, std, *quantiles]))
-        return torch.stack(rows)
+    @override
+    def of_utterance(self, wav: Tensor) -> Tensor | None:
+        vocal = _vocal_features().to(wav.device)
+        if len(wav) < vocal.window_samples:
+            return None
+        with torch.no_grad():
+            frames = vocal(wav[None])[0]
+        std, mean = torch.std_mean(frames, dim=0, correction=0)
+        levels = torch.tensor(self._quantiles, device=wav.device)
+        return torch.cat([mean, std, *frames.quantile(levels, dim=0)])
 
     @classmethod
     def names(cls) -> list[str]:

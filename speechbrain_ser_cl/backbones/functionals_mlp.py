@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from speechbrain_ser_cl.backbones.features import (
     EGeMAPS,
+    Functionals,
     VocalFunctionals,
     check_input,
 )
@@ -14,7 +15,7 @@ from speechbrain_ser_cl.registry import BACKBONES
 
 
 class FunctionalsMLP(nn.Module):
-    """Fully connected layers over functionals, ReLU after each.
+    """Encodes functionals by fully connected layers, each followed by ReLU.
 
     Functionals have units from Hz to dB, so each is normalised: in training over the
     utterances of the batch, in evaluation by the mean of these statistics over all
@@ -22,8 +23,9 @@ class FunctionalsMLP(nn.Module):
 
     Arguments
     ---------
-    features : EGeMAPS or VocalFunctionals
-        Front end, waveforms to functionals (B, ``features.output_size``).
+    features : Functionals
+        Front end, such as :class:`EGeMAPS`: waveforms to functionals (B,
+        ``features.output_size``).
     hidden_sizes : sequence of int
         Number of units of each layer.
     dropout : float
@@ -43,7 +45,7 @@ class FunctionalsMLP(nn.Module):
 
     def __init__(
         self,
-        features: EGeMAPS | VocalFunctionals,
+        features: Functionals,
         hidden_sizes: tuple[int, ...] = (128,),
         dropout: float = 0.0,
     ) -> None:
@@ -61,7 +63,7 @@ class FunctionalsMLP(nn.Module):
         self.output_size = hidden_sizes[-1]
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {"hidden_sizes": self.hidden_sizes, "dropout": self.dropout}
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -116,15 +118,15 @@ class FunctionalsMLP(nn.Module):
 
 @BACKBONES.register("egemaps_mlp")
 class EGeMAPSMLP(FunctionalsMLP):
-    """Fully connected layers over the 88 functionals of eGeMAPS.
+    """Encodes the 88 functionals of eGeMAPS by fully connected layers.
 
     The eGeMAPS-88 view of Khaertdinov et al., "Exploring self-supervised multi-view
     contrastive learning for speech emotion recognition with limited annotations"
     (2024). Its Table 5 and its text disagree. The table's 0.011 M parameters fit one
-    layer 88-128 (11 392), the default here; its head's 0.018 M fit no round number,
-    ``ClassifierHead(128, 4, hidden_size=136)`` is close. The text, section 3.2, has two
-    layers of 256 and 128, ``hidden_sizes=(256, 128)`` (55 680), and section 3.3 a
-    linear head, ``ClassifierHead(128, 4)``.
+    layer 88-128 (11 392), the default here. The 0.018 M of its head fit no round
+    number; ``ClassifierHead(128, 4, hidden_size=136)`` is close. The text has two
+    layers of 256 and 128 in section 3.2, ``hidden_sizes=(256, 128)`` (55 680), and a
+    linear head in section 3.3, ``ClassifierHead(128, 4)``.
 
     Our choices: ReLU after each layer, and the normalisation of the functionals, see
     :class:`FunctionalsMLP`.
@@ -155,7 +157,7 @@ class EGeMAPSMLP(FunctionalsMLP):
 
 @BACKBONES.register("vocal_mlp")
 class VocalMLP(FunctionalsMLP):
-    """Fully connected layers over functionals of SpeechBrain's vocal features.
+    """Encodes functionals of SpeechBrain's vocal features by fully connected layers.
 
     An alternative to :class:`EGeMAPSMLP`, whose openSMILE is free for research only.
 

@@ -55,8 +55,8 @@ _FAMILIES = {
     "sew": _Family(SEWModel, SEWEncoder),
     "wav2vec2-bert": _Family(Wav2Vec2BertModel, FilterbankEncoder),
 }
-# Limits for one second of speech, much higher than any published model needs: XLS-R
-# with 2 billion weights needs 1.1e11 products.
+# Limits for one second of speech, far above what published models need: XLS-R with
+# 2 billion weights needs 1.1e11 products.
 _MOST_PRODUCTS = 1e12
 _MOST_VALUES = 2**26  # of one tensor; 256 MiB in float32
 _MOST_POSITIONS = 2000  # frames in the convolution of the position embedding
@@ -240,6 +240,7 @@ def _architecture_keys(model_type: Any) -> set[str]:
 
 
 def _family(model_type: object) -> _Family:
+    """Returns the classes of a model type; raises a ValueError if it is unsupported."""
     if not isinstance(model_type, str) or model_type not in _FAMILIES:
         raise ValueError(
             f"model type {model_type!r:.60} is not supported; supported: "
@@ -257,7 +258,9 @@ def _check_work(config: Any) -> None:
             config.conv_kernel, config.conv_stride, config.conv_dim, strict=True
         ):
             if min(kernel, stride, channels) < 1:
-                raise ValueError("conv_kernel, conv_stride and conv_dim start at 1")
+                raise ValueError(
+                    "conv_kernel, conv_stride and conv_dim must be at least 1"
+                )
             field, hop = field + (kernel - 1) * hop, hop * stride
             steps = -(-steps // stride)
             products += steps * kernel * size * channels
@@ -287,7 +290,7 @@ def _check_work(config: Any) -> None:
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{key} is {value}, expected a finite number")
     if min(config.num_hidden_layers, config.num_attention_heads) < 1:
-        raise ValueError("there has to be at least one layer and one attention head")
+        raise ValueError("expected at least one layer and one attention head")
     size, wide = config.hidden_size, getattr(config, "intermediate_size", None)
     wide = wide or config.encoder_ffn_dim
     per_layer = steps * (4 * size**2 + 2 * size * wide) + 2 * steps**2 * size
@@ -356,6 +359,7 @@ def _load_pretrained(
 
 
 def _not_loaded(source: str | Path, error: Exception) -> ValueError:
+    """Returns the error for a source that cannot be read."""
     return ValueError(
         f"could not load {source}: {error}\nIf it is a hub id and this machine "
         "has no network, download it elsewhere and give the local folder, or set "

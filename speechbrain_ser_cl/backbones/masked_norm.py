@@ -10,20 +10,8 @@ from typing_extensions import override
 class MaskedBatchNorm(nn.BatchNorm1d):
     """Batch normalisation whose statistics ignore padding.
 
-    Without padding it equals ``torch.nn.BatchNorm1d`` or ``BatchNorm2d``. In
-    distributed training each process computes its own statistics.
-
-    Arguments
-    ---------
-    num_features : int
-        Number of channels C.
-    eps : float
-        Added to the variance.
-    momentum : float, optional
-        Weight of a new batch in the running statistics. None: their mean over all
-        batches.
-    affine : bool
-        Whether to learn a scale and a shift.
+    Without padding it equals ``torch.nn.BatchNorm1d``, which has the same arguments, or
+    ``BatchNorm2d``. In distributed training each process computes its own statistics.
 
     Example
     -------
@@ -32,15 +20,6 @@ class MaskedBatchNorm(nn.BatchNorm1d):
     >>> norm(frames, torch.tensor([[True, True, False]]))
     tensor([[[-1.0000,  1.0000,  0.0000]]])
     """
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """Normalises features.
@@ -77,9 +56,9 @@ class MaskedBatchNorm(nn.BatchNorm1d):
 class InputNorm(MaskedBatchNorm):
     """Batch normalisation of input features, without an affine part.
 
-    Statistics are means over all batches. They stay in float32 when the model is
-    converted to half precision, whose largest number, 65504, is too small for the
-    variance of frequencies in Hz.
+    Running statistics are means over all batches. They stay in float32 when the model
+    is converted to half precision, because the largest number of float16, 65504, is too
+    small for the variance of frequencies in Hz.
 
     Arguments
     ---------

@@ -2,18 +2,19 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
-from speechbrain_ser_cl.backbones.features import LogMel, check_input
+from speechbrain_ser_cl.backbones.features import LogMel
 from speechbrain_ser_cl.backbones.masked_norm import InputNorm, MaskedBatchNorm
-from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
+from speechbrain_ser_cl.backbones.spectrogram_encoder import SpectrogramEncoder
+from speechbrain_ser_cl.nnet.lengths import steps_mask
 from speechbrain_ser_cl.registry import BACKBONES
 
 
 @BACKBONES.register("mel_cnn")
-class MelCNN(nn.Module):
+class MelCNN(SpectrogramEncoder):
     """Encodes log-mel spectrograms by three convolutions over time.
 
     The spectral view of Khaertdinov et al., "Exploring self-supervised multi-view
@@ -22,14 +23,15 @@ class MelCNN(nn.Module):
     Table 5, 0.035 M parameters. Our choices: 35 008 parameters in kernels of 3 frames
     with stride 2 and without bias, mel bands as input channels, each followed by batch
     normalisation and ReLU. The table's head, 0.026 M, fits no round number:
-    ``ClassifierHead(128, 4, hidden_size=192)`` after a mean over time is close; the
-    text's head is linear, ``ClassifierHead(128, 4)``.
+    ``ClassifierHead(128, 4, hidden_size=192)`` after a mean over time is close. The
+    head of the paper's text is linear, ``ClassifierHead(128, 4)``.
 
     Each band is normalised: in training over the frames of the batch, in evaluation by
     the mean of these statistics over all batches. This adds no trained parameters.
 
     Padding does not change the frames of an utterance: it is 0 before each convolution,
-    like the border, and is not part of the statistics.
+    as beyond the border, and is not part of the statistics. Output frames of the
+    padding are 0.
 
     Arguments
     ---------
@@ -49,6 +51,7 @@ class MelCNN(nn.Module):
 
     Example
     -------
+    >>> import torch
     >>> encoder = MelCNN()
     >>> sum(p.numel() for p in encoder.parameters())
     35008
@@ -62,8 +65,7 @@ class MelCNN(nn.Module):
     def __init__(
         self, channels: tuple[int, ...] = (48, 48, 128), dropout: float = 0.0
     ) -> None:
-        super().__init__()
-        self.features = LogMel()
+        super().__init__(LogMel())
         n_bands = self.features.output_size
         self.input_norm = InputNorm(n_bands)
         self.convs = nn.ModuleList()
@@ -76,111 +78,29 @@ class MelCNN(nn.Module):
         self.hop = self.features.hop * 2 ** len(channels)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         channels = [conv.out_channels for conv in self.convs]
         return {"channels": channels, "dropout": self.dropout.p}
 
-    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms (B, T), 16 kHz.
-        lengths : torch.Tensor, optional
-            Relative lengths in samples (B,), in (0, 1]. None: no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            Frames (B, T', output_size), 0 in the padding.
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        """
-        mels = self.features(wavs, lengths)
-        if lengths is not None:
-            lengths = self.features.frame_lengths(lengths, wavs.shape[1])
-        return self.encode(mels, lengths)
-
-    def encode(self, mels: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes log-mel spectrograms that were computed before.
-
-        Arguments
-        ---------
-        mels : torch.Tensor
-            Log-mel spectrograms (B, T, 64) of any floating-point type.
-        lengths : torch.Tensor, optional
-            Relative lengths in spectrogram frames (B,), in (0, 1]. None: no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            Frames (B, T', output_size), 0 in the padding.
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        """
-        check_input("MelCNN", mels, lengths, -1, self.features.output_size)
-        if lengths is None:
-            lengths = torch.ones(len(mels), device=mels.device)
-        counts = valid_counts(lengths, mels.shape[1])
-        mask = steps_mask(counts, mels.shape[1])
+    @override
+    def encode_valid(self, x: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
         # Statistics are in float32 for any stored type.
-        x = self.input_norm(mels.mT, mask).masked_fill(~mask.unsqueeze(1), 0)
+        x = self.input_norm(x.mT, mask).masked_fill(~mask.unsqueeze(1), 0)
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if i > 0:
                 x = self.dropout(x)
-            x = conv(x.to(self.convs[0].weight.dtype))
+            x = conv(x.to(conv.get_parameter("weight").dtype))
             counts = _halve(counts)
             mask = steps_mask(counts, x.shape[-1])
             x = F.relu(norm(x, mask)).masked_fill(~mask.unsqueeze(1), 0)
         frames: Tensor = x.mT
         return frames
 
-    def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Converts relative lengths from samples to output frames, for a pooling.
-
-        Arguments
-        ---------
-        lengths : torch.Tensor
-            Relative lengths in samples (B,), in (0, 1].
-        n_samples : int
-            Padded length T of the waveforms.
-
-        Returns
-        -------
-        torch.Tensor
-            Number of valid frames divided by number of frames (B,), in (0, 1].
-        """
-        n_steps = int(self.features.n_frames(torch.tensor(n_samples)))
-        lengths = self.features.frame_lengths(lengths, n_samples)
-        return self.encoded_lengths(lengths, n_steps)
-
-    def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
-        """Returns the relative lengths of the output of :meth:`encode`.
-
-        Arguments
-        ---------
-        lengths : torch.Tensor
-            Relative lengths in spectrogram frames (B,), in (0, 1].
-        n_steps : int
-            Padded length T of the spectrograms.
-
-        Returns
-        -------
-        torch.Tensor
-            Number of valid frames divided by number of frames (B,), in (0, 1].
-        """
-        counts = valid_counts(lengths, n_steps)
-        longest = torch.full_like(counts, n_steps)
+    @override
+    def n_steps(self, counts: Tensor) -> Tensor:
         for _ in self.convs:
-            counts, longest = _halve(counts), _halve(longest)
-        return counts / longest
+            counts = _halve(counts)
+        return counts
 
 
 def _halve(counts: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""Batches without their padding.
+"""Removes the padding of batches.
 
-Modules that process each frame alone, such as linear layers, get the valid frames of
-all utterances concatenated, (N, D). Modules that use several frames, such as
-convolutions or attention, get groups of utterances of similar length, each a small
-padded batch.
+Modules that process each frame alone, such as linear layers, get the concatenated valid
+frames of all utterances, (N, D). Modules that use several frames, such as convolutions
+or attention, get groups of utterances of similar length, each a small padded batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,14 +19,14 @@ from speechbrain_ser_cl.nnet.lengths import steps_mask
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
-# Cost of one more group, in frames of padding: a group needs many small operations,
-# which delay a GPU but not a CPU. The number for GPUs is an estimate for wav2vec2-base:
-# 750 launches of 5 µs, 2 µs per frame.
+# Cost of one more group, in frames of padding. A group needs many small operations,
+# which take time on a GPU but hardly on a CPU. The number for GPUs is an estimate for
+# wav2vec2-base: 750 launches of 5 µs, 2 µs per frame.
 _GROUP_COST = {"cpu": 10, "cuda": 2000}
 
 
 def uncompiled(function: _Function) -> _Function:
-    """Makes ``torch.compile`` leave a function as it is, because its shapes vary."""
+    """Excludes a function from ``torch.compile``, because its shapes vary."""
     kept: _Function = torch.compiler.disable(function)
     return kept
 
@@ -56,9 +55,9 @@ def recomputed(function: Callable[..., Tensor], *arguments: object) -> Tensor:
 def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """Sets a fraction of the elements to 0 and scales up the others.
 
-    On a CPU four elements share a random number, 16 bits each; torch draws one per
-    element, which takes a tenth of a training step. p is there rounded to a multiple of
-    1 / 65536.
+    On a CPU four elements share a random number, 16 bits each, and p is rounded to a
+    multiple of 1 / 65536. torch draws a number per element, which takes a tenth of a
+    training step.
 
     Arguments
     ---------
@@ -317,6 +316,7 @@ class Packing:
 
 
 def _called(function: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """Computes a function; what :func:`recomputed` is without recomputation."""
     return function(*arguments)
 
 
@@ -349,7 +349,8 @@ def _attention(
 class _Attention(torch.autograd.Function):
     """Computes attention by its formula, for CPUs, where torch has no fused kernel.
 
-    Of size t × t it stores the weights, and which of them were dropped.
+    For the backward pass it stores two tensors of size t × t: the weights, and which of
+    them were dropped.
     """
 
     @staticmethod
@@ -362,7 +363,7 @@ class _Attention(torch.autograd.Function):
         mask: Tensor | None,
         p: float,
     ) -> Tensor:
-        """Attends (n, H, t, d) with something added to the scores, and valid keys."""
+        """Attends (n, H, t, d), with a bias of the scores and a mask of valid keys."""
         with torch.autocast("cpu", enabled=False):
             scores = (q * q.shape[-1] ** -0.5) @ k.mT
             if added is not None:
@@ -373,7 +374,7 @@ class _Attention(torch.autograd.Function):
             dropped = None
             ctx.factor = 1.0
             if p > 0:
-                p = round(p * 2**16) / 2**16  # as dropout does
+                p = round(p * 2**16) / 2**16  # as in dropout
                 ctx.factor = 1 / (1 - p) if p < 1 else 0.0
                 kept = dropout(weights, p)
                 dropped = kept == 0
@@ -385,7 +386,7 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor | None, ...]:
-        """Returns the gradients of q, k, v and of what was added."""
+        """Returns the gradients of q, k, v and of the bias."""
         q, k, v, weights, dropped = ctx.saved_tensors
         outer = outer * ctx.factor
         kept, of_weights = weights, outer @ v.mT
@@ -402,7 +403,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _cheapest_groups(counts: list[int], group_cost: int) -> list[tuple[int, int]]:
-    """Divides sorted counts into runs with the least padding plus cost of groups."""
+    """Divides sorted counts into runs, so that padding plus cost of groups is least."""
     cost, starts = [0], []
     for stop, longest in enumerate(counts, start=1):
         best = min(

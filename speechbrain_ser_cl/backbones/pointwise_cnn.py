@@ -65,7 +65,7 @@ class AllLayers(nn.Module):
         self.hop = self.ssl.hop * average
 
     def arguments(self) -> dict[str, Any]:
-        """Options of the front end, without the encoder's weights."""
+        """Returns the options of the front end, without the encoder's weights."""
         return {"source": architecture(self.ssl.encoder), "average": self.average}
 
     def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -137,7 +137,7 @@ class PointwiseCNN(nn.Module):
     wav2vec 2.0 embeddings", Interspeech 2021. With a base model's 13 representations of
     size 768 it has 114 957 trained parameters, the 0.115 M of the paper's Table 5. The
     table's head, 0.017 M, is ``ClassifierHead(128, 4, hidden_size=128)`` after a mean
-    over time; the text's head is linear, ``ClassifierHead(128, 4)``.
+    over time; the head of the paper's text is linear, ``ClassifierHead(128, 4)``.
 
     Our choices: 128 channels in the first convolution too (the only round number that
     fits the table), ReLU after both, and a softmax for the weights of the sum (Pepino
@@ -165,10 +165,10 @@ class PointwiseCNN(nn.Module):
     average : int
         With a source: number of consecutive frames that are averaged.
     batch_norm : bool
-        Whether to standardise the sum first (batch normalisation without its affine
-        part, so without trained parameters; not in the paper). The frames of some
-        encoders, such as Whisper, are nearly equal for all utterances: their mean is
-        much larger than their differences.
+        Whether to standardise the sum first, by a batch normalisation without trained
+        parameters (not in the paper). It helps with encoders such as Whisper, whose
+        frames are nearly equal for all utterances: their mean is much larger than
+        their differences.
 
     Attributes
     ----------
@@ -233,14 +233,7 @@ class PointwiseCNN(nn.Module):
         return self.layer_weights.softmax(dim=0)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one, with other weights.
-
-        Returns
-        -------
-        dict
-            Plain JSON values. ``source`` is the encoder's architecture, so that neither
-            the hub nor the original folder is needed.
-        """
+        """Returns keyword arguments, see :meth:`WeightedSSL.arguments`."""
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         front = {"source": None} if self.features is None else self.features.arguments()
         return {
@@ -254,17 +247,7 @@ class PointwiseCNN(nn.Module):
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "PointwiseCNN":
-        """Builds a module only from what :meth:`arguments` returned.
-
-        Arguments
-        ---------
-        arguments : mapping
-            Not trusted: may come with a model from elsewhere.
-
-        Returns
-        -------
-        PointwiseCNN
-            Module with random weights.
+        """Builds a module from :meth:`arguments`, which are not trusted.
 
         Raises
         ------
@@ -343,7 +326,7 @@ class PointwiseCNN(nn.Module):
         return y
 
     def encoded_lengths(self, lengths: Tensor, n_steps: int) -> Tensor:
-        """Returns the relative lengths of the output of :meth:`encode`: the same."""
+        """Returns the relative lengths of the output of :meth:`encode`, the same."""
         return lengths
 
     def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:

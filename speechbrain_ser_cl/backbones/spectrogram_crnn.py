@@ -6,16 +6,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+from typing_extensions import override
 
-from speechbrain_ser_cl.backbones.features import LogSpectrogram, check_input
+from speechbrain_ser_cl.backbones.features import LogSpectrogram
 from speechbrain_ser_cl.backbones.masked_norm import MaskedBatchNorm
 from speechbrain_ser_cl.backbones.spectral_conv import strided_conv
-from speechbrain_ser_cl.nnet.lengths import steps_mask, valid_counts
+from speechbrain_ser_cl.backbones.spectrogram_encoder import SpectrogramEncoder
+from speechbrain_ser_cl.nnet.lengths import steps_mask
 from speechbrain_ser_cl.registry import BACKBONES
 
 
 @BACKBONES.register("spectrogram_crnn")
-class SpectrogramCRNN(nn.Module):
+class SpectrogramCRNN(SpectrogramEncoder):
     """Encodes spectrograms by two convolutions, two GRU layers and a transformer layer.
 
     The sequence encoder of the NTUA thesis on contrastive losses for speech emotion
@@ -68,8 +70,7 @@ class SpectrogramCRNN(nn.Module):
     """
 
     def __init__(self, dropout: float = 0.2, transformer_dropout: float = 0.1) -> None:
-        super().__init__()
-        self.features = LogSpectrogram()
+        super().__init__(LogSpectrogram())
         self.conv1 = nn.Conv2d(1, 64, (41, 21), stride=2)
         self.norm1 = MaskedBatchNorm(64)
         self.conv2 = nn.Conv2d(64, 64, (21, 11), stride=2)
@@ -95,65 +96,15 @@ class SpectrogramCRNN(nn.Module):
         self.receptive_field += 2 * (self.conv2.kernel_size[1] - 1)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one."""
+        """Returns keyword arguments that build a module like this one."""
         return {
             "dropout": self.gru.dropout,
             "transformer_dropout": self.transformer.dropout.p,
         }
 
-    def forward(self, wavs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes waveforms.
-
-        Arguments
-        ---------
-        wavs : torch.Tensor
-            Waveforms (B, T), 16 kHz.
-        lengths : torch.Tensor, optional
-            Relative lengths in samples (B,), in (0, 1]. None: no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            Frames (B, T', 256). :meth:`frame_lengths` gives the number of valid frames;
-            the others are meaningless.
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        """
-        spectrograms = self.features(wavs, lengths)
-        if lengths is not None:
-            lengths = self.features.frame_lengths(lengths, wavs.shape[1])
-        return self.encode(spectrograms, lengths)
-
-    def encode(self, spectrograms: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Encodes spectrograms that were computed before.
-
-        Arguments
-        ---------
-        spectrograms : torch.Tensor
-            Log-spectrograms (B, T, 257) of any floating-point type.
-        lengths : torch.Tensor, optional
-            Relative lengths in spectrogram frames (B,), in (0, 1]. None: no padding.
-
-        Returns
-        -------
-        torch.Tensor
-            Frames (B, T', 256).
-
-        Raises
-        ------
-        ValueError
-            If a shape is wrong.
-        """
-        n_bins = self.features.output_size
-        check_input("SpectrogramCRNN", spectrograms, lengths, -1, n_bins)
-        if lengths is None:
-            lengths = torch.ones(len(spectrograms), device=spectrograms.device)
-        counts = valid_counts(lengths, spectrograms.shape[1])
-        mask = steps_mask(counts, spectrograms.shape[1])
-        x = spectrograms.masked_fill(~mask.unsqueeze(-1), 0).to(self.conv1.weight.dtype)
+    @override
+    def encode_valid(self, x: Tensor, counts: Tensor, mask: Tensor) -> Tensor:
+        x = x.masked_fill(~mask.unsqueeze(-1), 0).to(self.conv1.weight.dtype)
         counts = counts.clamp(min=self.receptive_field)
         x = F.pad(x, (0, 0, 0, max(0, self.receptive_field - x.shape[1])))
 
@@ -161,7 +112,7 @@ class SpectrogramCRNN(nn.Module):
             x, mask = self._convolutions_on_cpu(x, counts)
         else:
             x, mask = self._convolutions(x, counts)
-        counts = _n_steps(self.conv2, _n_steps(self.conv1, counts))
+        counts = self.n_steps(counts)
         # Autocast does not support the GRU in every type.
         with torch.autocast(x.device.type, enabled=False):
             x = x.to(next(self.gru.parameters()).dtype)
@@ -182,7 +133,7 @@ class SpectrogramCRNN(nn.Module):
         return x.permute(0, 3, 1, 2).flatten(2), mask
 
     def _convolutions_on_cpu(self, x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Same by matrix products, up to rounding; several times faster on a CPU."""
+        """Computes the same by matrix products, several times faster on a CPU."""
         if torch.is_autocast_enabled("cpu"):
             x = x.to(torch.get_autocast_dtype("cpu"))
         x = x.permute(2, 1, 0).unsqueeze(-1)  # frequency, time, batch, channel
@@ -201,47 +152,8 @@ class SpectrogramCRNN(nn.Module):
             x = x.view(shape)
         return x.permute(2, 1, 3, 0).flatten(2), mask
 
-    def frame_lengths(self, lengths: Tensor, n_samples: int) -> Tensor:
-        """Converts relative lengths from samples to output frames, for a pooling.
-
-        Arguments
-        ---------
-        lengths : torch.Tensor
-            Relative lengths in samples (B,), in (0, 1].
-        n_samples : int
-            Padded length T of the waveforms.
-
-        Returns
-        -------
-        torch.Tensor
-            Number of valid frames divided by number of frames (B,), in (0, 1].
-        """
-        n_frames = int(self.features.n_frames(torch.tensor(n_samples)))
-        return self.encoded_lengths(
-            self.features.frame_lengths(lengths, n_samples), n_frames
-        )
-
-    def encoded_lengths(self, lengths: Tensor, n_frames: int) -> Tensor:
-        """Returns the relative lengths, in frames, of the output of :meth:`encode`.
-
-        Arguments
-        ---------
-        lengths : torch.Tensor
-            Relative lengths in spectrogram frames (B,), in (0, 1].
-        n_frames : int
-            Padded length T of the spectrograms.
-
-        Returns
-        -------
-        torch.Tensor
-            Number of valid frames divided by number of frames (B,), in (0, 1].
-        """
-        counts = valid_counts(lengths, n_frames)
-        return self._n_frames(counts) / self._n_frames(
-            torch.full_like(counts, n_frames)
-        )
-
-    def _n_frames(self, counts: Tensor) -> Tensor:
+    @override
+    def n_steps(self, counts: Tensor) -> Tensor:
         counts = counts.clamp(min=self.receptive_field)
         return _n_steps(self.conv2, _n_steps(self.conv1, counts))
 
@@ -256,13 +168,13 @@ class _Take(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor) -> Tensor:
-        """Gathers M of N columns: (F, N, C) to (F, M, C)."""
+        """Selects M of N rows: (F, N, C) to (F, M, C)."""
         ctx.rows, ctx.count = rows, x.shape[1]
         return x.index_select(1, rows)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None]:
-        """Adds each gradient to its source column."""
+        """Writes each gradient to the row that it came from."""
         return _Put.apply(outer, ctx.rows, ctx.count), None  # type: ignore[no-untyped-call]
 
 
@@ -271,12 +183,12 @@ class _Put(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, rows: Tensor, count: int) -> Tensor:
-        """Scatters M columns into N: (F, M, C) to (F, N, C)."""
+        """Writes M rows to N: (F, M, C) to (F, N, C)."""
         ctx.rows = rows
         whole = x.new_zeros(len(x), count, x.shape[2])
         return whole.index_copy_(1, rows, x)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:
-        """Gathers the gradients of the M columns."""
+        """Selects the gradients of the M rows."""
         return _Take.apply(outer, ctx.rows), None, None  # type: ignore[no-untyped-call]

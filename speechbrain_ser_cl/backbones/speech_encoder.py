@@ -74,9 +74,10 @@ class SpeechEncoder(nn.Module):
         """Modules of the front end, then of each transformer layer."""
 
     @property
-    @abstractmethod
     def layers(self) -> Sequence[Any]:
         """The transformer layers."""
+        layers: Sequence[Any] = self.model.encoder.layers
+        return layers
 
     @abstractmethod
     def n_frames(self, n_samples: Any) -> Any:
@@ -164,24 +165,14 @@ class SpeechEncoder(nn.Module):
             return x
         counts = [packing.counts[row] for row in packing.rows]
         if config.mask_time_prob > 0:
-            mask = masked_spans(
-                counts,
-                config.mask_time_prob,
-                config.mask_time_length,
-                config.mask_time_min_masks,
-            )
-            # Also without masked frames, because its gradient must exist in every
-            # batch.
+            mask = masked_spans(config, "time", counts)
+            # Also without masked frames, because the embedding needs a gradient in
+            # every batch.
             embedding = self.model.masked_spec_embed.to(x.dtype)
             steps = torch.cat([row[:n] for row, n in zip(mask, counts, strict=True)])
             x = torch.where(steps.to(x.device)[:, None], embedding, x)
         if config.mask_feature_prob > 0:
-            mask = masked_spans(
-                [x.shape[1]] * len(counts),
-                config.mask_feature_prob,
-                config.mask_feature_length,
-                getattr(config, "mask_feature_min_masks", 0),
-            )
+            mask = masked_spans(config, "feature", [x.shape[1]] * len(counts))
             channels = mask.repeat_interleave(torch.tensor(counts), dim=0)
             x = x.masked_fill(channels.to(x.device), 0)
         return x
@@ -201,7 +192,7 @@ class SpeechEncoder(nn.Module):
 
 
 def at_least_one(n_steps: Any) -> Any:
-    """Raises counts to at least 1; an int is a length in an exported graph."""
+    """Raises counts to at least 1; an int, a length in an exported graph, is kept."""
     return n_steps.clamp(min=1) if isinstance(n_steps, Tensor) else n_steps
 
 
@@ -241,26 +232,23 @@ def run_dropout(module: Any, x: Tensor) -> Tensor:
     return dropout(x, module.p, module.training)
 
 
-def masked_spans(
-    counts: Sequence[int], share: float, length: int, fewest: int
-) -> Tensor:
-    """Draws the frames that SpecAugment masks.
+def masked_spans(config: Any, axis: str, counts: Sequence[int]) -> Tensor:
+    """Draws the frames or features that SpecAugment masks.
 
-    Spans of ``length`` frames start at different, uniformly drawn frames of the
-    utterance and may overlap. Their number is share × frames / length, rounded up or
-    down at random with this mean, and at least ``fewest`` if they fit. Park et al.,
+    Spans of ``mask_time_length`` frames start at different, uniformly drawn frames of
+    the utterance and may overlap. Their number is ``mask_time_prob`` × frames /
+    ``mask_time_length``, rounded up or down at random with this mean, and at least
+    ``mask_time_min_masks`` if they fit. For features likewise. Park et al.,
     "SpecAugment", Interspeech 2019; Baevski et al., "wav2vec 2.0", 2020, section 3.1.
 
     Arguments
     ---------
+    config : transformers.PretrainedConfig
+        Configuration with these options.
+    axis : str
+        ``"time"`` or ``"feature"``.
     counts : sequence of int
-        Number of valid frames of each utterance.
-    share : float
-        Fraction of masked frames, if no spans overlapped.
-    length : int
-        Number of frames of a span.
-    fewest : int
-        Smallest number of spans per utterance.
+        Number of valid frames, or of features, of each utterance.
 
     Returns
     -------
@@ -269,9 +257,14 @@ def masked_spans(
 
     Example
     -------
-    >>> masked_spans([100, 4], share=0.5, length=10, fewest=1).sum(dim=1) > 0
+    >>> from types import SimpleNamespace
+    >>> config = SimpleNamespace(mask_time_prob=0.5, mask_time_length=10)
+    >>> masked_spans(config, "time", [100, 4]).sum(dim=1) > 0
     tensor([ True, False])
     """
+    share = getattr(config, f"mask_{axis}_prob")
+    length = getattr(config, f"mask_{axis}_length")
+    fewest = getattr(config, f"mask_{axis}_min_masks", 0)
     mask = torch.zeros(len(counts), max(counts), dtype=torch.bool)
     for row, count in zip(mask, counts, strict=True):
         n_starts = max(count - length + 1, 0)

@@ -80,12 +80,6 @@ class WaveformEncoder(SpeechEncoder):
     def _front_end(self) -> list[nn.Module]:
         return [self.model.feature_extractor, self.model.feature_projection]
 
-    @property
-    @override
-    def layers(self) -> Sequence[Any]:
-        layers: Sequence[Any] = self.model.encoder.layers
-        return layers
-
     @override
     def n_frames(self, n_samples: Any) -> Any:
         return self._n_convolved(n_samples)
@@ -148,8 +142,8 @@ class WaveformEncoder(SpeechEncoder):
         """Convolves (n, T) to (n, t, D'); with counts (n,) padding has no influence."""
         layers = self.model.feature_extractor.conv_layers
         x = wavs
-        # Between two convolutions only the first one's output is stored, and for the
-        # first, which is fast but has the largest output, the waveform.
+        # Of two convolutions only the output of the lower one is stored. Of the first,
+        # which is fast but has the largest output, only the waveform is.
         for number, layer in enumerate(layers[1:]):
             x = recomputed(self._next_convolution, layer, number, x, counts)
         return self._activated(len(layers) - 1, x, counts).transpose(1, 2)

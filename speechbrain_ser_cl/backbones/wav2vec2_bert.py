@@ -90,12 +90,6 @@ class FilterbankEncoder(SpeechEncoder):
         stages[1] += [self.model.encoder.dropout]
         return stages
 
-    @property
-    @override
-    def layers(self) -> Sequence[Any]:
-        layers: Sequence[Any] = self.model.encoder.layers
-        return layers
-
     @override
     def n_frames(self, n_samples: Any) -> Any:
         return at_least_one(self._n_mel_frames(n_samples) // 2)

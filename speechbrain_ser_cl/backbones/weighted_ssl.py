@@ -31,16 +31,18 @@ class WeightedSSL(nn.Module):
     .. math::
         h = \sum_{l=0}^{L} \mathrm{softmax}(w)_l \, h_l
 
-    h_0 is the input of the first of L transformer layers and h_l the output of layer l,
-    equal to the ``hidden_states`` of transformers (13 for a base model). w starts at 0,
-    the mean. Yang et al., "SUPERB", Interspeech 2021. The sum is updated layer by
-    layer, so that without gradients one layer is in memory at a time; with gradients
-    autograd stores each h_l once, for the weights. ``layers`` selects some of them;
-    layers above the highest selected one do not run.
+    h_0 is the input of the first of L transformer layers and h_l the output of layer l.
+    They equal the ``hidden_states`` of transformers (13 for a base model). w starts at
+    0, so h starts as the mean. Yang et al., "SUPERB", Interspeech 2021. ``layers``
+    selects some of the representations; layers above the highest selected one do not
+    run.
 
-    Padding does not change the frames of an utterance: normalisations over time (the
-    waveform; the first layer of models with ``feat_extract_norm: group``, such as
-    wav2vec2-base, hubert-base and wavlm-base) use the utterance's own samples only.
+    The sum is updated layer by layer, so that without gradients one layer is in memory
+    at a time; with gradients autograd stores each h_l once, for the weights.
+
+    Padding does not change the frames of an utterance. Normalisations over time use its
+    own samples only: that of the waveform, and that of the first layer in models with
+    ``feat_extract_norm: group``, such as wav2vec2-base, hubert-base and wavlm-base.
 
     Frozen parts stay in evaluation mode for any ``train()`` call and store no
     gradients: no dropout, the same output in every call. The layer weights are always
@@ -168,7 +170,7 @@ class WeightedSSL(nn.Module):
             self._n_frozen_stages = max(1, self._n_frozen_stages)
         top = self.layers[-1]
         self.kept = []
-        # Representation 0 needs the position embedding, which is in stage 1.
+        # The position embedding, which is part of representation 0, is in stage 1.
         if self._n_frozen_stages > 1:
             frozen = range(self._n_frozen_stages)
             self.kept = [n for n in self.layers if n in frozen]
@@ -199,7 +201,7 @@ class WeightedSSL(nn.Module):
         return self.layer_weights.softmax(dim=0)
 
     def arguments(self) -> dict[str, Any]:
-        """Keyword arguments that build a module like this one, with other weights.
+        """Returns keyword arguments that build such a module with random weights.
 
         Returns
         -------
@@ -425,7 +427,7 @@ class WeightedSSL(nn.Module):
             self._warned = True
             warnings.warn(
                 f"an utterance of {counts.min()} samples is shorter than the {needed} "
-                "that the encoder needs for one frame; such are padded with zeros",
+                "that the encoder needs for one frame; it is padded with zeros",
                 stacklevel=2,
             )
         wavs = F.pad(wavs, (0, max(0, needed - wavs.shape[1])))
@@ -439,7 +441,7 @@ class WeightedSSL(nn.Module):
     def _from_kept(
         self, kept: Tensor, lengths: Tensor | None
     ) -> tuple[Packing, Iterator[tuple[int, Tensor]]]:
-        """Same, from stored representations and the layers above them."""
+        """Returns the same from stored representations and the layers above them."""
         if kept.shape[1] != len(self.kept):
             raise ValueError(
                 f"states (B, K, T', D) must be of the representations {self.kept}, "

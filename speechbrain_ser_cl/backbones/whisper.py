@@ -66,8 +66,8 @@ class WhisperLogMelEncoder(SpeechEncoder):
         n_bins = self.window_length // 2 + 1
         if model.config.num_mel_bins > n_bins:
             raise ValueError(
-                f"num_mel_bins is {model.config.num_mel_bins}, and windows of "
-                f"{self.window_length} samples have {n_bins} frequencies only"
+                f"num_mel_bins is {model.config.num_mel_bins}, expected at most the "
+                f"{n_bins} frequencies of a window of {self.window_length} samples"
             )
         filters = mel_filter_bank(
             num_frequency_bins=n_bins,
@@ -128,8 +128,8 @@ class WhisperLogMelEncoder(SpeechEncoder):
         with torch.autocast(wavs.device.type, enabled=False):
             wavs = wavs.float()
             wavs = wavs.masked_fill(~steps_mask(counts, wavs.shape[1]), 0)
-            # The start is mirrored, as in Whisper. Zeros follow the end, as in
-            # Whisper's 30 s, so the result does not depend on the batch.
+            # As in Whisper, the start is mirrored, and zeros follow the end (in Whisper
+            # up to 30 s). So the result does not depend on the batch.
             half = self.window_length // 2
             wavs = torch.cat([wavs[:, 1 : half + 1].flip(1), wavs], dim=1)
             spectrum = torch.stft(
@@ -177,21 +177,11 @@ class WhisperLogMelEncoder(SpeechEncoder):
         if not (self.spec_augment and self.model.conv1.training):
             return x
         if config.mask_time_prob > 0:
-            steps = masked_spans(
-                counts.tolist(),
-                config.mask_time_prob,
-                config.mask_time_length,
-                config.mask_time_min_masks,
-            )
+            steps = masked_spans(config, "time", counts.tolist())
             steps = F.pad(steps, (0, x.shape[2] - steps.shape[1]))
             x = x.masked_fill(steps.to(x.device).unsqueeze(1), 0)
         if config.mask_feature_prob > 0:
-            bins = masked_spans(
-                [x.shape[1]] * len(x),
-                config.mask_feature_prob,
-                config.mask_feature_length,
-                config.mask_feature_min_masks,
-            )
+            bins = masked_spans(config, "feature", [x.shape[1]] * len(x))
             x = x.masked_fill(bins.to(x.device).unsqueeze(2), 0)
         return x
 
