@@ -32,6 +32,8 @@ OPTIONAL = (
 _needed, _known = attrgetter(*FIELDS), attrgetter(*OPTIONAL)
 _all_needed = itemgetter(*FIELDS)
 _FIELDS = ("id", "path", *FIELDS, *OPTIONAL)
+_WRITTEN = ("wav", *FIELDS)
+_UNKNOWN = (None,) * len(OPTIONAL)
 
 
 @no_collection()
@@ -84,12 +86,12 @@ def write_manifest(
     files = without_links(u.path for u in utterances)
     entries = {}
     for utterance, file in zip(utterances, files, strict=True):
-        entry = {"wav": _portable(file, root)}
-        entry.update(zip(FIELDS, _needed(utterance), strict=True))
-        for name, value in zip(OPTIONAL, _known(utterance), strict=True):
-            if value is not None:
-                entry[name] = value
-        entries[utterance.id] = entry
+        values = _portable(file, root), *_needed(utterance)
+        entry = entries[utterance.id] = dict(zip(_WRITTEN, values, strict=True))
+        known = _known(utterance)
+        if known != _UNKNOWN:
+            pairs = zip(OPTIONAL, known, strict=True)
+            entry.update((name, value) for name, value in pairs if value is not None)
     write(path, MANIFEST, entries)
 
 
@@ -129,29 +131,32 @@ def read_manifest(path: str | Path, data_root: str | Path) -> list[Utterance]:
     utterances = []
     root, fields = str(data_root), (*FIELDS, *OPTIONAL)
     folders: dict[str, Path] = {}  # each string is parsed once
-    for name, entry in read(path, MANIFEST).items():
+    checked: set[tuple[Any, ...]] = set()  # and labels are checked once
+    entries = read(path, MANIFEST)
+    for name in list(entries):
+        entry = entries.pop(name)  # its memory is used again
         place, _, file = entry["wav"].replace(PLACEHOLDER, root).rpartition("/")
         folder = folders.get(place)
         if folder is None:
             folder = folders[place] = Path(f"{place}/" if place else "")
-        known: Any = (  # in the order of Utterance's fields
-            _all_needed(entry)
-            if len(entry) == len(FIELDS) + 1
-            else map(entry.get, fields)
+        plain = len(entry) == len(_WRITTEN)
+        known: tuple[Any, ...] = (  # in the order of Utterance's fields
+            _all_needed(entry) if plain else tuple(map(entry.get, fields))
         )
+        utterance = Utterance.__new__(Utterance)
+        values = zip(_FIELDS, (name, folder / file, *known), strict=False)
+        utterance.__dict__.update(values)
+        utterances.append(utterance)
+        labels = known[1:]
+        if plain and labels in checked and known[0] > 0 and name.isascii():
+            continue
         try:
-            utterances.append(_utterance(name, folder / file, *known))
+            utterance.__post_init__()
         except ValueError as error:
             raise RecordError(f"{path}: {error!s:.300}. {MANIFEST.advice}") from None
+        if plain and _needed(utterance)[1:] == labels:
+            checked.add(labels)
     return sorted(utterances, key=attrgetter("id"))
-
-
-def _utterance(*values: Any) -> Utterance:
-    """Makes an utterance with its checks, faster than a frozen dataclass does."""
-    utterance = Utterance.__new__(Utterance)
-    utterance.__dict__.update(zip(_FIELDS, values, strict=False))
-    utterance.__post_init__()
-    return utterance
 
 
 def _portable(file: str, root: str) -> str:

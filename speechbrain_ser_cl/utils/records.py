@@ -233,7 +233,10 @@ def write(
         text = told.encode()
     else:
         text = to_json(record, indent=1, inf_nan_mode="null") + b"\n"
-    _validated(text, kind, path)
+    try:
+        kind.checker.validate_python(record)  # faster than the text
+    except ValidationError:
+        _validated(text, kind, path)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:

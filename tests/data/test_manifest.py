@@ -108,3 +108,21 @@ def test_what_is_not_a_manifest(tmp_path):
     path.write_text('{"a": {"wav": "a.wav", "duration": 1.0}}')
     with pytest.raises(ValueError, match="no a.corpus, .* in this manifest"):
         read_manifest(path, tmp_path)
+
+
+def test_every_utterance_is_checked_and_its_names_are_composed(corpus, tmp_path):
+    first, *_ = read_synthetic(corpus)
+    write_manifest([first], tmp_path / "m.json", corpus)
+    (entry,) = json.loads((tmp_path / "m.json").read_text()).values()
+    entry["speaker"] = "Ju\u0308rgen"
+    entries = {"a": entry, "b": entry, "c\u0308": entry | {"speaker": "d"}}
+    entries |= {"d": entry | {"speaker": "d"}, "e\u0308": entry | {"speaker": "d"}}
+    (tmp_path / "m.json").write_text(json.dumps(entries))
+    told = {u.id: u.speaker for u in read_manifest(tmp_path / "m.json", corpus)}
+    assert told == dict.fromkeys("ab", "J\u00fcrgen") | dict.fromkeys(
+        ("c\u0308", "d", "\u00eb"), "d"
+    )
+    entries["d"] |= {"duration": 0.0}
+    (tmp_path / "m.json").write_text(json.dumps(entries))
+    with pytest.raises(ValueError, match=r"utterance d: duration 0.0 s is not above 0"):
+        read_manifest(tmp_path / "m.json", corpus)
