@@ -91,7 +91,12 @@ def encoders(found):
             continue
         if row["who"] == "wrapper":
             wrappers[key] = row
-        wrapper = wrappers.get(key, row)
+        shares = ["–"] * 3
+        if row["who"] != "ours_checkpointed":  # measured in another run
+            shares = [
+                f"{row[what] / wrappers.get(key, row)[what]:.2f}"
+                for what in ("seconds", "processor_seconds", "megabytes")
+            ]
         rows.append(
             [
                 row["encoder"],
@@ -100,9 +105,7 @@ def encoders(found):
                 row["who"].replace("_", " "),
                 f"{row['seconds']:.2f}",
                 f"{row['megabytes']:.0f}",
-                f"{row['seconds'] / wrapper['seconds']:.2f}",
-                f"{row['processor_seconds'] / wrapper['processor_seconds']:.2f}",
-                f"{row['megabytes'] / wrapper['megabytes']:.2f}",
+                *shares,
             ]
         )
     titles = ["encoder", "lengths", "precision", "who", "s", "MB"]
