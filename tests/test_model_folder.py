@@ -347,7 +347,7 @@ def set_source(value):
             "suppress_tokens has 10000 values",
         ),
         # Shapes and values that fit neither the weights nor each other.
-        (set_source(WHISPER | {"num_mel_bins": 90_000}), "have 201 frequencies only"),
+        (set_source(WHISPER | {"num_mel_bins": 90_000}), "at most the 201 frequencies"),
         (set_source(WHISPER | {"d_model": 32}), "has shape .* model.json says"),
         (set_source(WHISPER | {"encoder_layers": 1}), "cannot build the backbone"),
         (set_source(WHISPER | {"encoder_layers": 3}), "missing tensors: encoder"),

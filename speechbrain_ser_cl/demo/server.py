@@ -152,6 +152,7 @@ class DemoServer(socketserver.ThreadingTCPServer):
         self.one_at_a_time = threading.Lock()
         self.uploads = threading.BoundedSemaphore(MOST_UPLOADS)
         self._closing = threading.Event()
+        self._handlers: set[threading.Thread] = set()
         self._hook = recognizer.model.register_forward_pre_hook(self._go_on)
         self.pages = _pages(recognizer, name, most_bytes)
         try:
@@ -161,11 +162,24 @@ class DemoServer(socketserver.ThreadingTCPServer):
         self.url = f"http://{HOST}:{self.server_address[1]}/"
 
     def server_close(self) -> None:
-        """Stops the current file at its next batch; Python cannot interrupt torch."""
+        """Stops all files at their next batch; Python cannot interrupt torch."""
         super().server_close()
         self._closing.set()
-        self.one_at_a_time.acquire()  # no other file starts
+        with self.one_at_a_time:
+            pass
+        # A thread that ends in torch after Python would abort the process.
+        for thread in list(self._handlers):
+            thread.join(5)
         self._hook.remove()
+
+    def process_request_thread(self, request: Any, client_address: object) -> None:
+        """Answers a request in a thread that ``server_close`` waits for."""
+        thread = threading.current_thread()
+        self._handlers.add(thread)
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._handlers.discard(thread)
 
     def _go_on(self, *_: object) -> None:
         """Raises an error before a batch if the server is closed."""
