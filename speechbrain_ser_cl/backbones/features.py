@@ -263,21 +263,23 @@ class Functionals(nn.Module):
         if lengths is None:
             lengths = torch.ones(len(wavs), device=wavs.device)
         counts = valid_counts(lengths, wavs.shape[1]).tolist()
-        rows = []
-        for i, (wav, count) in enumerate(
-            zip(wavs.detach().float(), counts, strict=True)
-        ):
-            row = self.of_utterance(wav[:count])
-            if row is None or not row.isfinite().all():
-                raise ValueError(
-                    f"{name} finds no functionals of utterance {i} of the batch, "
-                    f"{count} samples: leave it out"
-                )
-            rows.append(row)
-        return torch.stack(rows).to(wavs.device)
+        x = self.to_device(wavs.detach().float())
+        rows = [self.of_utterance(x[i, :count]) for i, count in enumerate(counts)]
+        found = torch.stack(rows)
+        broken = (~found.isfinite().all(dim=1)).nonzero().flatten().tolist()
+        if broken:
+            raise ValueError(
+                f"{name} finds no functionals of utterance {broken[0]} of the batch, "
+                f"{counts[broken[0]]} samples: leave it out"
+            )
+        return found.to(wavs.device)
 
-    def of_utterance(self, wav: Tensor) -> Tensor | None:
-        """Computes the functionals of one waveform (T,); None if it has none."""
+    def to_device(self, wavs: Tensor) -> Tensor:
+        """Moves a batch to where the functionals are computed."""
+        return wavs
+
+    def of_utterance(self, wav: Tensor) -> Tensor:
+        """Computes the functionals of one waveform (T,); NaN if it has none."""
         raise NotImplementedError
 
 
@@ -295,8 +297,12 @@ class EGeMAPS(Functionals):
     output_size = 88
 
     @override
+    def to_device(self, wavs: Tensor) -> Tensor:
+        return wavs.cpu()
+
+    @override
     def of_utterance(self, wav: Tensor) -> Tensor:
-        table = _smile().process_signal(wav.cpu().numpy(), SAMPLE_RATE)
+        table = _smile().process_signal(wav.numpy(), SAMPLE_RATE)
         return torch.from_numpy(table.to_numpy(dtype="float32")[0].copy())
 
     @staticmethod
@@ -357,10 +363,10 @@ class VocalFunctionals(Functionals):
     _quantiles = (0.2, 0.5, 0.8)
 
     @override
-    def of_utterance(self, wav: Tensor) -> Tensor | None:
+    def of_utterance(self, wav: Tensor) -> Tensor:
         vocal = _vocal_features().to(wav.device)
         if len(wav) < vocal.window_samples:
-            return None
+            return wav.new_full((self.output_size,), torch.nan)
         with torch.no_grad():
             frames = vocal(wav[None])[0]
         std, mean = torch.std_mean(frames, dim=0, correction=0)

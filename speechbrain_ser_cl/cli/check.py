@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from speechbrain_ser_cl.cli.completion import registered_names
-from speechbrain_ser_cl.cli.probe import advice, corpus_entry
+from speechbrain_ser_cl.cli.probe import corpus_entry, corpus_hint
 from speechbrain_ser_cl.cli.train import find_recipes, hparams_file
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.more:
             raise ValueError(f"not known with a folder: {' '.join(arguments.more)}")
         folder = Path(arguments.what)
-        with advice(arguments.corpus):
+        with corpus_hint(arguments.corpus):
             report = _of_corpus(*corpus_entry(folder, arguments.corpus, None))
     else:
         report = _of_recipe(hparams_file(arguments.what), arguments.more)

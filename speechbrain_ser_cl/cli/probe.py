@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
         normalisations=arguments.normalisations,
     )
     name, entry = corpus_entry(arguments.folder, arguments.corpus, arguments.table)
-    with advice(arguments.corpus):
+    with corpus_hint(arguments.corpus):
         utterances = read_corpus(name, entry)
     emotions = sorted({utterance.emotion for utterance in utterances})
     emotion_map = {emotion: [emotion] for emotion in emotions}
@@ -138,7 +138,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def advice(corpus: str | None) -> Iterator[None]:
+def corpus_hint(corpus: str | None) -> Iterator[None]:
     """Adds to errors of a corpus without a name that it may have one."""
     from speechbrain_ser_cl.corpora import CorpusError
 

@@ -6,7 +6,6 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,7 +176,8 @@ def _in_subfolders(disk: _Disk, names: Sequence[str], where: str) -> dict[str, s
                 f"{disk.root / files[1]}; set folder to that of its files"
             )
     moved = {name: files[0] for name, files in found.items() if files}
-    for name, file in islice(moved.items(), 1):
+    if moved:
+        name, file = next(iter(moved.items()))
         logger.warning(
             "%s: its files are in subfolders: %s is %s", where, name, disk.root / file
         )

@@ -166,7 +166,7 @@ class DemoServer(socketserver.ThreadingTCPServer):
         super().server_close()
         self._closing.set()
         with self.one_at_a_time:
-            pass
+            pass  # the current batch has ended, however long it took
         # A thread that ends in torch after Python would abort the process.
         for thread in list(self._handlers):
             thread.join(5)

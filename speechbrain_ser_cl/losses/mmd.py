@@ -6,15 +6,13 @@ import torch
 from torch import Tensor
 
 from speechbrain_ser_cl.losses.base import (
+    IN_CACHE,
     DomainLoss,
     check_above_zero,
     closed_form,
     needs_gradient,
 )
 from speechbrain_ser_cl.registry import LOSSES
-
-# Number of distances in memory at once, so that they stay in a processor's cache.
-_TILE = 2**16
 
 
 @LOSSES.register("mmd")
@@ -72,10 +70,10 @@ class MMDLoss(DomainLoss):
         both = torch.cat([source, target])
         needed = needs_gradient(both)
         with torch.no_grad():
-            total, gradient = self._compare(both, len(source), needed)
+            total, gradient = self._with_gradient(both, len(source), needed)
         return closed_form(total, 1, [gradient] if needed else [], [both])
 
-    def _compare(
+    def _with_gradient(
         self, both: Tensor, n_source: int, needed: bool
     ) -> tuple[Tensor, Tensor]:
         """Computes the loss and its gradient, some rows at a time."""
@@ -91,7 +89,8 @@ class MMDLoss(DomainLoss):
         lengths = z.square().sum(dim=1, keepdim=True)
         signed = torch.cat([sign, sign * z], dim=1)
         total, gradient = z.new_zeros(()), torch.empty_like(z)
-        for first in range(0, number, few := max(1, _TILE // number)):
+        few = max(1, IN_CACHE // (4 * number))  # four matrices at once
+        for first in range(0, number, few):
             part = slice(first, first + few)
             squared = torch.addmm(lengths.T, z[part], z.T, alpha=-2)
             squared = squared.add_(lengths[part]).clamp_(min=0)
