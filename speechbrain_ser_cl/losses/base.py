@@ -139,10 +139,12 @@ def check_classes(labels: Tensor, number: int, of: str = "embeddings") -> Tensor
 _NO_CHANGE = nullcontext()
 
 
-def full_precision(device: torch.device) -> AbstractContextManager[None]:
-    """Returns a context without autocast."""
-    if torch.is_autocast_enabled(device.type):
-        off: AbstractContextManager[None] = torch.autocast(device.type, enabled=False)
+def full_precision(z: Tensor) -> AbstractContextManager[None]:
+    """Returns a context without autocast on a tensor's device."""
+    # A device's type takes as long as a small operation.
+    kind = "cpu" if z.is_cpu else z.device.type
+    if torch.is_autocast_enabled(kind):
+        off: AbstractContextManager[None] = torch.autocast(kind, enabled=False)
         return off
     return _NO_CHANGE
 
@@ -480,7 +482,7 @@ class PairLoss(nn.Module):
                     f"embeddings, found shape {tuple(anchors.shape)}"
                 )
             rows.append(anchors)
-        with full_precision(device):
+        with full_precision(embeddings):
             (z,) = widen(embeddings)
             broken = None
             if known is not None:
@@ -784,7 +786,7 @@ class ViewLoss(nn.Module):
                 f"{type(self).__name__} expects two views of the same shape (N, D), "
                 f"found {tuple(z_a.shape)} and {tuple(z_b.shape)}"
             )
-        with full_precision(z_a.device):
+        with full_precision(z_a):
             views = widen(z_a, z_b)
             if self.normalize:
                 views = tuple(unit(z) for z in views)
@@ -836,7 +838,7 @@ class DomainLoss(nn.Module):
         """
         check_pair("source and target", source, target)
         check_not_empty("source and target", source, target)
-        with full_precision(source.device):
+        with full_precision(source):
             return self.compare(*widen(source, target))
 
     def compare(self, source: Tensor, target: Tensor) -> Tensor:
@@ -935,9 +937,9 @@ class LogitLoss(nn.Module):
         """
         check_embeddings("logits", logits)
         check_not_empty("logits", logits)
-        device = logits.device
-        labels, known = self.checked(as_tensor("labels", labels, device), logits)
-        with full_precision(device):
+        labels = as_tensor("labels", labels, logits.device)
+        labels, known = self.checked(labels, logits)
+        with full_precision(logits):
             (x,) = widen(logits)
             return self.mean_loss(x, labels, known)
 

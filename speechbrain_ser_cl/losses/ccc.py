@@ -115,7 +115,7 @@ class CCCLoss(nn.Module):
         size = targets.shape[1]
         if self.weights is not None and len(self.weights) != size:
             raise ValueError(f"{len(self.weights)} weights but {size} dimensions")
-        with full_precision(predictions.device):
+        with full_precision(predictions):
             (x,) = widen(predictions)
             y = targets.detach().to(x.dtype)
             if self.gather:

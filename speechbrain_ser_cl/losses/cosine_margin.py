@@ -98,7 +98,7 @@ class CosineMarginLoss(nn.Module):
             is odd.
         """
         check_pair("positives and negatives", positives, negatives)
-        with full_precision(positives.device):
+        with full_precision(positives):
             positives, negatives = widen(positives, negatives)
             if self.gather:
                 (positives,) = gather_rows(positives)

@@ -375,6 +375,20 @@ def test_the_special_cases_are_cross_entropy():
     assert value == 0 and gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0, 3.5])
+def test_focal_loss_of_any_gamma(gamma):
+    loss, x = losses.FocalLoss(gamma), embeddings(7, 3)
+    p = x.softmax(1)[range(7), CLASSES]
+    torch.testing.assert_close(loss(x, CLASSES), (-((1 - p) ** gamma) * p.log()).mean())
+    assert torch.autograd.gradcheck(lambda x: loss(x, CLASSES), x)
+    assert torch.autograd.gradgradcheck(lambda x: loss(x, CLASSES), x)
+    certain = torch.tensor([[1000.0, 0, 0], [0, -torch.inf, 0]], requires_grad=True)
+    value, gradient = with_gradient(loss, certain, [0, 2])
+    # Probability 1 in the first row, and 0.5 in the second, where one class has 0.
+    assert value.item() == pytest.approx(0.5**gamma * math.log(2) / 2, rel=1e-6)
+    assert gradient.isfinite().all() and not gradient[0].any()
+
+
 def test_ccc_of_constants_is_zero_and_of_part_of_a_column():
     loss, y = losses.CCCLoss(), VALUES.clone()
     x = torch.full_like(y, 2.0).requires_grad_()
