@@ -23,6 +23,7 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 # which take time on a GPU but hardly on a CPU. The number for GPUs is an estimate for
 # wav2vec2-base: 750 launches of 5 µs, 2 µs per frame.
 _GROUP_COST = {"cpu": 10, "cuda": 2000}
+_N_LEVELS = 2**16  # of the probability of dropout on a CPU
 
 
 def uncompiled(function: _Function) -> _Function:
@@ -80,14 +81,18 @@ def dropout(x: Tensor, p: float, training: bool = True) -> Tensor:
     """
     if not training or p == 0:
         return x
-    n_levels = 2**16
-    level = round(p * n_levels)
-    if not x.is_cpu or torch.compiler.is_compiling() or level in (0, n_levels):
+    level = round(p * _N_LEVELS)
+    if not x.is_cpu or torch.compiler.is_compiling() or level in (0, _N_LEVELS):
         return F.dropout(x, p)
+    x = x.masked_fill(_drawn(x, level), 0)
+    return x.mul_(_N_LEVELS / (_N_LEVELS - level))
+
+
+def _drawn(x: Tensor, level: int) -> Tensor:
+    """Draws elements with probability level / 65536."""
     bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     bits = bits.view(torch.int16)[: x.numel()].view(x.shape)
-    x = x.masked_fill(bits < level - n_levels // 2, 0)
-    return x.mul_(n_levels / (n_levels - level))
+    return bits <= level - _N_LEVELS // 2 - 1
 
 
 def masked_group_norm(x: Tensor, counts: Tensor, norm: nn.GroupNorm) -> Tensor:
@@ -365,6 +370,8 @@ class _Attention(torch.autograd.Function):
     ) -> Tensor:
         """Attends (n, H, t, d), with a bias of the scores and a mask of valid keys."""
         with torch.autocast("cpu", enabled=False):
+            # Products would copy them in both passes.
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
             scores = (q * q.shape[-1] ** -0.5) @ k.mT
             if added is not None:
                 scores += added
@@ -373,15 +380,15 @@ class _Attention(torch.autograd.Function):
             weights = kept = scores.softmax(-1)
             dropped = None
             ctx.factor = 1.0
-            if p > 0:
-                p = round(p * 2**16) / 2**16  # as in dropout
-                ctx.factor = 1 / (1 - p) if p < 1 else 0.0
-                kept = dropout(weights, p)
-                dropped = kept == 0
+            level = round(p * _N_LEVELS)  # as in dropout
+            if level > 0:
+                dropped = _drawn(weights, level)
+                kept = weights.masked_fill(dropped, 0)
+                ctx.factor = _N_LEVELS / (_N_LEVELS - level) if level < _N_LEVELS else 0
             ctx.save_for_backward(q, k, v, weights, dropped)
             ctx.gated = added is not None
             attended: Tensor = kept @ v
-            return attended
+            return attended.mul_(ctx.factor) if level > 0 else attended
 
     @staticmethod
     @once_differentiable
