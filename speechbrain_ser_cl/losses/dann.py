@@ -1,5 +1,7 @@
 """Domain-adversarial training: a domain classifier behind a gradient reversal."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,9 +95,17 @@ class DomainAdversarialLoss(DomainLoss):
         torch.Tensor
             A scalar in [0, 1).
         """
+        return torch.as_tensor(self._reversal(), device=self.step.device)
+
+    def _reversal(self) -> float | Tensor:
+        """Returns the current lambda, on a CPU as a number."""
         half = self.gamma / 2
-        # = 2 / (1 + exp(-2 x)) - 1
-        return (self.step * (half / self.steps)).clamp_(max=half).tanh_()
+        per_step = half / self.steps
+        # tanh(x) = 2 / (1 + exp(-2 x)) - 1
+        if self.step.is_cpu and not torch.compiler.is_compiling():
+            return math.tanh(min(self.step.item() * per_step, half))
+        # Reading the step would wait for a GPU.
+        return (self.step * per_step).clamp_(max=half).tanh_()
 
     def compare(self, source: Tensor, target: Tensor) -> Tensor:
         """Computes the classifier's loss, and counts the step in training mode."""
@@ -104,7 +114,9 @@ class DomainAdversarialLoss(DomainLoss):
         both = torch.cat([source, target]).to(first.weight.dtype)
         # Interpolates from the embeddings to themselves: the values stay (infinity
         # becomes NaN), and the gradient is multiplied by the weight.
-        weight = self.reversal().neg_().to(both.dtype)
+        weight = -self._reversal()
+        if isinstance(weight, Tensor):
+            weight = weight.to(both.dtype)
         both = torch.lerp(both.detach(), both, weight)
         # For a small batch, calling the modules would take most of the time.
         hidden = F.linear(both, first.weight, first.bias).relu_()
