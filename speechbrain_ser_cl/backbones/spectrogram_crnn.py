@@ -186,7 +186,9 @@ class _Put(torch.autograd.Function):
         """Writes M rows to N: (F, M, C) to (F, N, C)."""
         ctx.rows = rows
         whole = x.new_zeros(len(x), count, x.shape[2])
-        return whole.index_copy_(1, rows, x)
+        whole.index_copy_(1, rows, x)
+        # Compiled, a tensor that was changed in place would have a gradient of 0 here.
+        return whole.view(whole.shape)
 
     @staticmethod
     def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, None, None]:

@@ -232,7 +232,8 @@ def scaled_rows(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     z = z / largest
     # At least 1, except for rows of zeros.
     length = torch.linalg.vector_norm(z, dim=1, keepdim=True).clamp_(min=1)
-    return z.div_(length), length, largest
+    # Not in place: compiled, what a Function returns would have a gradient of 0.
+    return z / length, length, largest
 
 
 def scaled_rows_backward(

@@ -1,6 +1,7 @@
 """Domain-adversarial training: a domain classifier behind a gradient reversal."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,9 @@ class DomainAdversarialLoss(DomainLoss):
         # Reading the step would wait for a GPU.
         return (self.step * per_step).clamp_(max=half).tanh_()
 
+    # Compiled, the backward pass would compute lambda again, when the step is counted.
+    _uncompiled_reversal: Callable[..., Tensor] = torch.compiler.disable(reversal)
+
     def compare(self, source: Tensor, target: Tensor) -> Tensor:
         """Computes the classifier's loss, and counts the step in training mode."""
         first, _, last = self.classifier
@@ -114,7 +118,8 @@ class DomainAdversarialLoss(DomainLoss):
         both = torch.cat([source, target]).to(first.weight.dtype)
         # Interpolates from the embeddings to themselves: the values stay (infinity
         # becomes NaN), and the gradient is multiplied by the weight.
-        weight = -self._reversal()
+        compiling = torch.compiler.is_compiling()
+        weight = -(self._uncompiled_reversal() if compiling else self._reversal())
         if isinstance(weight, Tensor):
             weight = weight.to(both.dtype)
         both = torch.lerp(both.detach(), both, weight)

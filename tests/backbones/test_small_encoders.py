@@ -18,6 +18,7 @@ from speechbrain_ser_cl.backbones import (
     VocalMLP,
 )
 from speechbrain_ser_cl.backbones.masked_norm import MaskedBatchNorm
+from speechbrain_ser_cl.backbones.spectrogram_crnn import _Put
 from speechbrain_ser_cl.nnet import MeanPooling, length_mask
 from speechbrain_ser_cl.nnet.heads import ClassifierHead
 from speechbrain_ser_cl.registry import BACKBONES
@@ -146,6 +147,20 @@ class PlainCRNN(nn.Module):
     def forward(self, spectrograms):
         x = self.layers(spectrograms.mT.unsqueeze(1))  # (B, C, F, T)
         return self.transformer(self.gru(x.flatten(1, 2).mT)[0])
+
+
+def test_rows_that_are_put_among_padding_have_a_gradient_when_compiled():
+    rows, x = torch.tensor([0, 2, 3]), torch.randn(2, 3, 4, requires_grad=True)
+
+    def put(x):
+        return _Put.apply(x, rows, 5)
+
+    torch.compiler.reset()
+    y = torch.compile(put, backend="aot_eager")(x)
+    outer = torch.randn(2, 5, 4)
+    y.backward(outer)
+    assert torch.equal(y[:, rows], x) and not y[:, [1, 4]].any()
+    assert torch.equal(x.grad, outer[:, rows])
 
 
 def test_the_crnn_is_the_plain_one():

@@ -118,9 +118,13 @@ def test_autocast_does_not_change_the_value(loss_class):
 @pytest.mark.parametrize("loss_class", ALL)
 def test_can_be_traced_for_compilation(loss_class):
     torch._dynamo.reset()
-    z = random_logits(dtype=torch.float32)
+    z = random_logits(dtype=torch.float32).requires_grad_()
     value = torch.compile(loss_class(), backend="aot_eager")(z)
-    torch.testing.assert_close(value, loss_class()(z))
+    expected = loss_class()(z)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, z), torch.autograd.grad(expected, z)
+    )
 
 
 @pytest.mark.parametrize("loss_class", ALL)

@@ -268,9 +268,13 @@ def test_picklable(name):
 @pytest.mark.parametrize("name", [n for n in HALF if n != "pairwise_both"])
 def test_can_be_traced_for_compilation(name):
     torch._dynamo.reset()
-    z = views(dtype=torch.float32)
+    z = [v.requires_grad_() for v in views(dtype=torch.float32)]
     value = torch.compile(LOSS[name], backend="aot_eager")(*z)
-    torch.testing.assert_close(value, LOSS[name](*z))
+    expected = LOSS[name](*z)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(value, z), torch.autograd.grad(expected, z)
+    )
 
 
 @every_loss
