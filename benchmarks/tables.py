@@ -91,12 +91,10 @@ def encoders(found):
             continue
         if row["who"] == "wrapper":
             wrappers[key] = row
-        shares = ["–"] * 3
-        if row["who"] != "ours_checkpointed":  # measured in another run
-            shares = [
-                f"{row[what] / wrappers.get(key, row)[what]:.2f}"
-                for what in ("seconds", "processor_seconds", "megabytes")
-            ]
+        shares = [
+            f"{row[what] / wrappers.get(key, row)[what]:.2f}"
+            for what in ("seconds", "processor_seconds", "megabytes")
+        ]
         rows.append(
             [
                 row["encoder"],
