@@ -21,10 +21,6 @@ UNKNOWN = -1  # Label of a row whose class is unknown.
 # Number of matrix elements that fit into a processor's cache: 1 MB in float32.
 IN_CACHE = 2**18
 
-# Called with the gradient of log_p, log_p, dim, dtype for log_p = x.log_softmax(dim);
-# returns the gradient of x.
-log_softmax_backward: Callable[..., Tensor] = torch._log_softmax_backward_data
-
 
 def check_above_zero(name: str, value: float) -> None:
     """Raises a ValueError unless a value is a finite number above 0."""

@@ -103,7 +103,7 @@ class DomainAdversarialLoss(DomainLoss):
         half = self.gamma / 2
         per_step = half / self.steps
         # tanh(x) = 2 / (1 + exp(-2 x)) - 1
-        if self.step.is_cpu and not torch.compiler.is_compiling():
+        if self.step.is_cpu:
             return math.tanh(min(self.step.item() * per_step, half))
         # Reading the step would wait for a GPU.
         return (self.step * per_step).clamp_(max=half).tanh_()

@@ -20,7 +20,7 @@ class FocalLoss(ClassLoss):
     with p the softmax of the logits. gamma = 0 is cross-entropy.
 
     Labels are integers (N,), as a tensor or a list. -1 is unknown and left out. Without
-    known labels the loss is 0 with gradient 0. NaN or infinity in a logit gives NaN;
+    known labels the loss is 0 with gradient 0. NaN or +infinity in a logit gives NaN;
     -infinity is a probability of 0.
 
     Arguments

@@ -127,18 +127,19 @@ class MoCoQueue(ViewLoss):
         needed = needs_gradient(z_a)
         with torch.no_grad():
             queue = self.queue
-            here = queue.is_cpu and not torch.compiler.is_compiling()
-            if here:
+            on_cpu = queue.is_cpu and not torch.compiler.is_compiling()
+            if on_cpu:
                 queue = queue[: int(self.filled)]
             queue = queue.to(z_a.dtype)
             scaled = z_a / self.temperature
             # In column 0 the own key, then the queue.
             s = scaled.new_empty(len(keys), 1 + len(queue))
             torch.sum(scaled * keys, dim=1, out=s[:, 0])
-            torch.mm(scaled, queue.T, out=s[:, 1:])
-            if not here:  # Reading the number of keys would wait for a GPU.
+            left_out = scaled.new_zeros(len(queue))
+            if not on_cpu:  # Reading the number of keys would wait for a GPU.
                 empty = torch.arange(size, device=z_a.device) >= self.filled
-                s[:, 1:].masked_fill_(empty, -torch.inf)
+                left_out.masked_fill_(empty, -torch.inf)
+            torch.addmm(left_out, scaled, queue.T, out=s[:, 1:])
             s.sub_(s.amax(dim=1, keepdim=True))
             own = s[:, 0].sum()
             divisor = s.exp_().sum(dim=1, keepdim=True)

@@ -1,18 +1,17 @@
 """Supervised contrastive loss, with the mean outside the logarithm."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from speechbrain_ser_cl.losses.base import (
-    LabelLoss,
-    Tile,
-    check_above_zero,
-    log_softmax_backward,
-)
+from speechbrain_ser_cl.losses.base import LabelLoss, Tile, check_above_zero
 from speechbrain_ser_cl.registry import LOSSES
+
+# Called with the gradient of log_p, log_p, dim, dtype for log_p = x.log_softmax(dim);
+# returns the gradient of x.
+_log_softmax_backward: Callable[..., Tensor] = torch._log_softmax_backward_data
 
 
 @LOSSES.register("supcon")
@@ -129,4 +128,4 @@ def contrast_(s: Tensor, tile: Tile, weights: Tensor) -> tuple[Tensor, Tensor, T
     # Has the effect of -infinity, but 0 times it is 0 instead of NaN.
     log_p = tile.fill_own_(s, torch.finfo(s.dtype).min / 2).log_softmax(dim=1)
     total = torch.linalg.vecdot(weights, log_p).sum()
-    return total, count, log_softmax_backward(weights, log_p, 1, s.dtype)
+    return total, count, _log_softmax_backward(weights, log_p, 1, s.dtype)
