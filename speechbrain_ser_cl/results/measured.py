@@ -111,11 +111,21 @@ def measured_records(place: str | Path) -> dict[str, Record]:
     Raises
     ------
     ValueError
-        If a file is damaged.
+        If a file is damaged, or if two files have a record of the same path.
     """
     place = Path(place)
     paths = [place] if place.is_file() else sorted(place.glob(f"*{SUFFIX}"))
-    return {name: one for path in paths for name, one in read_measured(path).items()}
+    found: dict[str, Record] = {}
+    owner: dict[str, Path] = {}
+    for path in paths:
+        for name, record in read_measured(path).items():
+            if name in found:
+                raise ValueError(
+                    f"{owner[name]} and {path} both have {name}: name one of the files "
+                    "in place of the folder"
+                )
+            found[name], owner[name] = record, path
+    return found
 
 
 def read_measured(path: str | Path) -> dict[str, Record]:

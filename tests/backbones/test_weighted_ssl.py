@@ -359,11 +359,7 @@ SHALLOW |= {"conv_kernel": [10, 8, 8], "conv_stride": [10, 8, 4]}
 
 @pytest.mark.parametrize(
     "config",
-    [
-        EVERY_KIND["wav2vec2-group"] | SHALLOW,
-        EVERY_KIND["wavlm-post"] | SHALLOW,
-        WHISPER | {"encoder_layers": 2},
-    ],
+    [EVERY_KIND["wavlm-post"] | SHALLOW, WHISPER | {"encoder_layers": 2}],
     ids=lambda config: config["model_type"],
 )
 def test_compiled_it_gives_the_same_for_any_batch(config):
@@ -383,17 +379,30 @@ def test_compiled_it_gives_the_same_for_any_batch(config):
             torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_inductor_compiles_training(inductor):
+def test_inductor_trains_like_the_encoder_itself(inductor):
+    """Equal to eager mode, with random masks and dropout of attention weights.
+
+    Dropout of features is off: compiled, it draws other random numbers.
+    """
     torch.compiler.reset()
-    config = waveform_config("wav2vec2", **SHALLOW | {"num_hidden_layers": 1})
+    config = EVERY_KIND["wav2vec2-group"] | SHALLOW
+    config |= {"hidden_dropout": 0.0, "activation_dropout": 0.0, "mask_time_prob": 0.3}
     backbone = build(config).train()
     # For any shape at once; by default it is compiled for the first shape before.
     compiled = torch.compile(backbone, backend=inductor, dynamic=True)
     for counts in [(8000, 5000), (9000, 3000, 8159)]:
-        backbone.zero_grad()
-        compiled(*pad(speech(*counts))).square().mean().backward()
-        gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
-        assert gradients and all(g.isfinite().all() for g in gradients)
+        wavs, lengths = pad(speech(*counts))
+        results = []
+        for run in (backbone, compiled):
+            torch.manual_seed(1)
+            backbone.zero_grad()
+            with torch._inductor.config.patch(fallback_random=True):
+                frames = run(wavs, lengths)
+                frames.square().mean().backward()
+            gradients = [p.grad for p in backbone.parameters() if p.grad is not None]
+            results.append([frames.detach(), *(g.clone() for g in gradients)])
+        for mine, expected in zip(*results, strict=True):
+            torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", GROUP_NORM)

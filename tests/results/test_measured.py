@@ -10,6 +10,7 @@ from speechbrain_ser_cl.results.crossval import CrossValidation, Outcome
 from speechbrain_ser_cl.results.measured import (
     add_measured,
     find_records,
+    measured_records,
     read_measured,
     write_measured,
 )
@@ -102,3 +103,12 @@ def test_other_records_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"history\.json: expected one of results"):
         write_measured(tmp_path / "t.json.gz", {"a/history.json": {}})
     assert not list(tmp_path.iterdir())
+
+
+def test_two_files_with_the_same_record_are_named(tmp_path):
+    records = {"a/alignment.json": {}, "b/alignment.json": {}}
+    write_measured(tmp_path / "one.json.gz", records)
+    write_measured(tmp_path / "two.json.gz", {"b/alignment.json": {"z": 1}})
+    with pytest.raises(ValueError, match=r"one\.json\.gz and .*two\.json\.gz .* b/al"):
+        measured_records(tmp_path)
+    assert measured_records(tmp_path / "one.json.gz") == records
