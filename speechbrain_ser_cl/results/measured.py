@@ -35,12 +35,12 @@ _LARGEST = 2**28  # bytes of JSON
 # Left out: values that follow from others, or that no table shows.
 _LEFT_OUT = {
     "crossval.json": {"results"},
-    "results.json": {"data", "files", "layer_weights"},
+    "results.json": {"data", "files", "layer_weights", "calibration"},
 }
 # Same for the numbers of single runs; ``cost`` contains time and memory.
 _NUMBERS_LEFT_OUT = re.compile(
     r"training_seconds|peak_memory_mb\..*|nonfinite_batches|valid\.macro_f1"
-    r"|probes\.(valid\..*|test\.(svm|classifier)\..*)"
+    r"|calibration\..*|probes\.(valid\..*|test\.(svm|classifier)\..*)"
 )
 # Parts of a run's folder: checkpoints, audio and folds.
 _NOT_SEARCHED = {"save", "data", "splits"}
@@ -167,9 +167,9 @@ def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
         Output file, written whole or not at all.
     records : mapping
         Path of each record, with a name in ``KINDS``, to its contents. Left out are
-        ``data``, ``layer_weights`` and the intervals over utterances of a
-        ``results.json``; of a ``crossval.json`` the ``results``, which follow from its
-        counts, and time, memory and some probes of single runs.
+        ``data``, ``layer_weights``, ``calibration`` and the intervals over utterances
+        of a ``results.json``; of a ``crossval.json`` the ``results``, which follow from
+        its counts, and time, memory, calibration and some probes of single runs.
 
     Raises
     ------
