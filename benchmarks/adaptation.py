@@ -30,6 +30,7 @@ import time
 import zlib
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -54,21 +55,36 @@ YAML = Path(__file__).parents[1] / "recipes/EmoDB_RAVDESS/hparams/multitask_da.y
 COLUMNS = ("encoder", "source", "target", "row", "seed", "uar", "layer", "C", "seconds")
 VIEWS, STEPS, BATCH, HIDDEN, PROJECTION = 4, 300, 64, 256, 128
 WEIGHTS = {"augmentation": 0.1, "contrastive": 0.5, "information_maximization": 0.1}
-# Name to the corpora that are trained on, and the losses beside cross-entropy.
+
+
+class Setting(NamedTuple):
+    """What a row trains on: letters of ``PART``, and weights of losses."""
+
+    corpora: str
+    weights: dict[str, float]
+    labels: bool = True  # False: logistic regression on the last hidden layer
+
+
+def only(*names):
+    """Selects some of the losses."""
+    return {name: WEIGHTS[name] for name in names}
+
+
+# Beside cross-entropy.
 ROWS = {
-    "5 % alone": ("t", ()),
-    "5 % and source": ("st", ()),
-    "5 %, source, 30 % with contrast": ("stu", ("contrastive",)),
-    "5 %, source, 30 % with information maximisation": (
-        "stu",
-        ("information_maximization",),
+    "5 % alone": Setting("t", {}),
+    "5 % and source": Setting("st", {}),
+    "5 %, source, 30 % with contrast": Setting("stu", only("contrastive")),
+    "5 %, source, 30 % with information maximisation": Setting(
+        "stu", only("information_maximization")
     ),
-    "5 %, source, 30 % with augmentation": ("stu", ("augmentation",)),
-    "5 %, source, 30 %, all losses": ("stu", tuple(WEIGHTS)),
-    "5 %, 30 %, all losses, no source": ("tu", tuple(WEIGHTS)),
+    "5 %, source, 30 % with augmentation": Setting("stu", only("augmentation")),
+    "5 %, source, 30 %, all losses": Setting("stu", WEIGHTS),
+    "5 %, 30 %, all losses, no source": Setting("tu", WEIGHTS),
+    "contrast on 35 % without labels, then logistic regression, 5 %": Setting(
+        "tu", only("contrastive"), labels=False
+    ),
 }
-# Contrast without any label, then logistic regression on its last hidden layer.
-APART = "contrast on 35 % without labels, then logistic regression, 5 %"
 PROBES = {
     "logistic regression, 5 % alone": "t",
     "logistic regression, 5 % and source": "st",
@@ -136,25 +152,25 @@ class Network(nn.Module):
         return F.dropout(self.body(x), 0.3, self.training)
 
 
-def objective(network, x, kinds, labels, active):
+def objective(network, x, kinds, labels, weights):
     """Computes the weighted losses of two views (2 N rows) of a batch."""
     h = network(x)
     logits, total = network.head(h), 0.0
     if labels is not None:  # eq. 2
         total = F.cross_entropy(logits, labels.repeat(2))
-    if "contrastive" in active:  # eq. 4
+    if weights.get("contrastive"):  # eq. 4
         z = network.projection(h).chunk(2)
-        total = total + WEIGHTS["contrastive"] * losses.InfoNCELoss(0.1)(*z)
-    if "information_maximization" in active:  # eq. 5
+        total = total + weights["contrastive"] * losses.InfoNCELoss(0.1)(*z)
+    if weights.get("information_maximization"):  # eq. 5
         entropy = losses.InformationMaximizationLoss()(logits)
-        total = total + WEIGHTS["information_maximization"] * entropy
-    if "augmentation" in active:  # eq. 6
+        total = total + weights["information_maximization"] * entropy
+    if weights.get("augmentation"):  # eq. 6
         kind = F.cross_entropy(network.kind(h), kinds)
-        total = total + WEIGHTS["augmentation"] * kind
+        total = total + weights["augmentation"] * kind
     return total
 
 
-def train(parts, active, classes, seed):
+def train(parts, weights, classes, seed):
     """Trains on each corpus' (views, mixtures, labels or None), a batch of each."""
     torch.manual_seed(seed)
     network = Network(parts[0][0].shape[-1], classes)
@@ -163,14 +179,14 @@ def train(parts, active, classes, seed):
     for _ in range(STEPS):
         total = 0.0
         for x, kinds, labels in parts:
-            if labels is None and not active:
+            if labels is None and not any(weights.values()):
                 continue
             rows = torch.randperm(len(x))[:BATCH]
             pair = torch.rand(len(rows), VIEWS).argsort(1)[:, :2].T
             two = torch.cat([x[rows, view] for view in pair])
             kind = torch.cat([kinds[rows, view] for view in pair])
             own = None if labels is None else labels[rows]
-            total = total + objective(network, two, kind, own, active)
+            total = total + objective(network, two, kind, own, weights)
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
@@ -223,38 +239,38 @@ class Draw:
         parts = {"train": trained, "test": self.parts["target_test"]}
         return LinearProbe().run(features, parts, self.classes)
 
-    def network(self, row, features, views, layer):
-        """Trains a row's network; returns it, and its standardised input of a part."""
-        which, active = ROWS.get(row, ("tu", ("contrastive",)))
+    def network(self, setting, features, views, layer):
+        """Trains a network; returns it, and its standardised input of a part."""
 
         def clean(part):
             ids = [item.utterance.id for item in self.parts[part]]
             return features.matrix(ids, layer, "statistics")
 
         trained = []
-        target = [clean(PART[key]) for key in which if key in "tu"]
+        target = [clean(PART[key]) for key in setting.corpora if key in "tu"]
         by = {"s": standardiser(clean("source_train"))}
         by |= dict.fromkeys("tu", standardiser(np.concatenate(target)))
-        for key in which:
+        for key in setting.corpora:
             x, kinds = views.matrix(self.parts[PART[key]], layer)
             mean, std = map(torch.from_numpy, by[key])
-            labels = None if key == "u" or row == APART else self.labels(PART[key])
+            given_labels = setting.labels and key != "u"
+            labels = self.labels(PART[key]) if given_labels else None
             trained.append(((x - mean) / std, kinds, labels))
 
         def given(part):
             mean, std = by[part[0]]
             return torch.from_numpy((clean(part) - mean) / std)
 
-        return train(trained, active, len(self.classes), self.seed), given
+        return train(trained, setting.weights, len(self.classes), self.seed), given
 
     @torch.no_grad()
-    def measure(self, row, features, views, layer, C):
-        """Returns UAR of a row on the test part."""
+    def measure(self, setting, features, views, layer, C):
+        """Returns the UAR on the test part."""
         with torch.enable_grad():
-            network, given = self.network(row, features, views, layer)
+            network, given = self.network(setting, features, views, layer)
         h = {part: network(given(part)) for part in ("target_train", "target_test")}
         logits = network.head(h["target_test"]).numpy()
-        if row == APART:
+        if not setting.labels:
             mean, std = standardiser(h["target_train"].numpy())
             known = self.labels("target_train").numpy()
             x = (h["target_train"].numpy() - mean) / std
@@ -323,7 +339,7 @@ def main():
     found = read()
     for features, views, draw in draws(__doc__):
         layer, C = None, None
-        rows = [*PROBES, *ROWS, APART, "recognised"]
+        rows = [*PROBES, *ROWS, "recognised"]
         for row in tqdm(rows, f"{draw.names}, seed {draw.seed}", leave=False):
             key = (features.name, *draw.names, row, draw.seed)
             if key in found:
@@ -338,7 +354,7 @@ def main():
             elif row == "recognised":
                 value = draw.recognised(views, layer)
             else:
-                value = draw.measure(row, features, views, layer, C)
+                value = draw.measure(ROWS[row], features, views, layer, C)
             seconds = round(time.process_time() - begin, 1)
             found[key] = [*key, round(value, 4), layer, C, seconds]
             write(list(found.values()))

@@ -34,7 +34,7 @@ LAYER = "logistic regression, 5 % and source"  # whose layer the networks take
 
 @torch.no_grad()
 def trained(draw, *how):
-    """Returns the hidden layer of a row's network and its probabilities, by part."""
+    """Returns the hidden layer of a network and its probabilities, by part."""
     with torch.enable_grad():
         network, given = draw.network(*how)
     parts = ("target_test", "target_unlabelled", "source_valid")
@@ -77,10 +77,9 @@ def main():
     for features, views, draw in adaptation.draws(__doc__):
         place = (features.name, *draw.names)
         layer = known[(*place, LAYER, draw.seed)][6]
-        for row in tqdm(
-            adaptation.ROWS, f"{draw.names}, seed {draw.seed}", leave=False
-        ):
-            found = scores(draw, row, features, views, layer)
+        rows = {name: one for name, one in adaptation.ROWS.items() if one.labels}
+        for row in tqdm(rows, f"{draw.names}, seed {draw.seed}", leave=False):
+            found = scores(draw, rows[row], features, views, layer)
             told = {k: round(float(v), 4) for k, v in found.items()}
             of = (*place, row, draw.seed)
             run = dict(zip(adaptation.COLUMNS, of, strict=False))

@@ -30,7 +30,8 @@ FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"
 OWN_CORPUS = FOLDER.parent / "recipes" / "own_corpus" / "README.md"
 DOCS = FOLDER.parent / "docs"
-PAGES = (README, DOCS / "which_loss.md", DOCS / "bench.md", OWN_CORPUS)
+WRITTEN = ("which_loss.md", "bench.md", "adaptation.md")
+PAGES = (README, *(DOCS / name for name in WRITTEN), OWN_CORPUS)
 KEYS = ("features", "train")  # of a cell of ser-cl bench
 BLOCK = re.compile(r"(<!-- (\w+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
 
@@ -549,6 +550,46 @@ def gained(own, rivals):
     }
 
 
+def adaptation_weights(found):
+    """Table of UAR by the weights of the losses, beside those of the recipe."""
+    names = found["columns"][4:-1]
+    usual = tuple(found["weights"][name] for name in names)
+    by_pair, encoders = {}, set()
+    for encoder, source, target, seed, *weights, uar in found["runs"]:
+        own = by_pair.setdefault(f"{source} → {target}", {})
+        own.setdefault(tuple(weights), {})[seed] = 100 * uar
+        encoders.add(encoder)
+    titles, cells = [], {}
+    for pair, own in by_pair.items():
+        counts = " or ".join(sorted({str(len(seeds)) for seeds in own.values()}))
+        titles.append(f"{pair}, {counts} draws")
+        gains = gained(own, {weights: usual for weights in own if weights != usual})
+        for weights, seeds in own.items():
+            told = f"{mean_of(seeds):.1f}"
+            if weights in gains:
+                told += f" ({gains[weights]})"
+            cells.setdefault(weights, {})[pair] = told
+
+    def place(weights):
+        """Sorts by the weight that is not the recipe's, then by its value."""
+        return [(x != y, x) for x, y in zip(weights, usual, strict=True)]
+
+    rows = [
+        [
+            *map("{:g}".format, weights),
+            *(cells[weights].get(pair, "not run here") for pair in by_pair),
+        ]
+        for weights in sorted(cells, key=place)
+    ]
+    titles = [f"λ {name.replace('_', ' ')}" for name in names] + titles
+    about = (
+        f"{', '.join(sorted(encoders))}, frozen; UAR %. In brackets points above the "
+        "first row, the recipe's weights, and p of a paired t-test over draws, Holm's "
+        "correction over the rows."
+    )
+    return [*table(titles, rows), "", about]
+
+
 def spread(values):
     """Returns the standard deviation of some values; 0 for one."""
     values = list(values)
@@ -768,6 +809,7 @@ TABLES = {
     "without_labels": without_labels,
     "adaptation": adaptation,
     "adaptation_why": adaptation_why,
+    "adaptation_weights": adaptation_weights,
     "loss_zoo": loss_zoo,
     "heads": heads,
     "frozen": frozen,
