@@ -89,6 +89,8 @@ PROBES = {
     "logistic regression, 5 % alone": "t",
     "logistic regression, 5 % and source": "st",
 }
+LAYER = "logistic regression, 5 % and source"  # whose layer the networks take
+ABOUT = {"views": VIEWS, "steps": STEPS, "weights": WEIGHTS, "columns": COLUMNS}
 PART = {"s": "source_train", "t": "target_train", "u": "target_unlabelled"}
 
 
@@ -253,8 +255,8 @@ class Draw:
         for key in setting.corpora:
             x, kinds = views.matrix(self.parts[PART[key]], layer)
             mean, std = map(torch.from_numpy, by[key])
-            given_labels = setting.labels and key != "u"
-            labels = self.labels(PART[key]) if given_labels else None
+            labelled = setting.labels and key != "u"
+            labels = self.labels(PART[key]) if labelled else None
             trained.append(((x - mean) / std, kinds, labels))
 
         def given(part):
@@ -290,20 +292,17 @@ class Draw:
         return float((owner[nearest] == owner).float().mean())
 
 
-def write(rows):
-    """Writes all results, one per line."""
+def write(path, name, rows, **about):
+    """Writes all results, one per line, after what is told about them."""
     about = {
         "date": datetime.now(timezone.utc).date().isoformat(),
         "versions": {"torch": torch.__version__},
-        "views": VIEWS,
-        "steps": STEPS,
-        "weights": WEIGHTS,
-        "columns": COLUMNS,
+        **about,
     }
     lines = ",\n".join(json.dumps(row) for row in sorted(rows))
-    with replacing(RESULTS) as part:
+    with replacing(path) as part:
         part.write_text(
-            f'{json.dumps(about)[:-1]},\n"rows": [\n{lines}\n]}}\n', encoding="utf-8"
+            f'{json.dumps(about)[:-1]},\n"{name}": [\n{lines}\n]}}\n', encoding="utf-8"
         )
 
 
@@ -357,7 +356,7 @@ def main():
                 value = draw.measure(ROWS[row], features, views, layer, C)
             seconds = round(time.process_time() - begin, 1)
             found[key] = [*key, round(value, 4), layer, C, seconds]
-            write(list(found.values()))
+            write(RESULTS, "rows", found.values(), **ABOUT)
             print(json.dumps(found[key]), flush=True)
 
 

@@ -6,7 +6,7 @@ The networks of benchmarks/adaptation.py again, on 5 % of the target with labels
 others as in the recipe. The values are those of lambdas.yaml in recipes/EmoDB_RAVDESS.
 No weight is chosen here: the figures are of test parts.
 
-> python benchmarks/adaptation_weights.py --encoders whisper-base --seeds $(seq 0 9) \
+> python benchmarks/adaptation_weights.py --encoders whisper-base --seeds $(seq 0 4) \
       --pairs emodb=EmoDB:ravdess=RAVDESS
 
 Authors
@@ -14,14 +14,10 @@ Authors
 """
 
 import json
-from datetime import datetime, timezone
 from pathlib import Path
 
 import adaptation
-import torch
 from tqdm import tqdm
-
-from speechbrain_ser_cl.utils.files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "adaptation_weights.json"
 VALUES = {
@@ -29,7 +25,6 @@ VALUES = {
     "contrastive": (0.0, 0.1, 0.25, 0.5, 1.0, 2.0),
     "information_maximization": (0.0, 0.03, 0.1, 0.3, 0.5, 1.0),
 }
-LAYER = "logistic regression, 5 % and source"  # whose layer the networks take
 
 
 def rows():
@@ -48,7 +43,7 @@ def main():
     found = {tuple(run[:-1]): run for run in runs}
     for features, views, draw in adaptation.draws(__doc__):
         place = (features.name, *draw.names)
-        *_, layer, C, _ = known[(*place, LAYER, draw.seed)]
+        *_, layer, C, _ = known[(*place, adaptation.LAYER, draw.seed)]
         about = f"{draw.names}, seed {draw.seed}"
         for weights in tqdm(list(rows()), about, leave=False):
             key = (*place, draw.seed, *(weights[name] for name in VALUES))
@@ -56,17 +51,13 @@ def main():
                 setting = adaptation.Setting("tu", weights)
                 uar = draw.measure(setting, features, views, layer, C)
                 found[key] = [*key, round(uar, 4)]
-        head = {
-            "date": datetime.now(timezone.utc).date().isoformat(),
-            "versions": {"torch": torch.__version__},
-            "weights": adaptation.WEIGHTS,
-            "columns": ["encoder", "source", "target", "seed", *VALUES, "uar"],
-        }
-        lines = ",\n".join(json.dumps(run) for run in sorted(found.values()))
-        with replacing(RESULTS) as part:
-            part.write_text(
-                f'{json.dumps(head)[:-1]},\n"runs": [\n{lines}\n]}}\n', encoding="utf-8"
-            )
+        adaptation.write(
+            RESULTS,
+            "runs",
+            found.values(),
+            weights=adaptation.WEIGHTS,
+            columns=["encoder", "source", "target", "seed", *VALUES, "uar"],
+        )
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ from speechbrain_ser_cl.metrics.without_labels import criteria
 from speechbrain_ser_cl.utils.files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "adaptation_why.json"
-LAYER = "logistic regression, 5 % and source"  # whose layer the networks take
 
 
 @torch.no_grad()
@@ -76,7 +75,7 @@ def main():
     about = {"date": datetime.now(timezone.utc).date().isoformat(), "runs": []}
     for features, views, draw in adaptation.draws(__doc__):
         place = (features.name, *draw.names)
-        layer = known[(*place, LAYER, draw.seed)][6]
+        layer = known[(*place, adaptation.LAYER, draw.seed)][6]
         rows = {name: one for name, one in adaptation.ROWS.items() if one.labels}
         for row in tqdm(rows, f"{draw.names}, seed {draw.seed}", leave=False):
             found = scores(draw, rows[row], features, views, layer)
