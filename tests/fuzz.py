@@ -229,7 +229,7 @@ def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]
     write_few_labels(folder / "few_labels.json", views, 0, 1, rows)
     write_alignment(folder / "alignment.json", views, 0, 9, {"m": {"a – b": 0.5}})
     record = json.loads((folder / "crossval.json").read_text())
-    write_measured(folder / "measured.json.gz", {"a/crossval.json": record})
+    write_measured(folder / "measured.json.xz", {"a/crossval.json": record})
     config = {"model_type": "whisper", "d_model": 16, "encoder_layers": 2}
     config |= {"encoder_attention_heads": 2, "encoder_ffn_dim": 32}
     model = EmotionClassifier(
@@ -290,7 +290,7 @@ def sound_files(folder: Path) -> dict[str, tuple[Path, Callable[[Path], object]]
         "crossval_run": (folder / "crossval_run.json", lambda p: read(p, CROSSVAL_RUN)),
         "few_labels": (folder / "few_labels.json", few_labels),
         "alignment": (folder / "alignment.json", alignment_table),
-        "measured": (folder / "measured.json.gz", measured_records),
+        "measured": (folder / "measured.json.xz", measured_records),
         "synthetic": (corpus / "corpus.json", lambda p: read_synthetic(p.parent)),
         "model": (folder / "model" / "model.json", lambda p: read_model(p.parent)),
         "weights": (

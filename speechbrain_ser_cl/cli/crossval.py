@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _measured_file(text: str) -> Path:
-    if not text.endswith(".json.gz"):
-        raise argparse.ArgumentTypeError(f"{text} does not end in .json.gz")
+    if not text.endswith(".json.xz"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .json.xz")
     return Path(text)
 
 
@@ -73,7 +73,7 @@ def add_engine_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--measured",
         type=_measured_file,
-        metavar="FILE.json.gz",
+        metavar="FILE.json.xz",
         help="add the results to this small file, for a README's table",
     )
     add(

@@ -2,18 +2,17 @@
 
 A README's tables are written from the records of runs: ``results.json``,
 ``crossval.json``, ``few_labels.json``, ``alignment.json``. A measured file,
-``<name>.json.gz``, contains copies of them under their paths; ``zcat`` shows it::
+``<name>.json.xz``, contains copies of them under their paths; ``xzcat`` shows it::
 
     {"measured": 2, "records": {
     "labelled/0/results.json": {"seed": 0, "test": {"uar": {"value": 0.76}}},
     "labelled/1/results.json": {"seed": 1, "test": {"uar": {"value": 0.75}}}}}
 """
 
-import gzip
 import json
+import lzma
 import os
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +29,9 @@ from speechbrain_ser_cl.utils.schemas import (
 
 _KINDS = (RESULTS, CROSSVAL, FEW_LABELS, ALIGNMENT)
 KINDS: dict[str, Kind[Any]] = {kind.name: kind for kind in _KINDS}
-SUFFIX = ".json.gz"
+SUFFIX = ".json.xz"
 _LARGEST = 2**28  # bytes of JSON
+_PRESET = 6 | lzma.PRESET_EXTREME
 # Left out: values that follow from others, or that no table shows.
 _LEFT_OUT = {
     "crossval.json": {"results"},
@@ -74,7 +74,7 @@ def find_records(place: str | Path, kind: str) -> Iterator[tuple[Path, Record]]:
     Example
     -------
     >>> folder = getfixture("tmp_path")
-    >>> write_measured(folder / "t.json.gz", {"a/results.json": {"uar": 0.5}})
+    >>> write_measured(folder / "t.json.xz", {"a/results.json": {"uar": 0.5}})
     >>> [(p.parent.name, r) for p, r in find_records(folder, "results.json")]
     [('a', {'uar': 0.5})]
     """
@@ -147,11 +147,11 @@ def read_measured(path: str | Path) -> dict[str, Record]:
         If the file is invalid.
     """
     try:
-        unpacker = zlib.decompressobj(wbits=31)  # of gzip
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LARGEST)
         text = unpacker.decompress(read_bytes(path), _LARGEST)
         if not unpacker.eof:
-            raise zlib.error(f"cut off, or more than {_LARGEST} bytes")
-    except zlib.error as error:
+            raise lzma.LZMAError(f"cut off, or more than {_LARGEST} bytes")
+    except lzma.LZMAError as error:
         raise RecordError(
             f"{path}: not a {MEASURED.name} ({error}). {MEASURED.advice}"
         ) from None
@@ -178,7 +178,7 @@ def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
 
     Example
     -------
-    >>> path = getfixture("tmp_path") / "table.json.gz"
+    >>> path = getfixture("tmp_path") / "table.json.xz"
     >>> runs = [{"seed": 1, "uar": 0.5}, {"seed": 2, "uar": 0.5}]
     >>> records = {f"{k}/results.json": run for k, run in enumerate(runs)}
     >>> write_measured(path, records)
@@ -196,7 +196,7 @@ def write_measured(path: str | Path, records: Mapping[str, Record]) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_bytes(gzip.compress(text.encode(), mtime=0))
+        part.write_bytes(lzma.compress(text.encode(), preset=_PRESET))
 
 
 def add_measured(path: str | Path, records: Mapping[str, Record]) -> None:

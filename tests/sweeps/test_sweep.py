@@ -67,7 +67,7 @@ def whole(tmp_path_factory, given):
         str(file),
         *given,
         "--measured",
-        str(folder / "measured.json.gz"),
+        str(folder / "measured.json.xz"),
     ]
     assert main(command) == 0
     return file, out
@@ -228,7 +228,7 @@ def test_a_readme_takes_the_table_from_copies(whole, capsys):
     file, out = whole
     readme = file.with_name("README.md")
     readme.write_text(
-        "Before\n<!-- sweep: begin noise.yaml folder=measured.json.gz -->\n"
+        "Before\n<!-- sweep: begin noise.yaml folder=measured.json.xz -->\n"
         "<!-- sweep: end -->\nAfter\n"
     )
     assert main(["table", str(readme), "--check"]) == 1
@@ -236,7 +236,7 @@ def test_a_readme_takes_the_table_from_copies(whole, capsys):
     assert main(["table", str(readme), "--check"]) == 0
     assert (out / "noise.md").read_text() in readme.read_text()
     # The whole table without a run.
-    readme.write_text(readme.read_text().replace("=measured.json.gz", "=nowhere"))
+    readme.write_text(readme.read_text().replace("=measured.json.xz", "=nowhere"))
     assert main(["table", str(readme)]) == 0
     told = readme.read_text()
     assert "| as it is | – | – | not run here | 54.70 ± 4.03 |" in told
