@@ -199,9 +199,11 @@ def train(parts, weights, classes, seed):
 class Draw:
     """The parts of one pair of corpora and one seed."""
 
-    def __init__(self, pair, seed, data_folder):
+    def __init__(self, pair, seed, data_folder, shared_emotions=False):
         source, target = (one.split("=", 1) for one in pair.split(":"))
         self.names, self.seed = (source[0], target[0]), seed
+        if shared_emotions:
+            self.names = (source[0], f"{target[0]} (shared emotions)")
         values = {
             "corpora": {
                 "source": {"reader": source[0], "folder": source[1]},
@@ -219,6 +221,7 @@ class Draw:
                 "by": "utterance",
                 "labels": True,
                 "both": True,
+                "shared_emotions": shared_emotions,
             },
             "seed": seed,
             "data_folder": str(data_folder),
@@ -251,7 +254,8 @@ class Draw:
         trained = []
         target = [clean(PART[key]) for key in setting.corpora if key in "tu"]
         by = {"s": standardiser(clean("source_train"))}
-        by |= dict.fromkeys("tu", standardiser(np.concatenate(target)))
+        own = standardiser(np.concatenate(target)) if target else by["s"]
+        by |= dict.fromkeys("tu", own)
         for key in setting.corpora:
             x, kinds = views.matrix(self.parts[PART[key]], layer)
             mean, std = map(torch.from_numpy, by[key])
@@ -311,6 +315,11 @@ def draws(description):
     parser = argparse.ArgumentParser(description=description.splitlines()[0])
     parser.add_argument("--encoders", nargs="+", required=True)
     parser.add_argument("--pairs", nargs="+", required=True, help="source:target")
+    parser.add_argument(
+        "--shared_emotions",
+        action="store_true",
+        help="of the source only the emotions that the target has, too",
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=range(5))
     parser.add_argument("--features", help="where features are kept")
     parser.add_argument("--data", type=Path, default=Path("results/adaptation"))
@@ -321,7 +330,7 @@ def draws(description):
         views = Views(features, options.features)
         for pair in options.pairs:
             for seed in options.seeds:
-                draw = Draw(pair, seed, options.data)
+                draw = Draw(pair, seed, options.data, options.shared_emotions)
                 features.fill(draw.utterances())
                 views.fill(draw.utterances())
                 yield features, views, draw
