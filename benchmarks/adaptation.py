@@ -238,6 +238,11 @@ class Draw:
         """Classes of a part's utterances."""
         return torch.tensor([self.classes.index(i.label) for i in self.parts[part]])
 
+    def clean(self, part, features, layer):
+        """Embeddings (N, 2 D) of a part's utterances as they are."""
+        ids = [item.utterance.id for item in self.parts[part]]
+        return features.matrix(ids, layer, "statistics")
+
     def probe(self, features, which):
         """Fits a logistic regression on labelled utterances."""
         trained = [item for key in which for item in self.parts[PART[key]]]
@@ -248,8 +253,7 @@ class Draw:
         """Trains a network; returns it, and its standardised input of a part."""
 
         def clean(part):
-            ids = [item.utterance.id for item in self.parts[part]]
-            return features.matrix(ids, layer, "statistics")
+            return self.clean(part, features, layer)
 
         trained = []
         target = [clean(PART[key]) for key in setting.corpora if key in "tu"]

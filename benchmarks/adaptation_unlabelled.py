@@ -59,17 +59,13 @@ def networks():
 
 def by_own_statistics(draw, features, layer, C):
     """Returns the UAR of a logistic regression, each corpus standardised by itself."""
-
-    def clean(part):
-        ids = [item.utterance.id for item in draw.parts[part]]
-        return features.matrix(ids, layer, "statistics")
-
-    x = clean("source_train")
+    x = draw.clean("source_train", features, layer)
     mean, std = standardiser(x)
     known = draw.labels("source_train").numpy()
     ((weights, bias),) = fit_classifier("logistic", (x - mean) / std, known, [C])
-    mean, std = standardiser(clean("target_unlabelled"))
-    logits = ((clean("target_test") - mean) / std) @ weights.T + bias
+    mean, std = standardiser(draw.clean("target_unlabelled", features, layer))
+    x = draw.clean("target_test", features, layer)
+    logits = ((x - mean) / std) @ weights.T + bias
     truth = draw.labels("target_test").numpy()
     found = classification_metrics(truth, logits.argmax(1), len(draw.classes))
     return float(found["uar"])
