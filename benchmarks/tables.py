@@ -16,6 +16,7 @@ import argparse
 import json
 import re
 import sys
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -639,6 +640,52 @@ def adaptation_weights(found):
     return [*table(titles, rows), "", about]
 
 
+def adaptation_labels(found):
+    """Table of UAR by how much is labelled, and what speech without labels is worth."""
+    values = {}
+    for encoder, target, seed, method, share, uar in found["runs"]:
+        own = values.setdefault(f"{target}, {encoder}", {})
+        own.setdefault((method, share), {})[seed] = 100 * uar
+    order = [tuple(row) for row in found["order"]]
+    cells = {row: ["{}, {} %".format(*row)] for row in order}
+    hidden = order[-1]
+    shares = {name: [f"as good as: {name}, %"] for name, _ in order[:-1]}
+    for own in values.values():
+        means = {row: mean_of(seeds) for row, seeds in own.items()}
+        for row, line in cells.items():
+            told = "not run here"
+            if row in own:
+                told = f"{means[row]:.1f} ± {spread(own[row].values()):.1f}"
+            line.append(told)
+        for name, line in shares.items():
+            done = [row for row in order if row[0] == name and row in own]
+            told = "not run here"
+            if done and hidden in own:
+                curve = [(share, means[name, share]) for _, share in done]
+                told = share_that_reaches(curve, means[hidden])
+            line.append(told)
+    titles = ["method, share with labels"]
+    titles += [f"{name}, {count(own)} draws" for name, own in values.items()]
+    rows = [*cells.values(), *shares.values()]
+    about = (
+        "UAR %, ± is the standard deviation over draws. The last rows: with how much "
+        "of the target labelled the other method is as good as the row above them; "
+        "linear between the shares."
+    )
+    return [*table(titles, rows), "", about]
+
+
+def share_that_reaches(curve, value):
+    """Tells at which share a curve first reaches a value, linear between shares."""
+    (first, y), (last, _) = curve[0], curve[-1]
+    if y >= value:
+        return f"≤ {first}"
+    for (x0, y0), (x1, y1) in pairwise(curve):
+        if y1 >= value:
+            return f"{x0 + (x1 - x0) * (value - y0) / (y1 - y0):.1f}"
+    return f"> {last}"
+
+
 def spread(values):
     """Returns the standard deviation of some values; 0 for one."""
     values = list(values)
@@ -860,6 +907,7 @@ TABLES = {
     "adaptation_unlabelled": adaptation_unlabelled,
     "adaptation_why": adaptation_why,
     "adaptation_weights": adaptation_weights,
+    "adaptation_labels": adaptation_labels,
     "loss_zoo": loss_zoo,
     "heads": heads,
     "frozen": frozen,
