@@ -346,6 +346,14 @@ def read():
     return {tuple(row[:5]): row for row in rows}
 
 
+def layer_of(known, features, draw):
+    """Returns the layer of a draw's networks, and C, from stored results."""
+    key = (features.name, *draw.names, LAYER, draw.seed)
+    if key not in known:
+        raise SystemExit(f"run adaptation.py first: it has no result for {key}")
+    return known[key][6:8]
+
+
 def main():
     """Measures what is missing."""
     found = read()

@@ -5,9 +5,9 @@ The draws of benchmarks/adaptation.py again, without the source: 5 % of the targ
 labelled, and of the 30 % that are without labels there, a random part has its labels
 here. On all labelled utterances a logistic regression is fitted, and the network of
 adaptation.py is trained with the emotion loss alone. The last share is the most that
-speech without labels could be worth: all of it has labels. Beside them stands what
-adaptation.py measured with all losses on the 30 % without labels. The same utterances
-are tested.
+speech without labels could be worth: all of it has labels. The same utterances are
+tested. The table has adaptation.py's row with all losses on the 30 % without labels
+beside them; run that benchmark first, since the networks take its layer.
 
 > python benchmarks/adaptation_labels.py --encoders whisper-base --seeds $(seq 0 9) \
       --pairs emodb=EmoDB:ravdess=RAVDESS
@@ -25,29 +25,25 @@ import adaptation
 from tqdm import tqdm
 
 RESULTS = Path(__file__).parent / "results" / "adaptation_labels.json"
-SHARES = (5, 10, 15, 20, 35)  # percent of the target with labels
-NO_SOURCE = "5 %, 30 %, all losses, no source"
+COLUMNS = ("encoder", "source", "target", "row", "seed", "uar")
 METHODS = ("logistic regression", "network")
-HIDDEN = ("network with all losses and 30 % without labels", 5)
+SHARES = (5, 10, 15, 20, 35)  # percent of the target with labels
 
 
 def main():
     """Measures what is missing."""
-    runs = json.loads(RESULTS.read_text("utf-8"))["runs"] if RESULTS.exists() else []
-    found = {tuple(run[:-1]): run for run in runs}
-    known = adaptation.read()
+    rows = json.loads(RESULTS.read_text("utf-8"))["rows"] if RESULTS.exists() else []
+    found, known = {tuple(row[:5]): row for row in rows}, adaptation.read()
+    wanted = list(itertools.product(METHODS, SHARES))
     for features, views, draw in adaptation.draws(__doc__):
-        place = (features.name, *draw.names)
-        *_, layer, C, _ = known[(*place, adaptation.LAYER, draw.seed)]
+        layer, C = adaptation.layer_of(known, features, draw)
         few, more = (draw.parts[adaptation.PART[key]] for key in "tu")
         more = sorted(more, key=lambda item: item.utterance.id)
         random.Random(draw.seed).shuffle(more)
-        names = (features.name, draw.names[1], draw.seed)
-        uar = known[(*place, NO_SOURCE, draw.seed)][5]
-        found[(*names, *HIDDEN)] = [*names, *HIDDEN, uar]
-        rows = list(itertools.product(METHODS, SHARES))
-        for method, share in tqdm(rows, f"{names[1]}, seed {draw.seed}", leave=False):
-            key = (*names, method, share)
+        about = f"{draw.names[1]}, seed {draw.seed}"
+        for method, share in tqdm(wanted, about, leave=False):
+            row = f"{method}, {share} %"
+            key = (features.name, *draw.names, row, draw.seed)
             if key in found:
                 continue
             n_more = round((share - 5) / 30 * len(more))
@@ -60,10 +56,11 @@ def main():
             found[key] = [*key, round(uar, 4)]
         adaptation.write(
             RESULTS,
-            "runs",
+            "rows",
             found.values(),
-            order=[*itertools.product(METHODS, SHARES), HIDDEN],
-            columns=["encoder", "target", "seed", "method", "labelled %", "uar"],
+            columns=COLUMNS,
+            methods=METHODS,
+            shares=SHARES,
         )
 
 

@@ -43,7 +43,7 @@ def main():
     found = {tuple(run[:-1]): run for run in runs}
     for features, views, draw in adaptation.draws(__doc__):
         place = (features.name, *draw.names)
-        *_, layer, C, _ = known[(*place, adaptation.LAYER, draw.seed)]
+        layer, C = adaptation.layer_of(known, features, draw)
         about = f"{draw.names}, seed {draw.seed}"
         for weights in tqdm(list(rows()), about, leave=False):
             key = (*place, draw.seed, *(weights[name] for name in VALUES))

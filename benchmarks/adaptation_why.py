@@ -75,7 +75,7 @@ def main():
     about = {"date": datetime.now(timezone.utc).date().isoformat(), "runs": []}
     for features, views, draw in adaptation.draws(__doc__):
         place = (features.name, *draw.names)
-        layer = known[(*place, adaptation.LAYER, draw.seed)][6]
+        layer, _ = adaptation.layer_of(known, features, draw)
         rows = {name: one for name, one in adaptation.ROWS.items() if one.labels}
         for row in tqdm(rows, f"{draw.names}, seed {draw.seed}", leave=False):
             found = scores(draw, rows[row], features, views, layer)

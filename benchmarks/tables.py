@@ -463,9 +463,10 @@ def adaptation_why(found):
     return [*lines, *table(["criterion", *pairs], rows), "", about]
 
 
+NO_SOURCE = "5 %, 30 %, all losses, no source"
 # Rows with unlabelled speech, and the same network without it.
 WITHOUT = {
-    "5 %, 30 %, all losses, no source": "5 % alone",
+    NO_SOURCE: "5 % alone",
     "5 %, source, 30 % with augmentation": "5 % and source",
     "5 %, source, 30 % with contrast": "5 % and source",
     "5 %, source, 30 % with information maximisation": "5 % and source",
@@ -642,41 +643,44 @@ def adaptation_weights(found):
 
 def adaptation_labels(found):
     """Table of UAR by how much is labelled, and what speech without labels is worth."""
-    values = {}
-    for encoder, target, seed, method, share, uar in found["runs"]:
-        own = values.setdefault(f"{target}, {encoder}", {})
-        own.setdefault((method, share), {})[seed] = 100 * uar
-    order = [tuple(row) for row in found["order"]]
-    cells = {row: ["{}, {} %".format(*row)] for row in order}
-    hidden = order[-1]
-    shares = {name: [f"as good as: {name}, %"] for name, _ in order[:-1]}
-    for own in values.values():
+    path = FOLDER / "results" / "adaptation.json"
+    beside = by_encoder_and_pair(json.loads(path.read_text(encoding="utf-8")))
+    hidden = "network, 5 %, and 30 % without labels with all losses"
+    methods, shares = found["methods"], found["shares"]
+    curves = {name: [f"{name}, {share} %" for share in shares] for name in methods}
+    cells = {row: [row] for row in [*sum(curves.values(), []), hidden]}
+    worth = {name: [f"as good as: {name}, %"] for name in curves}
+    titles = ["method, share with labels"]
+    for (encoder, pair), own in by_encoder_and_pair(found).items():
+        titles.append(f"{pair.split(' → ')[1]}, {encoder}, {count(own)} draws")
+        draws = set.union(*map(set, own.values()))
+        other = beside[encoder, pair][NO_SOURCE]
+        own[hidden] = {draw: other[draw] for draw in draws}
         means = {row: mean_of(seeds) for row, seeds in own.items()}
         for row, line in cells.items():
             told = "not run here"
             if row in own:
                 told = f"{means[row]:.1f} ± {spread(own[row].values()):.1f}"
             line.append(told)
-        for name, line in shares.items():
-            done = [row for row in order if row[0] == name and row in own]
-            told = "not run here"
-            if done and hidden in own:
-                curve = [(share, means[name, share]) for _, share in done]
-                told = share_that_reaches(curve, means[hidden])
-            line.append(told)
-    titles = ["method, share with labels"]
-    titles += [f"{name}, {count(own)} draws" for name, own in values.items()]
-    rows = [*cells.values(), *shares.values()]
+        for name, line in worth.items():
+            curve = [
+                (share, means[row])
+                for share, row in zip(shares, curves[name], strict=True)
+                if row in own
+            ]
+            line.append(share_that_reaches(curve, means[hidden]))
     about = (
         "UAR %, ± is the standard deviation over draws. The last rows: with how much "
         "of the target labelled the other method is as good as the row above them; "
         "linear between the shares."
     )
-    return [*table(titles, rows), "", about]
+    return [*table(titles, [*cells.values(), *worth.values()]), "", about]
 
 
 def share_that_reaches(curve, value):
     """Tells at which share a curve first reaches a value, linear between shares."""
+    if not curve:
+        return "not run here"
     (first, y), (last, _) = curve[0], curve[-1]
     if y >= value:
         return f"≤ {first}"
